@@ -1,0 +1,40 @@
+"""Hyperparameters found by gradients through training, as an Optuna sampler."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optuna_hypergrad.reports import report_hypergradient, trial_seed
+    from optuna_hypergrad.samplers import GradientSampler
+    from optuna_hypergrad.schedules import Schedule, suggest_schedule
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GradientSampler",
+    "Schedule",
+    "report_hypergradient",
+    "suggest_schedule",
+    "trial_seed",
+]
+
+_HOMES = {
+    "GradientSampler": "samplers",
+    "Schedule": "schedules",
+    "report_hypergradient": "reports",
+    "suggest_schedule": "schedules",
+    "trial_seed": "reports",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

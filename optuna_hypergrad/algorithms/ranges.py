@@ -1,0 +1,64 @@
+"""Search coordinates: where a hyperparameter moves, and the step sizes that its range suggests."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+class Ranges(NamedTuple):
+    """Bounds of n hyperparameters, each array of shape (n,).
+
+    A hyperparameter with ``log`` moves in log space, the others in their own units.
+
+    Example:
+        >>> ranges = Ranges(np.array([-1.0, 1e-4]), np.array([1.0, 1.0]), np.array([False, True]))
+        >>> ranges.start()                        # 0 where the range spans it, else the middle
+        array([0.  , 0.01])
+        >>> ranges.step_size().round(3)           # either end in ten steps; a log range in e-folds
+        array([0.1  , 0.461])
+        >>> point = ranges.to_search(ranges.start())
+        >>> ranges.to_natural(point - 20 * ranges.step_size())
+        array([-1.e+00,  1.e-04])
+    """
+
+    low: Array
+    high: Array
+    log: NDArray[np.bool_]
+
+    @property
+    def width(self) -> Array:
+        """Width of each range in search coordinates."""
+        return self.to_search(self.high) - self.to_search(self.low)
+
+    def to_search(self, values: ArrayLike) -> Array:
+        """Search coordinates of natural values."""
+        values = np.asarray(values, dtype=float)
+        return np.where(self.log, np.log(np.where(self.log, values, 1.0)), values)
+
+    def to_natural(self, point: ArrayLike) -> Array:
+        """Natural values of a point in search coordinates, inside the bounds."""
+        point = np.asarray(point, dtype=float)
+        values = np.where(self.log, np.exp(np.where(self.log, point, 0.0)), point)
+        return np.clip(values, self.low, self.high)
+
+    def clip(self, point: Array) -> Array:
+        """The nearest point inside the bounds, in search coordinates."""
+        return np.clip(point, self.to_search(self.low), self.to_search(self.high))
+
+    def start(self) -> Array:
+        """Natural values to begin with: 0 where a range spans it (FDS), else the middle.
+
+        The middle of a log range is its geometric middle.
+        """
+        spans_zero = (self.low <= 0.0) & (self.high >= 0.0)
+        middle = (self.to_search(self.low) + self.to_search(self.high)) / 2
+        return np.where(spans_zero, 0.0, self.to_natural(middle))
+
+    def step_size(self) -> Array:
+        """First step sizes γ: a twentieth of each range, in search coordinates."""
+        return self.width / 20

@@ -1,0 +1,95 @@
+"""The validation loss and its gradient, without a trace left on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from optuna_hypergrad.autodiff.weights import FlatWeights
+
+Batch = Any
+LossFn = Callable[[nn.Module, Batch], Tensor]
+Statistics = Literal["batch", "running"]
+
+
+class Validated(NamedTuple):
+    """The mean validation loss and its gradient."""
+
+    loss: float
+    gradient: Tensor  # shape (D,)
+
+
+def validate(
+    model: nn.Module,
+    loss_fn: LossFn,
+    weights: FlatWeights,
+    validation: Batch | Iterable[Batch],
+    statistics: Statistics,
+) -> Validated:
+    """Mean loss over all examples in evaluation mode, and its gradient.
+
+    Args:
+        model: The model; its mode, buffers and running statistics are the same afterwards.
+        loss_fn: Mean loss of the model on a batch.
+        weights: The weights to take the gradient of.
+        validation: One batch (a tensor, a mapping, or a tuple or list that holds a tensor), or an
+            iterable of batches, each of which counts by its number of examples.
+        statistics: What batch norm normalises with: ``"batch"``, the statistics of the validation
+            batch, through which the gradient is exact; or ``"running"``, as the finished model
+            does, which the gradient then takes for constants.
+
+    Raises:
+        ValueError: If there is no batch, or the size of one of several cannot be told.
+    """
+    sized = [(validation, 1)] if is_batch(validation) else ((b, batch_size(b)) for b in validation)
+    total, loss_sum, gradient_sum = 0, 0.0, torch.zeros_like(weights.read())
+    with _evaluating(model, statistics):
+        for batch, size in sized:
+            loss = loss_fn(model, batch)
+            gradient_sum += size * weights.join(weights.gradients(loss))
+            loss_sum += size * float(loss.detach())
+            total += size
+    if total == 0:
+        raise ValueError("validation: got no examples, expected at least one batch.")
+    return Validated(loss_sum / total, gradient_sum / total)
+
+
+def is_batch(data: Batch | Iterable[Batch]) -> bool:
+    """Whether ``data`` is one batch rather than an iterable of batches."""
+    if isinstance(data, tuple | list):
+        return any(isinstance(part, Tensor) for part in data)
+    return isinstance(data, Tensor | Mapping) or not isinstance(data, Iterable)
+
+
+def batch_size(batch: Batch) -> int:
+    """Number of examples: the first dimension of the first tensor in the batch."""
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    tensors = [batch] if isinstance(batch, Tensor) else [p for p in parts if torch.is_tensor(p)]
+    if not tensors or tensors[0].dim() == 0:
+        raise ValueError(
+            "validation: cannot tell the size of a batch; expected a tensor, or a tuple, list or "
+            f"mapping whose first tensor counts examples in its first dimension, got {batch!r}."
+        )
+    return len(tensors[0])
+
+
+@contextmanager
+def _evaluating(model: nn.Module, statistics: Statistics) -> Iterator[None]:
+    """Evaluation mode for the time being; every mode and buffer is put back."""
+    training = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.eval()
+    for module in model.modules():
+        if statistics == "batch" and isinstance(module, nn.modules.batchnorm._NormBase):
+            module.train(training[module])
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for buffer, saved in buffers:
+            buffer.copy_(saved)

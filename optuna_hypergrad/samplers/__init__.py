@@ -1,0 +1,6 @@
+"""Optuna samplers; never import torch."""
+
+from optuna_hypergrad.samplers.gradient import GradientSampler
+from optuna_hypergrad.samplers.table import ChainSummary
+
+__all__ = ["ChainSummary", "GradientSampler"]

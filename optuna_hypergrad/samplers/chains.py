@@ -1,0 +1,161 @@
+"""A search replayed from its decisions: where it starts, what it has learned, where it goes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
+
+from optuna_hypergrad.algorithms import sign_descent
+from optuna_hypergrad.algorithms.ranges import Array, Ranges
+from optuna_hypergrad.samplers import steps as outer
+from optuna_hypergrad.samplers.steps import Claimed
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How chains start and move: the sampler's arguments that bear on this."""
+
+    safeguard: float | None
+    start: Mapping[str, float]
+    step_size: Mapping[str, float]
+    n_replicates: int
+    tolerance: float
+
+
+class Search(NamedTuple):
+    """A search over the parameters with hypergradients, after some decisions."""
+
+    names: tuple[str, ...]
+    ranges: Ranges
+    state: sign_descent.State | None  # None until a first trial has ended without diverging
+    restarts: int  # how many starts have diverged
+
+    def point(self) -> dict[str, float]:
+        """The next point by parameter, in natural units; empty at the start."""
+        if self.state is None:
+            return {}
+        values = self.ranges.to_natural(self.state.point).tolist()
+        return dict(zip(self.names, values, strict=True))
+
+    def has_converged(self, tolerance: float) -> bool:
+        """Whether every step size has fallen below the tolerance."""
+        if self.state is None:
+            return False
+        return sign_descent.has_converged(self.state, self.ranges, tolerance)
+
+
+def replay(decisions: Sequence[Sequence[Claimed]], rule: Rule, maximize: bool) -> Search:
+    """The search that these decisions led to, each the trials that decided an outer step."""
+    names, distributions = _learned(decisions)
+    ranges = ranges_of(distributions)
+    state, restarts = None, 0
+    for used in decisions:
+        outcome = _outcome(used, names, ranges, maximize)
+        if state is None and outcome.diverged:
+            restarts += rule.safeguard is not None
+            continue
+        if state is None:
+            gamma = _step_size(names, ranges, rule.step_size)
+            state = sign_descent.init(ranges, outcome.point, gamma)
+        state = sign_descent.advance(state, outcome, ranges, rule.safeguard)
+    return Search(names, ranges, state, restarts)
+
+
+def ranges_of(distributions: Sequence[BaseDistribution]) -> Ranges:
+    """Search ranges of numeric distributions."""
+    numeric = [d for d in distributions if isinstance(d, FloatDistribution | IntDistribution)]
+    return Ranges(
+        np.array([d.low for d in numeric], dtype=float),
+        np.array([d.high for d in numeric], dtype=float),
+        np.array([d.log for d in numeric], dtype=bool),
+    )
+
+
+def start_value(
+    name: str, distribution: BaseDistribution, rule: Rule, entropy: tuple[int, int, int]
+) -> float:
+    """Where a parameter begins, in natural units.
+
+    The first start of the first chain is the rule's, or the range's own; every other one is
+    drawn uniformly (in log space for log ranges).
+
+    Args:
+        name: The parameter.
+        distribution: Its distribution, numeric.
+        rule: Holds starts by parameter or schedule.
+        entropy: (seed, chain, number of starts that have diverged).
+    """
+    ranges = ranges_of([distribution])
+    _, chain, restarts = entropy
+    if restarts == 0:
+        given = _of_parameter(name, rule.start)
+        if given is not None:
+            return float(ranges.to_natural(ranges.to_search([given]))[0])
+        if chain == 0:
+            return float(ranges.start()[0])
+    rng = np.random.default_rng([*entropy, zlib.crc32(name.encode())])
+    low, high = ranges.to_search(ranges.low), ranges.to_search(ranges.high)
+    return float(ranges.to_natural(rng.uniform(low, high))[0])
+
+
+def to_distribution(value: float, distribution: BaseDistribution) -> float | int:
+    """The nearest value that a numeric distribution contains."""
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is not None:
+        value = low + round((min(max(value, low), high) - low) / step) * step
+    value = min(max(value, low), high)
+    return round(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def _learned(
+    decisions: Sequence[Sequence[Claimed]],
+) -> tuple[tuple[str, ...], list[BaseDistribution]]:
+    """The parameters with hypergradients, and the latest distribution of each."""
+    latest: dict[str, BaseDistribution] = {}
+    for used in decisions:
+        for one in used:
+            known = one.trial.distributions
+            latest |= {name: known[name] for name in one.gradient or {} if name in known}
+    return tuple(latest), list(latest.values())
+
+
+def _outcome(
+    used: Sequence[Claimed], names: tuple[str, ...], ranges: Ranges, maximize: bool
+) -> sign_descent.Outcome:
+    """What the trials that decide a step say together; half of them diverged is diverged."""
+    sound = [one for one in used if not one.diverged]
+    diverged = 2 * len(sound) <= len(used)
+    gradient = outer.mean_gradient(used)
+    loss = float(np.mean([one.trial.value for one in sound])) if sound else float("nan")
+    return sign_descent.Outcome(
+        _point_of(used[0].trial, names, ranges),
+        -loss if maximize else loss,
+        np.array([gradient.get(name, float("nan")) for name in names], dtype=float),
+        diverged,
+    )
+
+
+def _point_of(trial: FrozenTrial, names: tuple[str, ...], ranges: Ranges) -> Array:
+    """Where a trial ran; a parameter that it did not have yet counts as at its start."""
+    start = dict(zip(names, ranges.start().tolist(), strict=True))
+    values = [trial.params.get(name, start[name]) for name in names]
+    return ranges.to_search(np.clip(np.array(values, dtype=float), ranges.low, ranges.high))
+
+
+def _step_size(names: tuple[str, ...], ranges: Ranges, given: Mapping[str, float]) -> Array:
+    sizes = zip(names, ranges.step_size().tolist(), strict=True)
+    chosen = ((_of_parameter(name, given), default) for name, default in sizes)
+    return np.array([default if own is None else own for own, default in chosen], dtype=float)
+
+
+def _of_parameter(name: str, given: Mapping[str, float]) -> float | None:
+    """What was given for a parameter, or else for the schedule that it belongs to."""
+    schedule, _, index = name.rpartition("_")
+    return given.get(name, given.get(schedule) if index.isdecimal() else None)

@@ -1,0 +1,258 @@
+"""GradientSampler: the Optuna glue around sign descent."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_hypergrad.reports import read_claim, write_claim
+from optuna_hypergrad.samplers.chains import Rule
+from optuna_hypergrad.samplers.table import ChainSummary, Table
+
+
+class GradientSampler(BaseSampler):
+    """Search by hypergradients: one trial is one outer step of sign descent.
+
+    Each trial trains with the hyperparameters it is given and reports the hypergradient of its
+    loss (``report_hypergradient``). The next trial moves every hyperparameter against the sign of
+    its hypergradient by a step size of its own, which is halved when the sign flips.
+
+    The next proposal is a function of the stored trials alone. Any process with the same
+    arguments goes on where another one stopped. Workers never wait: while the trial of an outer
+    step runs, whoever asks gets a replicate of it, the same point with another ``trial_seed``. A
+    step is decided by the mean hypergradient of its replicates that have finished, and replicates
+    that finish later do not rewrite it. Failed trials are repeated; pruned ones and those with
+    hypergradients that are not finite count as diverged.
+
+    Parameters without hypergradients (categorical ones, ints, whatever is not reported) come from
+    ``independent_sampler``, drawn anew for each outer step.
+
+    Args:
+        seed: Seeds everything random; the same seed repeats a single-worker study. None draws one.
+        safeguard: Fraction of the progress since the first trial that a trial's loss may fall
+            behind the best one before it is rejected, and the search returns to the best point
+            with half the step sizes. Divergence is always rejected. None follows the paper, which
+            rejects nothing.
+        start: Where the first chain starts: ``"range"`` (0 where a range spans it, else the
+            middle), ``"best"`` (the best complete trial, of whatever sampler, at that time), or
+            values by parameter or schedule name, with the rest as for ``"range"``.
+        step_size: First step sizes by parameter or schedule name, in the parameter's unit or, for
+            log ranges, in units of its natural logarithm. Others are a twentieth of their range.
+        n_replicates: How many trials of the same point decide an outer step.
+        n_chains: How many searches run side by side in the study. Chains after the first start at
+            random points (with ``start="best"``, from the next best trials).
+        independent_sampler: For the parameters without hypergradients; TPE by default.
+        tolerance: A chain has converged when every step size is below this fraction of its range.
+        stop_when_converged: End ``study.optimize`` when all chains have converged. With
+            ask-and-tell there is no loop to end; see ``chains``.
+
+    Raises:
+        ValueError: If an argument is out of range; the message names it. Studies with several
+            objectives raise it at the first parameter, as with Optuna's own samplers.
+
+    Reference:
+        "Non-greedy gradient-based hyperparameter optimization over long horizons" (FDS),
+        Algorithm 1.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import GradientSampler, report_hypergradient
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> def objective(trial):
+        ...     x = trial.suggest_float("x", -5, 5)
+        ...     y = trial.suggest_float("y", 1e-3, 1e1, log=True)
+        ...     report_hypergradient(trial, {"x": 2 * (x - 1), "y": 2 * (y - 2)})
+        ...     return (x - 1) ** 2 + (y - 2) ** 2
+        >>> sampler = GradientSampler(seed=0)
+        >>> study = optuna.create_study(sampler=sampler)
+        >>> study.optimize(objective, n_trials=25)
+        >>> [round(study.best_params[name], 1) for name in ("x", "y")]
+        [1.0, 2.0]
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        safeguard: float | None = 0.1,
+        start: Literal["range", "best"] | Mapping[str, float] = "range",
+        step_size: Mapping[str, float] | None = None,
+        n_replicates: int = 1,
+        n_chains: int = 1,
+        independent_sampler: BaseSampler | None = None,
+        tolerance: float = 1e-3,
+        stop_when_converged: bool = True,
+    ) -> None:
+        self._rule = _checked_rule(safeguard, start, step_size, n_replicates, tolerance)
+        self._n_chains = checked_count("n_chains", n_chains)
+        self._seed = _checked_seed(seed)
+        self._from_best = start == "best"
+        self._independent = independent_sampler or TPESampler(seed=seed)
+        self._stop_when_converged = stop_when_converged
+        self._search_space = IntersectionSearchSpace(include_pruned=True)
+        self._has_warned = False
+
+    def reseed_rng(self) -> None:
+        """Reseed the independent sampler; decisions of this one depend on the trials alone."""
+        self._independent.reseed_rng()
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Claim an outer step for the trial; a retried trial keeps the one it inherited."""
+        self._independent.before_trial(study, trial)
+        is_retry = read_claim(trial.number, trial.system_attrs) is not None
+        if len(study.directions) > 1 or is_retry:
+            return
+        table = self._table(study)
+        if not table.reports_nothing:
+            claim = table.next_claim(self._n_chains, self._seed, self._from_best)
+            write_claim(study._storage, trial._trial_id, claim)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All parameters that every trial so far has in common."""
+        space = self._search_space.calculate(study)
+        return {name: dist for name, dist in space.items() if not dist.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The point of the trial's outer step, completed by the independent sampler."""
+        self._raise_error_if_multi_objective(study)
+        params = self._step_params(study, trial, search_space)
+        rest = {name: dist for name, dist in search_space.items() if name not in params}
+        common = self._independent.infer_relative_search_space(study, trial)
+        common = {name: dist for name, dist in common.items() if name in rest}
+        if common:
+            params |= self._independent.sample_relative(study, trial, common)
+        for name in rest.keys() - params.keys():
+            params[name] = self._independent.sample_independent(study, trial, name, rest[name])
+        return params
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A parameter that not every trial has had yet: its start, or an independent value."""
+        self._raise_error_if_multi_objective(study)
+        params = self._step_params(study, trial, {param_name: param_distribution})
+        if param_name in params:
+            return params[param_name]
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Stop ``study.optimize`` when all chains have converged."""
+        self._independent.after_trial(study, trial, state, values)
+        if len(study.directions) > 1 or not self._stop_when_converged:
+            return
+        finished = copy.copy(trial)  # the storage still has it running
+        finished.state, finished.values = state, None if values is None else [*values]
+        if all(summary.converged for summary in self._summaries(self._table(study, finished))):
+            with contextlib.suppress(RuntimeError):  # ask-and-tell has no loop to stop
+                study.stop()
+
+    def chains(self, study: Study) -> list[ChainSummary]:
+        """Where each chain of a study stands, the one with the best value first."""
+        sign = -1.0 if _maximizes(study) else 1.0
+        return sorted(
+            self._summaries(self._table(study)),
+            key=lambda s: math.inf if s.best_value is None else sign * s.best_value,
+        )
+
+    def _summaries(self, table: Table) -> list[ChainSummary]:
+        return [table.summary(number) for number in range(self._n_chains)]
+
+    def _table(self, study: Study, finished: FrozenTrial | None = None) -> Table:
+        """A fresh table, with one trial as it is about to be stored."""
+        trials = study._get_trials(deepcopy=False, use_cache=False)
+        if finished is not None:
+            trials = [finished if t.number == finished.number else t for t in trials]
+        return Table(trials, self._rule, _maximizes(study))
+
+    def _step_params(
+        self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """What the trial's outer step fixes of ``space``."""
+        # The trial handed in is older than the claim that before_trial wrote.
+        claim = read_claim(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
+        if claim is not None:
+            return self._table(study).params(claim, trial.number, space)
+        if not self._has_warned and self._table(study).reports_nothing:
+            self._has_warned = True
+            warnings.warn(_NO_REPORTS.format(type(self._independent).__name__), stacklevel=2)
+        return {}
+
+
+_NO_REPORTS = (
+    "GradientSampler: no trial has reported a hypergradient, so {} proposes all parameters; see "
+    "optuna_hypergrad.report_hypergradient."
+)
+
+
+def _maximizes(study: Study) -> bool:
+    return study.directions[0] == StudyDirection.MAXIMIZE
+
+
+def _checked_rule(
+    safeguard: float | None,
+    start: str | Mapping[str, float],
+    step_size: Mapping[str, float] | None,
+    n_replicates: int,
+    tolerance: float,
+) -> Rule:
+    if safeguard is not None and not 0 <= safeguard < math.inf:
+        raise ValueError(f"safeguard must be at least 0, or None, got {safeguard}.")
+    if isinstance(start, str) and start not in ("range", "best"):
+        raise ValueError(f"start must be 'range', 'best' or a mapping, got {start!r}.")
+    starts = {} if isinstance(start, str) else _checked_floats("start", start)
+    sizes = _checked_floats("step_size", step_size or {})
+    for name, size in sizes.items():
+        if size <= 0:
+            raise ValueError(f"step_size: {name!r} must be positive, got {size}.")
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance must lie in [0, 1), got {tolerance}.")
+    return Rule(safeguard, starts, sizes, checked_count("n_replicates", n_replicates), tolerance)
+
+
+def _checked_floats(argument: str, given: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{argument} must map names to floats, got {given!r}.")
+    for name, value in given.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{argument}: {name!r} must be a finite number, got {value!r}.")
+    return {name: float(value) for name, value in given.items()}
+
+
+def checked_count(argument: str, value: int) -> int:
+    """``value``, a positive integer, or a ValueError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{argument} must be a positive integer, got {value!r}.")
+    return value
+
+
+def _checked_seed(seed: int | None) -> int:
+    if seed is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a non-negative integer or None, got {seed!r}.")
+    return seed

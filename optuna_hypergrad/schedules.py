@@ -1,0 +1,255 @@
+"""Hyperparameters that change during training: one value per window of contiguous steps.
+
+A schedule is a function of (step, horizon) with few parameters, each of them an ordinary Optuna
+trial parameter. It knows its own derivative with respect to those parameters, so that
+hypergradients reach them whatever the form.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from optuna.trial import BaseTrial
+
+Form = Literal["constant", "linear", "cosine"]
+
+# How far a step at fraction u of its window has moved from the window's left knot to its right.
+_BLEND: dict[str, Callable[[float], float]] = {
+    "constant": lambda u: 0.0,
+    "linear": lambda u: u,
+    "cosine": lambda u: (1.0 - math.cos(math.pi * u)) / 2.0,
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Values of one hyperparameter over a training run of any length.
+
+    With *n* windows, a horizon of *T* steps and step *t*, the window is i = ⌊n·t/T⌋ and the
+    position in it u = n·t/T − i. A constant schedule has the value ``values[i]``; a linear or
+    cosine one moves from knot ``values[i]`` to knot ``values[i + 1]``. With ``log=True`` it moves
+    geometrically.
+
+    Args:
+        name: The hyperparameter's name. The trial parameters are called ``name_0``, ``name_1``, …,
+            or just ``name`` where there is only one.
+        values: One value per window (constant) or per knot (linear, cosine: windows + 1), in the
+            hyperparameter's own unit.
+        form: ``"constant"``, ``"linear"`` or ``"cosine"``.
+        log: Move between knots geometrically; the values must be positive.
+
+    Raises:
+        ValueError: If there are too few values, one is not finite, or not positive with ``log``.
+
+    Example:
+        >>> lr = Schedule("lr", [0.4, 0.2, 0.1])
+        >>> lr.names, lr.windows
+        (('lr_0', 'lr_1', 'lr_2'), 3)
+        >>> lr.at(15, steps=30), lr.at(75, steps=150)   # the same fraction of a longer run
+        (0.2, 0.2)
+        >>> Schedule("lr", [1.0, 0.0], form="cosine").over(4).round(3).tolist()
+        [1.0, 0.854, 0.5, 0.146]
+    """
+
+    name: str
+    values: Sequence[float]
+    form: Form = "constant"
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        check_form(self.form)
+        object.__setattr__(self, "values", tuple(float(value) for value in self.values))
+        if self.windows < 1:
+            raise ValueError(
+                f"values: a {self.form} schedule needs at least {_knots(self.form, 1)}, "
+                f"got {len(self.values)}."
+            )
+        for name, value in self.params.items():
+            if not math.isfinite(value) or (self.log and value <= 0.0):
+                kind = "positive and finite (log=True)" if self.log else "finite"
+                raise ValueError(f"values: {name} must be {kind}, got {value}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the trial parameters, one for each value."""
+        return parameter_names(self.name, len(self.values))
+
+    @property
+    def params(self) -> dict[str, float]:
+        """The values by the names of their trial parameters."""
+        return dict(zip(self.names, self.values, strict=True))
+
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return len(self.values) - _knots(self.form, 0)
+
+    def window(self, step: int, steps: int) -> int:
+        """Index of the window that ``step`` of a run of ``steps`` steps lies in."""
+        _check_step(step, steps)
+        return self.windows * step // steps
+
+    def position(self, step: int, steps: int) -> tuple[int, int]:
+        """How many steps of its window lie before ``step``, and how many it has in all."""
+        window = self.window(step, steps)
+        first, after = (-(-steps * i // self.windows) for i in (window, window + 1))
+        return step - first, after - first
+
+    def at(self, step: int, steps: int) -> float:
+        """Value at ``step`` (counted from 0) of a run of ``steps`` steps."""
+        left, right, blend = self._knots_at(step, steps)
+        a, b = self.values[left], self.values[right]
+        if blend == 0.0:
+            return a
+        return a ** (1 - blend) * b**blend if self.log else (1 - blend) * a + blend * b
+
+    def gradient(self, step: int, steps: int) -> NDArray[np.float64]:
+        """Derivative of ``at(step, steps)`` with respect to each value, shape (len(values),)."""
+        left, right, blend = self._knots_at(step, steps)
+        gradient = np.zeros(len(self.values))
+        for knot, weight in ((left, 1.0 - blend), (right, blend)):
+            slope = self.at(step, steps) / self.values[knot] if self.log else 1.0
+            gradient[knot] += weight * slope
+        return gradient
+
+    def over(self, steps: int) -> NDArray[np.float64]:
+        """Values at every step of a run of ``steps`` steps, shape (steps,)."""
+        return np.array([self.at(step, steps) for step in range(steps)])
+
+    def to_lambda_lr(
+        self, optimizer: torch.optim.Optimizer, steps: int
+    ) -> torch.optim.lr_scheduler.LambdaLR:
+        """A ``LambdaLR`` that gives every parameter group this schedule's learning rate.
+
+        Call its ``step()`` after each of the ``steps`` optimizer steps; after the last one it
+        holds the final value. Base learning rates that the optimizer had are replaced.
+        """
+        from torch.optim.lr_scheduler import LambdaLR
+
+        _check_step(0, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] = 1.0  # LambdaLR multiplies the initial rate
+        return LambdaLR(optimizer, lambda step: self.at(min(step, steps - 1), steps))
+
+    def to_json(self) -> str:
+        """This schedule as a JSON object; ``Schedule.from_json`` reads it back."""
+        return json.dumps(
+            {"name": self.name, "form": self.form, "log": self.log, "values": list(self.values)}
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Schedule:
+        """The schedule that ``to_json`` wrote."""
+        return _from_record(json.loads(text), "text")
+
+    def to_csv(self) -> str:
+        """One line per value (name, form, log, parameter, value); ``from_csv`` reads it back."""
+        out = io.StringIO()
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(_CSV_COLUMNS)
+        for parameter, value in self.params.items():
+            rows.writerow((self.name, self.form, int(self.log), parameter, repr(value)))
+        return out.getvalue()
+
+    @classmethod
+    def from_csv(cls, text: str) -> Schedule:
+        """The schedule that ``to_csv`` wrote."""
+        rows = list(csv.DictReader(io.StringIO(text)))
+        if not rows or set(rows[0]) != set(_CSV_COLUMNS):
+            raise ValueError(f"text: expected CSV with the columns {', '.join(_CSV_COLUMNS)}.")
+        first = rows[0]
+        values = [row["value"] for row in rows]
+        return _from_record({**first, "log": first["log"] == "1", "values": values}, "text")
+
+    def _knots_at(self, step: int, steps: int) -> tuple[int, int, float]:
+        window = self.window(step, steps)
+        blend = _BLEND[self.form](self.windows * step / steps - window)
+        return window, min(window + 1, len(self.values) - 1), blend
+
+
+_CSV_COLUMNS = ("name", "form", "log", "parameter", "value")
+
+
+def suggest_schedule(
+    trial: BaseTrial,
+    name: str,
+    low: float,
+    high: float,
+    *,
+    windows: int = 1,
+    log: bool = False,
+    form: Form = "constant",
+) -> Schedule:
+    """Suggest one float per window (or knot) of a schedule.
+
+    Args:
+        trial: An Optuna trial of any kind; a ``FixedTrial(study.best_params)`` gives the best
+            schedule back.
+        name: Name of the hyperparameter; its trial parameters are ``name_0``, ``name_1``, …, or
+            ``name`` alone for a constant schedule of one window.
+        low: Lower end of the range of every value, inclusive.
+        high: Upper end of the range of every value, inclusive.
+        windows: Number of windows of equal length that the run is cut into. Linear and cosine
+            schedules have ``windows + 1`` knots.
+        log: Search (and move between knots) on a logarithmic scale; needs ``low > 0``.
+        form: ``"constant"`` within each window, ``"linear"`` from knot to knot, or ``"cosine"``
+            (one window: a cosine with both ends learned).
+
+    Raises:
+        ValueError: If ``windows`` is not a positive integer, ``form`` is unknown, or Optuna
+            rejects the range.
+
+    Example:
+        >>> from optuna.trial import FixedTrial
+        >>> trial = FixedTrial({"lr_0": 0.5, "lr_1": 0.1, "momentum": 0.9})
+        >>> suggest_schedule(trial, "lr", -1.0, 1.0, windows=2).at(60, steps=100)
+        0.1
+        >>> suggest_schedule(trial, "momentum", 0.0, 0.99).params
+        {'momentum': 0.9}
+    """
+    check_form(form)
+    if isinstance(windows, bool) or not isinstance(windows, int) or windows < 1:
+        raise ValueError(f"windows must be a positive integer, got {windows!r}.")
+    names = parameter_names(name, _knots(form, windows))
+    values = [trial.suggest_float(parameter, low, high, log=log) for parameter in names]
+    return Schedule(name, values, form, log)
+
+
+def parameter_names(name: str, count: int) -> tuple[str, ...]:
+    """Names of the trial parameters of a schedule with ``count`` values."""
+    return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
+
+
+def check_form(form: str) -> None:
+    """Raise a ValueError where ``form`` is not one that schedules have."""
+    if form not in get_args(Form):
+        raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}.")
+
+
+def _knots(form: str, windows: int) -> int:
+    return windows if form == "constant" else windows + 1
+
+
+def _check_step(step: int, steps: int) -> None:
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    if not 0 <= step < steps:
+        raise ValueError(f"step must lie in 0 … {steps - 1} (steps={steps}), got {step}.")
+
+
+def _from_record(record: dict[str, Any], argument: str) -> Schedule:
+    try:
+        return Schedule(record["name"], record["values"], record["form"], record["log"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{argument}: not a schedule: {error!r}.") from error
