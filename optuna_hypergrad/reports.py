@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _GRADIENT = "hg:gradient"  # user attribute: {"trial": number, "values": {name: float or mark}}
 _GRADIENT_NORM = "hg:grad_norm"  # user attribute, a scalar for the dashboard
 _CLAIM = "hg:claim"  # system attribute: the fields of a Claim
+_DRAWN = "hg:drawn"  # system attribute: {name: internal value} that replicates are to repeat
 
 # JSON has no NaN: such entries are marked, never dropped.
 _MARKS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -137,6 +138,24 @@ def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoredDataError(f"trial {number}: {_CLAIM} is damaged: {error!r}") from error
+
+
+def write_drawn(storage: BaseStorage, trial_id: int, drawn: Mapping[str, float]) -> None:
+    """Store what the independent sampler drew for a trial, before the objective suggests it."""
+    storage.set_trial_system_attr(trial_id, _DRAWN, dict(drawn))
+
+
+def read_drawn(trial: FrozenTrial) -> dict[str, float]:
+    """What was drawn for a trial, as internal values of its parameters; empty if nothing was.
+
+    Raises:
+        StoredDataError: If the attribute was not written by ``write_drawn``.
+    """
+    try:
+        drawn = trial.system_attrs.get(_DRAWN, {})
+        return {str(name): float(value) for name, value in drawn.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StoredDataError(f"trial {trial.number}: {_DRAWN} is damaged: {error!r}") from error
 
 
 def trial_seed(trial: BaseTrial) -> int:

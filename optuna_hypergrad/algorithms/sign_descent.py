@@ -48,9 +48,7 @@ def init(ranges: Ranges, point: Array, step_size: Array | None = None) -> State:
     return State(ranges.clip(point), gamma, np.zeros(len(point), dtype=np.int8))
 
 
-def advance(
-    state: State, outcome: Outcome, ranges: Ranges, safeguard: float | None = 0.1
-) -> State:
+def advance(state: State, outcome: Outcome, ranges: Ranges, safeguard: float | None = 0.1) -> State:
     """The next outer step.
 
     The paper's rule: γ is halved where the sign s of the hypergradient flips against its last

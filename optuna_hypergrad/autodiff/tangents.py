@@ -49,7 +49,7 @@ class Carried(NamedTuple):
         """With the chosen rows replaced; the others stand still."""
         if len(rows) == len(self.weights):
             return new
-        index = torch.tensor(rows, device=self.weights.device)
+        index = torch.tensor(rows, dtype=torch.long, device=self.weights.device)
         state = zip(self._state_like(new), new.state, strict=True)
         return Carried(
             self.weights.index_copy(0, index, new.weights),

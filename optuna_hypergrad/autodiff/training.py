@@ -11,7 +11,12 @@ from optuna_hypergrad.autodiff.columns import Truncation
 from optuna_hypergrad.autodiff.forward import ForwardMode, Hypergradient
 from optuna_hypergrad.autodiff.products import Products
 from optuna_hypergrad.autodiff.updates import Update
-from optuna_hypergrad.autodiff.validation import Batch, LossFn, Statistics
+from optuna_hypergrad.autodiff.validation import (
+    Batch,
+    LossFn,
+    Statistics,
+    check_statistics,
+)
 
 Batches = Sequence[Batch] | Iterable[Batch] | Callable[[int], Batch]
 
@@ -95,6 +100,7 @@ def hypergradient(
     """
     if mode != "forward":
         raise ValueError(f"mode must be 'forward', got {mode!r}.")
+    check_statistics(statistics)  # before the training, not after it
     run = ForwardMode(
         model,
         loss_fn,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,7 @@ def validate(
         ValueError: If there is no batch, or the size of one of several cannot be told.
     """
     sized = [(validation, 1)] if is_batch(validation) else ((b, batch_size(b)) for b in validation)
+    check_statistics(statistics)
     total, loss_sum, gradient_sum = 0, 0.0, torch.zeros_like(weights.read())
     with _evaluating(model, statistics):
         for batch, size in sized:
@@ -56,6 +57,12 @@ def validate(
     if total == 0:
         raise ValueError("validation: got no examples, expected at least one batch.")
     return Validated(loss_sum / total, gradient_sum / total)
+
+
+def check_statistics(statistics: str) -> None:
+    """Raise a ValueError where ``statistics`` is not one that validation knows."""
+    if statistics not in get_args(Statistics):
+        raise ValueError(f"statistics must be one of {get_args(Statistics)}, got {statistics!r}.")
 
 
 def is_batch(data: Batch | Iterable[Batch]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
@@ -56,13 +57,16 @@ def replay(decisions: Sequence[Sequence[Claimed]], rule: Rule, maximize: bool) -
     ranges = ranges_of(distributions)
     state, restarts = None, 0
     for used in decisions:
-        outcome = _outcome(used, names, ranges, maximize)
+        point = _point_of(used[0].trial, names, ranges)
+        outcome = _outcome(used, names, point, maximize)
         if state is None and outcome.diverged:
             restarts += rule.safeguard is not None
             continue
         if state is None:
-            gamma = _step_size(names, ranges, rule.step_size)
-            state = sign_descent.init(ranges, outcome.point, gamma)
+            state = sign_descent.init(ranges, point, _step_size(names, ranges, rule.step_size))
+        # Rounding to an integer or a grid must not lose progress smaller than half a step.
+        as_proposed = _is_rounded(state, used[0].trial, names, ranges)
+        outcome = outcome._replace(point=np.where(as_proposed, state.point, point))
         state = sign_descent.advance(state, outcome, ranges, rule.safeguard)
     return Search(names, ranges, state, restarts)
 
@@ -127,7 +131,7 @@ def _learned(
 
 
 def _outcome(
-    used: Sequence[Claimed], names: tuple[str, ...], ranges: Ranges, maximize: bool
+    used: Sequence[Claimed], names: tuple[str, ...], point: Array, maximize: bool
 ) -> sign_descent.Outcome:
     """What the trials that decide a step say together; half of them diverged is diverged."""
     sound = [one for one in used if not one.diverged]
@@ -135,7 +139,7 @@ def _outcome(
     gradient = outer.mean_gradient(used)
     loss = float(np.mean([one.trial.value for one in sound])) if sound else float("nan")
     return sign_descent.Outcome(
-        _point_of(used[0].trial, names, ranges),
+        point,
         -loss if maximize else loss,
         np.array([gradient.get(name, float("nan")) for name in names], dtype=float),
         diverged,
@@ -147,6 +151,21 @@ def _point_of(trial: FrozenTrial, names: tuple[str, ...], ranges: Ranges) -> Arr
     start = dict(zip(names, ranges.start().tolist(), strict=True))
     values = [trial.params.get(name, start[name]) for name in names]
     return ranges.to_search(np.clip(np.array(values, dtype=float), ranges.low, ranges.high))
+
+
+def _is_rounded(
+    state: sign_descent.State, trial: FrozenTrial, names: tuple[str, ...], ranges: Ranges
+) -> NDArray[np.bool_]:
+    """Which parameters of a trial are what the state proposed, as its distributions allow."""
+    proposed = zip(names, ranges.to_natural(state.point).tolist(), strict=True)
+    return np.array(
+        [
+            name in trial.params
+            and to_distribution(value, trial.distributions[name]) == trial.params[name]
+            for name, value in proposed
+        ],
+        dtype=bool,
+    )
 
 
 def _step_size(names: tuple[str, ...], ranges: Ranges, given: Mapping[str, float]) -> Array:

@@ -16,7 +16,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import read_claim, write_claim
+from optuna_hypergrad.reports import Claim, read_claim, write_claim, write_drawn
 from optuna_hypergrad.samplers.chains import Rule
 from optuna_hypergrad.samplers.table import ChainSummary, Table
 
@@ -130,14 +130,20 @@ class GradientSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The point of the trial's outer step, completed by the independent sampler."""
         self._raise_error_if_multi_objective(study)
-        params = self._step_params(study, trial, search_space)
+        claim = self._claim_of(study, trial)
+        params = self._step_params(study, trial, claim, search_space)
         rest = {name: dist for name, dist in search_space.items() if name not in params}
+        if not rest:
+            return params
         common = self._independent.infer_relative_search_space(study, trial)
         common = {name: dist for name, dist in common.items() if name in rest}
         if common:
             params |= self._independent.sample_relative(study, trial, common)
         for name in rest.keys() - params.keys():
             params[name] = self._independent.sample_independent(study, trial, name, rest[name])
+        if claim is not None:
+            drawn = {name: dist.to_internal_repr(params[name]) for name, dist in rest.items()}
+            write_drawn(study._storage, trial._trial_id, drawn)
         return params
 
     def sample_independent(
@@ -149,7 +155,8 @@ class GradientSampler(BaseSampler):
     ) -> Any:
         """A parameter that not every trial has had yet: its start, or an independent value."""
         self._raise_error_if_multi_objective(study)
-        params = self._step_params(study, trial, {param_name: param_distribution})
+        claim = self._claim_of(study, trial)
+        params = self._step_params(study, trial, claim, {param_name: param_distribution})
         if param_name in params:
             return params[param_name]
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
@@ -189,12 +196,18 @@ class GradientSampler(BaseSampler):
             trials = [finished if t.number == finished.number else t for t in trials]
         return Table(trials, self._rule, _maximizes(study))
 
-    def _step_params(
-        self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """What the trial's outer step fixes of ``space``."""
+    def _claim_of(self, study: Study, trial: FrozenTrial) -> Claim | None:
         # The trial handed in is older than the claim that before_trial wrote.
-        claim = read_claim(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
+        return read_claim(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
+
+    def _step_params(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        claim: Claim | None,
+        space: Mapping[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """What the trial's outer step fixes of ``space``; nothing where it has none."""
         if claim is not None:
             return self._table(study).params(claim, trial.number, space)
         if not self._has_warned and self._table(study).reports_nothing:

@@ -103,7 +103,7 @@ def anchor(steps: Steps, step: int, number: int) -> FrozenTrial | None:
     alive = [
         one
         for one in (steps[step] if step < len(steps) else ())
-        if one.trial.state != TrialState.FAIL and one.trial.number != number and one.trial.params
+        if not one.failed and one.trial.number != number and one.trial.params
     ]
     return _lead(alive).trial if alive else None
 

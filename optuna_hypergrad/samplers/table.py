@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import Claim
+from optuna_hypergrad.reports import Claim, read_drawn
 from optuna_hypergrad.samplers import steps as outer
 from optuna_hypergrad.samplers.chains import Rule, Search, replay, start_value, to_distribution
 from optuna_hypergrad.samplers.steps import Claimed, Steps
@@ -116,12 +116,14 @@ class Table:
         steps = outer.steps_of(self._claimed, claim.chain)
         search = replay(outer.ancestry(steps, claim), self._rule, self._maximize)
         anchor = outer.anchor(steps, claim.step, number)
+        drawn = {} if anchor is None else read_drawn(anchor)
         known = {**self._start_params(claim, search), **search.point()}
         params: dict[str, Any] = {}
         for name, distribution in space.items():
-            repeated = None if anchor is None else anchor.params.get(name)
-            if repeated is not None and distribution._contains(distribution.to_internal_repr(repeated)):
-                params[name] = repeated
+            if anchor is not None and name in anchor.params:
+                drawn[name] = distribution.to_internal_repr(anchor.params[name])
+            if name in drawn and distribution._contains(drawn[name]):
+                params[name] = distribution.to_external_repr(drawn[name])
             elif isinstance(distribution, CategoricalDistribution):
                 if known.get(name) in distribution.choices:
                     params[name] = known[name]

@@ -101,7 +101,7 @@ def piecewise(schedule: Schedule, values: list[Tensor], step: int, steps: int) -
 
 
 def finite_differences(
-    run: Callable[[dict[str, float]], float], params: dict[str, float], epsilon: float = 1e-5
+    run: Callable[[dict[str, float]], float], params: dict[str, float], epsilon: float = 1e-6
 ) -> dict[str, float]:
     """Central differences of ``run`` at ``params``."""
 

@@ -15,9 +15,7 @@ from optuna_hypergrad import GradientSampler
 pytestmark = pytest.mark.filterwarnings("ignore:GradientSampler. no trial has reported")
 
 
-class TestGradientSampler(
-    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
-):
+class TestGradientSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: GradientSampler(seed=0)

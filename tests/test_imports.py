@@ -1,0 +1,74 @@
+"""Who may import whom, read from the import statements, and what stays unloaded."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "optuna_hypergrad"
+
+# What each room must not import: the maths is pure, samplers need no torch, autodiff no Optuna.
+FORBIDDEN = {
+    "algorithms": {"optuna", "torch", "samplers", "autodiff", "reports", "schedules"},
+    "autodiff": {"optuna", "samplers", "reports"},
+    "samplers": {"torch", "autodiff"},
+    "schedules.py": {"samplers", "autodiff", "reports"},
+    "reports.py": {"torch", "samplers", "autodiff", "schedules"},
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Top-level names of what a file imports; for the package itself, the room's name.
+
+    Imports that only type checkers follow do not count, those inside functions do.
+    """
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            parts = name.split(".")
+            yield parts[1] if parts[0] == PACKAGE.name and len(parts) > 1 else parts[0]
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_imports_run_one_way(room: str) -> None:
+    path = PACKAGE / room
+    files = [path] if path.is_file() else list(path.rglob("*.py"))
+    assert files
+    found = {(file.name, name) for file in files for name in imports(file)}
+    assert not {pair for pair in found if pair[1] in FORBIDDEN[room]}
+
+
+def test_every_room_is_held_to_a_rule() -> None:
+    rooms = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert rooms <= FORBIDDEN.keys()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import optuna_hypergrad",
+        "from optuna_hypergrad import GradientSampler, Schedule, report_hypergradient",
+        "from optuna_hypergrad import suggest_schedule, trial_seed",
+    ],
+)
+def test_torch_stays_unloaded(statement: str) -> None:
+    code = f"{statement}; import sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_public_names_are_found_and_others_are_not() -> None:
+    import optuna_hypergrad
+
+    for name in optuna_hypergrad.__all__:
+        assert getattr(optuna_hypergrad, name).__name__ == name
+    assert set(optuna_hypergrad.__all__) <= set(dir(optuna_hypergrad))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = optuna_hypergrad.nothing
