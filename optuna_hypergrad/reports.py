@@ -1,4 +1,4 @@
-"""What a trial stores, and how it is read back: the only attribute keys, a writer and a reader each.
+"""What a trial stores, and how it is read back: the one home of the attribute keys.
 
 An objective reports its hypergradient in a user attribute; a sampler writes what it decided about
 a trial to that trial's system attributes. Everything is strict JSON: floats, ints, strings and

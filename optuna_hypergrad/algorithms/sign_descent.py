@@ -48,7 +48,9 @@ def init(ranges: Ranges, point: Array, step_size: Array | None = None) -> State:
     return State(ranges.clip(point), gamma, np.zeros(len(point), dtype=np.int8))
 
 
-def advance(state: State, outcome: Outcome, ranges: Ranges, safeguard: float | None = 0.1) -> State:
+def advance(
+    state: State, outcome: Outcome, ranges: Ranges, safeguard: float | None = 0.05
+) -> State:
     """The next outer step.
 
     The paper's rule: γ is halved where the sign s of the hypergradient flips against its last
@@ -57,8 +59,9 @@ def advance(state: State, outcome: Outcome, ranges: Ranges, safeguard: float | N
 
     The safeguard: an outcome that diverged, or whose loss exceeds that of the best accepted one
     by more than ``safeguard`` times the progress made since the first, is rejected. The search
-    goes back to the best point with the signs found there, and every γ is halved. Scaling or
-    shifting the loss changes nothing.
+    goes back to the best point with the signs found there, and takes half a step where the
+    hypergradient has turned against them, or everywhere where none has or the outcome diverged.
+    Scaling or shifting the loss changes nothing.
 
     Args:
         state: State before the outcome.
@@ -84,10 +87,9 @@ def advance(state: State, outcome: Outcome, ranges: Ranges, safeguard: float | N
         (array([0.225]), array([0.025]))
     """
     if safeguard is not None and _is_rejected(state, outcome, safeguard):
-        return _back_to_best(state, ranges)
-    sign = np.sign(np.nan_to_num(outcome.gradient, nan=0.0)).astype(np.int8)
-    flipped = sign * state.sign < 0
-    gamma = np.where(flipped, state.step_size / 2, state.step_size)
+        return _back_to_best(state, outcome, ranges)
+    sign = _sign(outcome.gradient)
+    gamma = np.where(sign * state.sign < 0, state.step_size / 2, state.step_size)
     memory = np.where(sign != 0, sign, state.sign)
     moved = state._replace(
         point=ranges.clip(outcome.point - gamma * sign),
@@ -110,13 +112,21 @@ def _is_rejected(state: State, outcome: Outcome, safeguard: float) -> bool:
     return outcome.diverged or outcome.loss > state.best.loss + safeguard * progress
 
 
-def _back_to_best(state: State, ranges: Ranges) -> State:
+def _back_to_best(state: State, outcome: Outcome, ranges: Ranges) -> State:
     assert state.best is not None
-    gamma = state.step_size / 2
     point, _, sign = state.best
+    too_far = _sign(outcome.gradient) * sign < 0
+    if outcome.diverged or not too_far.any():
+        too_far[:] = True
+    gamma = np.where(too_far, state.step_size / 2, state.step_size)
     return state._replace(
         point=ranges.clip(point - gamma * sign), step_size=gamma, sign=sign, rejected=True
     )
+
+
+def _sign(gradient: Array) -> NDArray[np.int8]:
+    """Sign by entry, 0 where it is zero or unknown."""
+    return np.sign(np.nan_to_num(gradient, nan=0.0)).astype(np.int8)
 
 
 def _with_loss(state: State, outcome: Outcome) -> State:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.columns import Active, Columns, Truncation
 from optuna_hypergrad.autodiff.products import Products, choose_products, hessian_products
-from optuna_hypergrad.autodiff.tangents import Carried, advance
+from optuna_hypergrad.autodiff.tangents import Carried, advance, with_rows
 from optuna_hypergrad.autodiff.updates import Update
 from optuna_hypergrad.autodiff.validation import Batch, LossFn, Statistics, validate
 from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients
@@ -129,7 +129,7 @@ class ForwardMode:
             raise ValueError(f"steps: all {self._steps} steps of this run are done.")
         active = self._columns.advance(len(self._losses))
         loss = self._loss_fn(self._model, batch)
-        gradients = self._flat.gradients(loss, twice=bool(active.rows))
+        gradients = self._flat.gradients(loss, twice=bool(self._known(active)))
         self._move(active, gradients)
         self._flat.write(self._point.weights)
         self._losses.append(loss.detach().reshape(()))
@@ -178,10 +178,12 @@ class ForwardMode:
         return float(norms.max()) if len(norms) else 0.0
 
     def _move(self, active: Active, gradients: Gradients) -> None:
+        known = self._tangents.rows(self._known(active)).weights
+        products = hessian_products(self._flat, gradients, known, self._products)
+        self._taken += len(products)
+        products = with_rows(products, len(active.rows))  # columns that begin here are zero
         all_tangents = self._tangents.grown(len(self._columns.begun))
         before = all_tangents.rows(active.rows)
-        products = hessian_products(self._flat, gradients, before.weights, self._products)
-        self._taken += len(products)
         gradient, products = self._clip(self._flat.join(gradients), products)
         slopes = {hyper: self._tensor(values) for hyper, values in active.derivatives.items()}
         point, tangents = advance(
@@ -192,6 +194,10 @@ class ForwardMode:
             point = self._point.moved_where(reached, point)
             tangents = before.moved_where(reached, tangents)
         self._point, self._tangents = point, all_tangents.replaced(active.rows, tangents)
+
+    def _known(self, active: Active) -> list[int]:
+        """The rows that are not zero yet; those of columns that begin at this step come last."""
+        return [row for row in active.rows if row < len(self._tangents.weights)]
 
     def _clip(self, gradient: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
         if self._clip_gradients is not None:

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.func import jvp, vmap
 from torch.nn.functional import pad
 
@@ -29,8 +28,7 @@ from optuna_hypergrad.autodiff.updates import State, Update
 with warnings.catch_warnings():
     # torch 2.15 warns of its own torch.jit.script when forward mode is entered for the first time.
     warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
-    with forward_ad.dual_level():
-        forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
+    jvp(torch.neg, (torch.zeros(()),), (torch.zeros(()),))
 
 
 class Carried(NamedTuple):
@@ -58,9 +56,8 @@ class Carried(NamedTuple):
 
     def grown(self, count: int) -> Carried:
         """With ``count`` rows; those that are new start at zero."""
-        missing = count - len(self.weights)
-        state = tuple(pad(part, (0, 0, 0, missing)) for part in self.state)
-        return Carried(pad(self.weights, (0, 0, 0, missing)), state)
+        state = tuple(with_rows(part, count) for part in self.state)
+        return Carried(with_rows(self.weights, count), state)
 
     def moved_where(self, reached: Tensor, new: Carried) -> Carried:
         """``new`` at the weights that are ``reached`` (shape (D,)), unchanged at the others."""
@@ -74,6 +71,12 @@ class Carried(NamedTuple):
         """The state with as many parts as that of ``new``; those it lacks are zero."""
         missing = len(new.state) - len(self.state)
         return self.state + (torch.zeros_like(self.weights),) * missing
+
+
+def with_rows(part: Tensor, count: int) -> Tensor:
+    """``part`` with zero rows added up to ``count``."""
+    missing = count - len(part)
+    return pad(part, (0, 0, 0, missing)) if missing else part
 
 
 def advance(

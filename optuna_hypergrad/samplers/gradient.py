@@ -41,9 +41,9 @@ class GradientSampler(BaseSampler):
     Args:
         seed: Seeds everything random; the same seed repeats a single-worker study. None draws one.
         safeguard: Fraction of the progress since the first trial that a trial's loss may fall
-            behind the best one before it is rejected, and the search returns to the best point
-            with half the step sizes. Divergence is always rejected. None follows the paper, which
-            rejects nothing.
+            behind the best one before it is rejected: the search returns to the best point and
+            takes smaller steps from there. Divergence is always rejected. None follows the
+            paper, which rejects nothing.
         start: Where the first chain starts: ``"range"`` (0 where a range spans it, else the
             middle), ``"best"`` (the best complete trial, of whatever sampler, at that time), or
             values by parameter or schedule name, with the rest as for ``"range"``.
@@ -85,7 +85,7 @@ class GradientSampler(BaseSampler):
         self,
         *,
         seed: int | None = None,
-        safeguard: float | None = 0.1,
+        safeguard: float | None = 0.05,
         start: Literal["range", "best"] | Mapping[str, float] = "range",
         step_size: Mapping[str, float] | None = None,
         n_replicates: int = 1,

@@ -1,4 +1,4 @@
-"""The trial table as GradientSampler reads it: its chains, what to run next, and with which values."""
+"""The trial table as GradientSampler reads it: what to run next, and with which values."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
-from samplers.studies import ask, claims, create, finish, points, quadratic
 
 from optuna_hypergrad import GradientSampler
 from optuna_hypergrad.reports import StoredDataError
 from optuna_hypergrad.samplers.chains import Rule, replay
 from optuna_hypergrad.samplers.steps import ancestry, claimed_trials, steps_of
+from samplers.studies import ask, claims, create, finish, points, quadratic
 
 WORKER = Path(__file__).with_name("worker.py")
 RULE = Rule(safeguard=0.05, start={}, step_size={}, n_replicates=1, tolerance=1e-3)

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import optuna
-from samplers.studies import quadratic
 
 from optuna_hypergrad import GradientSampler
+from samplers.studies import quadratic
 
 
 def objective(trial: optuna.Trial) -> float:

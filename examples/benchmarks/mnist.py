@@ -1,0 +1,58 @@
+"""MNIST and LeNet for the benchmarks; from mnist.npz in a folder, or downloaded by torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Batch = tuple[Tensor, Tensor]
+
+VALIDATION, VALIDATION_BATCH = 5_000, 1_000
+
+
+def load(root: Path) -> tuple[Batch, list[Batch]]:
+    """Training images (the first 55,000) and validation batches (the last 5,000 of 60,000)."""
+    file = root / "mnist.npz"
+    if file.exists():
+        with np.load(file) as arrays:
+            images, labels = arrays["train_images"], arrays["train_labels"]
+    else:
+        from torchvision.datasets import MNIST
+
+        data = MNIST(str(root), train=True, download=True)
+        images, labels = data.data.numpy(), data.targets.numpy()
+    x = (torch.tensor(images, dtype=torch.float32)[:, None] / 255 - 0.1307) / 0.3081
+    y = torch.tensor(labels.astype(np.int64))
+    validation = zip(
+        x[-VALIDATION:].split(VALIDATION_BATCH),
+        y[-VALIDATION:].split(VALIDATION_BATCH),
+        strict=True,
+    )
+    return (x[:-VALIDATION], y[:-VALIDATION]), list(validation)
+
+
+def lenet(seed: int) -> nn.Sequential:
+    """LeNet with 44,426 weights."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+    )
+
+
+def loss_fn(model: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1])
+
+
+def random_batches(data: Batch, seed: int, steps: int, size: int) -> Callable[[int], Batch]:
+    """Batches drawn anew at every step."""
+    images, labels = data
+    draws = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(images), (steps, size), generator=draws).to(images.device)
+    return lambda step: (images[chosen[step]], labels[chosen[step]])

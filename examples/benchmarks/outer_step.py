@@ -1,0 +1,143 @@
+"""One outer step in plain training steps, beside a loop written naïvely, and where its time goes.
+
+LeNet, MNIST, batch 128, seven learning rates, momentum and weight decay:
+
+    python examples/benchmarks/outer_step.py --data-root DIR
+
+All three runs (plain training, this package, the naïve loop) are interleaved; times are the best
+of several rounds, and only their ratios mean something on a shared machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mnist
+import naive
+import torch
+import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from optuna_hypergrad import Schedule
+from optuna_hypergrad.autodiff import SGD, forward, hypergradient
+
+BATCH_SIZE, WINDOWS = 128, 7
+RATES, MOMENTUM, WEIGHT_DECAY = [0.05] * WINDOWS, 0.5, 1e-4
+
+
+def update() -> SGD:
+    return SGD(
+        Schedule("lr", RATES),
+        momentum=Schedule("momentum", [MOMENTUM]),
+        weight_decay=Schedule("weight_decay", [WEIGHT_DECAY]),
+    )
+
+
+def seconds(run: Callable[[], object], device: str) -> tuple[float, object]:
+    start = time.perf_counter()
+    result = run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def shares(run: Callable[[], object]) -> dict[str, float]:
+    """Fractions of the time that the parts of a step take, by the profiler."""
+    parts = {
+        "gradient": (forward.FlatWeights, "gradients"),
+        "Hessian products": (forward, "hessian_products"),
+        "tangents": (forward, "advance"),
+        "validation": (forward, "validate"),
+    }
+    originals = {name: getattr(*place) for name, place in parts.items()}
+
+    def labelled(name: str) -> Callable[..., object]:
+        def call(*args: object, **options: object) -> object:
+            with record_function(name):
+                return originals[name](*args, **options)
+
+        return call
+
+    for name, (owner, attribute) in parts.items():
+        setattr(owner, attribute, labelled(name))
+    try:
+        with profile(activities=[ProfilerActivity.CPU]) as profiler, record_function("all"):
+            run()
+    finally:
+        for name, (owner, attribute) in parts.items():
+            setattr(owner, attribute, originals[name])
+    times = {event.key: event.cpu_time_total for event in profiler.key_averages()}
+    found = {name: times[name] / times["all"] for name in parts}
+    return {**found, "forward pass and the rest": 1 - sum(found.values())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=56)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args()
+    (images, labels), batches = mnist.load(args.data_root)
+    data = images.to(args.device), labels.to(args.device)
+    validation = [(x.to(args.device), y.to(args.device)) for x, y in batches]
+    draw = mnist.random_batches(data, 0, args.steps, BATCH_SIZE)
+
+    def ours(learn: tuple[str, ...] | None) -> dict[str, float]:
+        model = mnist.lenet(0).to(args.device)
+        return hypergradient(
+            model, mnist.loss_fn, update(), draw, validation, steps=args.steps, learn=learn
+        ).gradient
+
+    def theirs() -> dict[str, float]:
+        model = mnist.lenet(0).to(args.device)
+        return naive.hypergradient(
+            model, F.cross_entropy, RATES, MOMENTUM, WEIGHT_DECAY, draw, validation, args.steps
+        )
+
+    def plain() -> None:
+        model = mnist.lenet(0).to(args.device)
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=RATES[0], momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+        )
+        for step in range(args.steps):
+            optimizer.zero_grad()
+            mnist.loss_fn(model, draw(step)).backward()
+            optimizer.step()
+
+    runs = {
+        "plain": plain,
+        "ours": lambda: ours(None),
+        "naive": theirs,
+        "train only": lambda: ours(()),
+    }
+    best = dict.fromkeys(runs, float("inf"))
+    gradients = {}
+    for _ in range(args.rounds):
+        for name, run in runs.items():
+            elapsed, gradients[name] = seconds(run, args.device)
+            best[name] = min(best[name], elapsed)
+    ratios = {name: best[name] / best["plain"] for name in runs}
+    difference = max(
+        abs(gradients["ours"][k] - v) / max(map(abs, gradients["naive"].values()))
+        for k, v in gradients["naive"].items()
+    )
+    for name, ratio in ratios.items():
+        print(f"{name:>11}: {ratio:5.2f} × plain training")
+    print(f"ours / naive: {best['ours'] / best['naive']:.3f}; gradients differ by {difference:.1e}")
+    parts = shares(lambda: ours(None))
+    print("of our time: " + ", ".join(f"{name} {share:.0%}" for name, share in parts.items()))
+    if args.json is not None:
+        device = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
+        record = {"device": device, "torch": torch.__version__, "ratios": ratios, "shares": parts}
+        args.json.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
