@@ -174,6 +174,7 @@ def draw(trials: list[FrozenTrial], path: Path) -> None:
         axis.plot(numbers, values, color="0.8", zorder=1)
         axis.scatter(numbers, values, color=colors, zorder=2)
         axis.set(title=title, xlabel="trial")
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[3].set_yscale("log")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -28,12 +28,8 @@ def load(root: Path) -> tuple[Batch, list[Batch]]:
         images, labels = data.data.numpy(), data.targets.numpy()
     x = (torch.tensor(images, dtype=torch.float32)[:, None] / 255 - 0.1307) / 0.3081
     y = torch.tensor(labels.astype(np.int64))
-    validation = zip(
-        x[-VALIDATION:].split(VALIDATION_BATCH),
-        y[-VALIDATION:].split(VALIDATION_BATCH),
-        strict=True,
-    )
-    return (x[:-VALIDATION], y[:-VALIDATION]), list(validation)
+    held_out = (part[-VALIDATION:].split(VALIDATION_BATCH) for part in (x, y))
+    return (x[:-VALIDATION], y[:-VALIDATION]), list(zip(*held_out, strict=True))
 
 
 def lenet(seed: int) -> nn.Sequential:

@@ -23,12 +23,12 @@ import torch
 from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule, trial_seed
 from optuna_hypergrad.autodiff import SGD, hypergradient
 
-STEPS, BATCH_SIZE, WINDOWS = 200, 128, 7
+BATCH_SIZE, WINDOWS = 128, 7
 RULES = {"plain": {"safeguard": None}, "safeguarded": {}}
 
 
 def search(
-    data: mnist.Batch, validation: list[mnist.Batch], rule: str, seed: int, trials: int
+    data: mnist.Batch, validation: list[mnist.Batch], rule: str, seed: int, trials: int, steps: int
 ) -> list[float]:
     """Losses of one study."""
 
@@ -42,9 +42,9 @@ def search(
             mnist.lenet(own).to(device),
             mnist.loss_fn,
             SGD(lr, momentum=momentum, weight_decay=weight_decay),
-            mnist.random_batches(data, own, STEPS, BATCH_SIZE),
+            mnist.random_batches(data, own, steps, BATCH_SIZE),
             validation,
-            steps=STEPS,
+            steps=steps,
         )
         report_hypergradient(trial, result.gradient)
         return result.loss
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the losses here")
     args = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> None:
     results = []
     for rule in args.rules:
         for seed in args.seeds:
-            losses = search(data, validation, rule, seed, args.trials)
+            losses = search(data, validation, rule, seed, args.trials, args.steps)
             trace = " ".join(f"{loss:4.2f}" for loss in losses)
             print(
                 f"{rule:>11}  seed {seed}  best {min(losses):.3f}  last {losses[-1]:.3f}  {trace}"

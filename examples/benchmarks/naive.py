@@ -63,9 +63,9 @@ def hypergradient(
         velocity = moved
         weights = weights.detach() - rate * velocity
     weights.requires_grad_()
-    batches_ = list(validation)
-    total = sum(len(y) for _, y in batches_)
-    loss = sum(loss_of(weights, batch) * (len(batch[1]) / total) for batch in batches_)
+    held_out = list(validation)
+    total = sum(len(labels) for _, labels in held_out)
+    loss = sum(loss_of(weights, batch) * (len(batch[1]) / total) for batch in held_out)
     slope = torch.autograd.grad(loss, weights)[0]
     names = {"lr": [f"lr_{i}" for i in range(len(rates))]}
     return {

@@ -1,0 +1,45 @@
+"""The benchmarks run from a shell and write what they measured; on a made-up MNIST."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, size=(5_500, 28, 28), dtype=np.uint8)
+    labels = rng.integers(0, 10, size=5_500, dtype=np.uint8)
+    np.savez(tmp_path / "mnist.npz", train_images=images, train_labels=labels)
+    return tmp_path
+
+
+def run(script: str, data: Path, *arguments: str) -> tuple[str, dict]:
+    out = data / "out.json"
+    command = [sys.executable, str(BENCHMARKS / script), "--data-root", str(data)]
+    done = subprocess.run(
+        [*command, *arguments, "--json", str(out)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(out.read_text())
+
+
+def test_outer_step_compares_with_the_naive_loop(data: Path) -> None:
+    printed, found = run("outer_step.py", data, "--steps", "14", "--rounds", "1")
+    assert "ours / naive" in printed
+    assert float(printed.split("gradients differ by ")[1].split()[0]) < 1e-4
+    assert set(found["ratios"]) == {"plain", "train only", "ours", "naive"}
+    assert sum(found["shares"].values()) == pytest.approx(1)
+
+
+def test_mnist_rules_traces_both_rules(data: Path) -> None:
+    arguments = ("--seeds", "0", "--trials", "2", "--steps", "14")
+    printed, found = run("mnist_rules.py", data, *arguments)
+    assert [line.split()[0] for line in printed.splitlines()] == ["plain", "safeguarded"]
+    assert [len(result["losses"]) for result in found["results"]] == [2, 2]
