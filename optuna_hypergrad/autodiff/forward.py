@@ -112,7 +112,8 @@ class ForwardMode:
         self._flat = FlatWeights(model)
         self._point = Carried(self._flat.read(), ())
         self._tangents = Carried(self._point.weights.new_zeros((0, len(self._point.weights))), ())
-        self._clipped, self._taken = self._tensor(0), 0
+        self._clipped = self._tensor(0).long()  # a tensor, not to wait for the device at each step
+        self._taken = 0
         self._losses: list[Tensor] = []
 
     def step(self, batch: Batch) -> Tensor:
@@ -127,8 +128,8 @@ class ForwardMode:
         """
         if len(self._losses) == self._steps:
             raise ValueError(f"steps: all {self._steps} steps of this run are done.")
-        active = self._columns.advance(len(self._losses))
         loss = self._loss_fn(self._model, batch)
+        active = self._columns.advance(len(self._losses))
         gradients = self._flat.gradients(loss, twice=bool(self._known(active)))
         self._move(active, gradients)
         self._flat.write(self._point.weights)

@@ -47,6 +47,8 @@ class Carried(NamedTuple):
         """With the chosen rows replaced; the others stand still."""
         if len(rows) == len(self.weights):
             return new
+        if not rows:
+            return self
         index = torch.tensor(rows, dtype=torch.long, device=self.weights.device)
         state = zip(self._state_like(new), new.state, strict=True)
         return Carried(

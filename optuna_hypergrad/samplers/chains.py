@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,18 +14,8 @@ from optuna.trial import FrozenTrial
 from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.samplers import steps as outer
+from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.steps import Claimed
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How chains start and move: the sampler's arguments that bear on this."""
-
-    safeguard: float | None
-    start: Mapping[str, float]
-    step_size: Mapping[str, float]
-    n_replicates: int
-    tolerance: float
 
 
 class Search(NamedTuple):

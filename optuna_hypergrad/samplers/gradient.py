@@ -17,7 +17,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import Claim, read_claim, write_claim, write_drawn
-from optuna_hypergrad.samplers.chains import Rule
+from optuna_hypergrad.samplers.rule import Rule, checked_count
 from optuna_hypergrad.samplers.table import ChainSummary, Table
 
 
@@ -94,10 +94,14 @@ class GradientSampler(BaseSampler):
         tolerance: float = 1e-3,
         stop_when_converged: bool = True,
     ) -> None:
-        self._rule = _checked_rule(safeguard, start, step_size, n_replicates, tolerance)
+        self._from_best = start == "best"
+        if isinstance(start, str):
+            if start not in ("range", "best"):
+                raise ValueError(f"start must be 'range', 'best' or a mapping, got {start!r}.")
+            start = {}
+        self._rule = Rule(safeguard, start, step_size or {}, n_replicates, tolerance)
         self._n_chains = checked_count("n_chains", n_chains)
         self._seed = _checked_seed(seed)
-        self._from_best = start == "best"
         self._independent = independent_sampler or TPESampler(seed=seed)
         self._stop_when_converged = stop_when_converged
         self._search_space = IntersectionSearchSpace(include_pruned=True)
@@ -224,43 +228,6 @@ _NO_REPORTS = (
 
 def _maximizes(study: Study) -> bool:
     return study.directions[0] == StudyDirection.MAXIMIZE
-
-
-def _checked_rule(
-    safeguard: float | None,
-    start: str | Mapping[str, float],
-    step_size: Mapping[str, float] | None,
-    n_replicates: int,
-    tolerance: float,
-) -> Rule:
-    if safeguard is not None and not 0 <= safeguard < math.inf:
-        raise ValueError(f"safeguard must be at least 0, or None, got {safeguard}.")
-    if isinstance(start, str) and start not in ("range", "best"):
-        raise ValueError(f"start must be 'range', 'best' or a mapping, got {start!r}.")
-    starts = {} if isinstance(start, str) else _checked_floats("start", start)
-    sizes = _checked_floats("step_size", step_size or {})
-    for name, size in sizes.items():
-        if size <= 0:
-            raise ValueError(f"step_size: {name!r} must be positive, got {size}.")
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance must lie in [0, 1), got {tolerance}.")
-    return Rule(safeguard, starts, sizes, checked_count("n_replicates", n_replicates), tolerance)
-
-
-def _checked_floats(argument: str, given: Mapping[str, float]) -> dict[str, float]:
-    if not isinstance(given, Mapping):
-        raise ValueError(f"{argument} must map names to floats, got {given!r}.")
-    for name, value in given.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{argument}: {name!r} must be a finite number, got {value!r}.")
-    return {name: float(value) for name, value in given.items()}
-
-
-def checked_count(argument: str, value: int) -> int:
-    """``value``, a positive integer, or a ValueError that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{argument} must be a positive integer, got {value!r}.")
-    return value
 
 
 def _checked_seed(seed: int | None) -> int:

@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import Claim, read_drawn
 from optuna_hypergrad.samplers import steps as outer
-from optuna_hypergrad.samplers.chains import Rule, Search, replay, start_value, to_distribution
+from optuna_hypergrad.samplers.chains import Search, replay, start_value, to_distribution
+from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.steps import Claimed, Steps
 
 

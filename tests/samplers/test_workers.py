@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 
 from optuna_hypergrad import GradientSampler
 from optuna_hypergrad.reports import StoredDataError
-from optuna_hypergrad.samplers.chains import Rule, replay
+from optuna_hypergrad.samplers.chains import replay
+from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.steps import ancestry, claimed_trials, steps_of
 from samplers.studies import ask, claims, create, finish, points, quadratic
 
