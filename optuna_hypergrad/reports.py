@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ _GRADIENT_NORM = "hg:grad_norm"  # user attribute, a scalar for the dashboard
 _CLAIM = "hg:claim"  # system attribute: the fields of a Claim
 _DRAWN = "hg:drawn"  # system attribute: {name: internal value} that replicates are to repeat
 
+_RETRIED = "failed_trial"  # Optuna's own: the system attribute that marks a retried trial
+
 # JSON has no NaN: such entries are marked, never dropped.
 _MARKS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -33,6 +36,8 @@ class StoredDataError(ValueError):
 class Claim(NamedTuple):
     """What GradientSampler decides about a trial before it runs."""
 
+    trial: int
+    """The trial's number, which tells a copied claim from its own."""
     chain: int
     """The search that the trial belongs to."""
     step: int
@@ -61,7 +66,8 @@ def report_hypergradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: If ``gradient`` is empty, names what the trial has not suggested or cannot
-            differentiate, or holds what is not one number; or if the trial has reported before.
+            differentiate, or holds what is not one number; if the trial has reported before, or
+            is a ``FrozenTrial`` (to run an objective again, use a ``FixedTrial``).
         optuna.exceptions.UpdateFinishedTrialError: If the trial has finished.
 
     Example:
@@ -116,6 +122,9 @@ def write_claim(storage: BaseStorage, trial_id: int, claim: Claim) -> None:
 def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
     """The claim among a trial's system attributes, or None.
 
+    A retried trial keeps the claim that it inherited; one copied to another study under another
+    number does not.
+
     Args:
         number: The trial's number, for the error.
         system_attrs: Its system attributes, freshly read.
@@ -128,7 +137,10 @@ def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
         return None
     try:
         start = stored["start"]
+        if stored["trial"] != number and _RETRIED not in system_attrs:
+            return None
         return Claim(
+            trial=int(stored["trial"]),
             chain=int(stored["chain"]),
             step=int(stored["step"]),
             seed=int(stored["seed"]),
@@ -198,18 +210,13 @@ def checked_gradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> dict[str,
 
 
 def _as_float(name: str, value: Any) -> float:
-    array = np.asarray(value.item() if _is_single(value) else value)
-    if array.shape != ():
-        raise ValueError(f"gradient: {name!r} must be one number, got shape {array.shape}.")
-    if array.dtype.kind not in "iuf":
+    shape = tuple(getattr(value, "shape", ()))  # of numpy and torch objects, on any device
+    if math.prod(shape) != 1:
+        raise ValueError(f"gradient: {name!r} must be one number, got shape {shape}.")
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, bool) or not isinstance(number, Real):
         raise ValueError(f"gradient: {name!r} must be a number, got {value!r}.")
-    return float(array)
-
-
-def _is_single(value: Any) -> bool:
-    """Whether ``value`` is a numpy or torch object (on any device) of exactly one element."""
-    shape = getattr(value, "shape", None)
-    return shape is not None and math.prod(shape) == 1
+    return float(number)
 
 
 def _marked(values: Mapping[str, float]) -> dict[str, float | str]:
@@ -231,8 +238,10 @@ def _set_user_attr(trial: BaseTrial, key: str, value: Any) -> None:
     from optuna.trial import FrozenTrial
 
     message = f"trial {trial.number} has finished; report before the objective returns."
-    if isinstance(trial, FrozenTrial) and trial.state.is_finished():
-        raise UpdateFinishedTrialError(message)
+    if isinstance(trial, FrozenTrial):
+        if trial.state.is_finished():
+            raise UpdateFinishedTrialError(message)
+        raise ValueError(f"trial {trial.number} is a FrozenTrial, which stores nothing.")
     try:
         trial.set_user_attr(key, value)
     except UpdateFinishedTrialError as error:

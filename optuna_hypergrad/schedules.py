@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -170,7 +171,11 @@ class Schedule:
             raise ValueError(f"text: expected CSV with the columns {', '.join(_CSV_COLUMNS)}.")
         first = rows[0]
         values = [row["value"] for row in rows]
-        return _from_record({**first, "log": first["log"] == "1", "values": values}, "text")
+        schedule = _from_record({**first, "log": first["log"] == "1", "values": values}, "text")
+        found = tuple(row["parameter"] for row in rows)
+        if found != schedule.names:
+            raise ValueError(f"text: expected rows for {schedule.names} in order, got {found}.")
+        return schedule
 
     def _knots_at(self, step: int, steps: int) -> tuple[int, int, float]:
         window = self.window(step, steps)
@@ -219,9 +224,7 @@ def suggest_schedule(
         {'momentum': 0.9}
     """
     check_form(form)
-    if isinstance(windows, bool) or not isinstance(windows, int) or windows < 1:
-        raise ValueError(f"windows must be a positive integer, got {windows!r}.")
-    names = parameter_names(name, _knots(form, windows))
+    names = parameter_names(name, _knots(form, checked_count("windows", windows)))
     values = [trial.suggest_float(parameter, low, high, log=log) for parameter in names]
     return Schedule(name, values, form, log)
 
@@ -229,6 +232,13 @@ def suggest_schedule(
 def parameter_names(name: str, count: int) -> tuple[str, ...]:
     """Names of the trial parameters of a schedule with ``count`` values."""
     return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
+
+
+def checked_count(argument: str, value: Any) -> int:
+    """``value`` as an int of at least 1, or a ValueError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{argument} must be a positive integer, got {value!r}.")
+    return int(value)
 
 
 def check_form(form: str) -> None:

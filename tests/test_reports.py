@@ -67,7 +67,10 @@ def test_the_norm_is_a_scalar_for_the_dashboard() -> None:
         ([1.0], "gradient must map parameter names to floats"),
         ({"z": 1.0}, r"'z' is not a parameter of this trial \(x, y, c, n\)"),
         ({"c": 1.0}, "'c' is categorical"),
-        ({"x": [1.0, 2.0]}, r"'x' must be one number, got shape \(2,\)"),
+        ({"x": [1.0, 2.0]}, r"'x' must be a number, got \[1.0, 2.0\]"),
+        ({"x": [[1.0], [1.0, 2.0]]}, r"'x' must be a number, got \[\["),
+        ({"x": torch.zeros(2, requires_grad=True)}, r"'x' must be one number, got shape \(2,\)"),
+        ({"x": torch.zeros(2, dtype=torch.bfloat16)}, r"'x' must be one number, got shape"),
         ({"x": np.zeros((0,))}, r"'x' must be one number, got shape \(0,\)"),
         ({"x": torch.zeros(3)}, r"'x' must be one number, got shape \(3,\)"),
         ({"x": "1.0"}, "'x' must be a number, got '1.0'"),
@@ -100,6 +103,12 @@ def test_reporting_after_the_end_is_refused() -> None:
     for finished in (trial, study.trials[0]):
         with pytest.raises(UpdateFinishedTrialError, match="trial 0 has finished"):
             report_hypergradient(finished, {"x": 1.0})
+
+
+def test_reporting_to_a_copy_of_a_running_trial_is_refused() -> None:
+    study, _ = asked()
+    with pytest.raises(ValueError, match="trial 0 is a FrozenTrial, which stores nothing"):
+        report_hypergradient(study.trials[0], {"x": 1.0})
 
 
 def test_an_objective_runs_with_fixed_values_too() -> None:

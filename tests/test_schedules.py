@@ -122,6 +122,12 @@ def test_lambda_lr_sets_every_group_to_the_schedule() -> None:
         (lambda: Schedule.from_json(json.dumps({"name": "lr"})), "text: not a schedule"),
         (lambda: Schedule.from_json("[1]"), "text: not a schedule"),
         (lambda: Schedule.from_csv("a,b\n1,2\n"), "text: expected CSV"),
+        (
+            lambda: Schedule.from_csv(
+                "name,form,log,parameter,value\nlr,constant,0,lr_1,1\nlr,constant,0,lr_0,2\n"
+            ),
+            r"text: expected rows for \('lr_0', 'lr_1'\) in order",
+        ),
     ],
 )
 def test_bad_input_names_the_argument(make: object, message: str) -> None:

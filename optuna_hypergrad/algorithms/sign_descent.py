@@ -24,11 +24,16 @@ class Outcome(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """An outcome to come back to."""
+    """The point to come back to."""
 
     point: Array  # shape (n,)
-    loss: float
+    losses: tuple[float, ...]  # of each time that it ran
     sign: NDArray[np.int8]  # signs to leave it by, shape (n,)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss."""
+        return sum(self.losses) / len(self.losses)
 
 
 class State(NamedTuple):
@@ -39,7 +44,8 @@ class State(NamedTuple):
     sign: NDArray[np.int8]  # last non-zero sign of each hypergradient, 0 before, shape (n,)
     best: Accepted | None = None
     first_loss: float = float("nan")  # of the first outcome that did not diverge
-    rejected: bool = False  # whether the last outcome was
+    noise: float | None = None  # spread of the loss at one point, once one has run twice
+    returning: bool = False  # whether ``point`` is the best one, to be measured again
 
 
 def init(ranges: Ranges, point: Array, step_size: Array | None = None) -> State:
@@ -49,7 +55,10 @@ def init(ranges: Ranges, point: Array, step_size: Array | None = None) -> State:
 
 
 def advance(
-    state: State, outcome: Outcome, ranges: Ranges, safeguard: float | None = 0.05
+    state: State,
+    outcome: Outcome,
+    ranges: Ranges,
+    safeguard: float | None = 0.05,
 ) -> State:
     """The next outer step.
 
@@ -57,11 +66,11 @@ def advance(
     non-zero sign, then λ ← λ − γ·s, inside the bounds. A zero or NaN entry moves nothing and
     forgets nothing.
 
-    The safeguard: an outcome that diverged, or whose loss exceeds that of the best accepted one
-    by more than ``safeguard`` times the progress made since the first, is rejected. The search
-    goes back to the best point with the signs found there, and takes half a step where the
-    hypergradient has turned against them, or everywhere where none has or the outcome diverged.
-    Scaling or shifting the loss changes nothing.
+    The safeguard: see ``is_rejected``. From a rejected outcome the search goes back to the best
+    point with the signs found there; γ is halved where the hypergradient has turned against them,
+    or everywhere where none has or the outcome diverged. The best point may owe its loss to luck,
+    so it runs once more before the search leaves it: its loss is then the mean, and the spread is
+    what the search takes for noise. Where there is none, it does not run again.
 
     Args:
         state: State before the outcome.
@@ -86,30 +95,45 @@ def advance(
         >>> state.point.round(3), state.step_size
         (array([0.225]), array([0.025]))
     """
-    if safeguard is not None and _is_rejected(state, outcome, safeguard):
+    if is_rejected(state, outcome, safeguard):
         return _back_to_best(state, outcome, ranges)
     sign = _sign(outcome.gradient)
     gamma = np.where(sign * state.sign < 0, state.step_size / 2, state.step_size)
-    memory = np.where(sign != 0, sign, state.sign)
     moved = state._replace(
         point=ranges.clip(outcome.point - gamma * sign),
         step_size=gamma,
-        sign=memory,
-        rejected=False,
+        sign=np.where(sign != 0, sign, state.sign),
+        returning=False,
     )
-    return moved if outcome.diverged else _with_loss(moved, outcome)
+    return moved if outcome.diverged else _measured(state, moved, outcome)
+
+
+def is_rejected(state: State, outcome: Outcome, safeguard: float | None) -> bool:
+    """Whether the search does not go on from an outcome.
+
+    That is so if it diverged, or if its loss exceeds that of the best point by more than
+    ``safeguard`` times the progress made since the first, and by more than the noise. Scaling or
+    shifting the loss changes nothing. The best point itself is only rejected if it diverges.
+    """
+    if safeguard is None or state.best is None:
+        return False
+    if outcome.diverged or _runs_best_again(state, outcome):
+        return outcome.diverged
+    progress = state.first_loss - state.best.loss
+    return outcome.loss > state.best.loss + max(safeguard * progress, state.noise or 0.0)
 
 
 def has_converged(state: State, ranges: Ranges, tolerance: float) -> bool:
-    """Whether every γ has fallen below ``tolerance`` times its range."""
-    return bool(np.all(state.step_size < tolerance * ranges.width))
+    """Whether every hyperparameter has settled.
 
-
-def _is_rejected(state: State, outcome: Outcome, safeguard: float) -> bool:
-    if state.best is None:
+    One has where its γ has fallen below ``tolerance`` times its range, or where it sits on its
+    bound and its hypergradient points out of it.
+    """
+    if state.returning or not len(state.point):
         return False
-    progress = state.first_loss - state.best.loss
-    return outcome.diverged or outcome.loss > state.best.loss + safeguard * progress
+    outwards = state.point - state.step_size * state.sign
+    on_bound = (state.sign != 0) & (ranges.clip(outwards) == state.point)
+    return bool(np.all(on_bound | (state.step_size <= tolerance * ranges.width)))
 
 
 def _back_to_best(state: State, outcome: Outcome, ranges: Ranges) -> State:
@@ -119,18 +143,33 @@ def _back_to_best(state: State, outcome: Outcome, ranges: Ranges) -> State:
     if outcome.diverged or not too_far.any():
         too_far[:] = True
     gamma = np.where(too_far, state.step_size / 2, state.step_size)
+    again = state.noise != 0.0
     return state._replace(
-        point=ranges.clip(point - gamma * sign), step_size=gamma, sign=sign, rejected=True
+        point=point if again else ranges.clip(point - gamma * sign),
+        step_size=gamma,
+        sign=sign,
+        returning=again,
     )
+
+
+def _runs_best_again(state: State, outcome: Outcome) -> bool:
+    best = state.best
+    return state.returning and best is not None and np.array_equal(outcome.point, best.point)
+
+
+def _measured(state: State, moved: State, outcome: Outcome) -> State:
+    """``moved`` with what the outcome's loss says about the best point."""
+    best, first = state.best, state.first_loss
+    if best is not None and _runs_best_again(state, outcome):
+        losses = (*best.losses, outcome.loss)
+        return moved._replace(
+            best=Accepted(best.point, losses, moved.sign), noise=float(np.std(losses, ddof=1))
+        )
+    if best is None or outcome.loss < best.loss:
+        best = Accepted(outcome.point, (outcome.loss,), moved.sign)
+    return moved._replace(best=best, first_loss=outcome.loss if np.isnan(first) else first)
 
 
 def _sign(gradient: Array) -> NDArray[np.int8]:
     """Sign by entry, 0 where it is zero or unknown."""
-    return np.sign(np.nan_to_num(gradient, nan=0.0)).astype(np.int8)
-
-
-def _with_loss(state: State, outcome: Outcome) -> State:
-    first = outcome.loss if np.isnan(state.first_loss) else state.first_loss
-    better = state.best is None or outcome.loss < state.best.loss
-    best = Accepted(outcome.point, outcome.loss, state.sign) if better else state.best
-    return state._replace(best=best, first_loss=first)
+    return np.sign(np.where(np.isfinite(gradient), gradient, 0.0)).astype(np.int8)

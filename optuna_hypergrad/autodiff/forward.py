@@ -14,7 +14,7 @@ from optuna_hypergrad.autodiff.tangents import Carried, advance, with_rows
 from optuna_hypergrad.autodiff.updates import Update
 from optuna_hypergrad.autodiff.validation import Batch, LossFn, Statistics, validate
 from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients
-from optuna_hypergrad.schedules import Schedule
+from optuna_hypergrad.schedules import Schedule, checked_count
 
 
 @dataclass(frozen=True)
@@ -98,17 +98,15 @@ class ForwardMode:
         clip_gradients: float | None = None,
         products: Products = "auto",
     ) -> None:
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps must be a positive integer, got {steps!r}.")
+        self._steps = checked_count("steps", steps)
         for name, bound in (("clip_products", clip_products), ("clip_gradients", clip_gradients)):
             if bound is not None and not bound > 0:
                 raise ValueError(f"{name} must be positive or None, got {bound}.")
         self._model, self._loss_fn, self._update = model, loss_fn, update
-        self._columns = Columns(update.hypers, learn, steps, truncate, truncation)
+        self._columns = Columns(update.hypers, learn, self._steps, truncate, truncation)
         self._products = choose_products(model, products)
         self._average = average
         self._clip_products, self._clip_gradients = clip_products, clip_gradients
-        self._steps = steps
         self._flat = FlatWeights(model)
         self._point = Carried(self._flat.read(), ())
         self._tangents = Carried(self._point.weights.new_zeros((0, len(self._point.weights))), ())

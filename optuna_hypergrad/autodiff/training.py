@@ -74,7 +74,7 @@ def hypergradient(
             the arguments from ``learn`` on.
         on_step: Called with the step and its training loss after every step; it may raise, for
             example ``optuna.TrialPruned``, to end the run.
-        progress: Show a progress bar on standard error.
+        progress: Show a progress bar on standard error, where that is a terminal.
 
     Returns:
         Hypergradients by trial parameter, the validation loss and what else the run measured.
@@ -148,5 +148,7 @@ def _with_progress(
         return steps
     from tqdm.auto import tqdm
 
-    bar: Iterable[tuple[int, Batch]] = tqdm(steps, total=total, desc="training", unit="step")
+    bar: Iterable[tuple[int, Batch]] = tqdm(
+        steps, total=total, desc="training", unit="step", disable=None
+    )
     return bar

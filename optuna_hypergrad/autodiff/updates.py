@@ -53,7 +53,8 @@ class SGD:
     momentum w ← w − α·(q + β·v).
 
     Every hyperparameter is a number or a ``Schedule``, and may be negative: a learning rate that
-    is searched from −1 to 1 is the paper's setting.
+    is searched from −1 to 1 is the paper's setting. A weight that the loss first reaches at a
+    later step finds v at 0 there, where torch starts from q; only with dampening do the two differ.
 
     Args:
         lr: Learning rate α.
@@ -72,7 +73,7 @@ class SGD:
         ValueError: With ``nesterov`` and a dampening other than 0, as in torch.
 
     Reference:
-        Momentum and weight decay as in papers/FDS, Eq 6; dampening and Nesterov as in torch.
+        Momentum and weight decay as in FDS, Eq 6; dampening and Nesterov as in torch.
 
     Example:
         >>> import torch

@@ -88,7 +88,11 @@ def batch_size(batch: Batch) -> int:
 def _evaluating(model: nn.Module, statistics: Statistics) -> Iterator[None]:
     """Evaluation mode for the time being; every mode and buffer is put back."""
     training = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     model.eval()
     for module in model.modules():
         if statistics == "batch" and isinstance(module, nn.modules.batchnorm._NormBase):
@@ -98,5 +102,7 @@ def _evaluating(model: nn.Module, statistics: Statistics) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
-        for buffer, saved in buffers:
-            buffer.copy_(saved)
+        for module, name, buffer, saved in buffers:
+            setattr(module, name, buffer)  # some models put a new tensor in its place
+            with torch.no_grad():
+                buffer.copy_(saved)

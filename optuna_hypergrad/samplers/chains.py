@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
@@ -46,16 +45,16 @@ def replay(decisions: Sequence[Sequence[Claimed]], rule: Rule, maximize: bool) -
     ranges = ranges_of(distributions)
     state, restarts = None, 0
     for used in decisions:
-        point = _point_of(used[0].trial, names, ranges)
-        outcome = _outcome(used, names, point, maximize)
-        if state is None and outcome.diverged:
-            restarts += rule.safeguard is not None
-            continue
+        outcome = _outcome(used, names, ranges, state, maximize)
+        is_guess = used[0].is_enqueued  # a user's guess that turns out bad is not held against us
         if state is None:
-            state = sign_descent.init(ranges, point, _step_size(names, ranges, rule.step_size))
-        # Rounding to an integer or a grid must not lose progress smaller than half a step.
-        as_proposed = _is_rounded(state, used[0].trial, names, ranges)
-        outcome = outcome._replace(point=np.where(as_proposed, state.point, point))
+            if outcome.diverged and rule.safeguard is not None:
+                restarts += not is_guess
+                continue
+            gamma = _step_size(names, ranges, rule.step_size)
+            state = sign_descent.init(ranges, outcome.point, gamma)
+        elif is_guess and sign_descent.is_rejected(state, outcome, rule.safeguard):
+            continue
         state = sign_descent.advance(state, outcome, ranges, rule.safeguard)
     return Search(names, ranges, state, restarts)
 
@@ -86,12 +85,9 @@ def start_value(
     """
     ranges = ranges_of([distribution])
     _, chain, restarts = entropy
-    if restarts == 0:
-        given = _of_parameter(name, rule.start)
-        if given is not None:
-            return float(ranges.to_natural(ranges.to_search([given]))[0])
-        if chain == 0:
-            return float(ranges.start()[0])
+    if chain == 0 and restarts == 0:
+        given = of_parameter(name, rule.start)
+        return float(ranges.start()[0] if given is None else np.clip(given, *ranges[:2])[0])
     rng = np.random.default_rng([*entropy, zlib.crc32(name.encode())])
     low, high = ranges.to_search(ranges.low), ranges.to_search(ranges.high)
     return float(ranges.to_natural(rng.uniform(low, high))[0])
@@ -120,50 +116,51 @@ def _learned(
 
 
 def _outcome(
-    used: Sequence[Claimed], names: tuple[str, ...], point: Array, maximize: bool
+    used: Sequence[Claimed],
+    names: tuple[str, ...],
+    ranges: Ranges,
+    state: sign_descent.State | None,
+    maximize: bool,
 ) -> sign_descent.Outcome:
     """What the trials that decide a step say together; half of them diverged is diverged."""
     sound = [one for one in used if not one.diverged]
-    diverged = 2 * len(sound) <= len(used)
     gradient = outer.mean_gradient(used)
     loss = float(np.mean([one.trial.value for one in sound])) if sound else float("nan")
+    longest = max(used, key=lambda one: len(one.trial.params)).trial
     return sign_descent.Outcome(
-        point,
+        _point_of(longest, names, ranges, state),
         -loss if maximize else loss,
         np.array([gradient.get(name, float("nan")) for name in names], dtype=float),
-        diverged,
+        diverged=2 * len(sound) <= len(used),
     )
 
 
-def _point_of(trial: FrozenTrial, names: tuple[str, ...], ranges: Ranges) -> Array:
-    """Where a trial ran; a parameter that it did not have yet counts as at its start."""
-    start = dict(zip(names, ranges.start().tolist(), strict=True))
-    values = [trial.params.get(name, start[name]) for name in names]
-    return ranges.to_search(np.clip(np.array(values, dtype=float), ranges.low, ranges.high))
+def _point_of(
+    trial: FrozenTrial, names: tuple[str, ...], ranges: Ranges, state: sign_descent.State | None
+) -> Array:
+    """Where a trial ran, in search coordinates.
 
-
-def _is_rounded(
-    state: sign_descent.State, trial: FrozenTrial, names: tuple[str, ...], ranges: Ranges
-) -> NDArray[np.bool_]:
-    """Which parameters of a trial are what the state proposed, as its distributions allow."""
-    proposed = zip(names, ranges.to_natural(state.point).tolist(), strict=True)
-    return np.array(
-        [
-            name in trial.params
-            and to_distribution(value, trial.distributions[name]) == trial.params[name]
-            for name, value in proposed
-        ],
-        dtype=bool,
-    )
+    That is the proposed point itself for parameters that the trial did not have, or that only
+    rounding to an integer or a grid set apart: progress of less than half a step must not be lost.
+    """
+    proposed = ranges.start() if state is None else ranges.to_natural(state.point)
+    point = ranges.to_search(proposed) if state is None else state.point.copy()
+    for i, (name, value) in enumerate(zip(names, proposed.tolist(), strict=True)):
+        if name not in trial.params:
+            continue
+        if state is None or trial.params[name] != to_distribution(value, trial.distributions[name]):
+            ran = np.clip(trial.params[name], ranges.low[i], ranges.high[i])
+            point[i] = np.log(ran) if ranges.log[i] else ran
+    return point
 
 
 def _step_size(names: tuple[str, ...], ranges: Ranges, given: Mapping[str, float]) -> Array:
     sizes = zip(names, ranges.step_size().tolist(), strict=True)
-    chosen = ((_of_parameter(name, given), default) for name, default in sizes)
+    chosen = ((of_parameter(name, given), default) for name, default in sizes)
     return np.array([default if own is None else own for own, default in chosen], dtype=float)
 
 
-def _of_parameter(name: str, given: Mapping[str, float]) -> float | None:
+def of_parameter(name: str, given: Mapping[str, float]) -> float | None:
     """What was given for a parameter, or else for the schedule that it belongs to."""
     schedule, _, index = name.rpartition("_")
     return given.get(name, given.get(schedule) if index.isdecimal() else None)

@@ -6,7 +6,9 @@ import contextlib
 import copy
 import math
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +19,9 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import Claim, read_claim, write_claim, write_drawn
-from optuna_hypergrad.samplers.rule import Rule, checked_count
+from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.table import ChainSummary, Table
+from optuna_hypergrad.schedules import checked_count
 
 
 class GradientSampler(BaseSampler):
@@ -36,14 +39,15 @@ class GradientSampler(BaseSampler):
     hypergradients that are not finite count as diverged.
 
     Parameters without hypergradients (categorical ones, ints, whatever is not reported) come from
-    ``independent_sampler``, drawn anew for each outer step.
+    ``independent_sampler``, drawn anew for each outer step; a sampler that you pass keeps random
+    state of its own, which a restart does not bring back.
 
     Args:
         seed: Seeds everything random; the same seed repeats a single-worker study. None draws one.
         safeguard: Fraction of the progress since the first trial that a trial's loss may fall
-            behind the best one before it is rejected: the search returns to the best point and
-            takes smaller steps from there. Divergence is always rejected. None follows the
-            paper, which rejects nothing.
+            behind the best one before it is rejected: the search returns to the best point,
+            measures it once more, and takes smaller steps from there. Divergence is always
+            rejected. None follows the paper, which rejects nothing.
         start: Where the first chain starts: ``"range"`` (0 where a range spans it, else the
             middle), ``"best"`` (the best complete trial, of whatever sampler, at that time), or
             values by parameter or schedule name, with the rest as for ``"range"``.
@@ -52,7 +56,8 @@ class GradientSampler(BaseSampler):
         n_replicates: How many trials of the same point decide an outer step.
         n_chains: How many searches run side by side in the study. Chains after the first start at
             random points (with ``start="best"``, from the next best trials).
-        independent_sampler: For the parameters without hypergradients; TPE by default.
+        independent_sampler: For the parameters without hypergradients. By default TPE, seeded
+            for each outer step.
         tolerance: A chain has converged when every step size is below this fraction of its range.
         stop_when_converged: End ``study.optimize`` when all chains have converged. With
             ask-and-tell there is no loop to end; see ``chains``.
@@ -62,8 +67,7 @@ class GradientSampler(BaseSampler):
             objectives raise it at the first parameter, as with Optuna's own samplers.
 
     Reference:
-        "Non-greedy gradient-based hyperparameter optimization over long horizons" (FDS),
-        Algorithm 1.
+        "Gradient-based Hyperparameter Optimization Over Long Horizons" (FDS), Algorithm 1.
 
     Example:
         >>> import optuna
@@ -102,24 +106,26 @@ class GradientSampler(BaseSampler):
         self._rule = Rule(safeguard, start, step_size or {}, n_replicates, tolerance)
         self._n_chains = checked_count("n_chains", n_chains)
         self._seed = _checked_seed(seed)
-        self._independent = independent_sampler or TPESampler(seed=seed)
+        self._independent = independent_sampler
         self._stop_when_converged = stop_when_converged
         self._search_space = IntersectionSearchSpace(include_pruned=True)
         self._has_warned = False
 
     def reseed_rng(self) -> None:
         """Reseed the independent sampler; decisions of this one depend on the trials alone."""
-        self._independent.reseed_rng()
+        if self._independent is not None:
+            self._independent.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Claim an outer step for the trial; a retried trial keeps the one it inherited."""
-        self._independent.before_trial(study, trial)
+        if self._independent is not None:
+            self._independent.before_trial(study, trial)
         is_retry = read_claim(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or is_retry:
             return
         table = self._table(study)
         if not table.reports_nothing:
-            claim = table.next_claim(self._n_chains, self._seed, self._from_best)
+            claim = table.next_claim(trial.number, self._n_chains, self._seed, self._from_best)
             write_claim(study._storage, trial._trial_id, claim)
 
     def infer_relative_search_space(
@@ -139,12 +145,14 @@ class GradientSampler(BaseSampler):
         rest = {name: dist for name, dist in search_space.items() if name not in params}
         if not rest:
             return params
-        common = self._independent.infer_relative_search_space(study, trial)
+        sampler = self._independent_for(study, trial, claim)
+        common = sampler.infer_relative_search_space(study, trial)
         common = {name: dist for name, dist in common.items() if name in rest}
         if common:
-            params |= self._independent.sample_relative(study, trial, common)
-        for name in rest.keys() - params.keys():
-            params[name] = self._independent.sample_independent(study, trial, name, rest[name])
+            params |= sampler.sample_relative(study, trial, common)
+        for name, distribution in rest.items():
+            if name not in params:
+                params[name] = sampler.sample_independent(study, trial, name, distribution)
         if claim is not None:
             drawn = {name: dist.to_internal_repr(params[name]) for name, dist in rest.items()}
             write_drawn(study._storage, trial._trial_id, drawn)
@@ -163,7 +171,8 @@ class GradientSampler(BaseSampler):
         params = self._step_params(study, trial, claim, {param_name: param_distribution})
         if param_name in params:
             return params[param_name]
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+        sampler = self._independent_for(study, trial, claim, zlib.crc32(param_name.encode()))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
         self,
@@ -173,7 +182,8 @@ class GradientSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Stop ``study.optimize`` when all chains have converged."""
-        self._independent.after_trial(study, trial, state, values)
+        if self._independent is not None:
+            self._independent.after_trial(study, trial, state, values)
         if len(study.directions) > 1 or not self._stop_when_converged:
             return
         finished = copy.copy(trial)  # the storage still has it running
@@ -204,6 +214,18 @@ class GradientSampler(BaseSampler):
         # The trial handed in is older than the claim that before_trial wrote.
         return read_claim(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
 
+    def _independent_for(
+        self, study: Study, trial: FrozenTrial, claim: Claim | None, *more: int
+    ) -> BaseSampler:
+        """The user's sampler, or a TPE sampler seeded by what it draws for."""
+        if self._independent is not None:
+            return self._independent
+        entropy = [self._seed, trial.number]
+        if claim is not None:
+            entropy = self._table(study).entropy(claim)
+        seed = np.random.SeedSequence([*entropy, *more]).generate_state(1)[0]
+        return TPESampler(seed=int(seed))
+
     def _step_params(
         self,
         study: Study,
@@ -216,7 +238,8 @@ class GradientSampler(BaseSampler):
             return self._table(study).params(claim, trial.number, space)
         if not self._has_warned and self._table(study).reports_nothing:
             self._has_warned = True
-            warnings.warn(_NO_REPORTS.format(type(self._independent).__name__), stacklevel=2)
+            name = type(self._independent or TPESampler()).__name__
+            warnings.warn(_NO_REPORTS.format(name), stacklevel=2)
         return {}
 
 
@@ -233,6 +256,6 @@ def _maximizes(study: Study) -> bool:
 def _checked_seed(seed: int | None) -> int:
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed must be a non-negative integer or None, got {seed!r}.")
-    return seed
+    return int(seed)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from optuna_hypergrad.schedules import checked_count
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -32,13 +34,6 @@ class Rule:
         checked_count("n_replicates", self.n_replicates)
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"tolerance must lie in [0, 1), got {self.tolerance}.")
-
-
-def checked_count(argument: str, value: int) -> int:
-    """``value``, a positive integer, or a ValueError that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{argument} must be a positive integer, got {value!r}.")
-    return value
 
 
 def _check_floats(argument: str, given: Mapping[str, float]) -> None:

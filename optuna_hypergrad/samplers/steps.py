@@ -29,29 +29,33 @@ class Claimed(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether it ended in a place where nothing is to be learned."""
+        """Whether it ended where the search must not go on."""
         trial = self.trial
-        if trial.state in (TrialState.PRUNED, TrialState.FAIL):
+        if trial.state != TrialState.COMPLETE or self._has_marks:
             return True
-        finite = all(map(math.isfinite, (self.gradient or {}).values()))
-        return not finite or trial.value is None or not math.isfinite(trial.value)
+        return trial.value is None or not math.isfinite(trial.value)
 
     @property
     def failed(self) -> bool:
-        """Whether it ended without telling anything about its point."""
-        if self.trial.state == TrialState.FAIL:  # a NaN loss fails, too, but has reported NaN
-            return self.gradient is None or all(map(math.isfinite, self.gradient.values()))
-        return self.trial.state == TrialState.COMPLETE and self.gradient is None
+        """Whether it ended by an error. A NaN loss ends so, too, but has reported NaN."""
+        return self.trial.state == TrialState.FAIL and not self._has_marks
 
     @property
     def decides(self) -> bool:
         """Whether it finished and tells something about its point."""
+        if self.gradient is None:  # only being pruned tells that the sampler's own point is bad
+            return self.trial.state == TrialState.PRUNED and not self.is_enqueued
         return self.trial.state.is_finished() and not self.failed
 
     @property
     def is_enqueued(self) -> bool:
         """Whether a user fixed parameters of it with ``study.enqueue_trial``."""
         return bool(self.trial.system_attrs.get("fixed_params"))
+
+    @property
+    def _has_marks(self) -> bool:
+        """Whether it reported entries that are NaN or infinite."""
+        return not all(map(math.isfinite, (self.gradient or {}).values()))
 
 
 Steps = Sequence[Sequence[Claimed]]  # by outer step, the trials that claimed it, by number
@@ -103,26 +107,32 @@ def anchor(steps: Steps, step: int, number: int) -> FrozenTrial | None:
     alive = [
         one
         for one in (steps[step] if step < len(steps) else ())
-        if not one.failed and one.trial.number != number and one.trial.params
+        if (one.decides or not one.trial.state.is_finished())
+        and one.trial.number != number
+        and one.trial.params
     ]
     return _lead(alive).trial if alive else None
 
 
 def agreement(used: Sequence[Claimed]) -> dict[str, float]:
     """|Mean sign| of the reported hypergradients, by parameter."""
-    reports = [one.gradient for one in used if one.gradient and not one.diverged]
-    names = {name for report in reports for name in report}
-    return {
-        name: float(abs(np.mean([np.sign(r[name]) for r in reports if name in r])))
-        for name in sorted(names)
-    }
+    return {k: float(abs(np.mean(np.sign(values)))) for k, values in _reported(used).items()}
 
 
 def mean_gradient(used: Sequence[Claimed]) -> dict[str, float]:
-    """Mean hypergradient of the replicates that did not diverge, by parameter."""
-    reports = [one.gradient for one in used if one.gradient and not one.diverged]
-    names = {name for report in reports for name in report}
-    return {name: float(np.mean([r[name] for r in reports if name in r])) for name in names}
+    """Mean hypergradient of the replicates, of those that did not diverge if there are any."""
+    return {name: float(np.mean(values)) for name, values in _reported(used).items()}
+
+
+def _reported(used: Sequence[Claimed]) -> dict[str, list[float]]:
+    """The finite entries of the reports that count, by parameter."""
+    sound = [one for one in used if not one.diverged] or used
+    values: dict[str, list[float]] = {}
+    for one in sound:
+        for name, value in (one.gradient or {}).items():
+            if math.isfinite(value):
+                values.setdefault(name, []).append(value)
+    return values
 
 
 def _lead(claimed: Sequence[Claimed]) -> Claimed:
@@ -131,14 +141,21 @@ def _lead(claimed: Sequence[Claimed]) -> Claimed:
 
 
 def _decided_by(claimed: Sequence[Claimed], n_replicates: int) -> list[Claimed]:
-    """The finished trials that ran the same point as the first of them; none if still too few."""
-    finished = [one for one in claimed if one.decides]
-    if finished:
-        point = _lead(finished).trial.params
-        used = [one for one in finished if one.trial.params == point]
-        return used if len(used) >= n_replicates else []
+    """The finished trials that ran the same point as the first of them; none if still too few.
+
+    Where the step keeps failing, it is decided with what there is.
+    """
     failed = [one for one in claimed if one.failed]
-    return failed if len(failed) >= MAX_FAILURES else []
+    finished = [one for one in claimed if one.decides]
+    used = [one for one in finished if _same_point(one.trial, _lead(finished).trial)]
+    if len(failed) >= MAX_FAILURES:
+        return used or failed
+    return used if len(used) >= n_replicates else []
+
+
+def _same_point(one: FrozenTrial, other: FrozenTrial) -> bool:
+    """Whether two trials agree in all parameters that both have; a pruned one may lack some."""
+    return all(one.params[name] == other.params[name] for name in one.params.keys() & other.params)
 
 
 def _stood_on(claim: Claim, step: int, steps: Steps) -> list[Claimed]:

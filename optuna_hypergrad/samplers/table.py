@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import Claim, read_drawn
+from optuna_hypergrad.reports import Claim, read_drawn, read_gradient
 from optuna_hypergrad.samplers import steps as outer
 from optuna_hypergrad.samplers.chains import Search, replay, start_value, to_distribution
 from optuna_hypergrad.samplers.rule import Rule
@@ -59,7 +59,7 @@ class Table:
     def __init__(self, trials: Sequence[FrozenTrial], rule: Rule, maximize: bool) -> None:
         self._trials, self._rule, self._maximize = trials, rule, maximize
         self._claimed = outer.claimed_trials(trials)
-        self.reported = {name for one in self._claimed for name in one.gradient or {}}
+        self.reported = {name for trial in trials for name in read_gradient(trial) or {}}
 
     @property
     def reports_nothing(self) -> bool:
@@ -85,8 +85,8 @@ class Table:
             converged=chain.search.has_converged(self._rule.tolerance),
         )
 
-    def next_claim(self, n_chains: int, seed: int, from_best: bool) -> Claim:
-        """What the next trial should run: the step to be decided next in the chain furthest behind.
+    def next_claim(self, trial: int, n_chains: int, seed: int, from_best: bool) -> Claim:
+        """What a trial should run: the step to be decided next in the chain furthest behind.
 
         A trial that runs at the step, or died there without a word, counts like a step ahead.
         """
@@ -98,6 +98,7 @@ class Table:
         first = chain.steps[0][0].claim if chain.steps else None
         start = self._start_trial(chain.number) if from_best else None
         return Claim(
+            trial=trial,
             chain=chain.number,
             step=len(chain.decisions),
             seed=seed if first is None else first.seed,
@@ -105,6 +106,12 @@ class Table:
             agreement=outer.agreement(used),
             start=start if first is None else first.start,
         )
+
+    def entropy(self, claim: Claim) -> list[int]:
+        """Seeds what the independent sampler draws for a claim; another draw after a failure."""
+        steps = outer.steps_of(self._claimed, claim.chain)
+        failures = sum(one.failed for one in steps[claim.step]) if claim.step < len(steps) else 0
+        return [claim.seed, claim.chain, claim.step, failures]
 
     def params(
         self, claim: Claim, number: int, space: Mapping[str, BaseDistribution]
@@ -130,23 +137,32 @@ class Table:
                     params[name] = known[name]
             elif name in known:
                 params[name] = to_distribution(known[name], distribution)
-            elif self._may_have_hypergradient(name, distribution):
+            elif self._may_have_hypergradient(name, distribution, number):
                 entropy = (claim.seed, claim.chain, search.restarts)
                 value = start_value(name, distribution, self._rule, entropy)
                 params[name] = to_distribution(value, distribution)
         return params
 
-    def _may_have_hypergradient(self, name: str, distribution: BaseDistribution) -> bool:
-        if self.reported:
+    def _may_have_hypergradient(
+        self, name: str, distribution: BaseDistribution, number: int
+    ) -> bool:
+        """Whether one was reported, or may yet be for a float that no trial has had before."""
+        if name in self.reported or not isinstance(distribution, FloatDistribution):
             return name in self.reported
-        return isinstance(distribution, FloatDistribution)
+        return not any(
+            name in one.trial.params and one.gradient is not None
+            for one in self._claimed
+            if one.trial.number != number
+        )
 
     def _start_trial(self, rank: int) -> int | None:
-        ranked = best_first(self._trials, self._maximize)
+        own = {one.trial.number for one in self._claimed}
+        foreign = [trial for trial in self._trials if trial.number not in own]
+        ranked = best_first(foreign, self._maximize)
         return ranked[rank].number if rank < len(ranked) else None
 
     def _start_params(self, claim: Claim, search: Search) -> dict[str, Any]:
-        if claim.step > 0 or claim.start is None or search.restarts:
+        if search.state is not None or claim.start is None or search.restarts:
             return {}
         return next((t.params for t in self._trials if t.number == claim.start), {})
 

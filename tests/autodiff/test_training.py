@@ -1,6 +1,7 @@
 """What a run does to the model, and the options that change a run."""
 
 import copy
+import io
 import warnings
 from itertools import pairwise
 
@@ -288,11 +289,33 @@ def test_an_interrupted_run_leaves_the_weights_of_its_last_step() -> None:
     torch.testing.assert_close(vector(model.parameters()).detach(), expected)
 
 
-def test_progress_is_shown_on_request_only(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_is_shown_on_request_and_to_a_terminal_only(
+    progress: bool, terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal
+    monkeypatch.setattr("sys.stderr", stream)
     data = batches(2)
-    for progress in (False, True):
-        hypergradient(mlp(), loss_fn, SGD(0.1), data, data[0], steps=2, progress=progress)
-        assert ("training" in capsys.readouterr().err) is progress
+    hypergradient(mlp(), loss_fn, SGD(0.1), data, data[0], steps=2, progress=progress)
+    assert ("training" in stream.getvalue()) is (progress and terminal)
+
+
+def test_buffers_that_a_model_replaces_come_back_too() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = mlp()
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count = self.count + 1
+            return self.inner(x)
+
+    model = Counting()
+    hypergradient(model, loss_fn, SGD(0.1), batches(4), batches(3), steps=4)
+    assert int(model.count) == 4
 
 
 def test_nothing_is_left_of_the_graph_or_printed() -> None:
