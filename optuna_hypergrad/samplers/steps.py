@@ -2,7 +2,7 @@
 
 A trial that a GradientSampler proposed claims a (chain, step). Several trials may claim the same:
 replicates of parallel workers, retries of failed ones, enqueued points. Which of them decide the
-step is worked out here, once, and frozen by the first claim on the step after.
+step is worked out here, and frozen in the claims of the trials that stand on the decision.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import Claim, StoredDataError, read_claim, read_gradient
 
-# A step of which this many trials failed, and none told anything, counts as diverged.
+# A step of which this many trials failed is decided with what there is; failures count as diverged.
 MAX_FAILURES = 3
 
 
