@@ -75,9 +75,8 @@ def main() -> None:
         for seed in args.seeds:
             losses = search(data, validation, rule, seed, args.trials, args.steps)
             trace = " ".join(f"{loss:4.2f}" for loss in losses)
-            print(
-                f"{rule:>11}  seed {seed}  best {min(losses):.3f}  last {losses[-1]:.3f}  {trace}"
-            )
+            best, last = min(filter(math.isfinite, losses)), losses[-1]
+            print(f"{rule:>11}  seed {seed}  best {best:.3f}  last {last:.3f}  {trace}")
             results.append({"rule": rule, "seed": seed, "losses": losses})
     if args.json is not None:
         name = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
