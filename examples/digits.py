@@ -190,7 +190,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--storage", default="sqlite:///digits.db")
     parser.add_argument("--figure", type=Path, default=Path("digits_schedules.png"))
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.trials < 1:
+        parser.error(f"--trials must be at least 1, got {args.trials}")
+    return args
 
 
 def main() -> None:

@@ -70,7 +70,11 @@ class Schedule:
 
     def __post_init__(self) -> None:
         check_form(self.form)
-        object.__setattr__(self, "values", tuple(float(value) for value in self.values))
+        try:
+            object.__setattr__(self, "values", tuple(float(value) for value in self.values))
+        except (TypeError, ValueError) as error:
+            message = f"values must be a sequence of numbers, got {self.values!r}."
+            raise ValueError(message) from error
         if self.windows < 1:
             raise ValueError(
                 f"values: a {self.form} schedule needs at least {_knots(self.form, 1)}, "

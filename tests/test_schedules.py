@@ -110,6 +110,8 @@ def test_lambda_lr_sets_every_group_to_the_schedule() -> None:
     "make, message",
     [
         (lambda: Schedule("lr", []), "values: .* at least 1, got 0"),
+        (lambda: Schedule("lr", 0.1), "values must be a sequence of numbers, got 0.1"),
+        (lambda: Schedule("lr", ["a"]), "values must be a sequence of numbers"),
         (lambda: Schedule("lr", [1.0], "linear"), "values: .* at least 2, got 1"),
         (lambda: Schedule("lr", [1.0], "wave"), "form must be one of .*'wave'"),
         (lambda: Schedule("lr", [1.0, float("nan")]), "lr_1 must be finite, got nan"),

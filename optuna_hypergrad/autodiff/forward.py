@@ -99,6 +99,10 @@ class ForwardMode:
         products: Products = "auto",
     ) -> None:
         self._steps = checked_count("steps", steps)
+        if not hasattr(update, "hypers"):
+            raise ValueError(
+                f"update must be one of this package's kind, for example SGD: {update}."
+            )
         for name, bound in (("clip_products", clip_products), ("clip_gradients", clip_gradients)):
             if bound is not None and not bound > 0:
                 raise ValueError(f"{name} must be positive or None, got {bound}.")

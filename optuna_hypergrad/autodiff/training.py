@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.columns import Truncation
 from optuna_hypergrad.autodiff.forward import ForwardMode, Hypergradient
@@ -16,6 +16,7 @@ from optuna_hypergrad.autodiff.validation import (
     LossFn,
     Statistics,
     check_statistics,
+    is_batch,
 )
 
 Batches = Sequence[Batch] | Iterable[Batch] | Callable[[int], Batch]
@@ -101,6 +102,8 @@ def hypergradient(
     if mode != "forward":
         raise ValueError(f"mode must be 'forward', got {mode!r}.")
     check_statistics(statistics)  # before the training, not after it
+    if isinstance(batches, tuple | Tensor) and is_batch(batches):
+        raise ValueError("batches: got a single batch; expected a sequence of batches.")
     run = ForwardMode(
         model,
         loss_fn,

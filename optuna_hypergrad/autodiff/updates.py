@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 from torch import Tensor
@@ -70,7 +71,8 @@ class SGD:
             schedule that leaves 0, or a dampening beside a momentum of 0, can tell them apart.
 
     Raises:
-        ValueError: With ``nesterov`` and a dampening other than 0, as in torch.
+        ValueError: If a hyperparameter is neither a number nor a schedule, or with ``nesterov``
+            and a dampening other than 0, as in torch.
 
     Reference:
         Momentum and weight decay as in FDS, Eq 6; dampening and Nesterov as in torch.
@@ -93,6 +95,9 @@ class SGD:
     keep_buffer: bool | None = None
 
     def __post_init__(self) -> None:
+        for name, value in self.hypers.items():
+            if isinstance(value, bool) or not isinstance(value, Real | Schedule):
+                raise ValueError(f"{name} must be a number or a Schedule, got {value!r}.")
         if self.nesterov and self.dampening != 0.0:
             raise ValueError(f"nesterov needs dampening=0.0, got {self.dampening!r}.")
 

@@ -345,6 +345,8 @@ def frozen() -> nn.Module:
         ({"products": "magic"}, "products must be one of .*'magic'"),
         ({"statistics": "moving"}, "statistics must be one of .*'moving'"),
         ({"batches": iter([])}, "batches ended after 0 of 3 steps"),
+        ({"batches": (torch.zeros(2, 5), torch.zeros(2))}, "batches: got a single batch"),
+        ({"update": torch.optim.SGD([torch.zeros(1)])}, "update must be one of this package's"),
         ({"validation": []}, "validation: got no examples"),
         ({"validation": [["no", "tensor"]]}, "validation: cannot tell the size"),
         ({"loss_fn": lambda m, b: m(b[0])}, "loss_fn must return a scalar, got shape .8, 3."),
@@ -378,5 +380,7 @@ def test_mixed_precision_and_spent_runs_are_refused() -> None:
     run.step(batch(4))
     with pytest.raises(ValueError, match="all 1 steps of this run are done"):
         run.step(batch(4))
+    with pytest.raises(ValueError, match="lr must be a number or a Schedule, got '0.1'"):
+        SGD("0.1")
     with pytest.raises(ValueError, match=r"nesterov needs dampening=0.0, got 0.1"):
         SGD(0.1, nesterov=True, dampening=0.1)
