@@ -380,7 +380,7 @@ def test_mixed_precision_and_spent_runs_are_refused() -> None:
     run.step(batch(4))
     with pytest.raises(ValueError, match="all 1 steps of this run are done"):
         run.step(batch(4))
-    with pytest.raises(ValueError, match="lr must be a number or a Schedule, got '0.1'"):
+    with pytest.raises(ValueError, match=r"lr must be a number or a Schedule, got '0.1'"):
         SGD("0.1")
     with pytest.raises(ValueError, match=r"nesterov needs dampening=0.0, got 0.1"):
         SGD(0.1, nesterov=True, dampening=0.1)
