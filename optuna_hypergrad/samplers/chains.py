@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -125,7 +126,8 @@ def _outcome(
     """What the trials that decide a step say together; half of them diverged is diverged."""
     sound = [one for one in used if not one.diverged]
     gradient = outer.mean_gradient(used)
-    loss = float(np.mean([one.trial.value for one in sound])) if sound else float("nan")
+    losses = [one.trial.value for one in sound if one.trial.value is not None]
+    loss = fmean(losses) if losses else float("nan")
     longest = max(used, key=lambda one: len(one.trial.params)).trial
     return sign_descent.Outcome(
         _point_of(longest, names, ranges, state),

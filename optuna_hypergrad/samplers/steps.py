@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -116,12 +117,12 @@ def anchor(steps: Steps, step: int, number: int) -> FrozenTrial | None:
 
 def agreement(used: Sequence[Claimed]) -> dict[str, float]:
     """|Mean sign| of the reported hypergradients, by parameter."""
-    return {k: float(abs(np.mean(np.sign(values)))) for k, values in _reported(used).items()}
+    return {name: abs(fmean(np.sign(values))) for name, values in _reported(used).items()}
 
 
 def mean_gradient(used: Sequence[Claimed]) -> dict[str, float]:
     """Mean hypergradient of the replicates, of those that did not diverge if there are any."""
-    return {name: float(np.mean(values)) for name, values in _reported(used).items()}
+    return {name: fmean(values) for name, values in _reported(used).items()}
 
 
 def _reported(used: Sequence[Claimed]) -> dict[str, list[float]]:
