@@ -23,6 +23,7 @@ _GRADIENT_NORM = "hg:grad_norm"  # user attribute, a scalar for the dashboard
 _CLAIM = "hg:claim"  # system attribute: the fields of a Claim
 _DRAWN = "hg:drawn"  # system attribute: {name: internal value} that replicates are to repeat
 
+_CHAIN, _STEP, _AGREEMENT = "hg:chain", "hg:step", "hg:agreement"  # scalars of it for all to see
 _RETRIED = "failed_trial"  # Optuna's own: the system attribute that marks a retried trial
 
 # JSON has no NaN: such entries are marked, never dropped.
@@ -83,7 +84,7 @@ def report_hypergradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> None:
         >>> round(study.best_params["x"], 2)
         0.3
     """
-    values = checked_gradient(trial, gradient)
+    values = _checked_gradient(trial, gradient)
     if _reported_by(trial.user_attrs, trial.number) is not None:
         raise ValueError(f"trial {trial.number} has already reported a hypergradient.")
     norm = float(np.linalg.norm(list(values.values())))
@@ -112,11 +113,11 @@ def read_gradient(trial: FrozenTrial) -> dict[str, float] | None:
 def write_claim(storage: BaseStorage, trial_id: int, claim: Claim) -> None:
     """Store a sampler's decision with a running trial, and what of it is to be seen."""
     storage.set_trial_system_attr(trial_id, _CLAIM, {**claim._asdict(), "used": [*claim.used]})
-    for key, value in (("hg:chain", claim.chain), ("hg:step", claim.step)):
+    for key, value in ((_CHAIN, claim.chain), (_STEP, claim.step)):
         storage.set_trial_user_attr(trial_id, key, value)
     if len(claim.used) > 1:
         mean = sum(claim.agreement.values()) / max(len(claim.agreement), 1)
-        storage.set_trial_user_attr(trial_id, "hg:agreement", mean)
+        storage.set_trial_user_attr(trial_id, _AGREEMENT, mean)
 
 
 def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
@@ -192,7 +193,7 @@ def trial_seed(trial: BaseTrial) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
-def checked_gradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> dict[str, float]:
+def _checked_gradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> dict[str, float]:
     """``gradient`` as floats, or a ValueError that names what is wrong with it."""
     from optuna.distributions import CategoricalDistribution
 

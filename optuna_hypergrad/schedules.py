@@ -69,7 +69,7 @@ class Schedule:
     log: bool = False
 
     def __post_init__(self) -> None:
-        check_form(self.form)
+        _check_form(self.form)
         try:
             object.__setattr__(self, "values", tuple(float(value) for value in self.values))
         except (TypeError, ValueError) as error:
@@ -88,7 +88,7 @@ class Schedule:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the trial parameters, one for each value."""
-        return parameter_names(self.name, len(self.values))
+        return _parameter_names(self.name, len(self.values))
 
     @property
     def params(self) -> dict[str, float]:
@@ -227,13 +227,13 @@ def suggest_schedule(
         >>> suggest_schedule(trial, "momentum", 0.0, 0.99).params
         {'momentum': 0.9}
     """
-    check_form(form)
-    names = parameter_names(name, _knots(form, checked_count("windows", windows)))
+    _check_form(form)
+    names = _parameter_names(name, _knots(form, checked_count("windows", windows)))
     values = [trial.suggest_float(parameter, low, high, log=log) for parameter in names]
     return Schedule(name, values, form, log)
 
 
-def parameter_names(name: str, count: int) -> tuple[str, ...]:
+def _parameter_names(name: str, count: int) -> tuple[str, ...]:
     """Names of the trial parameters of a schedule with ``count`` values."""
     return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
 
@@ -245,7 +245,7 @@ def checked_count(argument: str, value: Any) -> int:
     return int(value)
 
 
-def check_form(form: str) -> None:
+def _check_form(form: str) -> None:
     """Raise a ValueError where ``form`` is not one that schedules have."""
     if form not in get_args(Form):
         raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}.")

@@ -87,8 +87,10 @@ def start_value(
     ranges = ranges_of([distribution])
     _, chain, restarts = entropy
     if chain == 0 and restarts == 0:
-        given = of_parameter(name, rule.start)
-        return float(ranges.start()[0] if given is None else np.clip(given, *ranges[:2])[0])
+        given = _of_parameter(name, rule.start)
+        return float(
+            ranges.start()[0] if given is None else np.clip(given, ranges.low, ranges.high)[0]
+        )
     rng = np.random.default_rng([*entropy, zlib.crc32(name.encode())])
     low, high = ranges.to_search(ranges.low), ranges.to_search(ranges.high)
     return float(ranges.to_natural(rng.uniform(low, high))[0])
@@ -146,23 +148,23 @@ def _point_of(
     rounding to an integer or a grid set apart: progress of less than half a step must not be lost.
     """
     proposed = ranges.start() if state is None else ranges.to_natural(state.point)
-    point = ranges.to_search(proposed) if state is None else state.point.copy()
+    unmoved = ranges.to_search(proposed) if state is None else state.point
+    ran, elsewhere = proposed.copy(), np.zeros(len(names), dtype=bool)
     for i, (name, value) in enumerate(zip(names, proposed.tolist(), strict=True)):
-        if name not in trial.params:
-            continue
-        if state is None or trial.params[name] != to_distribution(value, trial.distributions[name]):
-            ran = np.clip(trial.params[name], ranges.low[i], ranges.high[i])
-            point[i] = np.log(ran) if ranges.log[i] else ran
-    return point
+        if name in trial.params:
+            ran[i] = trial.params[name]
+            rounded = to_distribution(value, trial.distributions[name])
+            elsewhere[i] = state is None or trial.params[name] != rounded
+    return np.where(elsewhere, ranges.to_search(np.clip(ran, ranges.low, ranges.high)), unmoved)
 
 
 def _step_size(names: tuple[str, ...], ranges: Ranges, given: Mapping[str, float]) -> Array:
     sizes = zip(names, ranges.step_size().tolist(), strict=True)
-    chosen = ((of_parameter(name, given), default) for name, default in sizes)
+    chosen = ((_of_parameter(name, given), default) for name, default in sizes)
     return np.array([default if own is None else own for own, default in chosen], dtype=float)
 
 
-def of_parameter(name: str, given: Mapping[str, float]) -> float | None:
+def _of_parameter(name: str, given: Mapping[str, float]) -> float | None:
     """What was given for a parameter, or else for the schedule that it belongs to."""
     schedule, _, index = name.rpartition("_")
     return given.get(name, given.get(schedule) if index.isdecimal() else None)

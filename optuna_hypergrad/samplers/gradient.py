@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -18,7 +18,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import Claim, read_claim, write_claim, write_drawn
+from optuna_hypergrad.reports import read_claim, write_claim, write_drawn
 from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.table import ChainSummary, Table
 from optuna_hypergrad.schedules import checked_count
@@ -140,12 +140,12 @@ class GradientSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The point of the trial's outer step, completed by the independent sampler."""
         self._raise_error_if_multi_objective(study)
-        claim = self._claim_of(study, trial)
-        params = self._step_params(study, trial, claim, search_space)
+        step = self._step_of(study, trial, search_space)
+        params = step.params
         rest = {name: dist for name, dist in search_space.items() if name not in params}
         if not rest:
             return params
-        sampler = self._independent_for(study, trial, claim)
+        sampler = self._independent_for(step.entropy)
         common = sampler.infer_relative_search_space(study, trial)
         common = {name: dist for name, dist in common.items() if name in rest}
         if common:
@@ -153,7 +153,7 @@ class GradientSampler(BaseSampler):
         for name, distribution in rest.items():
             if name not in params:
                 params[name] = sampler.sample_independent(study, trial, name, distribution)
-        if claim is not None:
+        if step.is_claimed:
             drawn = {name: dist.to_internal_repr(params[name]) for name, dist in rest.items()}
             write_drawn(study._storage, trial._trial_id, drawn)
         return params
@@ -167,11 +167,10 @@ class GradientSampler(BaseSampler):
     ) -> Any:
         """A parameter that not every trial has had yet: its start, or an independent value."""
         self._raise_error_if_multi_objective(study)
-        claim = self._claim_of(study, trial)
-        params = self._step_params(study, trial, claim, {param_name: param_distribution})
-        if param_name in params:
-            return params[param_name]
-        sampler = self._independent_for(study, trial, claim, zlib.crc32(param_name.encode()))
+        step = self._step_of(study, trial, {param_name: param_distribution})
+        if param_name in step.params:
+            return step.params[param_name]
+        sampler = self._independent_for([*step.entropy, zlib.crc32(param_name.encode())])
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -184,7 +183,8 @@ class GradientSampler(BaseSampler):
         """Stop ``study.optimize`` when all chains have converged."""
         if self._independent is not None:
             self._independent.after_trial(study, trial, state, values)
-        if len(study.directions) > 1 or not self._stop_when_converged:
+        is_claimed = read_claim(trial.number, trial.system_attrs) is not None
+        if len(study.directions) > 1 or not self._stop_when_converged or not is_claimed:
             return
         finished = copy.copy(trial)  # the storage still has it running
         finished.state, finished.values = state, None if values is None else [*values]
@@ -210,37 +210,36 @@ class GradientSampler(BaseSampler):
             trials = [finished if t.number == finished.number else t for t in trials]
         return Table(trials, self._rule, _maximizes(study))
 
-    def _claim_of(self, study: Study, trial: FrozenTrial) -> Claim | None:
+    def _step_of(
+        self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
+    ) -> _Step:
         # The trial handed in is older than the claim that before_trial wrote.
-        return read_claim(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
+        claim = read_claim(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
+        if claim is None:
+            self._warn_once(study)
+            return _Step(False, {}, [self._seed, trial.number])
+        table = self._table(study)
+        return _Step(True, table.params(claim, trial.number, space), table.entropy(claim))
 
-    def _independent_for(
-        self, study: Study, trial: FrozenTrial, claim: Claim | None, *more: int
-    ) -> BaseSampler:
+    def _independent_for(self, entropy: Sequence[int]) -> BaseSampler:
         """The user's sampler, or a TPE sampler seeded by what it draws for."""
         if self._independent is not None:
             return self._independent
-        entropy = [self._seed, trial.number]
-        if claim is not None:
-            entropy = self._table(study).entropy(claim)
-        seed = np.random.SeedSequence([*entropy, *more]).generate_state(1)[0]
-        return TPESampler(seed=int(seed))
+        return TPESampler(seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
-    def _step_params(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        claim: Claim | None,
-        space: Mapping[str, BaseDistribution],
-    ) -> dict[str, Any]:
-        """What the trial's outer step fixes of ``space``; nothing where it has none."""
-        if claim is not None:
-            return self._table(study).params(claim, trial.number, space)
+    def _warn_once(self, study: Study) -> None:
         if not self._has_warned and self._table(study).reports_nothing:
             self._has_warned = True
-            name = type(self._independent or TPESampler()).__name__
-            warnings.warn(_NO_REPORTS.format(name), stacklevel=2)
-        return {}
+            sampler = TPESampler if self._independent is None else type(self._independent)
+            warnings.warn(_NO_REPORTS.format(sampler.__name__), stacklevel=3)
+
+
+class _Step(NamedTuple):
+    """What an outer step says about a trial's parameters."""
+
+    is_claimed: bool
+    params: dict[str, Any]  # those that it fixes
+    entropy: list[int]  # seeds the draw of the others
 
 
 _NO_REPORTS = (
