@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optuna_hypergrad.reports import report_hypergradient, trial_seed
-    from optuna_hypergrad.samplers import GradientSampler
+    from optuna_hypergrad.samplers import GradientSampler, PopulationSampler
     from optuna_hypergrad.schedules import Schedule, suggest_schedule
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GradientSampler",
+    "PopulationSampler",
     "Schedule",
     "report_hypergradient",
     "suggest_schedule",
@@ -22,19 +23,24 @@ __all__ = [
 
 _HOMES = {
     "GradientSampler": "samplers",
+    "PopulationSampler": "samplers",
     "Schedule": "schedules",
     "report_hypergradient": "reports",
     "suggest_schedule": "schedules",
     "trial_seed": "reports",
 }
 
+_ROOMS = ("autodiff", "hypernet", "members")  # import torch
+
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562)."""
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_ROOMS})

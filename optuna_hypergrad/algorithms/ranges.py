@@ -50,6 +50,19 @@ class Ranges(NamedTuple):
         """The nearest point inside the bounds, in search coordinates."""
         return np.clip(point, self.to_search(self.low), self.to_search(self.high))
 
+    def to_unit(self, values: ArrayLike) -> Array:
+        """Natural values as fractions of the range: 0 at the lower bound, 1 at the upper."""
+        return (self.to_search(values) - self.to_search(self.low)) / self.width
+
+    def from_unit(self, fractions: ArrayLike) -> Array:
+        """Natural values of fractions of the range."""
+        return self.to_natural(self.to_search(self.low) + np.asarray(fractions) * self.width)
+
+    def unit_gradient(self, values: ArrayLike, gradient: ArrayLike) -> Array:
+        """A derivative by natural values as one by fractions of the range, at ``values``."""
+        slope = np.where(self.log, np.asarray(values, dtype=float), 1.0)  # dh/d(log h) = h
+        return np.asarray(gradient, dtype=float) * slope * self.width
+
     def start(self) -> Array:
         """Natural values to begin with: 0 where a range spans it (FDS), else the middle.
 

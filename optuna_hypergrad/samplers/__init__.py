@@ -1,6 +1,7 @@
 """Optuna samplers; never import torch."""
 
 from optuna_hypergrad.samplers.gradient import GradientSampler
+from optuna_hypergrad.samplers.population import PopulationSampler
 from optuna_hypergrad.samplers.table import ChainSummary
 
-__all__ = ["ChainSummary", "GradientSampler"]
+__all__ = ["ChainSummary", "GradientSampler", "PopulationSampler"]

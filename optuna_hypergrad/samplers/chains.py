@@ -8,12 +8,13 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.samplers import steps as outer
+from optuna_hypergrad.samplers.distributions import ranges_of, to_distribution
 from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.steps import Claimed
 
@@ -60,16 +61,6 @@ def replay(decisions: Sequence[Sequence[Claimed]], rule: Rule, maximize: bool) -
     return Search(names, ranges, state, restarts)
 
 
-def ranges_of(distributions: Sequence[BaseDistribution]) -> Ranges:
-    """Search ranges of numeric distributions."""
-    numeric = [d for d in distributions if isinstance(d, FloatDistribution | IntDistribution)]
-    return Ranges(
-        np.array([d.low for d in numeric], dtype=float),
-        np.array([d.high for d in numeric], dtype=float),
-        np.array([d.log for d in numeric], dtype=bool),
-    )
-
-
 def start_value(
     name: str, distribution: BaseDistribution, rule: Rule, entropy: tuple[int, int, int]
 ) -> float:
@@ -94,16 +85,6 @@ def start_value(
     rng = np.random.default_rng([*entropy, zlib.crc32(name.encode())])
     low, high = ranges.to_search(ranges.low), ranges.to_search(ranges.high)
     return float(ranges.to_natural(rng.uniform(low, high))[0])
-
-
-def to_distribution(value: float, distribution: BaseDistribution) -> float | int:
-    """The nearest value that a numeric distribution contains."""
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    low, high, step = distribution.low, distribution.high, distribution.step
-    if step is not None:
-        value = low + round((min(max(value, low), high) - low) / step) * step
-    value = min(max(value, low), high)
-    return round(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
 def _learned(

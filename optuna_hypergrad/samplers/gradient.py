@@ -8,18 +8,18 @@ import math
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.search_space import IntersectionSearchSpace
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import read_claim, write_claim, write_drawn
+from optuna_hypergrad.samplers.independent import propose
 from optuna_hypergrad.samplers.rule import Rule
+from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
 from optuna_hypergrad.samplers.table import ChainSummary, Table
 from optuna_hypergrad.schedules import checked_count
 
@@ -105,7 +105,7 @@ class GradientSampler(BaseSampler):
             start = {}
         self._rule = Rule(safeguard, start, step_size or {}, n_replicates, tolerance)
         self._n_chains = checked_count("n_chains", n_chains)
-        self._seed = _checked_seed(seed)
+        self._seed = checked_seed(seed)
         self._independent = independent_sampler
         self._stop_when_converged = stop_when_converged
         self._search_space = IntersectionSearchSpace(include_pruned=True)
@@ -145,14 +145,7 @@ class GradientSampler(BaseSampler):
         rest = {name: dist for name, dist in search_space.items() if name not in params}
         if not rest:
             return params
-        sampler = self._independent_for(step.entropy)
-        common = sampler.infer_relative_search_space(study, trial)
-        common = {name: dist for name, dist in common.items() if name in rest}
-        if common:
-            params |= sampler.sample_relative(study, trial, common)
-        for name, distribution in rest.items():
-            if name not in params:
-                params[name] = sampler.sample_independent(study, trial, name, distribution)
+        params |= propose(self._independent_for(step.entropy), study, trial, rest)
         if step.is_claimed:
             drawn = {name: dist.to_internal_repr(params[name]) for name, dist in rest.items()}
             write_drawn(study._storage, trial._trial_id, drawn)
@@ -194,7 +187,7 @@ class GradientSampler(BaseSampler):
 
     def chains(self, study: Study) -> list[ChainSummary]:
         """Where each chain of a study stands, the one with the best value first."""
-        sign = -1.0 if _maximizes(study) else 1.0
+        sign = -1.0 if maximizes(study) else 1.0
         return sorted(
             self._summaries(self._table(study)),
             key=lambda s: math.inf if s.best_value is None else sign * s.best_value,
@@ -208,7 +201,7 @@ class GradientSampler(BaseSampler):
         trials = study._get_trials(deepcopy=False, use_cache=False)
         if finished is not None:
             trials = [finished if t.number == finished.number else t for t in trials]
-        return Table(trials, self._rule, _maximizes(study))
+        return Table(trials, self._rule, maximizes(study))
 
     def _step_of(
         self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
@@ -225,7 +218,7 @@ class GradientSampler(BaseSampler):
         """The user's sampler, or a TPE sampler seeded by what it draws for."""
         if self._independent is not None:
             return self._independent
-        return TPESampler(seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        return TPESampler(seed=random_seed(*entropy))
 
     def _warn_once(self, study: Study) -> None:
         if not self._has_warned and self._table(study).reports_nothing:
@@ -246,15 +239,3 @@ _NO_REPORTS = (
     "GradientSampler: no trial has reported a hypergradient, so {} proposes all parameters; see "
     "optuna_hypergrad.report_hypergradient."
 )
-
-
-def _maximizes(study: Study) -> bool:
-    return study.directions[0] == StudyDirection.MAXIMIZE
-
-
-def _checked_seed(seed: int | None) -> int:
-    if seed is None:
-        return int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed must be a non-negative integer or None, got {seed!r}.")
-    return int(seed)

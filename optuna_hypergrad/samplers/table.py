@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import Claim, read_drawn, read_gradient
 from optuna_hypergrad.samplers import steps as outer
-from optuna_hypergrad.samplers.chains import Search, replay, start_value, to_distribution
+from optuna_hypergrad.samplers.chains import Search, replay, start_value
+from optuna_hypergrad.samplers.distributions import to_distribution
+from optuna_hypergrad.samplers.founders import best_first
 from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.steps import Claimed, Steps
 
@@ -165,12 +166,3 @@ class Table:
         if search.state is not None or claim.start is None or search.restarts:
             return {}
         return next((t.params for t in self._trials if t.number == claim.start), {})
-
-
-def best_first(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTrial]:
-    """The complete trials with finite values, the best first."""
-    sign = -1.0 if maximize else 1.0
-    values = {t.number: t.value for t in trials if t.state == TrialState.COMPLETE}
-    ranked = sorted((sign * v, n) for n, v in values.items() if v is not None and math.isfinite(v))
-    by_number = {t.number: t for t in trials}
-    return [by_number[number] for _, number in ranked]

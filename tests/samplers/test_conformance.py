@@ -10,7 +10,7 @@ from optuna.testing.pytest_samplers import (
     SingleOnlySamplerTestCase,
 )
 
-from optuna_hypergrad import GradientSampler
+from optuna_hypergrad import GradientSampler, PopulationSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:GradientSampler. no trial has reported")
 
@@ -19,3 +19,19 @@ class TestGradientSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleO
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: GradientSampler(seed=0)
+
+
+class TestPopulationSampler(
+    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
+):
+    @pytest.fixture(
+        params=[
+            {},
+            {"population_size": 2, "burn_in": 0, "truncation": 0.5},
+            {"population_size": 2, "selection": "tournament", "mutation": "perturb"},
+            {"population_size": 1, "synchronous": True, "start": "best"},
+        ],
+        ids=str,
+    )
+    def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
+        return lambda: PopulationSampler(seed=0, **request.param)

@@ -1,0 +1,18 @@
+"""The family of population-based methods, each one line: the arguments of PopulationSampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FAMILY: dict[str, dict[str, Any]] = {
+    "HPM": {},
+    "HPM, MLP teacher": {"activation": "leaky_relu"},
+    "HPM, bare teacher": {"resample_probability": 0.0},
+    "HPM w/o T, perturbation": {"mutation": "perturb"},
+    "HPM w/o T, one more step": {"mutation": "hypergradient"},
+    "HPM w/o T, resampling only": {"mutation": "resample"},
+    "HPM w/o hypertraining": {"refine": False},
+    "PBT": {"refine": False, "mutation": "perturb"},
+    "STN + random starts": {"truncation": 0.0},
+    "STN": {"population_size": 1},
+}

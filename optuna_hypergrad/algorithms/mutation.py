@@ -1,0 +1,154 @@
+"""Mutation of a clone's hyperparameters: by a teacher that learns, by chance, by both.
+
+All of it works on fractions of the ranges, u in [0, 1]ⁿ, measured from the lower bound (in log
+space for log ranges), because a multiplicative weight cannot change a sign or leave zero.
+
+=======  =========================================  ========
+n, m     hyperparameters, slots of the attention
+u        hyperparameters before the mutation        (n,)
+V        keys of the teacher                        (n, m)
+W        values of the teacher                      (n, m)
+a        attention σ(Vᵀu)                           (m,)
+g        mutation weights 1 + tanh(W a), in (0, 2)  (n,)
+=======  =========================================  ========
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from optuna_hypergrad.algorithms.ranges import Array
+
+Activation = Literal["softmax", "leaky_relu"]
+ACTIVATIONS = get_args(Activation)
+
+SLOTS = 8  # m; few, so that a teacher stays small enough to store
+KEY_SCALE = 1.0  # standard deviation of V at the start
+LEARNING_RATE = 0.02
+# With the learning rate, where all hypergradients agree, |W a| comes to rest at about 0.02 / 0.1:
+# the weights of population-based training, 0.8 and 1.2. Where they do not, the teacher forgets.
+FORGETTING = 0.1
+MEMORY = 20  # over about how many steps the squared norm of the gradient is averaged
+LEAK = 0.01  # slope of the leaky ReLU below zero
+FACTORS = (0.8, 1.2)
+
+
+class Teacher(NamedTuple):
+    """Weights φ of the teacher g, and the scale of the gradients that it has seen."""
+
+    keys: Array  # V, shape (n, m)
+    values: Array  # W, shape (n, m)
+    mean_square: float = 0.0  # running mean of ‖dL/dφ‖²
+    steps: int = 0  # of learning
+    activation: Activation = "softmax"  # σ; "leaky_relu" makes it a multilayer perceptron
+
+
+class Gradient(NamedTuple):
+    """dL/dφ."""
+
+    keys: Array  # by V, shape (n, m)
+    values: Array  # by W, shape (n, m)
+
+
+def identity(seeds: Sequence[Sequence[int]], activation: Activation = "softmax") -> Teacher:
+    """The teacher that changes nothing: W = 0, V normal.
+
+    Args:
+        seeds: One for each of n hyperparameters, by which its row of V is drawn.
+        activation: σ: ``"softmax"``, attention over m keys; or ``"leaky_relu"``, which makes the
+            teacher a multilayer perceptron (HPM, Table 2 of the rebuttal).
+    """
+    rows = [np.random.default_rng(seed).normal(0.0, KEY_SCALE, SLOTS) for seed in seeds]
+    keys = np.array(rows, dtype=float).reshape(len(seeds), SLOTS)
+    return Teacher(keys, np.zeros_like(keys), activation=activation)
+
+
+def weights(teacher: Teacher, point: Array) -> Array:
+    """Mutation weights g(u) = 1 + tanh(W σ(Vᵀu)), each in (0, 2), for u of shape (n,).
+
+    Reference:
+        HPM, Eq. 9.
+
+    Example:
+        >>> teacher = identity([[0], [1]])
+        >>> weights(teacher, np.array([0.3, 0.8]))
+        array([1., 1.])
+    """
+    pushes: Array = np.tanh(teacher.values @ _attention(teacher, point))
+    return 1.0 + pushes
+
+
+def mutated(teacher: Teacher, point: Array) -> Array:
+    """u′ = g(u) ⊙ u, inside the bounds."""
+    return np.clip(weights(teacher, point) * point, 0.0, 1.0)
+
+
+def gradient(teacher: Teacher, point: Array, outer: Array) -> Gradient:
+    """dL/dφ = dL/du′ · u ⊙ ∂g/∂φ, with the student frozen (HPM, Eq. 10).
+
+    Args:
+        teacher: The teacher.
+        point: u, shape (n,).
+        outer: Hypergradient dL/du′ at the mutated u′ = g(u) ⊙ u, shape (n,).
+    """
+    a = _attention(teacher, point)
+    by_tanh = outer * point * (1.0 - np.tanh(teacher.values @ a) ** 2)
+    by_a = teacher.values.T @ by_tanh
+    if teacher.activation == "softmax":
+        by_key = a * (by_a - a @ by_a)
+    else:
+        by_key = by_a * np.where(a > 0, 1.0, LEAK)
+    return Gradient(np.outer(point, by_key), np.outer(by_tanh, a))
+
+
+def learn(teacher: Teacher, point: Array, outer: Array) -> Teacher:
+    """One step of the teacher against ``gradient``.
+
+    The step is scaled by the root mean square of the gradients so far, so that the unit of the
+    loss does not matter, and small gradients, near a minimum, make small steps. W decays, so that
+    a push which hypergradients no longer confirm is forgotten. If an entry of ``outer`` is not
+    finite, it counts as 0.
+
+    Args:
+        teacher: The teacher.
+        point: u before the mutation, shape (n,).
+        outer: Hypergradient at the mutated u′, shape (n,).
+
+    Example:
+        >>> teacher, u = identity([[0], [1]]), np.array([0.3, 0.8])
+        >>> for _ in range(100):                  # the loss falls with u₀ and rises with u₁
+        ...     teacher = learn(teacher, u, np.array([-1.0, 1.0]))
+        >>> g = weights(teacher, u)
+        >>> bool(1 < g[0] < 1.2 and 0.8 < g[1] < 1)
+        True
+    """
+    step = gradient(teacher, point, np.where(np.isfinite(outer), outer, 0.0))
+    square = float((step.keys**2).sum() + (step.values**2).sum())
+    steps = teacher.steps + 1
+    mean_square = teacher.mean_square + (square - teacher.mean_square) / min(steps, MEMORY)
+    norm = np.sqrt(max(square, mean_square))
+    rate = LEARNING_RATE / norm if norm > 0 else 0.0
+    return teacher._replace(
+        keys=teacher.keys - rate * step.keys,
+        values=(1.0 - FORGETTING) * (teacher.values - rate * step.values),
+        mean_square=mean_square,
+        steps=steps,
+    )
+
+
+def perturb(point: Array, rng: np.random.Generator) -> Array:
+    """Each u times 0.8 or 1.2, at random, inside the bounds (population-based training)."""
+    factors: Array = rng.choice(FACTORS, size=len(point))
+    return np.clip(factors * point, 0.0, 1.0)
+
+
+def _attention(teacher: Teacher, point: Array) -> Array:
+    z = teacher.keys.T @ point
+    if teacher.activation == "softmax":
+        e = np.exp(z - z.max())
+        attention: Array = e / e.sum()
+        return attention
+    return np.where(z > 0, z, LEAK * z)

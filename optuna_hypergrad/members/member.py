@@ -1,0 +1,205 @@
+"""A student in one segment: what it inherits, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from optuna_hypergrad import checkpoints
+from optuna_hypergrad.checkpoints import CheckpointError
+from optuna_hypergrad.members.cleaning import remove_unneeded
+from optuna_hypergrad.members.inheritance import inherited, parent_of
+from optuna_hypergrad.members.options import check_options, follow
+from optuna_hypergrad.reports import (
+    Segment,
+    read_segment,
+    read_teacher,
+    report_checkpoint,
+    report_refined,
+    report_restored,
+    write_segment,
+    write_teacher,
+)
+from optuna_hypergrad.samplers.teaching import Hypergradient, taught_within
+from optuna_hypergrad.schedules import checked_count
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.artifacts._protocol import ArtifactStore
+
+Keep = Literal["living", "all"]
+
+
+def begin(trial: Trial, artifact_store: ArtifactStore, *, keep: Keep = "living") -> Member:
+    """Begin a segment: what the trial's student inherits, and where it leaves its own.
+
+    Args:
+        trial: The running trial that the objective was given, of a ``PopulationSampler``. With
+            another sampler every trial is a birth.
+        artifact_store: Any artifact store of Optuna's, the same for all workers.
+        keep: Which checkpoints stay. ``"living"``: those that a student can still need, the one
+            before each of these, and the best of all; each ``save`` removes the others.
+            ``"all"``: every one.
+
+    Raises:
+        ValueError: If ``keep`` is something else.
+
+    Example:
+        >>> import optuna, tempfile, torch
+        >>> from optuna_hypergrad import PopulationSampler, members
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> store = optuna.artifacts.FileSystemArtifactStore(tempfile.mkdtemp())
+        >>> def objective(trial):
+        ...     member = members.begin(trial, store)
+        ...     lr = trial.suggest_float("lr", 1e-3, 1.0, log=True)
+        ...     model = torch.nn.Linear(1, 1)
+        ...     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        ...     member.restore(model=model, optimizer=optimizer)
+        ...     loss = (model(torch.ones(4, 1)) - 2.0).square().mean()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     member.save(model=model, optimizer=optimizer)
+        ...     return loss.item()
+        >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=4))
+        >>> study.optimize(objective, n_trials=20)
+        >>> study.best_value < study.trials[0].value
+        True
+    """
+    if keep not in ("living", "all"):
+        raise ValueError(f"keep must be 'living' or 'all', got {keep!r}.")
+    return Member(trial, artifact_store, keep)
+
+
+class Member:
+    """A student in one segment; see ``begin``."""
+
+    def __init__(self, trial: Trial, artifact_store: ArtifactStore, keep: Keep) -> None:
+        self._trial, self._store, self._keep = trial, artifact_store, keep
+        attrs = trial.storage.get_trial_system_attrs(trial._trial_id)
+        alone = Segment(trial.number, None, 0, 0, 0)  # the trial of another sampler
+        self._segment = read_segment(trial.number, attrs) or alone
+
+    @property
+    def number(self) -> int | None:
+        """The student's place in the population; None for an explorer beyond it."""
+        return self._segment.member
+
+    @property
+    def generation(self) -> int:
+        """How many segments have been run in that place before."""
+        return self._segment.generation
+
+    @property
+    def parent(self) -> int | None:
+        """Number of the trial that the student inherits from; None at a birth."""
+        return self._segment.parent
+
+    @property
+    def is_clone(self) -> bool:
+        """Whether the student is a mutated clone that begins here."""
+        return self.parent is not None and self._segment.age == 0
+
+    def restore(
+        self, *, rng: bool = True, uses: Mapping[str, str] | None = None, **parts: Any
+    ) -> dict[str, Any]:
+        """Restore the parent's checkpoint into the parts of the training run.
+
+        An optimizer gets back what it has accumulated, but keeps its options as constructed: the
+        learning rate and the like are those that the trial suggests. This is checked. A damaged
+        or missing checkpoint is replaced by that of the nearest older ancestor, with a warning.
+
+        Args:
+            rng: Whether the global random generators go on, too, where the student continues its
+                own training. A clone never takes over its parent's random numbers.
+            uses: Which option of an optimizer is which parameter of the trial, to be checked:
+                ``{"learning_rate": "lr", "beta": "betas.0"}``. By default, options and parameters
+                of the same name, of those that were suggested before.
+            parts: What was saved under the same names: models, optimizers, ``HyperTraining``,
+                anything else with ``load_state_dict``. A part that can ``set_values`` is set to
+                the values that the trial suggests.
+
+        Returns:
+            The other parts of the checkpoint, by name: step counters and the like. Empty at a
+            birth, where nothing is restored.
+
+        Raises:
+            CheckpointError: If no ancestor's checkpoint can be read, or it lacks a part.
+            ValueError: If an optimizer uses another value than the trial suggests.
+        """
+        state = self._inherited()
+        stored = state.get("parts", {})
+        for name, part in parts.items():
+            if state and name not in stored:
+                raise CheckpointError(f"no part {name!r} among those saved: {', '.join(stored)}.")
+            follow(part, stored.get(name), self._trial.params)
+        check_options(parts, self._trial.params, uses)
+        if rng and state and not self.is_clone:
+            checkpoints.set_rng_state(state["rng"])
+        return {name: part for name, part in stored.items() if name not in parts}
+
+    def save(self, **parts: Any) -> None:
+        """Leave a checkpoint, once the segment is trained; the last one counts.
+
+        It is uploaded first and reported then. Afterwards the checkpoints that nobody needs any
+        more are removed, unless all are to be kept.
+
+        Args:
+            parts: What ``restore`` is to give back: anything with ``state_dict``; otherwise
+                numbers, strings, tensors, numpy arrays, and nested lists, tuples and dicts.
+
+        Raises:
+            TypeError: If a part holds something that cannot be stored; it names the path.
+        """
+        saved = {n: p.state_dict() if hasattr(p, "state_dict") else p for n, p in parts.items()}
+        state = {"parts": saved, "rng": checkpoints.rng_state()}
+        checkpoint = checkpoints.upload(self._trial, self._store, state)
+        report_checkpoint(self._trial, checkpoint)
+        if self._keep == "living":
+            remove_unneeded(self._trial, self._store, checkpoint)
+
+    def refined(self, values: Mapping[str, Any]) -> None:
+        """Report the hyperparameters that the student refined; see ``reports.report_refined``."""
+        report_refined(self._trial, values)
+
+    def teach(self, hypergradient: Hypergradient, *, steps: int = 5) -> int:
+        """Train the population's teacher on this student before it is mutated.
+
+        The paper's own procedure: with the student restored and frozen, the teacher takes some
+        steps down its validation loss, from where the population has brought it. To be called
+        before parameters are suggested; nothing is done unless the teacher mutates this student.
+
+        Args:
+            hypergradient: Given values by parameter, the hypergradient of the validation loss
+                there, in natural units, by parameter.
+            steps: How many steps the teacher takes.
+
+        Returns:
+            How often ``hypergradient`` was called.
+
+        Raises:
+            RuntimeError: If a parameter was suggested already.
+        """
+        checked_count("steps", steps)
+        storage, trial_id = self._trial.storage, self._trial._trial_id
+        taught = read_teacher(self._trial.number, storage.get_trial_system_attrs(trial_id))
+        if taught is None or not self._segment.queried:
+            return 0
+        if self._trial.params:
+            names = ", ".join(self._trial.params)
+            raise RuntimeError(f"teach before parameters are suggested; got {names} already.")
+        parent = parent_of(self._trial, self._segment)
+        taught, self._segment = taught_within(
+            taught, self._segment, parent.distributions, hypergradient, steps
+        )
+        write_segment(storage, trial_id, self._segment)
+        write_teacher(storage, trial_id, self._trial.number, taught)
+        return steps
+
+    def _inherited(self) -> dict[str, Any]:
+        """The state to restore; empty at a birth."""
+        if self.parent is None:
+            return {}
+        number, state = inherited(self._trial, self._segment, self._store)
+        if number != self.parent:
+            report_restored(self._trial, number)
+        return state

@@ -1,0 +1,55 @@
+"""What a trial stores, and how it is read back: one writer and one reader for each attribute.
+
+An objective reports in user attributes; a sampler writes what it decided about a trial to that
+trial's system attributes. Everything is strict JSON: floats, ints, strings, and lists and dicts of
+them.
+"""
+
+from optuna_hypergrad.reports.attributes import StoredDataError
+from optuna_hypergrad.reports.claims import (
+    Claim,
+    read_claim,
+    read_drawn,
+    write_claim,
+    write_drawn,
+)
+from optuna_hypergrad.reports.hypergradients import read_gradient, report_hypergradient
+from optuna_hypergrad.reports.seeds import trial_seed
+from optuna_hypergrad.reports.segments import Segment, read_segment, write_segment
+from optuna_hypergrad.reports.students import (
+    Checkpoint,
+    read_checkpoint,
+    read_refined,
+    read_removed,
+    report_checkpoint,
+    report_refined,
+    report_restored,
+    write_removed,
+)
+from optuna_hypergrad.reports.teachers import Taught, read_teacher, write_teacher
+
+__all__ = [
+    "Checkpoint",
+    "Claim",
+    "Segment",
+    "StoredDataError",
+    "Taught",
+    "read_checkpoint",
+    "read_claim",
+    "read_drawn",
+    "read_gradient",
+    "read_refined",
+    "read_removed",
+    "read_segment",
+    "read_teacher",
+    "report_checkpoint",
+    "report_hypergradient",
+    "report_refined",
+    "report_restored",
+    "trial_seed",
+    "write_claim",
+    "write_drawn",
+    "write_removed",
+    "write_segment",
+    "write_teacher",
+]

@@ -1,0 +1,105 @@
+"""How an attribute is written and read: strict JSON, the trial's own, errors that say whose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from optuna_hypergrad.reports.keys import RETRIED
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+# JSON has no NaN: such entries are marked, never dropped.
+_MARKS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+class StoredDataError(ValueError):
+    """What a storage holds is not what this package wrote there."""
+
+
+@contextmanager
+def reading(number: int, key: str) -> Iterator[None]:
+    """Turn what goes wrong while an attribute of a trial is read into a StoredDataError."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise StoredDataError(f"trial {number}: {key} is damaged: {error!r}") from error
+
+
+def own_report(user_attrs: Mapping[str, Any], number: int, key: str) -> Mapping[str, Any] | None:
+    """A report that the trial made itself; one that it only inherited does not count."""
+    stored = user_attrs.get(key)
+    if stored is None:
+        return None
+    with reading(number, key):
+        return dict(stored) if stored["trial"] == number else None
+
+
+def own_decision(
+    system_attrs: Mapping[str, Any], number: int, key: str
+) -> Mapping[str, Any] | None:
+    """A decision about this trial. A retried trial keeps the one that it inherited; one copied to
+    another study under another number does not."""
+    stored = system_attrs.get(key)
+    if stored is None:
+        return None
+    with reading(number, key):
+        return dict(stored) if stored["trial"] == number or RETRIED in system_attrs else None
+
+
+def marked(values: Mapping[str, float]) -> dict[str, float | str]:
+    """Values as strict JSON."""
+    return {name: v if math.isfinite(v) else str(v) for name, v in values.items()}
+
+
+def unmarked(values: Mapping[str, Any]) -> dict[str, float]:
+    """The reverse of ``marked``."""
+    return {str(n): _MARKS[v] if isinstance(v, str) else float(v) for n, v in values.items()}
+
+
+def as_float(argument: str, name: str, value: Any) -> float:
+    """One number: a float, a numpy scalar, or a tensor of one element on any device."""
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1:
+        raise ValueError(f"{argument}: {name!r} must be one number, got shape {shape}.")
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise ValueError(f"{argument}: {name!r} must be a number, got {value!r}.")
+    return float(number)
+
+
+def checked_names(trial: BaseTrial, argument: str, values: Any) -> None:
+    """ValueError unless ``values`` maps some of the trial's numeric parameters to something."""
+    from optuna.distributions import CategoricalDistribution
+
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{argument} must map parameter names to floats, got {values!r}.")
+    if not values:
+        raise ValueError(f"{argument} is empty; expected at least one parameter.")
+    distributions = trial.distributions  # a copy, made at each access
+    for name in values:
+        if name not in distributions:
+            known = ", ".join(distributions) or "none so far"
+            raise ValueError(f"{argument}: {name!r} is not a parameter of this trial ({known}).")
+        if isinstance(distributions[name], CategoricalDistribution):
+            raise ValueError(f"{argument}: {name!r} is categorical and has no derivative.")
+
+
+def set_user_attr(trial: BaseTrial, key: str, value: Any) -> None:
+    """Write a report of a running trial."""
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.trial import FrozenTrial
+
+    message = f"trial {trial.number} has finished; report before the objective returns."
+    if isinstance(trial, FrozenTrial):
+        if trial.state.is_finished():
+            raise UpdateFinishedTrialError(message)
+        raise ValueError(f"trial {trial.number} is a FrozenTrial, which stores nothing.")
+    try:
+        trial.set_user_attr(key, value)
+    except UpdateFinishedTrialError as error:
+        raise UpdateFinishedTrialError(message) from error

@@ -1,0 +1,87 @@
+"""What GradientSampler decides about a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from optuna_hypergrad.reports.attributes import own_decision, reading
+from optuna_hypergrad.reports.keys import AGREEMENT, CHAIN, CLAIM, DRAWN, STEP
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+
+class Claim(NamedTuple):
+    """What GradientSampler decides about a trial before it runs."""
+
+    trial: int
+    """The trial's number, which tells a copied claim from its own."""
+    chain: int
+    """The search that the trial belongs to."""
+    step: int
+    """The outer step of that search."""
+    seed: int
+    """Seed of the sampler that claimed."""
+    used: tuple[int, ...] = ()
+    """Numbers of the trials that decided the step before; frozen with the first such claim."""
+    agreement: Mapping[str, float] = {}
+    """|Mean sign| of the hypergradients in ``used``, by parameter; 1 where all agree."""
+    start: int | None = None
+    """At step 0: number of the trial that the search starts from, if it starts from one."""
+
+
+def write_claim(storage: BaseStorage, trial_id: int, claim: Claim) -> None:
+    """Store a sampler's decision with a running trial, and what of it is to be seen."""
+    storage.set_trial_system_attr(trial_id, CLAIM, {**claim._asdict(), "used": [*claim.used]})
+    for key, value in ((CHAIN, claim.chain), (STEP, claim.step)):
+        storage.set_trial_user_attr(trial_id, key, value)
+    if len(claim.used) > 1:
+        mean = sum(claim.agreement.values()) / max(len(claim.agreement), 1)
+        storage.set_trial_user_attr(trial_id, AGREEMENT, mean)
+
+
+def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
+    """The claim among a trial's system attributes, or None.
+
+    A retried trial keeps the claim that it inherited; one copied to another study under another
+    number does not.
+
+    Args:
+        number: The trial's number, for the error.
+        system_attrs: Its system attributes, freshly read.
+
+    Raises:
+        StoredDataError: If the attribute was not written by ``write_claim``.
+    """
+    stored = own_decision(system_attrs, number, CLAIM)
+    if stored is None:
+        return None
+    with reading(number, CLAIM):
+        start = stored["start"]
+        return Claim(
+            trial=int(stored["trial"]),
+            chain=int(stored["chain"]),
+            step=int(stored["step"]),
+            seed=int(stored["seed"]),
+            used=tuple(int(n) for n in stored["used"]),
+            agreement={str(k): float(v) for k, v in stored["agreement"].items()},
+            start=None if start is None else int(start),
+        )
+
+
+def write_drawn(storage: BaseStorage, trial_id: int, drawn: Mapping[str, float]) -> None:
+    """Store what the independent sampler drew for a trial, before the objective suggests it."""
+    storage.set_trial_system_attr(trial_id, DRAWN, dict(drawn))
+
+
+def read_drawn(trial: FrozenTrial) -> dict[str, float]:
+    """What was drawn for a trial, as internal values of its parameters; empty if nothing was.
+
+    Raises:
+        StoredDataError: If the attribute was not written by ``write_drawn``.
+    """
+    with reading(trial.number, DRAWN):
+        drawn = trial.system_attrs.get(DRAWN, {})
+        return {str(name): float(value) for name, value in drawn.items()}

@@ -1,0 +1,23 @@
+"""The attribute keys, all of them."""
+
+# User attributes, which the objective reports: {"trial": number, …}, so that what a retried or
+# copied trial only inherited can be told from its own.
+GRADIENT = "hg:gradient"  # "values": {name: float or mark}
+REFINED = "hg:refined"  # "values": {name: float}
+CHECKPOINT = "hg:checkpoint"  # the fields of a Checkpoint
+
+# System attributes, which the samplers decide.
+CLAIM = "hg:claim"  # the fields of a Claim
+DRAWN = "hg:drawn"  # {name: internal value} that replicates are to repeat
+SEGMENT = "hg:segment"  # the fields of a Segment
+TEACHER = "hg:teacher"  # the fields of a Taught
+REMOVED = "hg:removed"  # numbers of the trials whose checkpoints this one has removed
+
+# Scalars for all to see: user attributes, one column each in optuna-dashboard.
+GRADIENT_NORM = "hg:grad_norm"
+CHAIN, STEP, AGREEMENT = "hg:chain", "hg:step", "hg:agreement"
+MEMBER, GENERATION, PARENT = "hg:member", "hg:generation", "hg:parent"
+RESTORED = "hg:restored"  # the trial whose checkpoint was restored, where it is not the parent's
+
+# Optuna's own: the system attribute that marks a retried trial, with the number of the failed one.
+RETRIED = "failed_trial"

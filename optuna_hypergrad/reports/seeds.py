@@ -1,0 +1,36 @@
+"""A seed of each trial's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optuna_hypergrad.reports.claims import read_claim
+from optuna_hypergrad.reports.segments import read_segment
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+
+def trial_seed(trial: BaseTrial) -> int:
+    """A seed of the trial's own, for its initial weights and the order of its data.
+
+    It derives from the sampler's seed and the trial's number, so that replicates of one outer
+    step and students of one generation differ, and a rerun of the study repeats them. With other
+    samplers it derives from the number alone.
+
+    Returns:
+        An integer in [0, 2³²).
+    """
+    from optuna.trial import FrozenTrial, Trial
+
+    attrs: Mapping[str, Any] = {}
+    if isinstance(trial, FrozenTrial):
+        attrs = trial.system_attrs
+    elif isinstance(trial, Trial):  # its cached attributes are older than the decision
+        attrs = trial.storage.get_trial_system_attrs(trial._trial_id)
+    decided = read_claim(trial.number, attrs) or read_segment(trial.number, attrs)
+    entropy = [0 if decided is None else decided.seed, trial.number]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])

@@ -1,0 +1,89 @@
+"""What PopulationSampler decides about a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from optuna_hypergrad.reports.attributes import own_decision, reading
+from optuna_hypergrad.reports.keys import GENERATION, MEMBER, PARENT, SEGMENT
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+
+class Segment(NamedTuple):
+    """What PopulationSampler decides about a trial before it runs."""
+
+    trial: int
+    """The trial's number, which tells a copied segment from its own."""
+    member: int | None
+    """The place in the population that the trial fills; None for an explorer beyond it."""
+    generation: int
+    """How many segments that member has run before."""
+    population: int
+    """How many places it has."""
+    seed: int
+    """Seed of the population: that of the sampler which decided its first segment."""
+    parent: int | None = None
+    """Number of the trial whose checkpoint and values are inherited; None at a birth."""
+    age: int = 0
+    """How many segments the student has run since its birth or its replacement by a clone."""
+    values: Mapping[str, float] = {}
+    """What to propose, by parameter, in Optuna's internal representation; not rounded."""
+    step_size: Mapping[str, float] = {}
+    """Step sizes of the refinement, in fractions of the ranges."""
+    sign: Mapping[str, float] = {}
+    """Last signs of the hypergradients."""
+    queried: Mapping[str, float] = {}
+    """What the teacher was asked about, in fractions of the ranges; empty if it was not asked."""
+    resampled: tuple[str, ...] = ()
+    """Parameters whose mutated values are not the teacher's."""
+
+
+def write_segment(storage: BaseStorage, trial_id: int, segment: Segment) -> None:
+    """Store a sampler's decision with a running trial, and what of it is to be seen."""
+    stored = {**segment._asdict(), "resampled": [*segment.resampled]}
+    storage.set_trial_system_attr(trial_id, SEGMENT, stored)
+    seen = {MEMBER: segment.member, GENERATION: segment.generation, PARENT: segment.parent}
+    for key, value in seen.items():
+        if value is not None:
+            storage.set_trial_user_attr(trial_id, key, value)
+
+
+def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None:
+    """The segment among a trial's system attributes, or None.
+
+    A retried trial keeps the segment that it inherited; one copied to another study under another
+    number does not.
+
+    Args:
+        number: The trial's number, for the error.
+        system_attrs: Its system attributes, freshly read.
+
+    Raises:
+        StoredDataError: If the attribute was not written by ``write_segment``.
+    """
+    stored = own_decision(system_attrs, number, SEGMENT)
+    if stored is None:
+        return None
+    with reading(number, SEGMENT):
+        member, parent = stored["member"], stored["parent"]
+        return Segment(
+            trial=int(stored["trial"]),
+            member=None if member is None else int(member),
+            generation=int(stored["generation"]),
+            population=int(stored["population"]),
+            seed=int(stored["seed"]),
+            parent=None if parent is None else int(parent),
+            age=int(stored["age"]),
+            values=_floats(stored["values"]),
+            step_size=_floats(stored["step_size"]),
+            sign=_floats(stored["sign"]),
+            queried=_floats(stored["queried"]),
+            resampled=tuple(map(str, stored["resampled"])),
+        )
+
+
+def _floats(values: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in values.items()}

@@ -1,0 +1,108 @@
+"""What a student leaves at the end of its segment: refined values and a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from optuna_hypergrad.reports.attributes import (
+    as_float,
+    checked_names,
+    own_report,
+    reading,
+    set_user_attr,
+)
+from optuna_hypergrad.reports.keys import CHECKPOINT, REFINED, REMOVED, RESTORED
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.trial import BaseTrial, FrozenTrial
+
+
+class Checkpoint(NamedTuple):
+    """Where a checkpoint lies, and how to know it again."""
+
+    artifact: str
+    """Its id in the artifact store."""
+    sha256: str
+    """Its checksum, in hexadecimal digits."""
+    size: int
+    """In bytes."""
+
+
+def report_refined(trial: BaseTrial, values: Mapping[str, Any]) -> None:
+    """Report the hyperparameters that a student refined while it trained.
+
+    Its next segment starts from them. Values outside of a parameter's range are moved to the
+    nearest bound.
+
+    Args:
+        trial: The running trial that the objective was given.
+        values: By the names of numeric trial parameters, in their own units; parameters may be
+            left out.
+
+    Raises:
+        ValueError: If ``values`` is empty, names what the trial has not suggested or what is
+            categorical, or holds what is not one finite number; if the trial has reported before.
+        optuna.exceptions.UpdateFinishedTrialError: If the trial has finished.
+    """
+    checked_names(trial, "values", values)
+    refined = {name: as_float("values", name, value) for name, value in values.items()}
+    for name, value in refined.items():
+        if not math.isfinite(value):
+            raise ValueError(f"values: {name!r} must be finite, got {value}.")
+    if own_report(trial.user_attrs, trial.number, REFINED) is not None:
+        raise ValueError(f"trial {trial.number} has already reported refined values.")
+    set_user_attr(trial, REFINED, {"trial": trial.number, "values": refined})
+
+
+def read_refined(trial: FrozenTrial) -> dict[str, float]:
+    """The values that the trial itself refined; empty if it did not.
+
+    Raises:
+        StoredDataError: If the attribute was not written by ``report_refined``.
+    """
+    stored = own_report(trial.user_attrs, trial.number, REFINED)
+    if stored is None:
+        return {}
+    with reading(trial.number, REFINED):
+        return {str(name): float(value) for name, value in stored["values"].items()}
+
+
+def report_checkpoint(trial: BaseTrial, checkpoint: Checkpoint) -> None:
+    """Report a checkpoint that is already in the artifact store; the last one counts."""
+    set_user_attr(trial, CHECKPOINT, {"trial": trial.number, **checkpoint._asdict()})
+
+
+def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
+    """The checkpoint that the trial itself left, or None.
+
+    Raises:
+        StoredDataError: If the attribute was not written by ``report_checkpoint``.
+    """
+    stored = own_report(trial.user_attrs, trial.number, CHECKPOINT)
+    if stored is None:
+        return None
+    with reading(trial.number, CHECKPOINT):
+        return Checkpoint(str(stored["artifact"]), str(stored["sha256"]), int(stored["size"]))
+
+
+def report_restored(trial: BaseTrial, number: int) -> None:
+    """Report that not the parent's checkpoint was restored, but that of an older ancestor."""
+    set_user_attr(trial, RESTORED, number)
+
+
+def write_removed(storage: BaseStorage, trial_id: int, numbers: Sequence[int]) -> None:
+    """Store which trials' checkpoints a running trial has removed."""
+    storage.set_trial_system_attr(trial_id, REMOVED, sorted(numbers))
+
+
+def read_removed(trial: FrozenTrial) -> list[int]:
+    """Numbers of the trials whose checkpoints this one has removed.
+
+    Raises:
+        StoredDataError: If the attribute was not written by ``write_removed``.
+    """
+    with reading(trial.number, REMOVED):
+        return [int(number) for number in trial.system_attrs.get(REMOVED, [])]

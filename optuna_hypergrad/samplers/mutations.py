@@ -1,0 +1,107 @@
+"""Explore: what a clone's hyperparameters become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from optuna_hypergrad.algorithms import mutation
+from optuna_hypergrad.algorithms.ranges import Array
+from optuna_hypergrad.reports import Taught, read_gradient
+from optuna_hypergrad.samplers.breeding import Breeding
+from optuna_hypergrad.samplers.distributions import to_distribution
+from optuna_hypergrad.samplers.family import Student
+from optuna_hypergrad.samplers.teaching import asked
+from optuna_hypergrad.samplers.traits import Numeric, Traits, descended, is_numeric
+
+
+class Mutant(NamedTuple):
+    """The traits of a clone, and how it came by them; see the fields of ``Segment``."""
+
+    traits: Traits
+    queried: dict[str, float]
+    resampled: tuple[str, ...] = ()
+
+
+def mutate(
+    parent: Student,
+    traits: Traits,
+    taught: Taught | None,
+    breeding: Breeding,
+    rng: np.random.Generator,
+) -> Mutant:
+    """Mutate what a parent hands on to its clone.
+
+    Args:
+        parent: The student that is cloned.
+        traits: What it hands on.
+        taught: The teacher, where there is one.
+        breeding: How to mutate.
+        rng: Random numbers of the trial's own.
+    """
+    if breeding.mutation is None:
+        return Mutant(traits, {})
+    if breeding.mutation == "hypergradient":
+        step_size = {name: pace[0] for name, pace in traits.pace.items()}
+        sign = {name: pace[1] for name, pace in traits.pace.items()}
+        return Mutant(descended(parent, traits.values, step_size, sign), {})
+    values, queried = traits.values, {}
+    if breeding.mutation != "resample":
+        values = _perturbed(parent, values, rng)
+    if taught is not None:
+        queried = _queried(parent, traits)
+        values |= asked(taught, queried, parent.trial.distributions)
+    drawn = _resampled(parent.trial.distributions, breeding.resample_probability, rng)
+    # A mutant is somewhere else: its steps are long again.
+    return Mutant(Traits({**values, **drawn}, {}), queried, tuple(drawn))
+
+
+def _queried(parent: Student, traits: Traits) -> dict[str, float]:
+    """Where the teacher is asked, in fractions: the parameters with hypergradients."""
+    numeric = Numeric.of(parent.trial.distributions)
+    gradient = read_gradient(parent.trial) or {}
+    fractions = zip(numeric.names, numeric.fractions(traits.values).tolist(), strict=True)
+    return {name: fraction for name, fraction in fractions if name in gradient}
+
+
+def _perturbed(
+    parent: Student, values: Mapping[str, float], rng: np.random.Generator
+) -> dict[str, float]:
+    """Numbers times 0.8 or 1.2; those on a grid move by a step of it at least."""
+    numeric = Numeric.of(parent.trial.distributions)
+    before = numeric.fractions(values)
+    moved = numeric.values(mutation.perturb(before, rng))
+    for name, value in moved.items():
+        moved[name] = _off_grid_point(values[name], value, parent.trial.distributions[name])
+    return {**values, **moved}
+
+
+def _off_grid_point(before: float, after: float, distribution: Any) -> float:
+    """``after``, or the next point of the grid where it would be rounded back to ``before``."""
+    step = distribution.step
+    points = [to_distribution(value, distribution) for value in (before, after)]
+    if step is None or points[0] != points[1]:
+        return after
+    outwards = before + step if after >= before else before - step
+    return float(min(max(outwards, distribution.low), distribution.high))
+
+
+def _resampled(
+    distributions: Mapping[str, BaseDistribution], probability: float, rng: np.random.Generator
+) -> dict[str, float]:
+    """Some parameters, drawn anew from the prior: uniformly, in log space for log ranges."""
+    chosen = [n for n in sorted(distributions) if not distributions[n].single()]
+    chosen = [name for name in chosen if rng.random() < probability]
+    return {name: _draw(distributions[name], rng) for name in chosen}
+
+
+def _draw(distribution: BaseDistribution, rng: np.random.Generator) -> float:
+    if isinstance(distribution, CategoricalDistribution):
+        return float(rng.integers(len(distribution.choices)))
+    assert is_numeric(distribution)
+    numeric = Numeric.of({"": distribution})
+    fraction: Array = rng.random(1)
+    return numeric.values(fraction)[""]

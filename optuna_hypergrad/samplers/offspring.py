@@ -1,0 +1,107 @@
+"""What a segment begins with: a birth, the next segment of a student, or a mutated clone."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from optuna_hypergrad.algorithms import selection
+from optuna_hypergrad.reports import Segment, Taught
+from optuna_hypergrad.samplers.breeding import Breeding
+from optuna_hypergrad.samplers.family import Family, Student
+from optuna_hypergrad.samplers.mutations import Mutant, mutate
+from optuna_hypergrad.samplers.traits import handed_on
+from optuna_hypergrad.samplers.turns import Turn
+
+# A student whose segment failed this often has no future; a clone takes its place.
+MAX_FAILURES = 3
+
+
+class Ancestor(NamedTuple):
+    """Whom a segment inherits from."""
+
+    parent: Student | None  # None at a birth
+    is_cloned: bool = False
+
+
+def ancestor_of(
+    family: Family, turn: Turn, breeding: Breeding, maximize: bool, rng: np.random.Generator
+) -> Ancestor:
+    """Exploit: the student that fills the place itself, or the one that replaces it.
+
+    Args:
+        family: The population.
+        turn: The place to fill.
+        breeding: How to select.
+        maximize: The study's direction.
+        rng: Random numbers of the trial's own.
+    """
+    pool = family.at_age(turn.generation - 1, breeding.population_size)
+    losses = [student.loss(maximize) for student in pool]
+    if not any(map(math.isfinite, losses)):
+        return Ancestor(None)
+    own = None if turn.member is None else family.head(turn.member, turn.generation - 1)
+    if own is None or _is_lost(family, turn, own, maximize):
+        best = selection.best(losses, breeding.truncation)
+        return Ancestor(pool[int(rng.choice(best))], is_cloned=True)
+    chosen = None
+    if own.segment.age >= breeding.burn_in:
+        chosen = _select(losses, pool.index(own), breeding, rng)
+    return Ancestor(own) if chosen is None else Ancestor(pool[chosen], is_cloned=True)
+
+
+def begin(
+    turn: Turn,
+    ancestor: Ancestor,
+    number: int,
+    seed: int,
+    breeding: Breeding,
+    taught: Taught | None,
+    rng: np.random.Generator,
+) -> Segment:
+    """The segment of a turn.
+
+    Args:
+        turn: The place to fill.
+        ancestor: Whom it inherits from.
+        number: The trial's number.
+        seed: The population's.
+        breeding: How it lives.
+        taught: The teacher to ask, where there is one.
+        rng: Random numbers of the trial's own.
+    """
+    parent, is_cloned = ancestor
+    if parent is None:
+        return Segment(number, *turn, breeding.population_size, seed)
+    mutant = Mutant(handed_on(parent, breeding.refine), {})
+    if is_cloned:
+        mutant = mutate(parent, mutant.traits, taught, breeding, rng)
+    return Segment(
+        number,
+        *turn,
+        breeding.population_size,
+        seed,
+        parent=parent.number,
+        age=0 if is_cloned else parent.segment.age + 1,
+        values=mutant.traits.values,
+        step_size={name: step for name, (step, _) in mutant.traits.pace.items()},
+        sign={name: sign for name, (_, sign) in mutant.traits.pace.items()},
+        queried=mutant.queried,
+        resampled=mutant.resampled,
+    )
+
+
+def _is_lost(family: Family, turn: Turn, own: Student, maximize: bool) -> bool:
+    """Whether a student was pruned, has no finite loss, or keeps failing."""
+    failures = len(family.attempts(turn.member, turn.generation))
+    return not math.isfinite(own.loss(maximize)) or failures >= MAX_FAILURES
+
+
+def _select(
+    losses: list[float], own: int, breeding: Breeding, rng: np.random.Generator
+) -> int | None:
+    if breeding.selection == "tournament":
+        return selection.tournament(losses, own, rng)
+    return selection.truncation(losses, own, breeding.truncation, rng)

@@ -1,0 +1,240 @@
+"""PopulationSampler: the Optuna glue around a population of students."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_hypergrad.algorithms.mutation import Activation
+from optuna_hypergrad.reports import (
+    Segment,
+    Taught,
+    read_segment,
+    write_segment,
+    write_teacher,
+)
+from optuna_hypergrad.samplers.breeding import Breeding, Mutation, Selection
+from optuna_hypergrad.samplers.distributions import proposed
+from optuna_hypergrad.samplers.founders import founding_values
+from optuna_hypergrad.samplers.independent import propose
+from optuna_hypergrad.samplers.memory import Memory
+from optuna_hypergrad.samplers.offspring import ancestor_of, begin
+from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
+from optuna_hypergrad.samplers.teaching import brought_up_to_date
+from optuna_hypergrad.samplers.turns import next_turn
+
+
+class PopulationSampler(BaseSampler):
+    """Search by a population whose students learn their hyperparameters while they train.
+
+    One trial is one *segment* of one student: it inherits the checkpoint and the hyperparameters
+    of a parent (``members.begin``), trains on for a while, and returns its validation loss. The
+    student's next segment starts from the values that it refined (``Member.refined``), or, where
+    it reported only a hypergradient (``report_hypergradient``), from a step along its sign. A
+    student among the worst is replaced by a clone of one of the best, with mutated
+    hyperparameters. With hypergradients this is hypergradient-guided mutation (HPM), without any
+    it is population-based training.
+
+    Which student runs next, whom it inherits from and what is mutated is decided from the stored
+    trials and the seed alone, when a trial begins, and stored with that trial. Any process with
+    the same arguments goes on where another stopped. Workers never wait: while all students are
+    taken, whoever asks runs an *explorer*, a mutated clone of one of the best, which is not
+    continued but can be cloned like any other student. A failed segment is repeated from the last
+    checkpoint; after three failures, or when it was pruned, the student is replaced by a clone.
+    So is the worker of a segment that has not ended when two more generations of trials have
+    begun, or after ``timeout``: another takes the segment over, and the first to finish counts.
+
+    Students are compared and cloned at equal generations, so that a fast one has no advantage.
+
+    Args:
+        seed: Seeds everything random; the same seed repeats a single-worker study. None draws
+            one. A population that exists keeps the seed of its first trial.
+        population_size: Number of students. They take turns on any number of workers.
+        truncation: Fraction of the students at each end of truncation selection: so many of the
+            worst are replaced by clones of as many of the best. 0 replaces nobody.
+        selection: ``"truncation"``, or ``"tournament"``: each student is compared with one
+            other, at random, and replaced if that one is better.
+        burn_in: How many segments more than one a student runs, after its birth and after each
+            replacement, before it may be replaced.
+        mutation: What happens to the hyperparameters of a clone. ``"teacher"``: those with
+            hypergradients are multiplied by weights in (0, 2) that a teacher network learns from
+            the hypergradients of the students it mutated before; others by 0.8 or 1.2. Values
+            count from the lower bound, in log space for log ranges, since a factor cannot change
+            a sign or leave zero. ``"perturb"``: all are multiplied by 0.8 or 1.2.
+            ``"hypergradient"``: one more step along the hypergradient. ``"resample"``: nothing but
+            what ``resample_probability`` does. None: nothing.
+        activation: Of the teacher: ``"softmax"`` (attention) or ``"leaky_relu"`` (a multilayer
+            perceptron).
+        resample_probability: With ``mutation="teacher"``, ``"perturb"`` or ``"resample"``, the
+            probability by which each parameter of a clone, categorical ones included, is drawn
+            anew from its whole range. 0 with ``"teacher"`` is the paper's bare teacher.
+        refine: Whether students go on from refined values or along their hypergradients. False
+            leaves hyperparameters to mutation alone.
+        start: Where students are born: ``"independent"`` (``independent_sampler``), or
+            ``"best"``: the i-th student at the i-th best complete trial, of whatever sampler,
+            that the study holds besides the population.
+        independent_sampler: Proposes the hyperparameters of births, and parameters that a parent
+            did not have. By default random, seeded by trial; a sampler that you pass keeps random
+            state of its own, which a restart does not bring back.
+        synchronous: Whether a generation begins only when the one before has ended for all.
+        timeout: Seconds after which another worker takes over a segment that has not ended.
+
+    Raises:
+        ValueError: If an argument is out of range; the message names it. Studies with several
+            objectives raise it at the first parameter, as with Optuna's own samplers.
+
+    Reference:
+        "Learning to Mutate with Hypergradient Guided Population" (HPM); "Population Based Training
+        of Neural Networks" (PBT).
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import PopulationSampler, report_hypergradient
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> def objective(trial):
+        ...     x = trial.suggest_float("x", -5, 5)
+        ...     report_hypergradient(trial, {"x": 2 * (x - 1)})
+        ...     return (x - 1) ** 2
+        >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=4))
+        >>> study.optimize(objective, n_trials=40)
+        >>> round(study.best_params["x"], 1)
+        1.0
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        population_size: int = 20,
+        truncation: float = 0.2,
+        selection: Selection = "truncation",
+        burn_in: int = 1,
+        mutation: Mutation | None = "teacher",
+        activation: Activation = "softmax",
+        resample_probability: float = 0.25,
+        refine: bool = True,
+        start: Literal["independent", "best"] = "independent",
+        independent_sampler: BaseSampler | None = None,
+        synchronous: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        if start not in ("independent", "best"):
+            raise ValueError(f"start must be 'independent' or 'best', got {start!r}.")
+        self._breeding = Breeding(
+            population_size=population_size,
+            selection=selection,
+            truncation=truncation,
+            burn_in=burn_in,
+            mutation=mutation,
+            activation=activation,
+            resample_probability=resample_probability,
+            refine=refine,
+            synchronous=synchronous,
+            timeout=timeout,
+        )
+        self._seed = checked_seed(seed)
+        self._from_best = start == "best"
+        self._independent = independent_sampler
+        self._search_space = IntersectionSearchSpace(include_pruned=True)
+        self._memory = Memory()
+
+    def reseed_rng(self) -> None:
+        """Reseed the independent sampler; decisions of this one depend on the trials alone."""
+        if self._independent is not None:
+            self._independent.reseed_rng()
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Decide which segment the trial runs; a retried trial keeps the one it inherited."""
+        if self._independent is not None:
+            self._independent.before_trial(study, trial)
+        is_retry = read_segment(trial.number, trial.system_attrs) is not None
+        if len(study.directions) > 1 or is_retry:
+            return
+        segment, taught = self._decide(study, trial)
+        write_segment(study._storage, trial._trial_id, segment)
+        if taught is not None:
+            write_teacher(study._storage, trial._trial_id, trial.number, taught)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All parameters that every trial so far has in common."""
+        space = self._search_space.calculate(study)
+        return {name: dist for name, dist in space.items() if not dist.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The values of the trial's segment, completed by the independent sampler."""
+        self._raise_error_if_multi_objective(study)
+        segment = _segment_of(study, trial)
+        params = {} if segment is None else proposed(segment.values, search_space)
+        rest = {name: dist for name, dist in search_space.items() if name not in params}
+        if rest:
+            params |= propose(self._independent_for(segment, trial), study, trial, rest)
+        return params
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A parameter that not every trial has had yet: inherited, or an independent value."""
+        self._raise_error_if_multi_objective(study)
+        segment, space = _segment_of(study, trial), {param_name: param_distribution}
+        params = {} if segment is None else proposed(segment.values, space)
+        if param_name in params:
+            return params[param_name]
+        sampler = self._independent_for(segment, trial, param_name)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Pass on to the independent sampler."""
+        if self._independent is not None:
+            self._independent.after_trial(study, trial, state, values)
+
+    def _decide(self, study: Study, trial: FrozenTrial) -> tuple[Segment, Taught | None]:
+        """The segment of a trial, and the teacher that was asked, if one was."""
+        breeding, number = self._breeding, trial.number
+        with self._memory.family(study) as family:
+            seed = self._seed if family.seed is None else family.seed
+            rng = np.random.default_rng([seed, number])
+            turn = next_turn(family, trial, breeding)
+            ancestor = ancestor_of(family, turn, breeding, maximizes(study), rng)
+            taught = None
+            if ancestor.is_cloned and breeding.mutation == "teacher":
+                taught = brought_up_to_date(family, number, seed, breeding.activation)
+            segment = begin(turn, ancestor, number, seed, breeding, taught, rng)
+        if segment.parent is None and self._from_best:
+            segment = segment._replace(values=founding_values(study, turn))
+        return segment, taught if segment.queried else None
+
+    def _independent_for(
+        self, segment: Segment | None, trial: FrozenTrial, name: str = ""
+    ) -> BaseSampler:
+        """The user's sampler, or a random one seeded by what it draws for."""
+        if self._independent is not None:
+            return self._independent
+        seed = self._seed if segment is None else segment.seed
+        return RandomSampler(seed=random_seed(seed, trial.number, zlib.crc32(name.encode())))
+
+
+def _segment_of(study: Study, trial: FrozenTrial) -> Segment | None:
+    # The trial handed in is older than the segment that before_trial wrote.
+    return read_segment(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))

@@ -1,0 +1,53 @@
+"""Which checkpoints a population may still need."""
+
+from __future__ import annotations
+
+from optuna_hypergrad.samplers.family import Family, Student
+from optuna_hypergrad.samplers.turns import PATIENCE
+
+
+def needed(family: Family, maximize: bool) -> set[int]:
+    """Numbers of the finished trials whose checkpoints must stay.
+
+    * Whoever can be continued or cloned from now on. A member that stands at a generation
+      compares itself with the others at that generation, and will do so at each later one; so
+      that is every student from the generation of the slowest member to that of the fastest.
+    * The parents of segments that run.
+    * The parents of all these: a student whose checkpoint is damaged falls back on the one before.
+    * The best of all.
+
+    Args:
+        family: The population.
+        maximize: The study's direction.
+    """
+    places = range(family.population)
+    ages = [family.progress(member) - 1 for member in places]
+    living = {
+        student.number
+        for age in range(min(ages, default=0), max(ages, default=-1) + 1)
+        for student in family.at_age(age, family.population)
+    }
+    living |= {s.segment.parent for s in family.running if s.segment.parent is not None}
+    parents = {family[n].segment.parent for n in living if n in family}
+    best = min(family, key=lambda student: student.loss(maximize), default=None)
+    kept = living | {n for n in parents if n is not None}
+    return kept if best is None else kept | {best.number}
+
+
+def removable(family: Family, removed: set[int], maximize: bool) -> list[Student]:
+    """The finished students whose checkpoints nobody can need, and that are not removed yet.
+
+    None while a recent trial has begun but not decided what to inherit: it may have read the
+    table before others went on. What is not needed now is not needed by any trial that begins
+    later.
+
+    Args:
+        family: The population, read after the caller's own checkpoint was reported.
+        removed: Numbers of the trials whose checkpoints are gone.
+        maximize: The study's direction.
+    """
+    recent = family.n_trials - PATIENCE * max(family.population, 1)
+    if any(number >= recent for number in family.unclaimed):
+        return []
+    kept = needed(family, maximize) | removed
+    return [student for student in family if student.number not in kept]

@@ -1,0 +1,27 @@
+"""What both samplers ask of a study, and of their arguments."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+from optuna.study import Study, StudyDirection
+
+
+def maximizes(study: Study) -> bool:
+    """Whether the study looks for large values."""
+    return study.directions[0] == StudyDirection.MAXIMIZE
+
+
+def checked_seed(seed: int | None) -> int:
+    """A seed, drawn if there is none; ValueError if it is not one."""
+    if seed is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed must be a non-negative integer or None, got {seed!r}.")
+    return int(seed)
+
+
+def random_seed(*entropy: int) -> int:
+    """A seed for another library, derived from several integers."""
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
