@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optuna_hypergrad.reports import report_hypergradient, trial_seed
-    from optuna_hypergrad.samplers import GradientSampler, PopulationSampler
+    from optuna_hypergrad.samplers import GradientSampler, PopulationSampler, lineage
     from optuna_hypergrad.schedules import Schedule, suggest_schedule
 
 __version__ = "0.1.0"
@@ -16,6 +16,7 @@ __all__ = [
     "GradientSampler",
     "PopulationSampler",
     "Schedule",
+    "lineage",
     "report_hypergradient",
     "suggest_schedule",
     "trial_seed",
@@ -25,6 +26,7 @@ _HOMES = {
     "GradientSampler": "samplers",
     "PopulationSampler": "samplers",
     "Schedule": "schedules",
+    "lineage": "samplers",
     "report_hypergradient": "reports",
     "suggest_schedule": "schedules",
     "trial_seed": "reports",

@@ -24,7 +24,9 @@ def follow(part: Any, stored: Any, params: Mapping[str, Any]) -> None:
     if stored is not None:
         part.load_state_dict(stored)
     if hasattr(part, "set_values"):
-        part.set_values({name: params[name] for name in part.values if name in params})
+        known = {name: value for name, value in part.values.items() if name in params}
+        # Whoever goes on has these values already; to set a whole number would lose its progress.
+        part.set_values({n: params[n] for n, v in known.items() if not _same(v, params[n])})
 
 
 def check_options(
@@ -53,12 +55,17 @@ def _check_equal(part: str, option: str, used: Any, param: str, params: Mapping[
     if param not in params:
         raise ValueError(f"uses: the trial has not suggested {param!r}.")
     used = used.item() if isinstance(used, torch.Tensor) else used
-    if not math.isclose(used, params[param], rel_tol=1e-6, abs_tol=0.0):
+    if not _same(used, params[param]):
         raise ValueError(
             f"{part} uses {option}={used!r}, but the trial suggests {param}={params[param]!r}; "
             "construct the optimizer with the suggested values, or say by ``uses`` which option "
             "is which parameter."
         )
+
+
+def _same(one: float, other: float) -> bool:
+    """Equal up to the rounding of float32."""
+    return math.isclose(one, other, rel_tol=1e-6)
 
 
 def _of(group: Mapping[str, Any], option: str) -> Any:

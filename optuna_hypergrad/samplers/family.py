@@ -45,6 +45,11 @@ class Student(NamedTuple):
         """Whether the segment came to an end other than an error."""
         return self.trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
+    @property
+    def is_clone(self) -> bool:
+        """Whether it began as a mutated clone."""
+        return self.segment.parent is not None and self.segment.age == 0
+
     def loss(self, maximize: bool) -> float:
         """Its value as something to be minimised; infinite if there is none, or it was pruned."""
         value = self.trial.value if self.complete else None

@@ -19,16 +19,16 @@ from optuna_hypergrad.samplers.turns import Turn
 MAX_FAILURES = 3
 
 
-class Ancestor(NamedTuple):
+class Inheritance(NamedTuple):
     """Whom a segment inherits from."""
 
     parent: Student | None  # None at a birth
     is_cloned: bool = False
 
 
-def ancestor_of(
+def inherit(
     family: Family, turn: Turn, breeding: Breeding, maximize: bool, rng: np.random.Generator
-) -> Ancestor:
+) -> Inheritance:
     """Exploit: the student that fills the place itself, or the one that replaces it.
 
     Args:
@@ -41,20 +41,20 @@ def ancestor_of(
     pool = family.at_age(turn.generation - 1, breeding.population_size)
     losses = [student.loss(maximize) for student in pool]
     if not any(map(math.isfinite, losses)):
-        return Ancestor(None)
+        return Inheritance(None)
     own = None if turn.member is None else family.head(turn.member, turn.generation - 1)
     if own is None or _is_lost(family, turn, own, maximize):
         best = selection.best(losses, breeding.truncation)
-        return Ancestor(pool[int(rng.choice(best))], is_cloned=True)
+        return Inheritance(pool[int(rng.choice(best))], is_cloned=True)
     chosen = None
     if own.segment.age >= breeding.burn_in:
         chosen = _select(losses, pool.index(own), breeding, rng)
-    return Ancestor(own) if chosen is None else Ancestor(pool[chosen], is_cloned=True)
+    return Inheritance(own) if chosen is None else Inheritance(pool[chosen], is_cloned=True)
 
 
 def begin(
     turn: Turn,
-    ancestor: Ancestor,
+    inheritance: Inheritance,
     number: int,
     seed: int,
     breeding: Breeding,
@@ -65,14 +65,14 @@ def begin(
 
     Args:
         turn: The place to fill.
-        ancestor: Whom it inherits from.
+        inheritance: Whom it inherits from.
         number: The trial's number.
         seed: The population's.
         breeding: How it lives.
         taught: The teacher to ask, where there is one.
         rng: Random numbers of the trial's own.
     """
-    parent, is_cloned = ancestor
+    parent, is_cloned = inheritance
     if parent is None:
         return Segment(number, *turn, breeding.population_size, seed)
     mutant = Mutant(handed_on(parent, breeding.refine), {})

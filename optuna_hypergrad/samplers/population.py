@@ -26,7 +26,7 @@ from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.founders import founding_values
 from optuna_hypergrad.samplers.independent import propose
 from optuna_hypergrad.samplers.memory import Memory
-from optuna_hypergrad.samplers.offspring import ancestor_of, begin
+from optuna_hypergrad.samplers.offspring import begin, inherit
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
 from optuna_hypergrad.samplers.teaching import brought_up_to_date
 from optuna_hypergrad.samplers.turns import next_turn
@@ -216,11 +216,11 @@ class PopulationSampler(BaseSampler):
             seed = self._seed if family.seed is None else family.seed
             rng = np.random.default_rng([seed, number])
             turn = next_turn(family, trial, breeding)
-            ancestor = ancestor_of(family, turn, breeding, maximizes(study), rng)
+            inheritance = inherit(family, turn, breeding, maximizes(study), rng)
             taught = None
-            if ancestor.is_cloned and breeding.mutation == "teacher":
+            if inheritance.is_cloned and breeding.mutation == "teacher":
                 taught = brought_up_to_date(family, number, seed, breeding.activation)
-            segment = begin(turn, ancestor, number, seed, breeding, taught, rng)
+            segment = begin(turn, inheritance, number, seed, breeding, taught, rng)
         if segment.parent is None and self._from_best:
             segment = segment._replace(values=founding_values(study, turn))
         return segment, taught if segment.queried else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -105,3 +105,8 @@ def ran_with(student: Student) -> dict[str, float]:
         if is_numeric(distribution) and to_distribution(decided, distribution) == ran[name]:
             ran[name] = decided
     return ran
+
+
+def ended_with(student: Student) -> dict[str, Any]:
+    """Parameters at the end of a segment: refined by the student itself, else as it ran."""
+    return {**student.trial.params, **read_refined(student.trial)}

@@ -1,0 +1,172 @@
+"""The hyperparameters that a model is conditioned on: one holder that its layers all refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import isfinite
+
+import torch
+from torch import Tensor, nn
+
+from optuna_hypergrad.hypernet.transforms import Discrete, Transform
+
+
+class Conditioning:
+    """Where the hyperparameters of a converted model stand, for all of its layers.
+
+    The holder keeps a centre, the current hyperparameters u in unconstrained numbers, and within
+    ``at`` another point u' for each example of a batch. Layers respond to u' − u (centred) or to
+    u'; regularisers and your own augmentation read natural values by name.
+
+    It is no module: its centre is not in the model's state dict, a checkpoint keeps it with the
+    ``HyperTraining``. A copy of a model has its own holder, which ``Conditioning.of`` finds.
+
+    Args:
+        transforms: The hyperparameters' transforms by name; their order is that of u's columns.
+        values: Start values by name, in natural units.
+        centred: Whether the response is a map of u' − stopgrad(u): nought at the centre, where
+            the converted model then is the plain one. Otherwise it is a map of u'.
+
+    Raises:
+        ValueError: If names differ or a value lies outside of its range.
+
+    Reference:
+        MacKay et al. 2019 (self-tuning networks); Bae & Grosse 2020 (the centred form).
+
+    Example:
+        >>> from optuna_hypergrad.hypernet import Bounded, Discrete
+        >>> holder = Conditioning({"rate": Bounded(0.0, 0.8), "holes": Discrete(0, 4)},
+        ...                       {"rate": 0.4, "holes": 1})
+        >>> holder["holes"]
+        tensor(1.)
+        >>> with holder.at(torch.zeros(3, 2)):   # three examples
+        ...     holder["rate"]
+        tensor([0.4000, 0.4000, 0.4000])
+    """
+
+    def __init__(
+        self,
+        transforms: Mapping[str, Transform],
+        values: Mapping[str, float],
+        *,
+        centred: bool = True,
+    ) -> None:
+        if not transforms or transforms.keys() != values.keys():
+            raise ValueError(
+                "values must name the hyperparameters of transforms, at least one, got "
+                f"{list(values)} for {list(transforms)}."
+            )
+        self.transforms = dict(transforms)
+        self.centred = centred
+        self.centre = torch.zeros(len(transforms))  # u, shape (n,)
+        self._point: Tensor | None = None  # u', shape (n,) or (batch, n)
+        self.set_values(values)
+
+    @staticmethod
+    def of(model: nn.Module) -> Conditioning:
+        """The holder that the layers of a converted model refer to.
+
+        Raises:
+            ValueError: If there is none or more than one.
+        """
+        held = [getattr(module, "conditioning", None) for module in model.modules()]
+        found = {id(one): one for one in held if isinstance(one, Conditioning)}
+        if len(found) != 1:
+            raise ValueError(f"model: expected one conditioning in it, found {len(found)}.")
+        return next(iter(found.values()))
+
+    @contextmanager
+    def at(self, point: Tensor) -> Iterator[None]:
+        """Condition the model on another point for the time being.
+
+        Args:
+            point: Unconstrained hyperparameters, shape (n,), or (batch, n) for each example.
+
+        Raises:
+            ValueError: If the shape is another.
+        """
+        n = len(self)
+        if point.dim() not in (1, 2) or point.shape[-1] != n:
+            raise ValueError(
+                f"point must have shape ({n},) or (batch, {n}), got {tuple(point.shape)}."
+            )
+        outer, self._point = self._point, point
+        try:
+            yield
+        finally:
+            self._point = outer
+
+    @property
+    def point(self) -> Tensor:
+        """The current u', shape (n,) or (batch, n); the centre outside of ``at``."""
+        return self.centre if self._point is None else self._point
+
+    @property
+    def offset(self) -> Tensor:
+        """What the layers' maps take in, of the shape of ``point``: u' − u, or u' uncentred."""
+        return self.point - self.centre.detach() if self.centred else self.point
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The centre by name, in natural units; whole numbers for discrete hyperparameters."""
+        naturals = self.natural(self.centre).tolist()
+        return {
+            name: int(value) if isinstance(transform, Discrete) and isfinite(value) else value
+            for (name, transform), value in zip(self.transforms.items(), naturals, strict=True)
+        }
+
+    def set_values(self, values: Mapping[str, float]) -> None:
+        """Move the centre of the named hyperparameters to natural values.
+
+        Raises:
+            ValueError: If a name is unknown or a value lies outside of its range.
+        """
+        centre = self.centre.detach().clone()
+        for name, value in values.items():
+            column = self._column(name)
+            try:
+                centre[column] = self.transforms[name].unconstrain(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        self.centre.copy_(centre)
+
+    def natural(self, point: Tensor) -> Tensor:
+        """Natural values of unconstrained ones, shape (…, n)."""
+        columns = zip(self.transforms.values(), point.unbind(-1), strict=True)
+        return torch.stack([transform.constrain(u) for transform, u in columns], dim=-1)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Natural values of one hyperparameter, detached: shape (), or (batch,) within ``at``."""
+        column = self.point[..., self._column(name)]
+        return self.transforms[name].constrain(column.detach())
+
+    def __len__(self) -> int:
+        return len(self.transforms)
+
+    def _column(self, name: str) -> int:
+        if name not in self.transforms:
+            raise ValueError(f"{name!r} is no hyperparameter; known are {list(self.transforms)}.")
+        return list(self.transforms).index(name)
+
+
+def align(scales: Tensor, x: Tensor, trailing: int = 0) -> Tensor:
+    """Shape scales of units so that they multiply ``x``, each example's by its own.
+
+    Args:
+        scales: Shape (units,), or (batch, units) for each example.
+        x: Shape (batch, …, units, and ``trailing`` more).
+        trailing: Number of dimensions of ``x`` after that of the units.
+
+    Raises:
+        ValueError: If the number of examples differs.
+    """
+    scales = scales[(..., *[None] * trailing)]
+    if scales.dim() == 1 + trailing:
+        return scales
+    if len(scales) != len(x):
+        raise ValueError(
+            f"point holds hyperparameters of {len(scales)} examples, but a layer was given an "
+            f"input of shape {tuple(x.shape)}; expected the examples in its first dimension."
+        )
+    return scales[(slice(None), *[None] * (x.dim() - scales.dim()))]

@@ -1,0 +1,72 @@
+"""How a student became what it is: its ancestors, and the schedule of its hyperparameters."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from optuna.study import Study
+
+from optuna_hypergrad.samplers.family import Family
+from optuna_hypergrad.samplers.studies import maximizes
+from optuna_hypergrad.samplers.traits import ended_with
+
+
+class Ancestor(NamedTuple):
+    """One segment in the lineage of a student."""
+
+    trial: int
+    member: int | None  # None for an explorer
+    generation: int
+    is_clone: bool  # whether it began as a mutated clone of the one before
+    value: float | None
+    params: dict[str, Any]  # what it began with
+    ended: dict[str, Any]  # what it ended with: refined where it reported so
+
+
+def lineage(study: Study, trial: int | None = None) -> list[Ancestor]:
+    """The lineage of a student of a ``PopulationSampler``, from its birth on.
+
+    It is the schedule of hyperparameters that led to the student: training anew with what each
+    segment began and ended with repeats it.
+
+    Args:
+        study: The study.
+        trial: Number of the finished trial to explain; by default that of the best student.
+
+    Raises:
+        ValueError: If no such trial is a finished segment of a student.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import PopulationSampler, lineage
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=3))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=9)
+        >>> [ancestor.trial for ancestor in lineage(study, 8)]
+        [2, 5, 8]
+    """
+    family = Family()
+    family.read(study.get_trials(deepcopy=False))
+    if trial is None:
+        complete = [student for student in family if student.complete]
+        best = min(complete, key=lambda s: s.loss(maximizes(study)), default=None)
+        trial = -1 if best is None else best.number
+    if trial not in family:
+        raise ValueError(f"trial: {trial} is not a finished segment of a student in this study.")
+    ancestors = []
+    number: int | None = trial
+    while number is not None:
+        student = family[number]
+        ancestors.append(
+            Ancestor(
+                trial=number,
+                member=student.segment.member,
+                generation=student.generation,
+                is_clone=student.is_clone,
+                value=student.trial.value if student.complete else None,
+                params=dict(student.trial.params),
+                ended=ended_with(student),
+            )
+        )
+        number = student.segment.parent
+    return ancestors[::-1]
