@@ -13,7 +13,7 @@ import numpy as np
 from optuna_hypergrad.algorithms.ranges import Array
 
 GROWTH, SHRINKAGE = 1.2, 0.5  # η⁺ and η⁻ of the reference
-FIRST_STEP, LONGEST_STEP = 0.05, 0.25  # in fractions of the range
+FIRST_STEP, SHORTEST_STEP, LONGEST_STEP = 0.05, 1e-6, 0.25  # in fractions of the range
 
 
 class Pace(NamedTuple):
@@ -55,7 +55,7 @@ def descend(point: Array, gradient: Array, pace: Pace) -> tuple[Array, Pace]:
     """
     sign = np.sign(np.where(np.isfinite(gradient), gradient, 0.0))
     turned = sign * pace.sign
-    grown = np.minimum(pace.step_size * GROWTH, LONGEST_STEP)
-    step = np.where(turned > 0, grown, np.where(turned < 0, SHRINKAGE, 1.0) * pace.step_size)
+    factor = np.where(turned > 0, GROWTH, np.where(turned < 0, SHRINKAGE, 1.0))
+    step = np.clip(factor * pace.step_size, SHORTEST_STEP, LONGEST_STEP)
     moved = np.clip(point - step * sign, 0.0, 1.0)
     return moved, Pace(step, np.where(sign != 0, sign, pace.sign))

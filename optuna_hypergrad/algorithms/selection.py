@@ -21,6 +21,17 @@ def ends(n: int, fraction: float) -> int:
     return min(math.ceil(n * fraction), n // 2)
 
 
+def best(losses: Sequence[float], fraction: float) -> list[int]:
+    """Indices of the best students, one at least; none with an infinite loss.
+
+    Example:
+        >>> best([0.3, 0.1, 0.5, 0.2, 0.4], 0.4)
+        [1, 3]
+    """
+    cut = max(ends(len(losses), fraction), 1)
+    return [i for i in ranking(losses)[:cut] if math.isfinite(losses[i])]
+
+
 def truncation(
     losses: Sequence[float], own: int, fraction: float, rng: np.random.Generator
 ) -> int | None:
@@ -44,9 +55,9 @@ def truncation(
         [None, None, 1, None, None]
     """
     ranked, cut = ranking(losses), ends(len(losses), fraction)
-    if own not in ranked[len(ranked) - cut :]:
+    if own not in ranked[len(ranked) - cut :] or not math.isfinite(losses[ranked[0]]):
         return None
-    return int(rng.choice(ranked[:cut]))
+    return int(rng.choice(best(losses, fraction)))
 
 
 def tournament(losses: Sequence[float], own: int, rng: np.random.Generator) -> int | None:
@@ -73,14 +84,3 @@ def tournament(losses: Sequence[float], own: int, rng: np.random.Generator) -> i
         return None
     opponent = int(rng.choice(others))
     return opponent if losses[opponent] < losses[own] else None
-
-
-def best(losses: Sequence[float], fraction: float) -> list[int]:
-    """Indices of the best students, one at least; none with an infinite loss.
-
-    Example:
-        >>> best([0.3, 0.1, 0.5, 0.2, 0.4], 0.4)
-        [1, 3]
-    """
-    cut = max(ends(len(losses), fraction), 1)
-    return [i for i in ranking(losses)[:cut] if math.isfinite(losses[i])]

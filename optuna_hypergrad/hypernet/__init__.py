@@ -10,7 +10,14 @@ from optuna_hypergrad.hypernet.layers import (
 )
 from optuna_hypergrad.hypernet.regularisers import HyperDropout, HyperNoise
 from optuna_hypergrad.hypernet.training import HyperTraining
-from optuna_hypergrad.hypernet.transforms import Bounded, Discrete, Log, Positive, Transform
+from optuna_hypergrad.hypernet.transforms import (
+    Bounded,
+    Discrete,
+    Log,
+    Positive,
+    Transform,
+    Unbounded,
+)
 
 __all__ = [
     "Bounded",
@@ -26,5 +33,6 @@ __all__ = [
     "Log",
     "Positive",
     "Transform",
+    "Unbounded",
     "convert",
 ]

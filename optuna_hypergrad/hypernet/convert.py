@@ -16,6 +16,7 @@ from optuna_hypergrad.hypernet.layers import (
     HyperLSTMCell,
 )
 from optuna_hypergrad.hypernet.regularisers import Regulariser
+from optuna_hypergrad.hypernet.transforms import Unbounded
 
 LAYERS: dict[type[nn.Module], type[HyperLayer]] = {
     nn.Linear: HyperLinear,
@@ -27,7 +28,7 @@ LAYERS: dict[type[nn.Module], type[HyperLayer]] = {
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def convert(model: Model, conditioning: Conditioning) -> Model:
+def convert(model: Model, conditioning: Conditioning | int) -> Model:
     """A copy of ``model`` whose layers respond to the hyperparameters.
 
     Every ``Linear``, ``Conv2d``, ``Embedding`` and ``LSTMCell`` that learns becomes its
@@ -38,7 +39,8 @@ def convert(model: Model, conditioning: Conditioning) -> Model:
 
     Args:
         model: A model on its device; it is left alone.
-        conditioning: The hyperparameters; the copy's layers refer to it.
+        conditioning: The hyperparameters; the copy's layers refer to it. An integer n stands for n
+            unbounded ones, named "0" to "n − 1", at 0; ``Conditioning.of`` finds them.
 
     Returns:
         The copy. Create the optimizer of the weights from its parameters.
@@ -54,6 +56,9 @@ def convert(model: Model, conditioning: Conditioning) -> Model:
         >>> type(student[1]).__name__
         'HyperLinear'
     """
+    if isinstance(conditioning, int):
+        names = [str(i) for i in range(conditioning)]
+        conditioning = Conditioning(dict.fromkeys(names, Unbounded()), dict.fromkeys(names, 0.0))
     student = copy.deepcopy(model)
     plain = [module for module in student.modules() if type(module) in LAYERS and _learns(module)]
     if not plain:

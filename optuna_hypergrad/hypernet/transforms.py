@@ -75,6 +75,29 @@ class Bounded:
 
 
 @dataclass(frozen=True)
+class Unbounded:
+    """Any real number: u itself.
+
+    Example:
+        >>> Unbounded().unconstrain(-3.0)
+        -3.0
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def constrain(self, u: Tensor) -> Tensor:
+        """Natural values of ``u``."""
+        return u
+
+    def unconstrain(self, value: float) -> float:
+        """The u of a natural value."""
+        if not math.isfinite(value):
+            raise ValueError(f"value must be finite, got {value!r}.")
+        return value
+
+
+@dataclass(frozen=True)
 class Log:
     """Positive values between two bounds, on a log scale: low · (high / low)^sigmoid(u).
 

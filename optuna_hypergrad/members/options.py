@@ -22,11 +22,20 @@ def follow(part: Any, stored: Any, params: Mapping[str, Any]) -> None:
             load_optimizer(part, stored)
         return
     if stored is not None:
+        _check_loads(part)
         part.load_state_dict(stored)
     if hasattr(part, "set_values"):
         known = {name: value for name, value in part.values.items() if name in params}
         # Whoever goes on has these values already; to set a whole number would lose its progress.
         part.set_values({n: params[n] for n, v in known.items() if not _same(v, params[n])})
+
+
+def _check_loads(part: Any) -> None:
+    if not hasattr(part, "load_state_dict"):
+        raise ValueError(
+            f"a part to restore must have load_state_dict, got {part!r:.60}; plain values are "
+            "among those that restore returns."
+        )
 
 
 def check_options(

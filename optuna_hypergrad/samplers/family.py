@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import Segment, Taught, read_segment, read_teacher
+from optuna_hypergrad.reports import Segment, StoredDataError, Taught, read_segment, read_teacher
 
 
 class Student(NamedTuple):
@@ -96,7 +96,13 @@ class Family:
         self._upto = len(trials)
 
     def __getitem__(self, number: int) -> Student:
-        """The finished student of this trial number."""
+        """The finished student of this trial number.
+
+        Raises:
+            StoredDataError: If there is none, though another names it as its parent.
+        """
+        if number not in self._by_number:
+            raise StoredDataError(f"trial {number} is a parent, but no finished segment.")
         return self._by_number[number]
 
     def __contains__(self, number: int) -> bool:

@@ -23,6 +23,7 @@ from optuna_hypergrad.reports import (
 )
 from optuna_hypergrad.samplers.breeding import Breeding, Mutation, Selection
 from optuna_hypergrad.samplers.distributions import proposed
+from optuna_hypergrad.samplers.family import Family
 from optuna_hypergrad.samplers.founders import founding_values
 from optuna_hypergrad.samplers.independent import propose
 from optuna_hypergrad.samplers.memory import Memory
@@ -158,10 +159,11 @@ class PopulationSampler(BaseSampler):
         is_retry = read_segment(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or is_retry:
             return
-        segment, taught = self._decide(study, trial)
-        write_segment(study._storage, trial._trial_id, segment)
-        if taught is not None:
-            write_teacher(study._storage, trial._trial_id, trial.number, taught)
+        with self._memory.family(study) as family:  # until the decision is written
+            segment, taught = self._decide(family, study, trial)
+            write_segment(study._storage, trial._trial_id, segment)
+            if taught is not None:
+                write_teacher(study._storage, trial._trial_id, trial.number, taught)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -209,18 +211,19 @@ class PopulationSampler(BaseSampler):
         if self._independent is not None:
             self._independent.after_trial(study, trial, state, values)
 
-    def _decide(self, study: Study, trial: FrozenTrial) -> tuple[Segment, Taught | None]:
+    def _decide(
+        self, family: Family, study: Study, trial: FrozenTrial
+    ) -> tuple[Segment, Taught | None]:
         """The segment of a trial, and the teacher that was asked, if one was."""
         breeding, number = self._breeding, trial.number
-        with self._memory.family(study) as family:
-            seed = self._seed if family.seed is None else family.seed
-            rng = np.random.default_rng([seed, number])
-            turn = next_turn(family, trial, breeding)
-            inheritance = inherit(family, turn, breeding, maximizes(study), rng)
-            taught = None
-            if inheritance.is_cloned and breeding.mutation == "teacher":
-                taught = brought_up_to_date(family, number, seed, breeding.activation)
-            segment = begin(turn, inheritance, number, seed, breeding, taught, rng)
+        seed = self._seed if family.seed is None else family.seed
+        rng = np.random.default_rng([seed, number])
+        turn = next_turn(family, trial, breeding)
+        inheritance = inherit(family, turn, breeding, maximizes(study), rng)
+        taught = None
+        if inheritance.is_cloned and breeding.mutation == "teacher":
+            taught = brought_up_to_date(family, number, seed, breeding.activation)
+        segment = begin(turn, inheritance, number, seed, breeding, taught, rng)
         if segment.parent is None and self._from_best:
             segment = segment._replace(values=founding_values(study, turn))
         return segment, taught if segment.queried else None

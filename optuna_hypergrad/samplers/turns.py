@@ -9,8 +9,9 @@ from optuna.trial import FrozenTrial
 from optuna_hypergrad.samplers.breeding import Breeding
 from optuna_hypergrad.samplers.family import Family, Student
 
-# A segment is overdue when this many more generations of trials have begun since. Most storages
-# cannot tell a dead worker from a slow one, and clocks of several machines differ; numbers do not.
+# A segment is overdue when this many times as many trials have begun since as there are students
+# or workers. Most storages cannot tell a dead worker from a slow one, and the clocks of several
+# machines differ; trial numbers do not.
 PATIENCE = 2
 
 
@@ -35,7 +36,7 @@ def next_turn(family: Family, trial: FrozenTrial, breeding: Breeding) -> Turn:
     taken = {
         (student.segment.member, student.generation)
         for student in family.running
-        if not is_overdue(student, trial, breeding)
+        if not _is_overdue(student, trial, breeding, len(family.running) + 1)
     }
     free = [
         Turn(member, generation)
@@ -46,9 +47,9 @@ def next_turn(family: Family, trial: FrozenTrial, breeding: Breeding) -> Turn:
     return min(free, key=lambda turn: turn.generation) if free else Turn(None, min(progress))
 
 
-def is_overdue(student: Student, trial: FrozenTrial, breeding: Breeding) -> bool:
+def _is_overdue(student: Student, trial: FrozenTrial, breeding: Breeding, workers: int) -> bool:
     """Whether a running segment is given up on, as of when a later trial asks."""
-    if trial.number - student.number >= PATIENCE * breeding.population_size:
+    if trial.number - student.number >= PATIENCE * max(breeding.population_size, workers):
         return True
     began, asked = student.trial.datetime_start, trial.datetime_start
     if breeding.timeout is None or began is None or asked is None:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from optuna_hypergrad.algorithms.ranges import Ranges
 
@@ -26,3 +27,15 @@ def test_search_coordinates_come_back_and_stay_inside_the_bounds() -> None:
         values = RANGES.to_natural(point)
         assert np.all((values >= RANGES.low) & (values <= RANGES.high))
         np.testing.assert_allclose(RANGES.to_search(values), RANGES.clip(point), atol=1e-12)
+
+
+def test_fractions_of_a_range_and_their_derivatives() -> None:
+    ranges = Ranges(np.array([-5.0, 1e-4]), np.array([10.0, 1.0]), np.array([False, True]))
+    values = np.array([1.0, 1e-2])
+    u = ranges.to_unit(values)
+    assert u == pytest.approx([0.4, 0.5])
+    assert ranges.from_unit(u) == pytest.approx(values)
+    gradient, h = np.array([3.0, 7.0]), 1e-6
+    ahead, behind = ranges.from_unit(u + h), ranges.from_unit(u - h)
+    numeric = gradient * (ahead - behind) / (2 * h)
+    assert ranges.unit_gradient(values, gradient) == pytest.approx(numeric, rel=1e-6)

@@ -158,3 +158,14 @@ def test_examples_that_do_not_match_are_refused() -> None:
         anywhere(student),
     ):
         student(torch.randn(6, 5))
+
+
+def test_a_number_stands_for_so_many_unbounded_hyperparameters() -> None:
+    plain = nn.Linear(3, 2)
+    student = convert(plain, 4)
+    x, conditioning = torch.randn(5, 3), Conditioning.of(student)
+    assert torch.equal(student(x), plain(x))
+    assert conditioning.values == dict.fromkeys("0123", 0.0)
+    student.response.map.data.normal_()
+    with conditioning.at(torch.randn(5, 4)):
+        assert not torch.equal(student(x), plain(x))

@@ -1,0 +1,332 @@
+"""What an objective of a population holds: restoring, checking, saving, cleaning, teaching."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from torch import nn
+
+from optuna_hypergrad import PopulationSampler, members, report_hypergradient
+from optuna_hypergrad.checkpoints import CheckpointError
+from optuna_hypergrad.reports import read_checkpoint, read_segment, read_teacher
+
+SGD = torch.optim.SGD
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileSystemArtifactStore:
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    return FileSystemArtifactStore(folder)
+
+
+def files(store: FileSystemArtifactStore) -> list[Path]:
+    return sorted(Path(store._base_path).iterdir())
+
+
+def create(**arguments: Any) -> optuna.Study:
+    arguments = {"seed": 0, "population_size": 2, **arguments}
+    return optuna.create_study(sampler=PopulationSampler(**arguments))
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    for _ in range(3):
+        loss = (nn.functional.dropout(model(torch.ones(4, 2)), 0.5) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())
+
+
+def segment(trial: optuna.Trial, store: FileSystemArtifactStore, **begin: Any) -> float:
+    """A usual objective."""
+    member = members.begin(trial, store, **begin)
+    lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+    torch.manual_seed(trial.number)
+    model = nn.Linear(2, 1)
+    optimizer = SGD(model.parameters(), lr=lr, momentum=0.9)
+    steps = member.restore(model=model, optimizer=optimizer).get("steps", 0)
+    loss = train(model, optimizer)
+    member.save(model=model, optimizer=optimizer, steps=steps + 3)
+    trial.set_user_attr("steps", steps + 3)
+    return loss
+
+
+def weights_of(study: optuna.Study, number: int, store: FileSystemArtifactStore) -> Any:
+    from optuna_hypergrad.checkpoints import download
+
+    checkpoint = read_checkpoint(study.trials[number])
+    assert checkpoint is not None
+    return download(store, checkpoint)["parts"]
+
+
+def test_a_student_goes_on_as_if_it_had_never_stopped(store: FileSystemArtifactStore) -> None:
+    study = create(population_size=1, refine=False)
+    study.optimize(lambda trial: segment(trial, store), n_trials=4)
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    optimizer = SGD(model.parameters(), lr=study.trials[0].params["lr"], momentum=0.9)
+    for _ in range(4):
+        train(model, optimizer)
+    found = weights_of(study, 3, store)
+    assert torch.equal(found["model"]["weight"], model.weight)
+    assert found["steps"] == 12
+    buffer = optimizer.state[model.weight]["momentum_buffer"]
+    assert torch.equal(found["optimizer"]["state"][0]["momentum_buffer"], buffer)
+
+
+def test_who_am_i(store: FileSystemArtifactStore) -> None:
+    seen = []
+
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        seen.append((member.number, member.generation, member.parent, member.is_clone))
+        member.save(nothing=None)
+        return float(trial.number % 2)
+
+    study = create(burn_in=0)
+    study.optimize(objective, n_trials=4)
+    assert seen == [(0, 0, None, False), (1, 0, None, False), (0, 1, 0, False), (1, 1, 0, True)]
+
+
+def test_a_mutated_clone_keeps_its_values_and_gets_the_parents_weights(
+    store: FileSystemArtifactStore,
+) -> None:
+    used = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        model = nn.Linear(2, 1)
+        optimizer = SGD(model.parameters(), lr=lr, momentum=0.9)
+        member.restore(model=model, optimizer=optimizer)
+        used[trial.number] = optimizer.param_groups[0]["lr"], model.weight.detach().clone()
+        train(model, optimizer)
+        member.save(model=model, optimizer=optimizer)
+        return float(trial.number % 2)
+
+    study = create(burn_in=0, mutation="perturb", resample_probability=0.0)
+    study.optimize(objective, n_trials=4)
+    lr, weight = used[3]
+    assert lr == study.trials[3].params["lr"] != study.trials[0].params["lr"]
+    assert torch.equal(weight, weights_of(study, 0, store)["model"]["weight"])
+
+
+def test_an_optimizer_that_uses_other_values_is_refused(store: FileSystemArtifactStore) -> None:
+    member = members.begin(trial := create().ask(), store)
+    lr, beta = trial.suggest_float("lr", 0.1, 1), trial.suggest_float("beta", 0.1, 0.9)
+    parameters = nn.Linear(2, 1).parameters
+    with pytest.raises(ValueError, match=r"optimizer uses lr=0.01, but the trial suggests lr=0\."):
+        member.restore(optimizer=SGD(parameters(), lr=0.01))
+    member.restore(optimizer=SGD(parameters(), lr=0.01), uses={})
+    adam = torch.optim.Adam(parameters(), lr=lr, betas=(beta, 0.99))
+    member.restore(optimizer=adam, uses={"lr": "lr", "beta": "betas.0"})
+    with pytest.raises(ValueError, match=r"uses betas.1=0.99, but the trial suggests beta="):
+        member.restore(optimizer=adam, uses={"beta": "betas.1"})
+    with pytest.raises(ValueError, match="'momentum' is not an option of the optimizer"):
+        member.restore(optimizer=adam, uses={"beta": "momentum"})
+    with pytest.raises(ValueError, match="the trial has not suggested 'decay'"):
+        member.restore(optimizer=adam, uses={"decay": "weight_decay"})
+
+
+def test_hypertraining_is_set_to_what_the_trial_suggests(store: FileSystemArtifactStore) -> None:
+    from optuna_hypergrad.hypernet import Bounded, Conditioning, HyperTraining, convert
+
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        rate = trial.suggest_float("rate", 0.0, 0.9)
+        student = convert(nn.Linear(2, 1), Conditioning({"rate": Bounded(0, 0.9)}, {"rate": rate}))
+        loss_fn = lambda model, x: model(x).square().mean()  # noqa: E731
+        training = HyperTraining(student, loss_fn, SGD(student.parameters(), lr=0.1), lr=0.1)
+        member.restore(training=training)
+        assert training.values["rate"] == pytest.approx(min(max(rate, 9e-4), 0.8991), rel=1e-5)
+        for _ in range(4):
+            training.step(torch.ones(3, 2), torch.ones(3, 2))
+        report_hypergradient(trial, training.hypergradient(torch.ones(3, 2)))
+        member.refined(training.values)
+        member.save(training=training)
+        return float(trial.number % 2)
+
+    study = create(burn_in=0)
+    study.optimize(objective, n_trials=12)
+    refined = study.trials[8].user_attrs["hg:refined"]["values"]["rate"]
+    assert study.trials[10].params["rate"] == refined
+
+
+def test_a_clone_does_not_repeat_its_parents_random_numbers(store: FileSystemArtifactStore) -> None:
+    drawn = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        torch.manual_seed(trial.number)
+        member.restore()
+        drawn[trial.number] = float(torch.rand(()))
+        member.save(nothing=None)
+        return float(trial.number % 2)
+
+    create(burn_in=0).optimize(objective, n_trials=4)
+    torch.manual_seed(0)
+    assert [drawn[0], drawn[2]] == torch.rand(2).tolist()  # 2 continues 0
+    torch.manual_seed(3)
+    assert drawn[3] == float(torch.rand(()))  # 3 is a clone
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_falls_back_on_the_one_before(
+    store: FileSystemArtifactStore, damage: str
+) -> None:
+    study = create(population_size=1)
+    study.optimize(lambda trial: segment(trial, store), n_trials=3)
+    checkpoint = read_checkpoint(study.trials[2])
+    assert checkpoint is not None
+    path = Path(store._base_path) / checkpoint.artifact
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[-1] ^= 1
+    path.write_bytes(data[:100] if damage == "truncate" else data)
+    if damage == "remove":
+        path.unlink()
+    with pytest.warns(UserWarning, match="trial 3 restores the checkpoint of trial 1, an older"):
+        study.optimize(lambda trial: segment(trial, store), n_trials=1)
+    assert study.trials[3].user_attrs["steps"] == 9
+    assert study.trials[3].user_attrs["hg:restored"] == 1
+
+
+def test_where_no_checkpoint_is_left_the_error_says_why(store: FileSystemArtifactStore) -> None:
+    study = create(population_size=1)
+    study.optimize(lambda trial: segment(trial, store), n_trials=2)
+    for file in files(store):
+        file.write_bytes(b"garbage")
+    with pytest.raises(CheckpointError, match=r"trial 2 finds no .*trial 1: .*bytes.*trial 0: "):
+        study.optimize(lambda trial: segment(trial, store), n_trials=1)
+    assert study.trials[2].state == optuna.trial.TrialState.FAIL
+
+
+def test_a_parent_without_a_checkpoint_is_named(store: FileSystemArtifactStore) -> None:
+    study = create(population_size=1)
+    study.optimize(lambda trial: trial.suggest_float("lr", 1e-3, 1e-1, log=True), n_trials=1)
+    with pytest.raises(CheckpointError, match="trial 0: it left no checkpoint"):
+        study.optimize(lambda trial: segment(trial, store), n_trials=1)
+
+
+def test_parts_must_be_those_that_were_saved(store: FileSystemArtifactStore) -> None:
+    study = create(population_size=1)
+    study.optimize(lambda trial: segment(trial, store), n_trials=1)
+    member = members.begin(study.ask(), store)
+    with pytest.raises(CheckpointError, match="no part 'net' among those saved: model, optimizer"):
+        member.restore(net=nn.Linear(2, 1))
+    with pytest.raises(ValueError, match="must have load_state_dict, got 3"):
+        member.restore(steps=3)
+
+
+def test_values_of_many_kinds_come_back(store: FileSystemArtifactStore) -> None:
+    study = create(population_size=1)
+    kinds = {"tuple": (1, None), "nan": float("nan"), "array": np.arange(3), "nested": {0: [True]}}
+    trial = study.ask()
+    members.begin(trial, store).save(**kinds)
+    study.tell(trial, 1.0)
+    state = members.begin(study.ask(), store).restore()
+    assert state["tuple"] == (1, None) and state["nested"] == {0: [True]}
+    assert np.isnan(state["nan"]) and np.array_equal(state["array"], np.arange(3))
+
+
+def test_what_nobody_needs_is_removed_and_the_best_is_kept(store: FileSystemArtifactStore) -> None:
+    study = create(population_size=3)
+
+    def objective(trial: optuna.Trial) -> float:
+        segment(trial, store)
+        return float(abs(trial.number - 7))
+
+    study.optimize(objective, n_trials=60)
+    assert len(files(store)) <= 2 * 3 + 3 + 1
+    best = read_checkpoint(study.best_trial)
+    assert best is not None and best.artifact in {file.name for file in files(store)}
+    assert study.best_trial.number == 7
+
+
+def test_all_are_kept_if_one_wants(store: FileSystemArtifactStore) -> None:
+    create().optimize(lambda trial: segment(trial, store, keep="all"), n_trials=20)
+    assert len(files(store)) == 20
+    with pytest.raises(ValueError, match="keep must be 'living' or 'all', got 'none'"):
+        members.begin(create().ask(), store, keep="none")  # type: ignore[arg-type]
+
+
+def test_saving_twice_leaves_one_and_other_artifacts_stay(
+    store: FileSystemArtifactStore, tmp_path: Path
+) -> None:
+    study = create()
+    trial = study.ask()
+    (tmp_path / "curve.csv").write_text("1,2")
+    upload_artifact(
+        artifact_store=store, file_path=str(tmp_path / "curve.csv"), study_or_trial=trial
+    )
+    member = members.begin(trial, store)
+    member.save(steps=1)
+    member.save(steps=2)
+    assert len(files(store)) == 2
+    study.tell(trial, 0.0)
+    assert weights_of(study, 0, store) == {"steps": 2}
+
+
+def test_what_crashed_between_upload_and_report_is_removed(store: FileSystemArtifactStore) -> None:
+    from optuna_hypergrad import checkpoints
+
+    study = create(population_size=1)
+    trial = study.ask()
+    checkpoints.upload(trial, store, {"parts": {}, "rng": {}})
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert len(files(store)) == 1
+    study.optimize(lambda trial: segment(trial, store), n_trials=1)
+    assert [file.name for file in files(store)] == [read_checkpoint(study.trials[1]).artifact]
+
+
+def test_with_another_sampler_every_trial_is_a_birth(store: FileSystemArtifactStore) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: segment(trial, store), n_trials=3)
+    assert [trial.user_attrs["steps"] for trial in study.trials] == [3, 3, 3]
+
+
+def bowl(trial: optuna.Trial, store: FileSystemArtifactStore, steps: int, calls: list) -> float:
+    def hypergradient(params: dict[str, float]) -> dict[str, float]:
+        calls.append((trial.number, params))
+        return {name: 2 * (value - 0.3) for name, value in params.items()}
+
+    members.begin(trial, store).teach(hypergradient, steps=steps)
+    params = {name: trial.suggest_float(name, -1, 1) for name in "xy"}
+    report_hypergradient(trial, {name: 2 * (value - 0.3) for name, value in params.items()})
+    return sum((value - 0.3) ** 2 for value in params.values()) + 0.1 * (trial.number % 2)
+
+
+def test_a_teacher_taught_in_the_trial_mutates_with_what_it_learned(
+    store: FileSystemArtifactStore,
+) -> None:
+    calls: list[tuple[int, dict[str, float]]] = []
+    study = create(burn_in=0, resample_probability=0.0, refine=False)
+    study.enqueue_trial({"x": 0.8, "y": -0.8})
+    study.optimize(lambda trial: bowl(trial, store, 5, calls), n_trials=4)
+    clone = next(n for n, t in enumerate(study.trials) if t.system_attrs["hg:segment"]["queried"])
+    assert [number for number, _ in calls] == [clone] * 5
+    own = study.trials[clone]
+    segment = read_segment(clone, own.system_attrs)
+    taught = read_teacher(clone, own.system_attrs)
+    assert segment is not None and taught is not None and taught.teacher.steps == 5
+    assert own.params == {name: segment.values[name] for name in "xy"}
+    distance = [abs(value - 0.3) for _, params in calls for value in params.values()]
+    assert distance[-1] < distance[1] and distance[-2] < distance[0]
+    study.optimize(lambda trial: bowl(trial, store, 5, calls), n_trials=20)
+    later = [read_teacher(t.number, t.system_attrs) for t in study.trials]
+    counts = [one.teacher.steps for one in later if one is not None]
+    assert counts == sorted(counts) and counts[-1] > 15  # the population's teacher goes on
+
+
+def test_teaching_comes_before_suggesting(store: FileSystemArtifactStore) -> None:
+    study = create(burn_in=0, resample_probability=0.0)
+    study.optimize(lambda trial: bowl(trial, store, 1, []), n_trials=3)
+    trial = study.ask()
+    trial.suggest_float("x", -1, 1)
+    with pytest.raises(RuntimeError, match="before parameters are suggested; got x already"):
+        members.begin(trial, store).teach(lambda params: {}, steps=1)

@@ -1,0 +1,88 @@
+"""No checkpoint that anyone can still need is ever removed: random histories of random workers."""
+
+import optuna
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from optuna_hypergrad import PopulationSampler
+from optuna_hypergrad.reports import read_segment
+from optuna_hypergrad.samplers.retention import removable
+from samplers.populations import family_of
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["ask", "complete", "complete", "fail", "prune"]), st.integers(0, 99)
+    ),
+    max_size=120,
+)
+ENDS = {"complete": TrialState.COMPLETE, "fail": TrialState.FAIL, "prune": TrialState.PRUNED}
+
+
+class History:
+    """A study whose workers ask, finish and clean in any order, and may never come back."""
+
+    def __init__(self, size: int, synchronous: bool) -> None:
+        sampler = PopulationSampler(seed=0, population_size=size, synchronous=synchronous)
+        self.study = optuna.create_study(sampler=sampler)
+        self.running: list[optuna.Trial] = []
+        self.removed: set[int] = set()
+
+    def act(self, action: str, which: int) -> None:
+        if action == "ask" or not self.running:
+            self.ask()
+            return
+        self.clean()  # as ``Member.save`` does, just before a segment ends
+        trial = self.running.pop(which % len(self.running))
+        state = ENDS[action]
+        self.study.tell(trial, which / 99 if state == TrialState.COMPLETE else None, state=state)
+
+    def ask(self) -> None:
+        trial = self.study.ask()
+        trial.suggest_float("x", 0, 1)
+        self.running.append(trial)
+        trials = self.study.get_trials(deepcopy=False)
+        segment = read_segment(trial.number, trials[trial.number].system_attrs)
+        assert segment is not None
+        if segment.parent is not None:
+            assert segment.parent not in self.removed
+            above = read_segment(segment.parent, trials[segment.parent].system_attrs)
+            assert above is not None  # the one to fall back on if the parent's is damaged
+            assert above.parent is None or above.parent not in self.removed
+
+    def clean(self) -> None:
+        for student in removable(family_of(self.study), self.removed, maximize=False):
+            self.removed.add(student.number)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(size=st.integers(1, 4), synchronous=st.booleans(), actions=ACTIONS)
+def test_a_needed_checkpoint_is_never_removed(
+    size: int, synchronous: bool, actions: list[tuple[str, int]]
+) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    history = History(size, synchronous)
+    for action, which in actions:
+        history.act(action, which)
+    history.clean()
+    complete = history.study.get_trials(states=[TrialState.COMPLETE])
+    if complete:
+        assert history.study.best_trial.number not in history.removed
+
+
+def test_what_is_kept_does_not_grow() -> None:
+    history = History(5, synchronous=False)
+    for number in range(200):
+        history.act("ask" if number % 2 == 0 else "complete", number * 37 % 100)
+    kept = {trial.number for trial in history.study.trials} - history.removed
+    assert len(kept) <= 2 * 5 + 6
+
+
+def test_nothing_is_removed_while_a_trial_has_not_decided() -> None:
+    history = History(2, synchronous=False)
+    for number in range(20):
+        history.act("ask" if number % 2 == 0 else "complete", 50)
+    history.study._storage.create_new_trial(history.study._study_id)  # before its decision
+    family = family_of(history.study)
+    assert family.unclaimed == [10]
+    assert removable(family, set(), maximize=False) == []
