@@ -1,0 +1,108 @@
+"""What it costs to ask for a trial, suggest nine floats and tell, by the number of stored trials.
+
+Both samplers beside random search and TPE, in memory and on SQLite; medians of interleaved rounds:
+
+    python examples/benchmarks/ask_cost.py --sizes 100 1000 10000 --json ask_cost.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, create_trial
+
+from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergradient
+
+NAMES = [f"x{i}" for i in range(9)]
+
+
+def objective(trial: optuna.Trial) -> float:
+    params = {name: trial.suggest_float(name, -1, 1) for name in NAMES}
+    report_hypergradient(trial, {name: 2 * (x - 0.3) for name, x in params.items()})
+    return sum((x - 0.3) ** 2 for x in params.values())
+
+
+def history(sampler: BaseSampler, n_trials: int) -> list[FrozenTrial]:
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(objective, n_trials=n_trials)
+    return study.get_trials(deepcopy=False)
+
+
+def long_search(n_trials: int) -> list[FrozenTrial]:
+    """A search of one chain that goes on and on where it has converged."""
+    first = history(GradientSampler(seed=0, stop_when_converged=False), 60)[:n_trials]
+    return first + [_later_step(first[-1], number) for number in range(len(first), n_trials)]
+
+
+def _later_step(last: FrozenTrial, number: int) -> FrozenTrial:
+    claim = {**last.system_attrs["hg:claim"], "trial": number, "step": number, "used": [number - 1]}
+    gradient = {**last.user_attrs["hg:gradient"], "trial": number}
+    return create_trial(
+        value=last.value,
+        params=last.params,
+        distributions=last.distributions,
+        user_attrs={**last.user_attrs, "hg:gradient": gradient, "hg:step": number},
+        system_attrs={"hg:claim": claim},
+    )
+
+
+def study_of(trials: Sequence[FrozenTrial], sampler: BaseSampler, storage: str) -> optuna.Study:
+    study = optuna.create_study(sampler=sampler, storage=storage or None)
+    study.add_trials(trials)
+    return study
+
+
+def seconds(study: optuna.Study) -> float:
+    began = time.perf_counter()
+    trial = study.ask()
+    study.tell(trial, objective(trial))
+    return time.perf_counter() - began
+
+
+def measure(size: int, storage: str, folder: str, rounds: int) -> dict[str, float]:
+    """Median milliseconds by sampler."""
+    population = history(PopulationSampler(seed=0), size)
+    studies = {}
+    for name, sampler, trials in (
+        ("random", RandomSampler(seed=0), population),
+        ("TPE", TPESampler(seed=0), population),
+        ("gradient", GradientSampler(seed=0, stop_when_converged=False), long_search(size)),
+        ("population", PopulationSampler(seed=0), population),
+    ):
+        url = f"sqlite:///{folder}/{name}-{size}.db" if storage == "sqlite" else ""
+        studies[name] = study_of(trials, sampler, url)
+    for study in studies.values():
+        seconds(study)  # fills what a sampler remembers
+    took = [{name: seconds(study) for name, study in studies.items()} for _ in range(rounds)]
+    return {name: 1e3 * median(one[name] for one in took) for name in studies}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--storages", nargs="+", default=["memory", "sqlite"])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    found = {}
+    for storage in args.storages:
+        for size in args.sizes:
+            with tempfile.TemporaryDirectory() as folder:
+                took = found[f"{storage}, {size}"] = measure(size, storage, folder, args.rounds)
+            cells = (f"{n} {t:8.2f} ms ({t / took['random']:6.1f}×)" for n, t in took.items())
+            print(f"{storage:7s} {size:6d} trials  " + "  ".join(cells), flush=True)
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
