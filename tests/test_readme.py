@@ -23,23 +23,27 @@ def test_two_commands_of_which_continuous_integration_runs_the_second() -> None:
 
 def test_what_the_readme_names_exists() -> None:
     named = re.findall(r"`(?:examples|optuna_hypergrad|tests)/[\w/.]+", README)
-    named += re.findall(r"\]\((examples/\w+\.png)\)", README)
+    named += re.findall(r"\]\(((?:examples|docs)/\w+\.\w+)\)", README)
     assert named
     for path in named:
         assert (ROOT / path.strip("`")).exists(), path
 
 
-def test_the_objective_in_the_readme_learns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_objectives_in_the_readme_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     names: dict[str, optuna.Study] = {}
-    (code,) = blocks("python")
-    exec(code, names)  # the block is this repository's own text
-    study = names["study"]
+    for code in blocks("python"):
+        exec(code, names)  # the blocks are this repository's own text
+    study, population = names["study"], names["population"]
     assert len(study.trials) == 12
     assert study.trials[0].value == pytest.approx(0.69, abs=0.05)  # chance, from all zeros
     assert study.best_value < 0.3
+    assert population.best_value < 0.3
 
 
 def test_an_objective_takes_at_most_fifteen_lines_beside_its_model_and_data() -> None:
-    (code,) = blocks("python")
+    code = blocks("python")[0]
     body = code.split("def objective(trial):\n")[1].split("\n\n")[0].splitlines()
     assert len([line for line in body if "model = " not in line]) <= 15

@@ -62,7 +62,7 @@ def test_students_descend_their_hypergradients() -> None:
 
 
 def test_the_direction_of_the_study_does_not_turn_the_hypergradient() -> None:
-    sampler = PopulationSampler(seed=0, population_size=4)
+    sampler = PopulationSampler(seed=0, population_size=4, burn_in=1)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(lambda trial: -bowl(trial), n_trials=80)
     assert study.best_value > -1e-4
