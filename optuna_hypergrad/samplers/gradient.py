@@ -12,19 +12,18 @@ from typing import Any, Literal, NamedTuple
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import read_claim, write_claim, write_drawn
-from optuna_hypergrad.samplers.independent import propose
+from optuna_hypergrad.samplers.independent import CompletedSampler, propose
 from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
 from optuna_hypergrad.samplers.table import ChainSummary, Table
 from optuna_hypergrad.schedules import checked_count
 
 
-class GradientSampler(BaseSampler):
+class GradientSampler(CompletedSampler):
     """Search by hypergradients: one trial is one outer step of sign descent.
 
     Each trial trains with the hyperparameters it is given and reports the hypergradient of its
@@ -98,6 +97,7 @@ class GradientSampler(BaseSampler):
         tolerance: float = 1e-3,
         stop_when_converged: bool = True,
     ) -> None:
+        super().__init__(independent_sampler)
         self._from_best = start == "best"
         if isinstance(start, str):
             if start not in ("range", "best"):
@@ -106,20 +106,12 @@ class GradientSampler(BaseSampler):
         self._rule = Rule(safeguard, start, step_size or {}, n_replicates, tolerance)
         self._n_chains = checked_count("n_chains", n_chains)
         self._seed = checked_seed(seed)
-        self._independent = independent_sampler
         self._stop_when_converged = stop_when_converged
-        self._search_space = IntersectionSearchSpace(include_pruned=True)
         self._has_warned = False
-
-    def reseed_rng(self) -> None:
-        """Reseed the independent sampler; decisions of this one depend on the trials alone."""
-        if self._independent is not None:
-            self._independent.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Claim an outer step for the trial; a retried trial keeps the one it inherited."""
-        if self._independent is not None:
-            self._independent.before_trial(study, trial)
+        super().before_trial(study, trial)
         is_retry = read_claim(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or is_retry:
             return
@@ -127,13 +119,6 @@ class GradientSampler(BaseSampler):
         if not table.reports_nothing:
             claim = table.next_claim(trial.number, self._n_chains, self._seed, self._from_best)
             write_claim(study._storage, trial._trial_id, claim)
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """All parameters that every trial so far has in common."""
-        space = self._search_space.calculate(study)
-        return {name: dist for name, dist in space.items() if not dist.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -174,8 +159,7 @@ class GradientSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Stop ``study.optimize`` when all chains have converged."""
-        if self._independent is not None:
-            self._independent.after_trial(study, trial, state, values)
+        super().after_trial(study, trial, state, values)
         is_claimed = read_claim(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or not self._stop_when_converged or not is_claimed:
             return

@@ -32,6 +32,8 @@ class Memory:
             trials = study._get_trials(deepcopy=False, use_cache=False)
             key = (study._storage, study._study_id)
             if key != self._study or len(trials) < self._family.n_trials:
-                self._study, self._family = key, Family()
+                self._family = Family()
+            self._study = None  # until it has been read without an error
             self._family.read(trials)
+            self._study = key
             yield self._family

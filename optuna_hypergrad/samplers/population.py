@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.algorithms.mutation import Activation
 from optuna_hypergrad.reports import (
@@ -25,7 +23,7 @@ from optuna_hypergrad.samplers.breeding import Breeding, Mutation, Selection
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.family import Family
 from optuna_hypergrad.samplers.founders import founding_values
-from optuna_hypergrad.samplers.independent import propose
+from optuna_hypergrad.samplers.independent import CompletedSampler, propose
 from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.offspring import begin, inherit
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
@@ -33,7 +31,7 @@ from optuna_hypergrad.samplers.teaching import brought_up_to_date
 from optuna_hypergrad.samplers.turns import next_turn
 
 
-class PopulationSampler(BaseSampler):
+class PopulationSampler(CompletedSampler):
     """Search by a population whose students learn their hyperparameters while they train.
 
     One trial is one *segment* of one student: it inherits the checkpoint and the hyperparameters
@@ -127,6 +125,7 @@ class PopulationSampler(BaseSampler):
         synchronous: bool = False,
         timeout: float | None = None,
     ) -> None:
+        super().__init__(independent_sampler)
         if start not in ("independent", "best"):
             raise ValueError(f"start must be 'independent' or 'best', got {start!r}.")
         self._breeding = Breeding(
@@ -143,19 +142,11 @@ class PopulationSampler(BaseSampler):
         )
         self._seed = checked_seed(seed)
         self._from_best = start == "best"
-        self._independent = independent_sampler
-        self._search_space = IntersectionSearchSpace(include_pruned=True)
         self._memory = Memory()
-
-    def reseed_rng(self) -> None:
-        """Reseed the independent sampler; decisions of this one depend on the trials alone."""
-        if self._independent is not None:
-            self._independent.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Decide which segment the trial runs; a retried trial keeps the one it inherited."""
-        if self._independent is not None:
-            self._independent.before_trial(study, trial)
+        super().before_trial(study, trial)
         is_retry = read_segment(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or is_retry:
             return
@@ -164,13 +155,6 @@ class PopulationSampler(BaseSampler):
             write_segment(study._storage, trial._trial_id, segment)
             if taught is not None:
                 write_teacher(study._storage, trial._trial_id, trial.number, taught)
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """All parameters that every trial so far has in common."""
-        space = self._search_space.calculate(study)
-        return {name: dist for name, dist in space.items() if not dist.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -199,17 +183,6 @@ class PopulationSampler(BaseSampler):
             return params[param_name]
         sampler = self._independent_for(segment, trial, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Pass on to the independent sampler."""
-        if self._independent is not None:
-            self._independent.after_trial(study, trial, state, values)
 
     def _decide(
         self, family: Family, study: Study, trial: FrozenTrial
