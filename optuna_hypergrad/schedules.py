@@ -238,10 +238,11 @@ def _parameter_names(name: str, count: int) -> tuple[str, ...]:
     return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
 
 
-def checked_count(argument: str, value: Any) -> int:
-    """``value`` as an int of at least 1, or a ValueError that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{argument} must be a positive integer, got {value!r}.")
+def checked_count(argument: str, value: Any, least: int = 1) -> int:
+    """``value`` as an int of at least ``least``, or a ValueError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"{argument} must be {expected}, got {value!r}.")
     return int(value)
 
 

@@ -32,6 +32,10 @@ LEARNING_RATE = 0.02
 # the weights of population-based training, 0.8 and 1.2. Where they do not, the teacher forgets.
 FORGETTING = 0.1
 MEMORY = 20  # over about how many steps the squared norm of the gradient is averaged
+# One outlier must not silence the teacher for hundreds of steps: a square counts as at most so
+# many times the mean one, once that is known.
+OUTLIER = 100.0
+UNBELIEVABLE = 1e100  # its square would overflow
 LEAK = 0.01  # slope of the leaky ReLU below zero
 FACTORS = (0.8, 1.2)
 
@@ -109,8 +113,8 @@ def learn(teacher: Teacher, point: Array, outer: Array) -> Teacher:
 
     The step is scaled by the root mean square of the gradients so far, so that the unit of the
     loss does not matter, and small gradients, near a minimum, make small steps. W decays, so that
-    a push which hypergradients no longer confirm is forgotten. If an entry of ``outer`` is not
-    finite, it counts as 0.
+    a push which hypergradients no longer confirm is forgotten. Entries of ``outer`` that are not
+    finite, or beyond 1e100, count as 0.
 
     Args:
         teacher: The teacher.
@@ -125,10 +129,14 @@ def learn(teacher: Teacher, point: Array, outer: Array) -> Teacher:
         >>> bool(1 < g[0] < 1.2 and 0.8 < g[1] < 1)
         True
     """
-    step = gradient(teacher, point, np.where(np.isfinite(outer), outer, 0.0))
+    known = np.abs(outer) < UNBELIEVABLE  # neither NaN nor infinite
+    step = gradient(teacher, point, np.where(known, outer, 0.0))
     square = float((step.keys**2).sum() + (step.values**2).sum())
     steps = teacher.steps + 1
-    mean_square = teacher.mean_square + (square - teacher.mean_square) / min(steps, MEMORY)
+    believed = square
+    if steps > MEMORY and teacher.mean_square > 0:
+        believed = min(square, OUTLIER * teacher.mean_square)
+    mean_square = teacher.mean_square + (believed - teacher.mean_square) / min(steps, MEMORY)
     norm = np.sqrt(max(square, mean_square))
     rate = LEARNING_RATE / norm if norm > 0 else 0.0
     return teacher._replace(

@@ -4,14 +4,14 @@ The structure is in the file's metadata. None, booleans, strings, finite floats,
 and lists stand for themselves; anything else is an object with one entry, named by its kind:
 
     {"dict": [[key, value], …]}    {"tuple": [value, …]}    {"tensor": name}    {"array": name}
-    {"int": "0x…"}                 {"float": "nan"}
+    {"int": "0x…"}                 {"float": "nan"}    {"counter": {"dict": …}}
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 import numpy as np
@@ -38,10 +38,10 @@ def encode(state: Any) -> bytes:
     """A nested state as the bytes of a safetensors file.
 
     Args:
-        state: Any nesting of dicts with str or int keys, lists, tuples, None, bools, ints, floats
-            and strs around tensors and numpy arrays. All come back as they were, except that
-            tensors and parameters come back as plain tensors that are contiguous, share no
-            memory and require no gradient, and an ``OrderedDict`` as a dict.
+        state: Any nesting of dicts and Counters with str or int keys, lists, tuples, None, bools,
+            ints, floats and strs around tensors and numpy arrays. All come back as they were,
+            except that tensors and parameters come back as plain tensors that are contiguous,
+            share no memory and require no gradient, and an ``OrderedDict`` as a dict.
 
     Raises:
         TypeError: If the state holds anything else; it names the path of it.
@@ -95,6 +95,8 @@ def _pack(value: Any, path: Keys, tensors: dict[str, Tensor]) -> Any:
     if kind in (list, tuple):
         items = [_pack(item, (*path, i), tensors) for i, item in enumerate(value)]
         return items if kind is list else {"tuple": items}
+    if kind is Counter:  # of torch's MultiStepLR
+        return {"counter": _pack(dict(value), path, tensors)}
     if kind in (dict, OrderedDict):
         pairs = ((_checked_key(key, path), item) for key, item in value.items())
         return {"dict": [[key, _pack(item, (*path, key), tensors)] for key, item in pairs]}
@@ -123,6 +125,8 @@ def _unpack(node: Any, tensors: dict[str, Tensor], device: torch.device | str | 
             return tensors[content].to(device)
         case "array":
             return tensors[content].numpy()
+        case "counter":
+            return Counter(_unpack(content, tensors, device))
         case "int":
             return int(content, 16)
         case "float":

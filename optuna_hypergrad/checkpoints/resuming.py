@@ -33,9 +33,10 @@ def rng_state() -> dict[str, Any]:
 def set_rng_state(state: Mapping[str, Any]) -> None:
     """Continue the random numbers from where ``rng_state`` was called.
 
+    Generators of CUDA devices that are not here are left out.
+
     Raises:
-        CheckpointError: If ``state`` is not what ``rng_state`` returns, or stems from more CUDA
-            devices than there are.
+        CheckpointError: If ``state`` is not what ``rng_state`` returns.
 
     Example:
         >>> import torch
@@ -46,13 +47,11 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         True
     """
     try:
-        stored, present = len(state["cuda"]), torch.cuda.device_count()
-        if stored > present:
-            raise ValueError(f"expected at most {present} CUDA devices, got {stored}")
         random.setstate(state["python"])
         np.random.set_state(state["numpy"])
         torch.set_rng_state(state["torch"].cpu())
-        for device, generator in enumerate(state["cuda"]):
+        present = range(torch.cuda.device_count())
+        for device, generator in zip(present, state["cuda"], strict=False):
             torch.cuda.set_rng_state(generator.cpu(), device)
     except _WRONG_STATE as error:
         raise CheckpointError(f"rng_state: cannot be restored here: {error!r}") from error

@@ -17,6 +17,7 @@ from optuna_hypergrad.hypernet.layers import (
 )
 from optuna_hypergrad.hypernet.regularisers import Regulariser
 from optuna_hypergrad.hypernet.transforms import Unbounded
+from optuna_hypergrad.schedules import checked_count
 
 LAYERS: dict[type[nn.Module], type[HyperLayer]] = {
     nn.Linear: HyperLinear,
@@ -56,8 +57,8 @@ def convert(model: Model, conditioning: Conditioning | int) -> Model:
         >>> type(student[1]).__name__
         'HyperLinear'
     """
-    if isinstance(conditioning, int):
-        names = [str(i) for i in range(conditioning)]
+    if not isinstance(conditioning, Conditioning):
+        names = [str(i) for i in range(checked_count("conditioning", conditioning))]
         conditioning = Conditioning(dict.fromkeys(names, Unbounded()), dict.fromkeys(names, 0.0))
     student = copy.deepcopy(model)
     plain = [module for module in student.modules() if type(module) in LAYERS and _learns(module)]

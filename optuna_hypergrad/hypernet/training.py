@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from optuna_hypergrad.autodiff.validation import Batch, LossFn, batch_size, is_batch
 from optuna_hypergrad.hypernet.conditioning import Conditioning
 from optuna_hypergrad.hypernet.transforms import Positive
+from optuna_hypergrad.schedules import checked_count
 
 
 class HyperTraining:
@@ -70,15 +71,18 @@ class HyperTraining:
         train_steps: int = 2,
         validation_steps: int = 1,
     ) -> None:
-        _check_positive(
-            lr=lr, scale=scale, train_steps=train_steps, validation_steps=validation_steps
-        )
+        _check_positive(lr=lr, scale=scale)
+        checked_count("train_steps", train_steps)
+        checked_count("validation_steps", validation_steps)
+        if not entropy_weight >= 0:
+            raise ValueError(f"entropy_weight must be at least 0, got {entropy_weight!r}.")
         self.student = student
         self.optimizer = optimizer
         self.tune_scale = tune_scale
         self.entropy_weight = entropy_weight
         self.train_steps, self.validation_steps = train_steps, validation_steps
         self.conditioning = Conditioning.of(student)
+        _check_trains(optimizer, student)
         self._loss_fn, self._validation_loss_fn = loss_fn, validation_loss_fn or loss_fn
         centre = self.conditioning.centre
         self._raw_scale = torch.full_like(centre, Positive().unconstrain(scale))
@@ -198,6 +202,8 @@ class HyperTraining:
             ValueError: If the state is one of another number of hyperparameters.
         """
         centre = self.conditioning.centre
+        if missing := {"centre", "scale", "steps"} - state.keys():
+            raise ValueError(f"state: expected that of a HyperTraining, without {sorted(missing)}.")
         if state["centre"].shape != centre.shape:
             raise ValueError(
                 f"state: expected {len(centre)} hyperparameters, got {len(state['centre'])}."
@@ -239,6 +245,13 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def _check_trains(optimizer: torch.optim.Optimizer, student: nn.Module) -> None:
+    """An optimizer of the model before its conversion would train nothing."""
+    trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    if not any(id(weight) in trained for weight in student.parameters()):
+        raise ValueError("optimizer has no parameter of the student; create it after ``convert``.")
 
 
 def _check_positive(**numbers: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from optuna.artifacts import get_all_artifact_meta
@@ -27,24 +28,35 @@ def remove_unneeded(trial: Trial, store: ArtifactStore, own: Checkpoint) -> None
         store: The artifact store.
         own: The trial's latest checkpoint.
     """
-    study, storage = trial.study, trial.storage
+    study = trial.study
     trials = study._get_trials(deepcopy=False, use_cache=False)
-    removed = {number for other in trials for number in read_removed(other)}
     family = Family()
     family.read(trials)
-    gone = [student.trial for student in removable(family, removed, maximizes(study))]
-    for finished in gone:
-        _remove_checkpoints(finished, trial, store)
+    # A copied family shares its checkpoints with the study that it was copied from.
+    unneeded = removable(family, maximizes(study))
+    own_study = [s.trial for s in unneeded if s.segment.study == study.study_name]
+    gone = [other.number for other in own_study if _remove_checkpoints(other, trial, store)]
     _remove_checkpoints(trials[trial.number], trial, store, but=own.artifact)
     if gone:
         before = read_removed(trials[trial.number])
-        write_removed(storage, trial._trial_id, [*before, *(other.number for other in gone)])
+        write_removed(trial.storage, trial._trial_id, [*before, *gone])
 
 
 def _remove_checkpoints(
     owner: FrozenTrial, trial: Trial, store: ArtifactStore, but: str | None = None
-) -> None:
-    """All checkpoints that a trial ever uploaded, reported or not; other artifacts stay."""
-    for meta in get_all_artifact_meta(owner, storage=trial.storage):
-        if meta.filename == FILENAME and meta.artifact_id != but:
-            remove(store, Checkpoint(meta.artifact_id, "", 0))
+) -> bool:
+    """All checkpoints that a trial ever uploaded, reported or not; other artifacts stay.
+
+    Returns:
+        Whether that succeeded. A store that refuses must not cost the segment that is finished
+        here; the next one tries again.
+    """
+    try:
+        for meta in get_all_artifact_meta(owner, storage=trial.storage):
+            if meta.filename == FILENAME and meta.artifact_id != but:
+                remove(store, Checkpoint(meta.artifact_id, "", 0))
+    except Exception as error:  # of whatever store
+        message = f"trial {trial.number} cannot remove the checkpoints of trial {owner.number}"
+        warnings.warn(f"{message}: {error!r}", stacklevel=4)
+        return False
+    return True

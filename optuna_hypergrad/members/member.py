@@ -76,7 +76,8 @@ class Member:
     def __init__(self, trial: Trial, artifact_store: ArtifactStore, keep: Keep) -> None:
         self._trial, self._store, self._keep = trial, artifact_store, keep
         attrs = trial.storage.get_trial_system_attrs(trial._trial_id)
-        alone = Segment(trial.number, None, 0, 0, 0)  # the trial of another sampler
+        # The trial of another sampler is a student on its own.
+        alone = Segment(trial.number, None, 0, 1, 0, trial.study.study_name)
         self._segment = read_segment(trial.number, attrs) or alone
 
     @property
@@ -110,13 +111,18 @@ class Member:
 
         Args:
             rng: Whether the global random generators go on, too, where the student continues its
-                own training. A clone never takes over its parent's random numbers.
+                own training. A clone never takes over its parent's random numbers. Leave it out
+                where several threads (``n_jobs``) share these generators.
             uses: Which option of an optimizer is which parameter of the trial, to be checked:
-                ``{"learning_rate": "lr", "beta": "betas.0"}``. By default, options and parameters
-                of the same name, of those that were suggested before.
+                ``{"rate": "lr", "beta": "betas.0", "critic_lr": "critic.lr"}``, the last one of the
+                optimizer that is restored as ``critic``. By default, options and parameters of
+                the same name, of those that were suggested before. One group of parameters that
+                uses the value is enough. A learning rate that a scheduler moves is compared before
+                it moves (``initial_lr``).
             parts: What was saved under the same names: models, optimizers, ``HyperTraining``,
-                anything else with ``load_state_dict``. A part that can ``set_values`` is set to
-                the values that the trial suggests.
+                anything else with ``load_state_dict``. A learning rate scheduler goes on from
+                its step, but from the learning rate that the trial suggests. A part that can
+                ``set_values`` is set to the values that the trial suggests.
 
         Returns:
             The other parts of the checkpoint, by name: step counters and the like. Empty at a
@@ -131,7 +137,7 @@ class Member:
         for name, part in parts.items():
             if state and name not in stored:
                 raise CheckpointError(f"no part {name!r} among those saved: {', '.join(stored)}.")
-            follow(part, stored.get(name), self._trial.params)
+            follow(part, stored.get(name), self._trial)
         check_options(parts, self._trial.params, uses)
         if rng and state and not self.is_clone:
             checkpoints.set_rng_state(state["rng"])
@@ -182,7 +188,8 @@ class Member:
         checked_count("steps", steps)
         storage, trial_id = self._trial.storage, self._trial._trial_id
         taught = read_teacher(self._trial.number, storage.get_trial_system_attrs(trial_id))
-        if taught is None or not self._segment.queried:
+        is_retry = self._segment.trial != self._trial.number  # with the values of the failed one
+        if taught is None or not self._segment.queried or is_retry:
             return 0
         if self._trial.params:
             names = ", ".join(self._trial.params)

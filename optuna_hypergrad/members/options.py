@@ -6,36 +6,31 @@ population trainers.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
+from optuna import Trial
+from torch.optim.lr_scheduler import LRScheduler
 
 from optuna_hypergrad.checkpoints import load_optimizer
+from optuna_hypergrad.samplers.distributions import rounds_to
 
 
-def follow(part: Any, stored: Any, params: Mapping[str, Any]) -> None:
+def follow(part: Any, stored: Any, trial: Trial) -> None:
     """Load what was stored of a part, if anything was, without what the trial suggests anew."""
-    if isinstance(part, torch.optim.Optimizer):
-        if stored is not None:
-            load_optimizer(part, stored)
-        return
-    if stored is not None:
+    if stored is not None and isinstance(part, torch.optim.Optimizer):
+        load_optimizer(part, stored)
+    elif stored is not None and isinstance(part, LRScheduler):
+        _load_scheduler(part, stored)
+    elif stored is not None:
         _check_loads(part)
         part.load_state_dict(stored)
     if hasattr(part, "set_values"):
-        known = {name: value for name, value in part.values.items() if name in params}
-        # Whoever goes on has these values already; to set a whole number would lose its progress.
-        part.set_values({n: params[n] for n, v in known.items() if not _same(v, params[n])})
-
-
-def _check_loads(part: Any) -> None:
-    if not hasattr(part, "load_state_dict"):
-        raise ValueError(
-            f"a part to restore must have load_state_dict, got {part!r:.60}; plain values are "
-            "among those that restore returns."
-        )
+        _set_values(part, trial)
 
 
 def check_options(
@@ -49,38 +44,81 @@ def check_options(
         uses: The option of each parameter; by default that of the same name, if there is one.
 
     Raises:
-        ValueError: If an option differs from the parameter; it names both.
+        ValueError: If no group of an optimizer uses the suggested value; it says what they use.
     """
-    for name, part in parts.items():
-        if not isinstance(part, torch.optim.Optimizer):
-            continue
-        for group in part.param_groups:
-            same = {param: param for param in params if param in group}
-            for param, option in (same if uses is None else uses).items():
-                _check_equal(name, option, _of(group, option), param, params)
+    optimizers = {n: p for n, p in parts.items() if isinstance(p, torch.optim.Optimizer)}
+    groups = [group for part in optimizers.values() for group in part.param_groups]
+    same = {name: name for name in params if any(name in group for group in groups)}
+    for param, option in (same if uses is None else uses).items():
+        if param not in params:
+            raise ValueError(f"uses: the trial has not suggested {param!r}.")
+        used = list(_used(optimizers, option))
+        if not used:
+            raise ValueError(f"uses: {option!r} is not an option of {', '.join(optimizers)}.")
+        if not any(_same(value, params[param]) for value in used):
+            raise ValueError(
+                f"an optimizer uses {option}={used[0]!r}, but the trial suggests "
+                f"{param}={params[param]!r}; construct it with the suggested value, or say by "
+                "``uses`` which option is which parameter."
+            )
 
 
-def _check_equal(part: str, option: str, used: Any, param: str, params: Mapping[str, Any]) -> None:
-    if param not in params:
-        raise ValueError(f"uses: the trial has not suggested {param!r}.")
-    used = used.item() if isinstance(used, torch.Tensor) else used
-    if not _same(used, params[param]):
+def _used(optimizers: Mapping[str, torch.optim.Optimizer], option: str) -> Iterator[Any]:
+    """What the groups use: ``betas.0`` is the first of ``betas``, ``critic.lr`` is ``critic``'s."""
+    head, _, rest = option.partition(".")
+    if head in optimizers:
+        optimizers, option = {head: optimizers[head]}, rest
+    name, _, index = option.partition(".")
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            for key in (name, "initial_lr") if name == "lr" else (name,):
+                if key in group:
+                    yield group[key][int(index)] if index else group[key]
+
+
+def _load_scheduler(scheduler: LRScheduler, stored: Mapping[str, Any]) -> None:
+    """Go on from the stored step, in proportion to the learning rates as constructed."""
+    chain = [scheduler, *getattr(scheduler, "_schedulers", [])]
+    own = [list(getattr(one, "base_lrs", [])) for one in chain]
+    scheduler.load_state_dict(copy.deepcopy(dict(stored)))
+    pairs = [(new, one.base_lrs) for new, one in zip(own, chain, strict=True) if new]
+    ratios = (
+        [new / old if old else 1.0 for new, old in zip(*pairs[0], strict=True)] if pairs else []
+    )
+    for one, base in zip(chain, own, strict=True):
+        if base:
+            one.base_lrs = base
+        if hasattr(one, "_last_lr"):
+            one._last_lr = [lr * r for lr, r in zip(one._last_lr, ratios, strict=False)]
+    for group, lr in zip(scheduler.optimizer.param_groups, scheduler._last_lr, strict=False):
+        group["lr"] = lr
+
+
+def _set_values(part: Any, trial: Trial) -> None:
+    """The suggested values; whoever goes on has them already, but for rounding to a grid."""
+    params, distributions = trial.params, trial.distributions
+    part.set_values(
+        {
+            name: params[name]
+            for name, value in part.values.items()
+            if name in params
+            and not _same(value, params[name])
+            and not rounds_to(value, params[name], distributions[name])
+        }
+    )
+
+
+def _check_loads(part: Any) -> None:
+    if not hasattr(part, "load_state_dict"):
         raise ValueError(
-            f"{part} uses {option}={used!r}, but the trial suggests {param}={params[param]!r}; "
-            "construct the optimizer with the suggested values, or say by ``uses`` which option "
-            "is which parameter."
+            f"a part to restore must have load_state_dict, got {part!r:.60}; plain values are "
+            "among those that restore returns."
         )
 
 
-def _same(one: float, other: float) -> bool:
-    """Equal up to the rounding of float32."""
-    return math.isclose(one, other, rel_tol=1e-6)
-
-
-def _of(group: Mapping[str, Any], option: str) -> Any:
-    """An option of a parameter group; ``betas.0`` is the first of ``betas``."""
-    name, _, index = option.partition(".")
-    if name not in group:
-        known = ", ".join(key for key in group if key != "params")
-        raise ValueError(f"uses: {option!r} is not an option of the optimizer ({known}).")
-    return group[name][int(index)] if index else group[name]
+def _same(used: Any, suggested: Any) -> bool:
+    """Equal; numbers up to the rounding of float32."""
+    used = used.item() if isinstance(used, torch.Tensor) else used
+    if isinstance(used, Real) and isinstance(suggested, Real):
+        return math.isclose(used, suggested, rel_tol=1e-6)
+    return bool(used == suggested)

@@ -25,6 +25,8 @@ class Segment(NamedTuple):
     """How many places it has."""
     seed: int
     """Seed of the population: that of the sampler which decided its first segment."""
+    study: str
+    """Name of the study, which tells a copied family from the one that owns its checkpoints."""
     parent: int | None = None
     """Number of the trial whose checkpoint and values are inherited; None at a birth."""
     age: int = 0
@@ -75,6 +77,7 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
             generation=int(stored["generation"]),
             population=int(stored["population"]),
             seed=int(stored["seed"]),
+            study=str(stored["study"]),
             parent=None if parent is None else int(parent),
             age=int(stored["age"]),
             values=_floats(stored["values"]),

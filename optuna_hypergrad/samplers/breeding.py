@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, Activation
-from optuna_hypergrad.schedules import checked_count
 
 Selection = Literal["truncation", "tournament"]
 Mutation = Literal["teacher", "perturb", "resample", "hypergradient"]
@@ -33,15 +32,15 @@ class Breeding:
     timeout: float | None
 
     def __post_init__(self) -> None:
-        checked_count("population_size", self.population_size)
         _check_choice("selection", self.selection, get_args(Selection))
         _check_choice("mutation", self.mutation, (*get_args(Mutation), None))
         _check_choice("activation", self.activation, ACTIVATIONS)
         _check_range("truncation", self.truncation, 0.5)
         _check_range("resample_probability", self.resample_probability, 1.0)
-        _check_range("burn_in", self.burn_in, math.inf)
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout must be positive seconds, or None, got {self.timeout}.")
+        for argument in ("refine", "synchronous"):
+            _check_choice(argument, getattr(self, argument), (True, False))
+        if self.timeout is not None and not (_is_real(self.timeout) and self.timeout > 0):
+            raise ValueError(f"timeout must be positive seconds, or None, got {self.timeout!r}.")
 
 
 def _check_choice(argument: str, value: object, choices: tuple[object, ...]) -> None:
@@ -51,5 +50,9 @@ def _check_choice(argument: str, value: object, choices: tuple[object, ...]) -> 
 
 
 def _check_range(argument: str, value: float, highest: float) -> None:
-    if isinstance(value, bool) or not 0 <= value <= highest:
+    if not _is_real(value) or not 0 <= value <= highest:
         raise ValueError(f"{argument} must be between 0 and {highest}, got {value!r}.")
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

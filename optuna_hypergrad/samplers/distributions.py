@@ -37,6 +37,19 @@ def to_distribution(value: float, distribution: BaseDistribution) -> float | int
     return round(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
+def is_numeric(distribution: BaseDistribution) -> bool:
+    """Whether a parameter has an order and a distance."""
+    return isinstance(distribution, FloatDistribution | IntDistribution)
+
+
+def rounds_to(value: float, to: Any, distribution: BaseDistribution) -> bool:
+    """Whether only rounding to an integer or a grid makes ``to`` of a value inside the range."""
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        return False
+    inside = distribution.low <= value <= distribution.high
+    return inside and bool(to_distribution(value, distribution) == to)
+
+
 def internal_values(trial: FrozenTrial) -> dict[str, float]:
     """What a trial ran with, in Optuna's internal representation."""
     return {

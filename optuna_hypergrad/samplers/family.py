@@ -3,7 +3,7 @@
 A trial that a PopulationSampler proposed is a segment of a student: it names the place in the
 population that it fills, and the trial that it inherits from. Several trials may name the same
 place and generation: repetitions of failed ones, racing workers, stand-ins for workers that
-vanished. The first of them to finish, by number, fills the place; others count as explorers.
+vanished. The finished one with the lowest number fills the place; others count as explorers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import Segment, StoredDataError, Taught, read_segment, read_teacher
+from optuna_hypergrad.reports import (
+    Segment,
+    StoredDataError,
+    Taught,
+    read_removed,
+    read_segment,
+    read_teacher,
+)
 
 
 class Student(NamedTuple):
@@ -71,7 +78,8 @@ class Family:
         self.taught: Taught | None = None  # the latest teacher
         self.mutants: list[Student] = []  # finished students whom the teacher mutated
         self.running: list[Student] = []
-        self.unclaimed: list[int] = []  # unfinished trials that have not been decided about
+        self.undecided: list[int] = []  # trials that began, but do not say yet what they run
+        self.removed: set[int] = set()  # trials whose checkpoints are gone
         self._upto = 0  # trials below this number have been read
         self._open: list[int] = []  # and these of them had not finished
         self._by_number: dict[int, Student] = {}
@@ -89,7 +97,7 @@ class Family:
     def read(self, trials: Sequence[FrozenTrial]) -> None:
         """Bring the family up to date with all trials of its study, by number, freshly read."""
         unfinished = [trials[number] for number in self._open]
-        for kept in (self._open, self.running, self.unclaimed):
+        for kept in (self._open, self.running, self.undecided):
             kept.clear()
         for trial in (*unfinished, *trials[self._upto :]):
             self._add(trial)
@@ -129,22 +137,24 @@ class Family:
         """The students to compare and breed at a generation, all equally far.
 
         Each member as it was at this generation, or as it is if it lags behind, and the explorers
-        of this generation, by number.
+        of this generation, by number; without those whose checkpoints are gone.
         """
         heads = (self.head(member, generation) for member in range(size))
         found = [student for student in heads if student is not None]
         for place in (None, *range(size)):
             found += [s for s in self.attempts(place, generation) if s.complete]
         by_number = {student.number: student for student in found}
-        return [by_number[number] for number in sorted(by_number)]
+        return [by_number[number] for number in sorted(by_number.keys() - self.removed)]
 
     def _add(self, trial: FrozenTrial) -> None:
         segment = read_segment(trial.number, trial.system_attrs)
         if segment is None:
             if not trial.state.is_finished():
                 self._open.append(trial.number)
-                self.unclaimed.append(trial.number)
+                if not trial.params:  # with some, it is that of another sampler
+                    self.undecided.append(trial.number)
             return
+        self.removed.update(read_removed(trial))
         if trial.number < self._founder:
             self._founder, self.seed = trial.number, segment.seed
         if trial.number > self._latest:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import read_segment
+from optuna_hypergrad.reports import Segment, read_segment
 from optuna_hypergrad.samplers.distributions import internal_values
 from optuna_hypergrad.samplers.studies import maximizes
-from optuna_hypergrad.samplers.turns import Turn
 
 
 def best_first(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTrial]:
@@ -23,11 +22,22 @@ def best_first(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTria
     return [by_number[number] for _, number in ranked]
 
 
-def founding_values(study: Study, turn: Turn) -> dict[str, float]:
-    """The i-th best trial besides the population's, for its i-th member; empty if there is none."""
+def founding_values(study: Study, birth: Segment, failures: int) -> dict[str, float]:
+    """Values to be born with: those of the i-th best trial besides the population's.
+
+    Args:
+        study: The study.
+        birth: Says which member is born.
+        failures: How often its birth has failed; each time, a trial that no other member was born
+            with is taken.
+
+    Returns:
+        Values in internal representation; empty where there are not so many trials.
+    """
     trials = study._get_trials(deepcopy=False, use_cache=False)
     foreign = [t for t in trials if read_segment(t.number, t.system_attrs) is None]
     ranked = best_first(foreign, maximizes(study))
-    if turn.member is None or turn.member >= len(ranked):
+    if birth.member is None:
         return {}
-    return internal_values(ranked[turn.member])
+    rank = birth.member + failures * birth.population
+    return internal_values(ranked[rank]) if rank < len(ranked) else {}

@@ -20,6 +20,10 @@ class CompletedSampler(BaseSampler):
     """
 
     def __init__(self, independent_sampler: BaseSampler | None) -> None:
+        if not isinstance(independent_sampler, BaseSampler | None):
+            raise ValueError(
+                f"independent_sampler must be a sampler or None, got {independent_sampler!r}."
+            )
         self._independent = independent_sampler
         self._search_space = IntersectionSearchSpace(include_pruned=True)
 

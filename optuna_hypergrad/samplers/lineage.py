@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from optuna.study import Study
 
-from optuna_hypergrad.samplers.family import Family
+from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.samplers.traits import ended_with
 
@@ -47,26 +47,33 @@ def lineage(study: Study, trial: int | None = None) -> list[Ancestor]:
     """
     family = Family()
     family.read(study.get_trials(deepcopy=False))
+    number: int | None = trial
     if trial is None:
-        complete = [student for student in family if student.complete]
-        best = min(complete, key=lambda s: s.loss(maximizes(study)), default=None)
-        trial = -1 if best is None else best.number
-    if trial not in family:
+        number = _best(family, maximizes(study))
+    elif trial not in family:
         raise ValueError(f"trial: {trial} is not a finished segment of a student in this study.")
     ancestors = []
-    number: int | None = trial
     while number is not None:
         student = family[number]
-        ancestors.append(
-            Ancestor(
-                trial=number,
-                member=student.segment.member,
-                generation=student.generation,
-                is_clone=student.is_clone,
-                value=student.trial.value if student.complete else None,
-                params=dict(student.trial.params),
-                ended=ended_with(student),
-            )
-        )
+        ancestors.append(_ancestor(student))
         number = student.segment.parent
     return ancestors[::-1]
+
+
+def _best(family: Family, maximize: bool) -> int:
+    complete = [student for student in family if student.complete]
+    if not complete:
+        raise ValueError("study: no student of a population has completed a segment.")
+    return min(complete, key=lambda student: student.loss(maximize)).number
+
+
+def _ancestor(student: Student) -> Ancestor:
+    return Ancestor(
+        trial=student.number,
+        member=student.segment.member,
+        generation=student.generation,
+        is_clone=student.is_clone,
+        value=student.trial.value if student.complete else None,
+        params=dict(student.trial.params),
+        ended=ended_with(student),
+    )

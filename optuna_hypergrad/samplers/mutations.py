@@ -12,10 +12,10 @@ from optuna_hypergrad.algorithms import mutation
 from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.reports import Taught, read_gradient
 from optuna_hypergrad.samplers.breeding import Breeding
-from optuna_hypergrad.samplers.distributions import to_distribution
+from optuna_hypergrad.samplers.distributions import is_numeric, to_distribution
 from optuna_hypergrad.samplers.family import Student
 from optuna_hypergrad.samplers.teaching import asked
-from optuna_hypergrad.samplers.traits import Numeric, Traits, descended, is_numeric
+from optuna_hypergrad.samplers.traits import Numeric, Traits, descended
 
 
 class Mutant(NamedTuple):
@@ -75,11 +75,11 @@ def _perturbed(
     before = numeric.fractions(values)
     moved = numeric.values(mutation.perturb(before, rng))
     for name, value in moved.items():
-        moved[name] = _off_grid_point(values[name], value, parent.trial.distributions[name])
+        moved[name] = _next_grid_point(values[name], value, parent.trial.distributions[name])
     return {**values, **moved}
 
 
-def _off_grid_point(before: float, after: float, distribution: Any) -> float:
+def _next_grid_point(before: float, after: float, distribution: Any) -> float:
     """``after``, or the next point of the grid where it would be rounded back to ``before``."""
     step = distribution.step
     points = [to_distribution(value, distribution) for value in (before, after)]

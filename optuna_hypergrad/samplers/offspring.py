@@ -43,46 +43,39 @@ def inherit(
     if not any(map(math.isfinite, losses)):
         return Inheritance(None)
     own = None if turn.member is None else family.head(turn.member, turn.generation - 1)
-    if own is None or _is_lost(family, turn, own, maximize):
+    numbers = [student.number for student in pool]
+    if own is None or own.number not in numbers or _is_lost(family, turn, own, maximize):
         best = selection.best(losses, breeding.truncation)
         return Inheritance(pool[int(rng.choice(best))], is_cloned=True)
     chosen = None
     if own.segment.age >= breeding.burn_in:
-        chosen = _select(losses, pool.index(own), breeding, rng)
+        chosen = _select(losses, numbers.index(own.number), breeding, rng)
     return Inheritance(own) if chosen is None else Inheritance(pool[chosen], is_cloned=True)
 
 
 def begin(
-    turn: Turn,
+    birth: Segment,
     inheritance: Inheritance,
-    number: int,
-    seed: int,
     breeding: Breeding,
     taught: Taught | None,
     rng: np.random.Generator,
 ) -> Segment:
-    """The segment of a turn.
+    """The segment that fills a place.
 
     Args:
-        turn: The place to fill.
+        birth: What it is if it inherits nothing.
         inheritance: Whom it inherits from.
-        number: The trial's number.
-        seed: The population's.
-        breeding: How it lives.
+        breeding: How the population lives.
         taught: The teacher to ask, where there is one.
         rng: Random numbers of the trial's own.
     """
     parent, is_cloned = inheritance
     if parent is None:
-        return Segment(number, *turn, breeding.population_size, seed)
+        return birth
     mutant = Mutant(handed_on(parent, breeding.refine), {})
     if is_cloned:
         mutant = mutate(parent, mutant.traits, taught, breeding, rng)
-    return Segment(
-        number,
-        *turn,
-        breeding.population_size,
-        seed,
+    return birth._replace(
         parent=parent.number,
         age=0 if is_cloned else parent.segment.age + 1,
         values=mutant.traits.values,

@@ -29,6 +29,7 @@ from optuna_hypergrad.samplers.offspring import begin, inherit
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
 from optuna_hypergrad.samplers.teaching import brought_up_to_date
 from optuna_hypergrad.samplers.turns import next_turn
+from optuna_hypergrad.schedules import checked_count
 
 
 class PopulationSampler(CompletedSampler):
@@ -49,7 +50,8 @@ class PopulationSampler(CompletedSampler):
     continued but can be cloned like any other student. A failed segment is repeated from the last
     checkpoint; after three failures, or when it was pruned, the student is replaced by a clone.
     So is the worker of a segment that has not ended when two more generations of trials have
-    begun, or after ``timeout``: another takes the segment over, and the first to finish counts.
+    begun, or after ``timeout``: another takes the segment over. Whatever finishes late can still be
+    cloned.
 
     Students are compared and cloned at equal generations, so that a fast one has no advantage.
 
@@ -58,7 +60,7 @@ class PopulationSampler(CompletedSampler):
             one. A population that exists keeps the seed of its first trial.
         population_size: Number of students. They take turns on any number of workers.
         truncation: Fraction of the students at each end of truncation selection: so many of the
-            worst are replaced by clones of as many of the best. 0 replaces nobody.
+            worst are replaced by clones of as many of the best. 0 replaces only the lost ones.
         selection: ``"truncation"``, or ``"tournament"``: each student is compared with one
             other, at random, and replaced if that one is better.
         burn_in: How many segments more than one a student runs, after its birth and after each
@@ -129,10 +131,10 @@ class PopulationSampler(CompletedSampler):
         if start not in ("independent", "best"):
             raise ValueError(f"start must be 'independent' or 'best', got {start!r}.")
         self._breeding = Breeding(
-            population_size=population_size,
+            population_size=checked_count("population_size", population_size),
             selection=selection,
             truncation=truncation,
-            burn_in=burn_in,
+            burn_in=checked_count("burn_in", burn_in, least=0),
             mutation=mutation,
             activation=activation,
             resample_probability=resample_probability,
@@ -196,9 +198,12 @@ class PopulationSampler(CompletedSampler):
         taught = None
         if inheritance.is_cloned and breeding.mutation == "teacher":
             taught = brought_up_to_date(family, number, seed, breeding.activation)
-        segment = begin(turn, inheritance, number, seed, breeding, taught, rng)
+        birth = Segment(number, *turn, breeding.population_size, seed, study.study_name)
+        segment = begin(birth, inheritance, breeding, taught, rng)
         if segment.parent is None and self._from_best:
-            segment = segment._replace(values=founding_values(study, turn))
+            failures = len(family.attempts(*turn))
+            values = founding_values(study, birth, failures)
+            segment = segment._replace(values=values)
         return segment, taught if segment.queried else None
 
     def _independent_for(

@@ -11,7 +11,8 @@ def needed(family: Family, maximize: bool) -> set[int]:
 
     * Whoever can be continued or cloned from now on. A member that stands at a generation
       compares itself with the others at that generation, and will do so at each later one; so
-      that is every student from the generation of the slowest member to that of the fastest.
+      that is every student from the generation of the slowest member on, up to the explorers
+      that are one generation ahead of the fastest.
     * The parents of segments that run.
     * The parents of all these: a student whose checkpoint is damaged falls back on the one before.
     * The best of all.
@@ -20,12 +21,11 @@ def needed(family: Family, maximize: bool) -> set[int]:
         family: The population.
         maximize: The study's direction.
     """
-    places = range(family.population)
-    ages = [family.progress(member) - 1 for member in places]
+    progress = [family.progress(member) for member in range(family.population)]
     living = {
         student.number
-        for age in range(min(ages, default=0), max(ages, default=-1) + 1)
-        for student in family.at_age(age, family.population)
+        for generation in range(min(progress, default=0) - 1, max(progress, default=0) + 1)
+        for student in family.at_age(generation, family.population)
     }
     living |= {s.segment.parent for s in family.running if s.segment.parent is not None}
     parents = {family[n].segment.parent for n in living if n in family}
@@ -35,7 +35,7 @@ def needed(family: Family, maximize: bool) -> set[int]:
     return kept if best is None else kept | {best.number}
 
 
-def removable(family: Family, removed: set[int], maximize: bool) -> list[Student]:
+def removable(family: Family, maximize: bool) -> list[Student]:
     """The finished students whose checkpoints nobody can need, and that are not removed yet.
 
     None while a recent trial has begun but not decided what to inherit: it may have read the
@@ -44,11 +44,10 @@ def removable(family: Family, removed: set[int], maximize: bool) -> list[Student
 
     Args:
         family: The population, read after the caller's own checkpoint was reported.
-        removed: Numbers of the trials whose checkpoints are gone.
         maximize: The study's direction.
     """
-    recent = family.n_trials - PATIENCE * max(family.population, 1)
-    if any(number >= recent for number in family.unclaimed):
+    recent = family.n_trials - PATIENCE * max(family.population, len(family.running))
+    if any(number >= recent for number in family.undecided):
         return []
-    kept = needed(family, maximize) | removed
+    kept = needed(family, maximize) | family.removed
     return [student for student in family if student.number not in kept]

@@ -41,7 +41,7 @@ def brought_up_to_date(family: Family, number: int, seed: int, activation: Activ
             taught = learned(
                 taught, student.segment, trial.params, gradient, trial.distributions, seed
             )
-    unfinished = (*(student.number for student in family.running), *family.unclaimed)
+    unfinished = (*(student.number for student in family.running), *family.undecided)
     return taught._replace(upto=number, pending=tuple(n for n in unfinished if n < number))
 
 
@@ -57,14 +57,16 @@ def learned(
 
     Args:
         taught: The teacher before.
-        segment: Says what the teacher was asked, and what of its answer was not used.
-        params: The mutated values.
+        segment: Says what the teacher was asked, and what of its answer was proposed.
+        params: What was used; it learns nothing about values that are not its own.
         gradient: Hypergradient at these values, in natural units.
         distributions: Of the parameters.
         seed: The population's.
     """
     numeric = Numeric.of({n: distributions[n] for n in segment.queried if n in distributions})
-    heard = {n: g for n, g in gradient.items() if n not in segment.resampled}
+    answers = set(numeric.names) - set(segment.resampled)
+    said = proposed(segment.values, {name: distributions[name] for name in answers})
+    heard = {n: gradient[n] for n in answers & gradient.keys() if params[n] == said[n]}
     values = numeric.ranges.from_unit(numeric.fractions(params))
     outer = numeric.ranges.unit_gradient(values, numeric.array(heard, missing=0.0))
     taught = _extended(taught, numeric.names, seed)

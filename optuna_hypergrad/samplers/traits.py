@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 
 from optuna_hypergrad.algorithms import refinement
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.refinement import Pace
 from optuna_hypergrad.reports import read_gradient, read_refined
-from optuna_hypergrad.samplers.distributions import internal_values, ranges_of, to_distribution
+from optuna_hypergrad.samplers.distributions import (
+    internal_values,
+    is_numeric,
+    ranges_of,
+    rounds_to,
+)
 from optuna_hypergrad.samplers.family import Student
 
 
@@ -48,11 +53,6 @@ class Traits(NamedTuple):
 
     values: dict[str, float]  # all parameters, in Optuna's internal representation, not rounded
     pace: dict[str, tuple[float, float]]  # step size and sign of those with hypergradients
-
-
-def is_numeric(distribution: BaseDistribution) -> bool:
-    """Whether a parameter has an order and a distance."""
-    return not isinstance(distribution, CategoricalDistribution)
 
 
 def handed_on(student: Student, refine: bool) -> Traits:
@@ -97,12 +97,12 @@ def ran_with(student: Student) -> dict[str, float]:
     """The values that a student ran with, in internal representation.
 
     Those of its segment where only rounding to an integer or a grid sets them apart: progress of
-    less than half a step must not be lost.
+    less than a step must not be lost.
     """
     ran = internal_values(student.trial)
     for name in ran.keys() & student.segment.values.keys():
         decided, distribution = student.segment.values[name], student.trial.distributions[name]
-        if is_numeric(distribution) and to_distribution(decided, distribution) == ran[name]:
+        if rounds_to(decided, student.trial.params[name], distribution):
             ran[name] = decided
     return ran
 

@@ -10,8 +10,8 @@ from optuna_hypergrad.samplers.breeding import Breeding
 from optuna_hypergrad.samplers.family import Family, Student
 
 # A segment is overdue when this many times as many trials have begun since as there are students
-# or workers. Most storages cannot tell a dead worker from a slow one, and the clocks of several
-# machines differ; trial numbers do not.
+# or workers; where others wait for it, as there are workers. Most storages cannot tell a dead
+# worker from a slow one, and the clocks of several machines differ; trial numbers do not.
 PATIENCE = 2
 
 
@@ -49,7 +49,8 @@ def next_turn(family: Family, trial: FrozenTrial, breeding: Breeding) -> Turn:
 
 def _is_overdue(student: Student, trial: FrozenTrial, breeding: Breeding, workers: int) -> bool:
     """Whether a running segment is given up on, as of when a later trial asks."""
-    if trial.number - student.number >= PATIENCE * max(breeding.population_size, workers):
+    others = workers if breeding.synchronous else max(breeding.population_size, workers)
+    if trial.number - student.number >= PATIENCE * others:
         return True
     began, asked = student.trial.datetime_start, trial.datetime_start
     if breeding.timeout is None or began is None or asked is None:

@@ -88,3 +88,16 @@ def test_perturbation_multiplies_by_08_or_12_inside_the_bounds() -> None:
     assert {p[1] for p in found} == {0.4, 0.6}
     assert {p[2] for p in found} == {0.72, 1.0}
     assert len(found) == 8
+
+
+def test_one_outlier_does_not_silence_the_teacher() -> None:
+    one, point = mutation.identity([[i] for i in range(N)]), np.full(N, 0.5)
+    outer = np.array([1.0, -1.0, 0.0, 0.0, 0.0])
+    for step in range(200):
+        if step == 100:
+            one = mutation.learn(one, point, np.array([1e12, 0, 0, 0, 0]))
+            one = mutation.learn(one, point, np.array([1e200, 0, np.inf, 0, 0]))
+        one = mutation.learn(one, point, outer)
+    pushed = mutation.weights(one, point) - 1
+    assert np.isfinite(one.mean_square)
+    assert pushed[0] < -0.05 and pushed[1] > 0.05

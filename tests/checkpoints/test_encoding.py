@@ -2,7 +2,7 @@ import json
 import math
 import pickle
 import random
-from collections import OrderedDict, defaultdict, namedtuple
+from collections import Counter, OrderedDict, defaultdict, namedtuple
 from typing import Any
 
 import numpy as np
@@ -255,3 +255,12 @@ def test_no_byte_of_the_header_can_raise_another_error() -> None:
                 decode(bytes(damaged))
             except CheckpointError:
                 continue
+
+
+def test_a_counter_comes_back_as_one() -> None:
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(
+        torch.optim.SGD([torch.zeros(1)], lr=0.1), milestones=[3, 5, 5]
+    )
+    found = decode(encode(scheduler.state_dict()))
+    assert type(found["milestones"]) is Counter
+    assert found == scheduler.state_dict()

@@ -177,8 +177,16 @@ def test_bad_input_names_the_argument() -> None:
     with pytest.raises(ValueError, match="model: expected one conditioning in it, found 0"):
         HyperTraining(mlp(), loss_fn, run.optimizer)
     for name in ("lr", "scale", "train_steps", "validation_steps"):
-        with pytest.raises(ValueError, match=f"{name} must be positive, got 0"):
+        with pytest.raises(ValueError, match=rf"{name} must be (a )?positive.*, got 0"):
             training(**{name: 0})
+    with pytest.raises(ValueError, match=r"train_steps must be a positive integer, got 1\.5"):
+        training(train_steps=1.5)
+    with pytest.raises(ValueError, match="entropy_weight must be at least 0, got -5"):
+        training(entropy_weight=-5)
+    with pytest.raises(ValueError, match="optimizer has no parameter of the student; create it"):
+        HyperTraining(run.student, loss_fn, torch.optim.SGD(mlp().parameters(), lr=0.1))
+    with pytest.raises(ValueError, match=r"without \['scale', 'steps'\]"):
+        run.load_state_dict({"centre": torch.zeros(3)})
     with pytest.raises(ValueError, match="batches: got no examples"):
         run.hypergradient([])
     state = run.state_dict() | {"centre": torch.zeros(1)}

@@ -127,7 +127,7 @@ def test_an_optimizer_that_uses_other_values_is_refused(store: FileSystemArtifac
     member.restore(optimizer=adam, uses={"lr": "lr", "beta": "betas.0"})
     with pytest.raises(ValueError, match=r"uses betas.1=0.99, but the trial suggests beta="):
         member.restore(optimizer=adam, uses={"beta": "betas.1"})
-    with pytest.raises(ValueError, match="'momentum' is not an option of the optimizer"):
+    with pytest.raises(ValueError, match="'momentum' is not an option of optimizer"):
         member.restore(optimizer=adam, uses={"beta": "momentum"})
     with pytest.raises(ValueError, match="the trial has not suggested 'decay'"):
         member.restore(optimizer=adam, uses={"decay": "weight_decay"})
@@ -330,3 +330,176 @@ def test_teaching_comes_before_suggesting(store: FileSystemArtifactStore) -> Non
     trial.suggest_float("x", -1, 1)
     with pytest.raises(RuntimeError, match="before parameters are suggested; got x already"):
         members.begin(trial, store).teach(lambda params: {}, steps=1)
+
+
+def schedulers(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    schedule = torch.optim.lr_scheduler
+    warmup = schedule.LinearLR(optimizer, 0.1, total_iters=3)
+    return {
+        "lambda": lambda: schedule.LambdaLR(optimizer, lambda step: 0.9**step),
+        "step": lambda: schedule.StepLR(optimizer, 2, 0.5),
+        "milestones": lambda: schedule.MultiStepLR(optimizer, [2, 4], 0.5),
+        "cosine": lambda: schedule.CosineAnnealingLR(optimizer, 50),
+        "restarts": lambda: schedule.CosineAnnealingWarmRestarts(optimizer, 5),
+        "warm-up": lambda: warmup,
+        "sequence": lambda: schedule.SequentialLR(
+            optimizer, [warmup, schedule.ExponentialLR(optimizer, 0.9)], milestones=[3]
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", ["lambda", "step", "milestones", "cosine", "restarts"])
+def test_a_scheduler_goes_on_from_its_step_at_the_suggested_rate(
+    store: FileSystemArtifactStore, kind: str
+) -> None:
+    used = []
+
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        optimizer = SGD(nn.Linear(2, 1).parameters(), lr=lr)
+        scheduler = schedulers(optimizer)[kind]()
+        for group in optimizer.param_groups:  # other schedulers were constructed, too
+            group["lr"] = lr
+        member.restore(optimizer=optimizer, scheduler=scheduler)
+        rates = []
+        for _ in range(3):
+            rates.append(optimizer.param_groups[0]["lr"] / lr)
+            optimizer.step()
+            scheduler.step()
+        used.append(rates)
+        member.save(optimizer=optimizer, scheduler=scheduler)
+        return float(trial.number % 2)
+
+    study = create(burn_in=0, mutation="perturb")
+    study.optimize(objective, n_trials=6)
+    plain = SGD(nn.Linear(2, 1).parameters(), lr=1.0)
+    scheduler = schedulers(plain)[kind]()
+    plain.param_groups[0]["lr"] = 1.0
+    expected = []
+    for _ in range(9):
+        expected.append(plain.param_groups[0]["lr"])
+        plain.step()
+        scheduler.step()
+    assert used[0] + used[2] + used[4] == pytest.approx(expected)
+    clones = [n for n, t in enumerate(study.trials) if t.system_attrs["hg:segment"]["age"] == 0]
+    for number in clones[2:]:  # that are no births
+        generation = number // 2
+        assert used[number] == pytest.approx(expected[3 * generation : 3 * generation + 3])
+
+
+def test_a_warm_up_and_a_sequence_of_schedulers_pass_the_check(
+    store: FileSystemArtifactStore,
+) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        optimizer = SGD(nn.Linear(2, 1).parameters(), lr=lr)
+        warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3)
+        decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, decay], [3])
+        member.restore(optimizer=optimizer, scheduler=scheduler)
+        for _ in range(4):
+            optimizer.step()
+            scheduler.step()
+        last = optimizer.param_groups[0]["lr"] / lr
+        trial.set_user_attr("last", last)
+        member.save(optimizer=optimizer, scheduler=scheduler)
+        return float(trial.number % 2)
+
+    study = create(burn_in=0, mutation="perturb")
+    study.optimize(objective, n_trials=6)
+    assert [t.user_attrs["last"] for t in study.trials] == pytest.approx(
+        [0.9, 0.9, 0.9**5, 0.9**5, 0.9**9, 0.9**9]
+    )
+
+
+def test_several_groups_and_optimizers_are_checked_by_what_they_say(
+    store: FileSystemArtifactStore,
+) -> None:
+    member = members.begin(trial := create().ask(), store)
+    lr, critic_lr = trial.suggest_float("lr", 0.1, 1), trial.suggest_float("critic_lr", 0.1, 1)
+    fused = trial.suggest_categorical("fused", [None, "no"])
+    body, head = nn.Linear(2, 1), nn.Linear(2, 1)
+    groups = [{"params": body.parameters()}, {"params": head.parameters(), "lr": 0.1 * lr}]
+    actor, critic = SGD(groups, lr=lr), SGD(nn.Linear(2, 1).parameters(), lr=critic_lr)
+    uses = {"lr": "actor.lr", "critic_lr": "critic.lr"}
+    member.restore(actor=actor, critic=critic, uses=uses)
+    if fused is None:
+        member.restore(actor=actor, critic=critic)
+    critic.param_groups[0]["lr"] = 0.05
+    with pytest.raises(ValueError, match=r"uses critic.lr=0.05, but the trial suggests critic_lr="):
+        member.restore(actor=actor, critic=critic, uses=uses)
+
+
+def test_progress_on_a_grid_is_not_set_back(store: FileSystemArtifactStore) -> None:
+    class Part:
+        def __init__(self, values: dict[str, float]) -> None:
+            self.values, self.given = values, dict[str, float]()
+
+        def state_dict(self) -> dict[str, float]:
+            return {}
+
+        def load_state_dict(self, state: Any) -> None:
+            pass
+
+        def set_values(self, values: dict[str, float]) -> None:
+            self.given = values
+
+    member = members.begin(trial := create().ask(), store)
+    trial.suggest_float("rate", 0.0, 1.0, step=0.25)
+    trial.suggest_float("other", 0.5, 0.6)
+    part = Part({"rate": trial.params["rate"] * 0.99 + 0.003, "other": 0.1})
+    member.restore(part=part)
+    assert part.given == {"other": trial.params["other"]}
+
+
+def test_a_store_that_refuses_to_remove_costs_no_segment(tmp_path: Path) -> None:
+    class Kept(FileSystemArtifactStore):
+        def remove(self, artifact_id: str) -> None:
+            raise OSError("read-only")
+
+    study, store = create(population_size=1), Kept(tmp_path)
+    with pytest.warns(UserWarning, match=r"cannot remove the checkpoints of trial \d: OSError"):
+        study.optimize(lambda trial: segment(trial, store) + trial.number * -9, n_trials=6)
+    assert all(trial.state.name == "COMPLETE" for trial in study.trials)
+    study.optimize(lambda trial: segment(trial, FileSystemArtifactStore(tmp_path)), n_trials=1)
+    assert len(list(tmp_path.iterdir())) <= 4  # the next one that may has removed them
+
+
+def test_a_copied_study_removes_nothing_of_the_original(store: FileSystemArtifactStore) -> None:
+    study = create(population_size=1)
+    study.optimize(lambda trial: segment(trial, store), n_trials=6)
+    before = set(files(store))
+    optuna.copy_study(
+        from_study_name=study.study_name,
+        from_storage=study._storage,
+        to_storage=study._storage,
+        to_study_name="copy",
+    )
+    copied = optuna.load_study(study_name="copy", storage=study._storage)
+    copied.sampler = PopulationSampler(seed=0, population_size=1)
+    copied.optimize(lambda trial: segment(trial, store), n_trials=6)
+    assert before <= set(files(store))
+
+
+def test_a_retried_clone_is_not_taught_again(store: FileSystemArtifactStore) -> None:
+    study = create(burn_in=0, resample_probability=0.0)
+    study.optimize(lambda trial: bowl(trial, store, 1, []), n_trials=3)
+    failed = study.ask()
+    failed.suggest_float("x", -1, 1)
+    study.tell(failed, state=optuna.trial.TrialState.FAIL)
+    old = study.trials[3]
+    assert old.system_attrs["hg:segment"]["queried"]
+    retry = {"failed_trial": 3, "fixed_params": old.params}
+    study.add_trial(
+        optuna.create_trial(
+            state=optuna.trial.TrialState.WAITING,
+            params=old.params,
+            distributions=old.distributions,
+            system_attrs={**old.system_attrs, **retry},
+        )
+    )
+    study.optimize(lambda trial: bowl(trial, store, 1, []), n_trials=1)
+    assert study.trials[4].state == optuna.trial.TrialState.COMPLETE
+    assert study.trials[4].params["x"] == old.params["x"]

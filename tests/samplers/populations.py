@@ -16,7 +16,8 @@ Objective = Callable[[optuna.Trial], float]
 def create(storage: str | optuna.storages.BaseStorage | None = None, **arguments: Any):
     """A study with a small population."""
     arguments = {"seed": 0, "population_size": 4, **arguments}
-    return optuna.create_study(storage=storage, sampler=PopulationSampler(**arguments))
+    sampler = PopulationSampler(**arguments)
+    return optuna.create_study(study_name="study", storage=storage, sampler=sampler)
 
 
 def bowl(trial: optuna.Trial) -> float:

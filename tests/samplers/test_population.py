@@ -4,6 +4,7 @@ import copy
 import pickle
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -488,7 +489,6 @@ def test_wrong_arguments_are_named(argument: str, value: Any) -> None:
 
 def test_the_methods_of_the_family_differ_in_their_arguments_alone() -> None:
     import sys
-    from pathlib import Path
 
     sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
     from family import FAMILY
@@ -497,3 +497,82 @@ def test_the_methods_of_the_family_differ_in_their_arguments_alone() -> None:
         study = create(**arguments)
         study.optimize(bowl, n_trials=30)
         assert_no_gaps(study)
+
+
+def test_the_teacher_learns_nothing_from_values_that_are_not_its_own() -> None:
+    def pushes(enqueue: bool) -> float:
+        study = create(burn_in=0, resample_probability=0.0, population_size=2)
+
+        def objective(trial: optuna.Trial) -> float:
+            x = trial.suggest_float("x", -1, 1)
+            report_hypergradient(trial, {"x": 1.0})
+            return x + 10 * (trial.number % 2)
+
+        study.optimize(objective, n_trials=3)
+        if enqueue:
+            study.enqueue_trial({"x": 0.123})
+        study.optimize(objective, n_trials=3)
+        latest = max(t.number for t in study.trials if "hg:teacher" in t.system_attrs)
+        taught = read_teacher(latest, study.trials[latest].system_attrs)
+        assert taught is not None
+        return float(np.abs(taught.teacher.values).sum())
+
+    assert pushes(enqueue=False) > 0 == pushes(enqueue=True)
+
+
+def test_a_birth_at_the_best_trial_that_fails_is_followed_by_another() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(silent, n_trials=6)
+    ranked = sorted(study.trials, key=lambda trial: trial.value)
+    study.sampler = PopulationSampler(seed=0, population_size=2, start="best")
+    for _ in range(3):
+        run(study, None, TrialState.FAIL)
+    expected = [ranked[n].params for n in (0, 2, 4)]
+    assert points(study)[6:] == expected
+
+
+def test_a_lone_synchronous_worker_does_not_wait_long_for_a_dead_one() -> None:
+    study = create(population_size=10, synchronous=True)
+    study.ask()  # never heard of again
+    for _ in range(15):
+        run(study)
+    assert sum(member is None for member, _ in places(study)) == 0
+    assert places(study)[-1] == (5, 1) or places(study)[-1] == (4, 1)
+
+
+def test_a_range_that_moved_and_came_back_finds_students_where_they_trained() -> None:
+    study = create(population_size=1, refine=False)
+    highs = (10.0, 5.0, 5.0, 10.0)
+    study.enqueue_trial({"x": 8.0})
+    for high in highs:
+        trial = study.ask()
+        trial.suggest_float("x", 0.0, high)
+        study.tell(trial, 0.0)
+    assert [point["x"] for point in points(study)] == [8.0, 5.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "expected"),
+    [
+        ("truncation", "0.2", "must be between 0 and 0.5"),
+        ("burn_in", None, "must be an integer of at least 0"),
+        ("burn_in", 2.5, "must be an integer of at least 0"),
+        ("timeout", "3", "must be positive seconds, or None"),
+        ("refine", "no", "must be one of True, False"),
+        ("synchronous", 3, "must be one of True, False"),
+        ("independent_sampler", "random", "must be a sampler or None"),
+    ],
+)
+def test_arguments_of_wrong_types_are_named(argument: str, value: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"{argument} {expected}, got {value!r}"):
+        PopulationSampler(**{argument: value})
+
+
+def test_numpy_integers_are_integers(tmp_path: Path) -> None:
+    study = create(storage=f"sqlite:///{tmp_path}/study.db", population_size=np.int64(3))
+    study.optimize(bowl, n_trials=2)
+
+
+def test_a_study_without_students_has_no_lineage() -> None:
+    with pytest.raises(ValueError, match="study: no student of a population has completed"):
+        lineage(create())

@@ -1,14 +1,16 @@
 """No checkpoint that anyone can still need is ever removed: random histories of random workers."""
 
 import optuna
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler
 from optuna_hypergrad.reports import read_segment
+from optuna_hypergrad.samplers.family import Family
 from optuna_hypergrad.samplers.retention import removable
-from samplers.populations import family_of
+from samplers.populations import create, family_of, run, segments
 
 ACTIONS = st.lists(
     st.tuples(
@@ -50,8 +52,13 @@ class History:
             assert above is not None  # the one to fall back on if the parent's is damaged
             assert above.parent is None or above.parent not in self.removed
 
+    def family(self) -> Family:
+        family = family_of(self.study)
+        family.removed = self.removed
+        return family
+
     def clean(self) -> None:
-        for student in removable(family_of(self.study), self.removed, maximize=False):
+        for student in removable(self.family(), maximize=False):
             self.removed.add(student.number)
 
 
@@ -84,5 +91,50 @@ def test_nothing_is_removed_while_a_trial_has_not_decided() -> None:
         history.act("ask" if number % 2 == 0 else "complete", 50)
     history.study._storage.create_new_trial(history.study._study_id)  # before its decision
     family = family_of(history.study)
-    assert family.unclaimed == [10]
-    assert removable(family, set(), maximize=False) == []
+    assert family.undecided == [10]
+    assert removable(family, maximize=False) == []
+
+
+def test_an_explorer_that_is_ahead_of_its_generation_is_kept_until_it_can_be_cloned() -> None:
+    study = create(population_size=1, burn_in=0)
+    for value in (0.0, 5.0):
+        run(study, value)
+    member, explorer = study.ask(), study.ask()
+    for trial in (member, explorer):
+        trial.suggest_float("x", -1, 1)
+    study.tell(explorer, 1.0)
+    assert explorer.number not in [s.number for s in removable(family_of(study), maximize=False)]
+    study.tell(member, 9.0)
+    run(study)
+    assert segments(study)[4].parent == explorer.number
+
+
+@pytest.mark.parametrize("sizes", [(4, 2, 4), (2, 6), (6, 2)])
+def test_the_population_may_grow_and_shrink(sizes: tuple[int, ...]) -> None:
+    study = create()
+    removed: set[int] = set()
+    for n_trials, size in zip((40, 40, 160)[-len(sizes) :], sizes, strict=True):
+        study.sampler = PopulationSampler(seed=0, population_size=size, burn_in=0)
+        for _ in range(n_trials):
+            family = family_of(study)
+            gone = [student.number for student in removable(family, maximize=False)]
+            trial = study.ask()
+            segment = segments(study)[-1]
+            assert segment.parent not in removed
+            study._storage.set_trial_system_attr(trial._trial_id, "hg:removed", gone)
+            removed.update(gone)
+            trial.suggest_float("x", -1, 1)
+            study.tell(trial, 1.0 / (1 + segment.generation))
+    latest = {segment.member for segment in segments(study)[-10:]}
+    assert latest >= set(range(sizes[-1]))
+
+
+def test_a_running_trial_of_another_sampler_does_not_hold_removal_back() -> None:
+    study = create(population_size=2)
+    sampler = study.sampler
+    for _ in range(20):
+        run(study)
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+    study.ask().suggest_float("x", -1, 1)
+    study.sampler = sampler
+    assert len(removable(family_of(study), maximize=False)) >= 10
