@@ -8,8 +8,13 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FixedTrial
 
-from optuna_hypergrad import GradientSampler, report_hypergradient, trial_seed
-from optuna_hypergrad.reports import StoredDataError, read_claim, read_gradient
+from optuna_hypergrad import (
+    GradientSampler,
+    PopulationSampler,
+    report_hypergradient,
+    trial_seed,
+)
+from optuna_hypergrad.reports import StoredDataError, read_claim, read_gradient, report_refined
 
 
 def asked(sampler: optuna.samplers.BaseSampler | None = None) -> tuple[Any, optuna.Trial]:
@@ -157,3 +162,17 @@ def test_the_seed_of_a_stored_trial_is_that_of_the_running_one() -> None:
     study = optuna.create_study(sampler=GradientSampler(seed=1))
     trial = study.ask()
     assert trial_seed(trial) == trial_seed(study.trials[0])
+
+
+def test_refined_values_of_a_student_that_diverged_are_marked_and_start_nothing() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", -1, 1)
+        report_refined(trial, {"x": float("nan")})
+        return x
+
+    study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=1))
+    study.optimize(objective, n_trials=2)
+    assert study.trials[0].user_attrs["hg:refined"]["values"] == {"x": "nan"}
+    assert study.trials[1].params == study.trials[0].params
+    with pytest.raises(ValueError, match="values: 'y' is not a parameter of this trial"):
+        report_refined(study.ask(), {"y": 1.0})

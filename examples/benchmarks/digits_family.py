@@ -24,6 +24,7 @@ from statistics import fmean, stdev
 import optuna
 import torch
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.trial import TrialState
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -93,10 +94,12 @@ def run(method: str, seed: int) -> dict[str, float]:
             Digits.load(), FileSystemArtifactStore(folder)
         )
         study.optimize(objective, n_trials=POPULATION * GENERATIONS)
+    failed = len(study.get_trials(deepcopy=False, states=[TrialState.FAIL]))
     best = study.best_trial
     return {
         "validation": best.value,
         "test": best.user_attrs["test_loss"],
+        "failed": failed,
         "seconds": time.perf_counter() - began,
     }
 
@@ -109,6 +112,7 @@ def spread(results: list[dict[str, float]], key: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
+    parser.add_argument("--methods", nargs="+", choices=FAMILY, default=list(FAMILY))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -117,7 +121,7 @@ def main() -> None:
         f"{'mean ± standard deviation':28s} {'validation loss':>17s} {'test loss':>17s}  s/segment"
     )
     with ProcessPoolExecutor(args.processes) as pool:
-        for method in FAMILY:
+        for method in args.methods:
             results = found[method] = list(pool.map(partial(run, method), range(args.seeds)))
             took = fmean(result["seconds"] for result in results) / (POPULATION * GENERATIONS)
             cells = [spread(results, key) for key in ("validation", "test")]

@@ -3,7 +3,7 @@
 # User attributes, which the objective reports: {"trial": number, …}, so that what a retried or
 # copied trial only inherited can be told from its own.
 GRADIENT = "hg:gradient"  # "values": {name: float or mark}
-REFINED = "hg:refined"  # "values": {name: float}
+REFINED = "hg:refined"  # "values": {name: float or mark}
 CHECKPOINT = "hg:checkpoint"  # the fields of a Checkpoint
 
 # System attributes, which the samplers decide.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna_hypergrad.reports.attributes import (
     as_float,
     checked_names,
+    marked,
     own_report,
     reading,
     set_user_attr,
+    unmarked,
 )
 from optuna_hypergrad.reports.keys import CHECKPOINT, REFINED, REMOVED, RESTORED
 
@@ -35,7 +36,8 @@ def report_refined(trial: BaseTrial, values: Mapping[str, Any]) -> None:
     """Report the hyperparameters that a student refined while it trained.
 
     Its next segment starts from them. Values outside of a parameter's range are moved to the
-    nearest bound.
+    nearest bound. Those that are NaN or infinite, of a student that diverged, are stored as such
+    and start nothing.
 
     Args:
         trial: The running trial that the objective was given.
@@ -44,17 +46,14 @@ def report_refined(trial: BaseTrial, values: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: If ``values`` is empty, names what the trial has not suggested or what is
-            categorical, or holds what is not one finite number; if the trial has reported before.
+            categorical, or holds what is not one number; if the trial has reported before.
         optuna.exceptions.UpdateFinishedTrialError: If the trial has finished.
     """
     checked_names(trial, "values", values)
     refined = {name: as_float("values", name, value) for name, value in values.items()}
-    for name, value in refined.items():
-        if not math.isfinite(value):
-            raise ValueError(f"values: {name!r} must be finite, got {value}.")
     if own_report(trial.user_attrs, trial.number, REFINED) is not None:
         raise ValueError(f"trial {trial.number} has already reported refined values.")
-    set_user_attr(trial, REFINED, {"trial": trial.number, "values": refined})
+    set_user_attr(trial, REFINED, {"trial": trial.number, "values": marked(refined)})
 
 
 def read_refined(trial: FrozenTrial) -> dict[str, float]:
@@ -67,7 +66,7 @@ def read_refined(trial: FrozenTrial) -> dict[str, float]:
     if stored is None:
         return {}
     with reading(trial.number, REFINED):
-        return {str(name): float(value) for name, value in stored["values"].items()}
+        return unmarked(stored["values"])
 
 
 def report_checkpoint(trial: BaseTrial, checkpoint: Checkpoint) -> None:

@@ -67,7 +67,8 @@ def handed_on(student: Student, refine: bool) -> Traits:
     stepped = descended(student, values, student.segment.step_size, student.segment.sign)
     numeric = Numeric.of(student.trial.distributions)
     bounds = zip(numeric.names, numeric.ranges.low, numeric.ranges.high, strict=True)
-    refined = read_refined(student.trial)
+    reported = read_refined(student.trial)
+    refined = {name: value for name, value in reported.items() if math.isfinite(value)}
     own = {n: float(np.clip(refined[n], low, high)) for n, low, high in bounds if n in refined}
     return Traits({**stepped.values, **own}, stepped.pace)
 
