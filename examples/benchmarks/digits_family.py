@@ -34,7 +34,7 @@ from family import FAMILY
 from optuna_hypergrad import PopulationSampler, members, trial_seed
 from optuna_hypergrad.hypernet import HyperTraining
 
-POPULATION, GENERATIONS = 8, 12
+POPULATION = 8
 
 
 class Noise(nn.Module):
@@ -82,7 +82,7 @@ class WithoutHypertraining(Objective):
 OBJECTIVES = {"PBT": Plain, "HPM w/o hypertraining": WithoutHypertraining}
 
 
-def run(method: str, seed: int) -> dict[str, float]:
+def run(method: str, generations: int, seed: int) -> dict[str, float]:
     """Selection and test loss of the student with the best selection loss."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -93,7 +93,7 @@ def run(method: str, seed: int) -> dict[str, float]:
         objective = OBJECTIVES.get(method, Objective)(
             Digits.load(), FileSystemArtifactStore(folder)
         )
-        study.optimize(objective, n_trials=POPULATION * GENERATIONS)
+        study.optimize(objective, n_trials=POPULATION * generations)
     failed = len(study.get_trials(deepcopy=False, states=[TrialState.FAIL]))
     best = study.best_trial
     return {
@@ -112,6 +112,7 @@ def spread(results: list[dict[str, float]], key: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
+    parser.add_argument("--generations", type=int, default=12)
     parser.add_argument("--methods", nargs="+", choices=FAMILY, default=list(FAMILY))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path)
@@ -122,8 +123,10 @@ def main() -> None:
     )
     with ProcessPoolExecutor(args.processes) as pool:
         for method in args.methods:
-            results = found[method] = list(pool.map(partial(run, method), range(args.seeds)))
-            took = fmean(result["seconds"] for result in results) / (POPULATION * GENERATIONS)
+            results = found[method] = list(
+                pool.map(partial(run, method, args.generations), range(args.seeds))
+            )
+            took = fmean(result["seconds"] for result in results) / (POPULATION * args.generations)
             cells = [spread(results, key) for key in ("validation", "test")]
             print(f"{method:28s} {cells[0]:>17s} {cells[1]:>17s}  {took:.3f}", flush=True)
     if args.json is not None:

@@ -81,16 +81,18 @@ def _load_scheduler(scheduler: LRScheduler, stored: Mapping[str, Any]) -> None:
     chain = [scheduler, *getattr(scheduler, "_schedulers", [])]
     own = [list(getattr(one, "base_lrs", [])) for one in chain]
     scheduler.load_state_dict(copy.deepcopy(dict(stored)))
-    pairs = [(new, one.base_lrs) for new, one in zip(own, chain, strict=True) if new]
-    ratios = (
-        [new / old if old else 1.0 for new, old in zip(*pairs[0], strict=True)] if pairs else []
-    )
+    groups = scheduler.optimizer.param_groups
+    ratios = [1.0] * len(groups)
     for one, base in zip(chain, own, strict=True):
         if base:
+            ratios = [
+                new / old if old else 1.0 for new, old in zip(base, one.base_lrs, strict=True)
+            ]
             one.base_lrs = base
-        if hasattr(one, "_last_lr"):
-            one._last_lr = [lr * r for lr, r in zip(one._last_lr, ratios, strict=False)]
-    for group, lr in zip(scheduler.optimizer.param_groups, scheduler._last_lr, strict=False):
+    has_base = any(own)  # ReduceLROnPlateau has none: it begins again from the suggested rate
+    last = scheduler._last_lr if has_base else [group["lr"] for group in groups]
+    scheduler._last_lr = [lr * ratio for lr, ratio in zip(last, ratios, strict=True)]
+    for group, lr in zip(groups, scheduler._last_lr, strict=True):
         group["lr"] = lr
 
 

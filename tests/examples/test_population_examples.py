@@ -107,3 +107,13 @@ def test_ask_cost_compares_four_samplers(tmp_path: Path) -> None:
     assert set(found) == {"memory, 70", "sqlite, 70"}
     for took in found.values():
         assert set(took) == {"random", "TPE", "gradient", "population"}
+
+
+def test_digits_family_compares_methods(tmp_path: Path) -> None:
+    out = tmp_path / "family.json"
+    methods = ("HPM w/o hypertraining", "PBT")
+    arguments = ("--methods", *methods, "--seeds", "1", "--generations", "1", "--json", str(out))
+    printed = run("benchmarks/digits_family.py", tmp_path, *arguments)
+    found = json.loads(out.read_text())
+    assert [line[:28].strip() for line in printed.splitlines()[1:]] == [*methods]
+    assert all(0 < result["test"] < 1 for (result,) in found.values())

@@ -503,3 +503,22 @@ def test_a_retried_clone_is_not_taught_again(store: FileSystemArtifactStore) -> 
     study.optimize(lambda trial: bowl(trial, store, 1, []), n_trials=1)
     assert study.trials[4].state == optuna.trial.TrialState.COMPLETE
     assert study.trials[4].params["x"] == old.params["x"]
+
+
+def test_a_plateau_begins_again_from_the_suggested_rate(store: FileSystemArtifactStore) -> None:
+    rates = []
+
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        optimizer = SGD(nn.Linear(2, 1).parameters(), lr=lr)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1)
+        member.restore(optimizer=optimizer, scheduler=scheduler)
+        rates.append((optimizer.param_groups[0]["lr"], *scheduler.get_last_lr(), lr))
+        for _ in range(3):
+            scheduler.step(1.0)
+        member.save(optimizer=optimizer, scheduler=scheduler)
+        return 0.0
+
+    create(population_size=1).optimize(objective, n_trials=3)
+    assert all(used == last == suggested for used, last, suggested in rates)

@@ -13,11 +13,17 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler, lineage, report_hypergradient
-from optuna_hypergrad.reports import read_teacher, report_refined
+from optuna_hypergrad.algorithms.mutation import SLOTS, Teacher
+from optuna_hypergrad.reports import Taught, read_teacher, report_refined
+from optuna_hypergrad.samplers.breeding import Breeding, Mutation
+from optuna_hypergrad.samplers.distributions import proposed
+from optuna_hypergrad.samplers.mutations import mutate
+from optuna_hypergrad.samplers.traits import handed_on
 from samplers.populations import (
     assert_no_gaps,
     bowl,
     create,
+    family_of,
     places,
     run,
     segments,
@@ -166,31 +172,32 @@ def test_values_stay_in_bounds_whatever_mutates_them(mutation: Any) -> None:
     assert sum(segment.age == 0 for segment in segments(study)) > 100
 
 
-def test_ten_thousand_mutations_stay_in_bounds() -> None:
-    from optuna_hypergrad.samplers.breeding import Breeding
-    from optuna_hypergrad.samplers.distributions import proposed
-    from optuna_hypergrad.samplers.mutations import mutate
-    from optuna_hypergrad.samplers.traits import handed_on
-    from samplers.populations import family_of
-
+@pytest.mark.parametrize("mutation", ["teacher", "perturb"])
+def test_ten_thousand_mutations_stay_in_bounds(mutation: Mutation) -> None:
     def objective(trial: optuna.Trial) -> float:
-        trial.suggest_float("linear", -2.0, 3.0)
-        trial.suggest_float("log", 1e-5, 1e-1, log=True)
-        trial.suggest_int("int", -3, 5)
-        trial.suggest_int("steps", 2, 14, step=4)
+        values = {
+            "linear": trial.suggest_float("linear", -2.0, 3.0),
+            "log": trial.suggest_float("log", 1e-5, 1e-1, log=True),
+            "int": trial.suggest_int("int", -3, 5),
+            "steps": trial.suggest_int("steps", 2, 14, step=4),
+        }
         trial.suggest_categorical("kind", "abc")
+        report_hypergradient(trial, values)
         return 0.0
 
     study = create(population_size=1)
     study.optimize(objective, n_trials=1)
     student = family_of(study)[0]
     traits, rng = handed_on(student, True), np.random.default_rng(0)
-    space = study.trials[0].distributions
-    arguments = {"population_size": 1, "selection": "truncation", "truncation": 0.2, "burn_in": 1}
-    more = {"activation": "softmax", "refine": True, "synchronous": False, "timeout": None}
-    breeding = Breeding(**arguments, **more, mutation="perturb", resample_probability=0.1)
+    names, space = ("int", "linear", "log", "steps"), study.trials[0].distributions
+    keys = rng.normal(size=(4, SLOTS))
     for _ in range(10_000):
-        traits = mutate(student, traits, None, breeding, rng).traits
+        teacher = Teacher(keys, rng.normal(0, 3, keys.shape))
+        taught = Taught(teacher, names) if mutation == "teacher" else None
+        breeding = Breeding(1, "truncation", 0.2, 1, mutation, "softmax", 0.1, True, False, None)
+        mutant = mutate(student, traits, taught, breeding, rng)
+        traits = mutant.traits
+        assert set(mutant.queried) == (set(names) if taught else set())
         for name, value in proposed(traits.values, space).items():
             assert space[name]._contains(space[name].to_internal_repr(value))
 
