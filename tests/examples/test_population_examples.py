@@ -102,9 +102,9 @@ def test_disk_use_is_bounded(tmp_path: Path) -> None:
 
 def test_ask_cost_compares_four_samplers(tmp_path: Path) -> None:
     out = tmp_path / "cost.json"
-    run("benchmarks/ask_cost.py", tmp_path, "--sizes", "70", "--rounds", "2", "--json", str(out))
+    run("benchmarks/ask_cost.py", tmp_path, "--sizes", "12", "--rounds", "2", "--json", str(out))
     found = json.loads(out.read_text())
-    assert set(found) == {"memory, 70", "sqlite, 70"}
+    assert set(found) == {"memory, 12", "sqlite, 12"}
     for took in found.values():
         assert set(took) == {"random", "TPE", "gradient", "population"}
 

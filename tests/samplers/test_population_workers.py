@@ -77,10 +77,10 @@ def test_a_restart_in_mid_generation_continues_the_same_family_tree(
 ) -> None:
     storage, folder = place
     study = study_in(storage)
-    for n_trials in (7, 11, 12):
+    for n_trials in (4, 7, 9):
         assert start(storage, folder, n_trials).wait(timeout=60) == 0
     whole = study_in(f"sqlite:///{tmp_path}/whole.db")
-    assert start(f"sqlite:///{tmp_path}/whole.db", folder, 30).wait(timeout=60) == 0
+    assert start(f"sqlite:///{tmp_path}/whole.db", folder, 20).wait(timeout=60) == 0
     assert segments(study) == segments(whole)
     assert [t.params for t in study.trials] == [t.params for t in whole.trials]
     assert_weights_follow_the_family_tree(study)
