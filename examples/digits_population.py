@@ -165,7 +165,7 @@ def print_lineage(study: optuna.Study) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--population", type=int, default=8)
-    parser.add_argument("--generations", type=int, default=15)
+    parser.add_argument("--generations", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage", default="sqlite:///digits_population.db")
     parser.add_argument("--artifacts", type=Path, default=Path("digits_population"))
@@ -179,6 +179,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    torch.set_num_threads(1)  # more do not pay for networks as small as these
     args.artifacts.mkdir(parents=True, exist_ok=True)
     store = FileSystemArtifactStore(args.artifacts)
     study = optuna.create_study(
