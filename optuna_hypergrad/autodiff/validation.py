@@ -45,11 +45,10 @@ def validate(
     Raises:
         ValueError: If there is no batch, or the size of one of several cannot be told.
     """
-    sized = [(validation, 1)] if is_batch(validation) else ((b, batch_size(b)) for b in validation)
     check_statistics(statistics)
     total, loss_sum, gradient_sum = 0, 0.0, torch.zeros_like(weights.read())
-    with _evaluating(model, statistics):
-        for batch, size in sized:
+    with _undisturbed(model, statistics):
+        for batch, size in sized(validation):
             loss = loss_fn(model, batch)
             gradient_sum += size * weights.join(weights.gradients(loss))
             loss_sum += size * float(loss.detach())
@@ -72,6 +71,14 @@ def is_batch(data: Batch | Iterable[Batch]) -> bool:
     return isinstance(data, Tensor | Mapping) or not isinstance(data, Iterable)
 
 
+def sized(data: Batch | Iterable[Batch]) -> Iterator[tuple[Batch, int]]:
+    """The batches, each with the number of examples that it counts by; a single one counts once."""
+    if is_batch(data):
+        yield data, 1
+    else:
+        yield from ((batch, batch_size(batch)) for batch in data)
+
+
 def batch_size(batch: Batch) -> int:
     """Number of examples: the first dimension of the first tensor in the batch."""
     parts = batch.values() if isinstance(batch, Mapping) else batch
@@ -85,23 +92,36 @@ def batch_size(batch: Batch) -> int:
 
 
 @contextmanager
-def _evaluating(model: nn.Module, statistics: Statistics) -> Iterator[None]:
-    """Evaluation mode for the time being; every mode and buffer is put back."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the time being; every module's mode is put back."""
     training = {module: module.training for module in model.modules()}
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
     model.eval()
-    for module in model.modules():
-        if statistics == "batch" and isinstance(module, nn.modules.batchnorm._NormBase):
-            module.train(training[module])
     try:
         yield
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+@contextmanager
+def _undisturbed(model: nn.Module, statistics: Statistics) -> Iterator[None]:
+    """Evaluation mode for the time being; every mode and buffer is put back."""
+    normalising = {
+        module: module.training
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+    }
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        with evaluating(model):
+            for norm, mode in normalising.items():
+                norm.train(mode and statistics == "batch")
+            yield
+    finally:
         for module, name, buffer, saved in buffers:
             setattr(module, name, buffer)  # some models put a new tensor in its place
             with torch.no_grad():

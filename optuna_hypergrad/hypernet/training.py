@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optuna_hypergrad.autodiff.validation import Batch, LossFn, batch_size, is_batch
+from optuna_hypergrad.autodiff.validation import Batch, LossFn, batch_size, evaluating, sized
 from optuna_hypergrad.hypernet.conditioning import Conditioning
 from optuna_hypergrad.hypernet.transforms import Positive
 from optuna_hypergrad.schedules import checked_count
@@ -168,10 +167,9 @@ class HyperTraining:
         Raises:
             ValueError: If there is no batch, or the size of one of several cannot be told.
         """
-        sized = [(batches, 1)] if is_batch(batches) else ((b, batch_size(b)) for b in batches)
         centre = self.conditioning.centre.clone().requires_grad_()
         total, gradient = 0, torch.zeros_like(centre)
-        for batch, size in sized:
+        for batch, size in sized(batches):
             gradient += size * torch.autograd.grad(self._validation_loss(batch, centre), centre)[0]
             total += size
         if total == 0:
@@ -220,7 +218,7 @@ class HyperTraining:
             }
 
     def _validation_loss(self, batch: Batch, point: Tensor) -> Tensor:
-        with _evaluating(self.student), self.conditioning.at(point):
+        with evaluating(self.student), self.conditioning.at(point):
             return self._validation_loss_fn(self.student, batch)
 
 
@@ -233,18 +231,6 @@ def _perturbed(centre: Tensor, raw_scale: Tensor, size: int) -> Tensor:
 def _entropy(raw_scale: Tensor) -> Tensor:
     """Entropy of the perturbation: Σ log(σ √(2πe))."""
     return (F.softplus(raw_scale).log() + 0.5 * math.log(2 * math.pi * math.e)).sum()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the time being; every module's mode is put back."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 def _check_trains(optimizer: torch.optim.Optimizer, student: nn.Module) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from optuna_hypergrad.reports.keys import RETRIED
 
 if TYPE_CHECKING:
-    from optuna.trial import BaseTrial
+    from optuna.trial import BaseTrial, FrozenTrial
 
 # JSON has no NaN: such entries are marked, never dropped.
 _MARKS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -51,17 +51,17 @@ def own_decision(
         return dict(stored) if stored["trial"] == number or RETRIED in system_attrs else None
 
 
-def marked(values: Mapping[str, float]) -> dict[str, float | str]:
+def _marked(values: Mapping[str, float]) -> dict[str, float | str]:
     """Values as strict JSON."""
     return {name: v if math.isfinite(v) else str(v) for name, v in values.items()}
 
 
-def unmarked(values: Mapping[str, Any]) -> dict[str, float]:
-    """The reverse of ``marked``."""
+def _unmarked(values: Mapping[str, Any]) -> dict[str, float]:
+    """The reverse of ``_marked``."""
     return {str(n): _MARKS[v] if isinstance(v, str) else float(v) for n, v in values.items()}
 
 
-def as_float(argument: str, name: str, value: Any) -> float:
+def _as_float(argument: str, name: str, value: Any) -> float:
     """One number: a float, a numpy scalar, or a tensor of one element on any device."""
     shape = tuple(getattr(value, "shape", ()))
     if math.prod(shape) != 1:
@@ -72,7 +72,7 @@ def as_float(argument: str, name: str, value: Any) -> float:
     return float(number)
 
 
-def checked_names(trial: BaseTrial, argument: str, values: Any) -> None:
+def _check_names(trial: BaseTrial, argument: str, values: Any) -> None:
     """ValueError unless ``values`` maps some of the trial's numeric parameters to something."""
     from optuna.distributions import CategoricalDistribution
 
@@ -103,3 +103,35 @@ def set_user_attr(trial: BaseTrial, key: str, value: Any) -> None:
         trial.set_user_attr(key, value)
     except UpdateFinishedTrialError as error:
         raise UpdateFinishedTrialError(message) from error
+
+
+def report_values(
+    trial: BaseTrial, key: str, argument: str, values: Any, what: str
+) -> dict[str, float]:
+    """Check and write a report of one number for each of some numeric parameters, once a trial.
+
+    Args:
+        trial: The running trial.
+        key: The attribute.
+        argument: The caller's name of ``values``, for errors.
+        values: By parameter.
+        what: What is reported, for the error if it was before.
+
+    Returns:
+        The values as floats.
+    """
+    _check_names(trial, argument, values)
+    floats = {name: _as_float(argument, name, value) for name, value in values.items()}
+    if own_report(trial.user_attrs, trial.number, key) is not None:
+        raise ValueError(f"trial {trial.number} has already reported {what}.")
+    set_user_attr(trial, key, {"trial": trial.number, "values": _marked(floats)})
+    return floats
+
+
+def read_values(trial: FrozenTrial, key: str) -> dict[str, float] | None:
+    """What ``report_values`` wrote, if the trial itself reported it."""
+    stored = own_report(trial.user_attrs, trial.number, key)
+    if stored is None:
+        return None
+    with reading(trial.number, key):
+        return _unmarked(stored["values"])

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_hypergrad.reports.attributes import (
-    as_float,
-    checked_names,
-    marked,
-    own_report,
-    reading,
-    set_user_attr,
-    unmarked,
-)
+from optuna_hypergrad.reports.attributes import read_values, report_values, set_user_attr
 from optuna_hypergrad.reports.keys import GRADIENT, GRADIENT_NORM
 
 if TYPE_CHECKING:
@@ -54,12 +46,8 @@ def report_hypergradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> None:
         >>> round(study.best_params["x"], 2)
         0.3
     """
-    checked_names(trial, "gradient", gradient)
-    values = {name: as_float("gradient", name, value) for name, value in gradient.items()}
-    if own_report(trial.user_attrs, trial.number, GRADIENT) is not None:
-        raise ValueError(f"trial {trial.number} has already reported a hypergradient.")
+    values = report_values(trial, GRADIENT, "gradient", gradient, "a hypergradient")
     norm = float(np.linalg.norm(list(values.values())))
-    set_user_attr(trial, GRADIENT, {"trial": trial.number, "values": marked(values)})
     if math.isfinite(norm):
         set_user_attr(trial, GRADIENT_NORM, norm)
 
@@ -72,8 +60,4 @@ def read_gradient(trial: FrozenTrial) -> dict[str, float] | None:
     Raises:
         StoredDataError: If the attribute was not written by ``report_hypergradient``.
     """
-    stored = own_report(trial.user_attrs, trial.number, GRADIENT)
-    if stored is None:
-        return None
-    with reading(trial.number, GRADIENT):
-        return unmarked(stored["values"])
+    return read_values(trial, GRADIENT)

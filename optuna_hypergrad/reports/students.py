@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna_hypergrad.reports.attributes import (
-    as_float,
-    checked_names,
-    marked,
     own_report,
+    read_values,
     reading,
+    report_values,
     set_user_attr,
-    unmarked,
 )
 from optuna_hypergrad.reports.keys import CHECKPOINT, REFINED, REMOVED, RESTORED
 
@@ -49,11 +47,7 @@ def report_refined(trial: BaseTrial, values: Mapping[str, Any]) -> None:
             categorical, or holds what is not one number; if the trial has reported before.
         optuna.exceptions.UpdateFinishedTrialError: If the trial has finished.
     """
-    checked_names(trial, "values", values)
-    refined = {name: as_float("values", name, value) for name, value in values.items()}
-    if own_report(trial.user_attrs, trial.number, REFINED) is not None:
-        raise ValueError(f"trial {trial.number} has already reported refined values.")
-    set_user_attr(trial, REFINED, {"trial": trial.number, "values": marked(refined)})
+    report_values(trial, REFINED, "values", values, "refined values")
 
 
 def read_refined(trial: FrozenTrial) -> dict[str, float]:
@@ -62,11 +56,7 @@ def read_refined(trial: FrozenTrial) -> dict[str, float]:
     Raises:
         StoredDataError: If the attribute was not written by ``report_refined``.
     """
-    stored = own_report(trial.user_attrs, trial.number, REFINED)
-    if stored is None:
-        return {}
-    with reading(trial.number, REFINED):
-        return unmarked(stored["values"])
+    return read_values(trial, REFINED) or {}
 
 
 def report_checkpoint(trial: BaseTrial, checkpoint: Checkpoint) -> None:

@@ -34,10 +34,10 @@ def founding_values(study: Study, birth: Segment, failures: int) -> dict[str, fl
     Returns:
         Values in internal representation; empty where there are not so many trials.
     """
+    if birth.member is None:
+        return {}
     trials = study._get_trials(deepcopy=False, use_cache=False)
     foreign = [t for t in trials if read_segment(t.number, t.system_attrs) is None]
     ranked = best_first(foreign, maximizes(study))
-    if birth.member is None:
-        return {}
     rank = birth.member + failures * birth.population
     return internal_values(ranked[rank]) if rank < len(ranked) else {}

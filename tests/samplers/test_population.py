@@ -578,6 +578,7 @@ def test_arguments_of_wrong_types_are_named(argument: str, value: Any, expected:
 def test_numpy_integers_are_integers(tmp_path: Path) -> None:
     study = create(storage=f"sqlite:///{tmp_path}/study.db", population_size=np.int64(3))
     study.optimize(bowl, n_trials=2)
+    assert [segment.population for segment in segments(study)] == [3, 3]
 
 
 def test_a_study_without_students_has_no_lineage() -> None:
