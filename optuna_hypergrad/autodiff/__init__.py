@@ -1,7 +1,33 @@
 """Hypergradients of training runs in torch; knows nothing of Optuna."""
 
-from optuna_hypergrad.autodiff.forward import ForwardMode, Hypergradient
+from optuna_hypergrad.autodiff.forecast import Forecast
+from optuna_hypergrad.autodiff.forward import ForwardMode
+from optuna_hypergrad.autodiff.metering import Cost
+from optuna_hypergrad.autodiff.replay.tape import ReplayError
+from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.training import hypergradient
-from optuna_hypergrad.autodiff.updates import SGD, Update
+from optuna_hypergrad.autodiff.updates import (
+    SGD,
+    Adam,
+    AdamW,
+    Averaged,
+    Clipped,
+    ParameterGroups,
+    Update,
+)
 
-__all__ = ["SGD", "ForwardMode", "Hypergradient", "Update", "hypergradient"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Averaged",
+    "Clipped",
+    "Cost",
+    "Forecast",
+    "ForwardMode",
+    "Hypergradient",
+    "ParameterGroups",
+    "ReplayError",
+    "Update",
+    "hypergradient",
+]

@@ -7,10 +7,10 @@ columns of windows to come cost nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Literal, NamedTuple, get_args
 
-from optuna_hypergrad.autodiff.updates import Hyper
+from optuna_hypergrad.autodiff.hypers import Hypers, Key
 from optuna_hypergrad.schedules import Schedule
 
 Truncation = Literal["leading", "alternate"]
@@ -20,74 +20,55 @@ class Active(NamedTuple):
     """The columns that move at one step."""
 
     rows: list[int]
-    derivatives: dict[str, list[float]]  # by hyperparameter: ∂(its value)/∂λ, one entry per row
+    derivatives: dict[Key, list[float]]  # by hyperparameter: ∂(its value)/∂λ, one entry per row
 
 
 class Columns:
     """The columns of one run, in the order in which they begin.
 
     Args:
-        hypers: The update's hyperparameters.
-        learn: Names of the trial parameters to differentiate; None for those of all schedules.
-        steps: Horizon of the run.
+        hypers: The hyperparameters of the run.
         truncate: Fraction of the steps of each window, in [0, 1), at which tangents stand still.
         truncation: Which steps these are; see ``is_truncated``.
 
     Raises:
-        ValueError: If two schedules share a parameter name, ``learn`` names none of theirs, or
-            ``truncate`` or ``truncation`` is out of range.
+        ValueError: If ``truncate`` or ``truncation`` is out of range.
     """
 
-    def __init__(
-        self,
-        hypers: Mapping[str, Hyper],
-        learn: Collection[str] | None,
-        steps: int,
-        truncate: float,
-        truncation: Truncation,
-    ) -> None:
-        schedules = {name: h for name, h in hypers.items() if isinstance(h, Schedule)}
-        names = [name for schedule in schedules.values() for name in schedule.names]
-        self.names = _checked_names(names, learn)
-        self.ordered = [name for name in names if name in self.names]
-        self._learned = {
-            hyper: schedule
-            for hyper, schedule in schedules.items()
-            if any(name in self.names for name in schedule.names)
-        }
+    def __init__(self, hypers: Hypers, truncate: float, truncation: Truncation) -> None:
         if not 0.0 <= truncate < 1.0:
             raise ValueError(f"truncate must lie in [0, 1), got {truncate}.")
         if truncation not in get_args(Truncation):
             raise ValueError(f"truncation must be one of {get_args(Truncation)}: {truncation!r}.")
-        self._steps, self._truncate, self._truncation = steps, truncate, truncation
+        self._hypers, self._truncate, self._truncation = hypers, truncate, truncation
         self.begun: dict[str, int] = {}  # row of each column that has begun
         self.taken_part: Counter[str] = Counter()  # steps that each parameter shaped
 
     @property
-    def learned(self) -> Collection[str]:
-        """The hyperparameters that have a column."""
-        return self._learned.keys()
+    def truncates(self) -> bool:
+        """Whether steps are left out."""
+        return self._truncate > 0.0
+
+    def begin(self, names: Collection[str]) -> None:
+        """Give each of ``names`` that has none yet a column."""
+        for name in names:
+            self.begun.setdefault(name, len(self.begun))
 
     def advance(self, step: int) -> Active:
         """The columns that move at ``step``; to be called once a step."""
-        moving = {h: s for h, s in self._learned.items() if not self._is_truncated(s, step)}
-        slopes = {hyper: self._slopes(schedule, step) for hyper, schedule in moving.items()}
-        for slope in slopes.values():
-            for name in slope:
-                self.begun.setdefault(name, len(self.begun))
-                self.taken_part[name] += 1
-        at_work = {name for schedule in moving.values() for name in schedule.names}
+        learned = self._hypers.learned
+        moving = [key for key, schedule in learned.items() if not self._truncated(schedule, step)]
+        slopes = {key: self._hypers.slopes(key, step) for key in moving}
+        shaping = dict.fromkeys(name for slope in slopes.values() for name in slope)
+        self.begin(shaping)
+        self.taken_part.update(shaping.keys())
+        at_work = {name for key in moving for name in learned[key].names}
         names = [name for name in self.begun if name in at_work]
         rows = [self.begun[name] for name in names]
-        return Active(rows, {h: [s.get(name, 0.0) for name in names] for h, s in slopes.items()})
+        return Active(rows, {k: [s.get(name, 0.0) for name in names] for k, s in slopes.items()})
 
-    def _slopes(self, schedule: Schedule, step: int) -> dict[str, float]:
-        gradient = schedule.gradient(step, self._steps)
-        pairs = zip(schedule.names, gradient.tolist(), strict=True)
-        return {name: slope for name, slope in pairs if slope and name in self.names}
-
-    def _is_truncated(self, schedule: Schedule, step: int) -> bool:
-        position, length = schedule.position(step, self._steps)
+    def _truncated(self, schedule: Schedule, step: int) -> bool:
+        position, length = schedule.position(step, self._hypers.steps)
         return is_truncated(position, length, self._truncate, self._truncation)
 
 
@@ -121,15 +102,3 @@ def is_truncated(position: int, length: int, ratio: float, mode: Truncation) -> 
 
 def _floor(value: float) -> int:
     return int(value + 1e-9)  # 1/(1 − 0.9) is a rounding error short of 10
-
-
-def _checked_names(names: list[str], learn: Collection[str] | None) -> frozenset[str]:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ValueError(f"update: two schedules share the parameter {repeated[0]!r}.")
-    if isinstance(learn, str):
-        raise ValueError(f"learn must be a collection of names, got the string {learn!r}.")
-    unknown = [name for name in learn or () if name not in names]
-    if unknown:
-        raise ValueError(f"learn: {unknown[0]!r} is not a parameter of a schedule ({names}).")
-    return frozenset(names if learn is None else learn)

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from optuna_hypergrad.autodiff.carried import Carried
 from optuna_hypergrad.autodiff.columns import Active, Columns, Truncation
-from optuna_hypergrad.autodiff.products import Products, choose_products, hessian_products
-from optuna_hypergrad.autodiff.tangents import Carried, advance, with_rows
-from optuna_hypergrad.autodiff.updates import Update
-from optuna_hypergrad.autodiff.validation import Batch, LossFn, Statistics, validate
-from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients
-from optuna_hypergrad.schedules import Schedule, checked_count
-
-
-@dataclass(frozen=True)
-class Hypergradient:
-    """What a training run with hypergradients gives back."""
-
-    gradient: dict[str, float]
-    """∂(validation loss)/∂λ by trial parameter, in loss per unit of the parameter."""
-    loss: float
-    """Mean validation loss of the weights that the run ended with."""
-    train_losses: list[float]
-    """Training loss of every step's batch, before the step."""
-    products: int
-    """Hessian products taken; each costs about as much as one to two gradients."""
-    clipped: float
-    """Fraction of the entries of all Hessian products that ``clip_products`` changed."""
-    tangent_norm: float
-    """Largest Euclidean norm of a column of ∂w/∂λ; explodes before hypergradients turn to noise."""
+from optuna_hypergrad.autodiff.hypers import AtStep
+from optuna_hypergrad.autodiff.objective import Batch, LossFn, Slope
+from optuna_hypergrad.autodiff.products import Along, Products
+from optuna_hypergrad.autodiff.result import Hypergradient
+from optuna_hypergrad.autodiff.run import Initial, Run
+from optuna_hypergrad.autodiff.tangents import advance
+from optuna_hypergrad.autodiff.updates import Hyper, Update
+from optuna_hypergrad.autodiff.validation import Statistics
 
 
 class ForwardMode:
@@ -43,9 +27,15 @@ class ForwardMode:
 
     Args:
         model: The model, with its initial weights.
-        loss_fn: ``loss_fn(model, batch)``, the mean training loss as a scalar tensor.
+        loss_fn: ``loss_fn(model, batch)``, or ``loss_fn(model, batch, hypers)`` where ``hypers``
+            are given: the mean training loss as a scalar tensor.
         update: The inner update, its hyperparameters numbers or schedules.
         steps: Number of steps of the whole run (the horizon), which places the windows.
+        hypers: Hyperparameters of the loss by name, numbers or schedules; the loss functions get
+            their values at the step as a third argument (in validation those of the last step):
+            floats, or tensors of shape () where they are learned.
+        initial: ``initial(weights, hypers)``: new values for some of the initial weights, from
+            all of them by name and the values of ``hypers`` at the first step.
         learn: Names of the trial parameters to differentiate; None for all parameters of all
             schedules, ``()`` for plain training.
         average: Divide each hypergradient by the number of steps that its parameter took part in
@@ -90,6 +80,8 @@ class ForwardMode:
         update: Update,
         *,
         steps: int,
+        hypers: Mapping[str, Hyper] | None = None,
+        initial: Initial | None = None,
         learn: Collection[str] | None = None,
         average: bool = False,
         truncate: float = 0.0,
@@ -98,28 +90,44 @@ class ForwardMode:
         clip_gradients: float | None = None,
         products: Products = "auto",
     ) -> None:
-        self._steps = checked_count("steps", steps)
-        if not hasattr(update, "hypers"):
-            raise ValueError(
-                f"update must be one of this package's kind, for example SGD: {update}."
-            )
-        for name, bound in (("clip_products", clip_products), ("clip_gradients", clip_gradients)):
-            if bound is not None and not bound > 0:
-                raise ValueError(f"{name} must be positive or None, got {bound}.")
-        self._model, self._loss_fn, self._update = model, loss_fn, update
-        self._columns = Columns(update.hypers, learn, self._steps, truncate, truncation)
-        self._products = choose_products(model, products)
-        self._average = average
-        self._clip_products, self._clip_gradients = clip_products, clip_gradients
-        self._flat = FlatWeights(model)
-        self._point = Carried(self._flat.read(), ())
-        self._tangents = Carried(self._point.weights.new_zeros((0, len(self._point.weights))), ())
+        run = Run(
+            model,
+            loss_fn,
+            update,
+            steps=steps,
+            hypers=hypers,
+            initial=initial,
+            learn=learn,
+            clip_gradients=clip_gradients,
+            products=products,
+        )
+        columns = Columns(run.hypers, truncate, truncation)
+        self._begin(run, columns, average, clip_products)
+
+    @classmethod
+    def over(
+        cls, run: Run, columns: Columns, average: bool, clip_products: float | None
+    ) -> ForwardMode:
+        """Forward mode over a run that is there already."""
+        forward = cls.__new__(cls)
+        forward._begin(run, columns, average, clip_products)
+        return forward
+
+    def _begin(
+        self, run: Run, columns: Columns, average: bool, clip_products: float | None
+    ) -> None:
+        if clip_products is not None and not clip_products > 0:
+            raise ValueError(f"clip_products must be positive or None, got {clip_products}.")
+        self._run, self._columns = run, columns
+        self._average, self._clip_products = average, clip_products
+        self._point = self._run.begin()
+        self._tangents = self._initial_tangents()
         self._clipped = self._tensor(0).long()  # a tensor, not to wait for the device at each step
         self._taken = 0
         self._losses: list[Tensor] = []
 
-    def step(self, batch: Batch) -> Tensor:
-        """Train on one batch and move the tangents along.
+    def step(self, *batches: Batch) -> Tensor:
+        """Train on one batch, or on the mean loss of several, and move the tangents along.
 
         Returns:
             The training loss before the step, a tensor of shape ().
@@ -128,15 +136,19 @@ class ForwardMode:
             ValueError: If the run has already had all its steps, or the loss is no scalar that
                 depends on the weights.
         """
-        if len(self._losses) == self._steps:
-            raise ValueError(f"steps: all {self._steps} steps of this run are done.")
-        loss = self._loss_fn(self._model, batch)
-        active = self._columns.advance(len(self._losses))
-        gradients = self._flat.gradients(loss, twice=bool(self._known(active)))
-        self._move(active, gradients)
-        self._flat.write(self._point.weights)
-        self._losses.append(loss.detach().reshape(()))
-        return self._losses[-1]
+        step = len(self._losses)
+        if step == self._run.steps:
+            raise ValueError(f"steps: all {step} steps of this run are done.")
+        if step == 0:
+            self._run.prepare(batches[0], len(self._run.hypers.names))
+        hypers = self._run.at(step)
+        active = self._columns.advance(step)
+        places, directions = self._directions(active)
+        slope, products = self._run.curvature(batches, hypers.loss, directions)
+        self._taken += len(places)
+        self._move(active, slope, places, products.weights, hypers)
+        self._losses.append(slope.loss)
+        return slope.loss
 
     def hypergradient(
         self,
@@ -157,22 +169,29 @@ class ForwardMode:
         Returns:
             The hypergradient of each learned parameter; 0.0 where its window has yet to begin.
         """
-        validated = validate(
-            self._model, loss_fn or self._loss_fn, self._flat, validation, statistics
-        )
-        slopes = (self._tangents.weights @ validated.gradient).tolist()
-        gradient = dict.fromkeys(self._columns.ordered, 0.0)
+        validated, adjoint = self._run.validated(self._point, validation, loss_fn, statistics)
+        last = self._run.steps - 1
+        gradient = dict.fromkeys(self._run.hypers.names, 0.0)
+        slopes = self._tangents.times(adjoint).tolist()
         for name, row in self._columns.begun.items():
             count = self._columns.taken_part[name] if self._average else 1
-            gradient[name] = slopes[row] / count
+            gradient[name] = slopes[row] / max(count, 1)
+        for hyper, slope in zip(self._run.learned, validated.direct.tolist(), strict=True):
+            for name, weight in self._run.hypers.slopes(("loss", hyper), last).items():
+                gradient[name] += weight * slope
         return Hypergradient(
             gradient=gradient,
             loss=validated.loss,
             train_losses=torch.stack(self._losses).tolist() if self._losses else [],
             products=self._taken,
-            clipped=int(self._clipped) / max(self._taken * len(self._point.weights), 1),
+            mode="forward",
+            clipped=int(self._clipped) / max(self._taken * len(self._run.weights), 1),
             tangent_norm=self.tangent_norm,
         )
+
+    def finish(self) -> None:
+        """Leave the weights that were validated in the model, where these are averages."""
+        self._run.finish(self._point)
 
     @property
     def tangent_norm(self) -> float:
@@ -180,44 +199,57 @@ class ForwardMode:
         norms = self._tangents.weights.norm(dim=1)
         return float(norms.max()) if len(norms) else 0.0
 
-    def _move(self, active: Active, gradients: Gradients) -> None:
-        known = self._tangents.rows(self._known(active)).weights
-        products = hessian_products(self._flat, gradients, known, self._products)
-        self._taken += len(products)
-        products = with_rows(products, len(active.rows))  # columns that begin here are zero
-        all_tangents = self._tangents.grown(len(self._columns.begun))
-        before = all_tangents.rows(active.rows)
-        gradient, products = self._clip(self._flat.join(gradients), products)
-        slopes = {hyper: self._tensor(values) for hyper, values in active.derivatives.items()}
-        point, tangents = advance(
-            self._update, self._point, before, gradient, products, self._hypers(), slopes
+    def _initial_tangents(self) -> Carried:
+        """∂w/∂λ of the initial weights; a column for each λ that they depend on."""
+        columns: dict[str, Tensor] = {}
+        for hyper, slope in self._run.initial_slopes().items():
+            for name, weight in self._run.hypers.slopes(("loss", hyper), 0).items():
+                columns[name] = columns.get(name, 0.0) + weight * slope
+        self._columns.begin(columns)
+        none = self._tensor([]).reshape(0, len(self._run.weights))
+        return Carried(torch.stack(list(columns.values())) if columns else none, ())
+
+    def _directions(self, active: Active) -> tuple[list[int], Along]:
+        """The active rows that the gradient changes along, by place, and these directions."""
+        count = len(active.rows)
+        own = [active.derivatives.get(("loss", k), [0.0] * count) for k in self._run.learned]
+        known = len(self._tangents.weights)  # rows beyond have yet to leave zero
+        places = [
+            i for i, row in enumerate(active.rows) if row < known or any(slope[i] for slope in own)
+        ]
+        rows = [active.rows[i] for i in places]
+        weights = self._tangents.grown(max([known, *(row + 1 for row in rows)])).rows(rows).weights
+        hypers = self._tensor([[slope[i] for slope in own] for i in places])
+        return places, Along(weights, hypers.reshape(len(places), len(own)))
+
+    def _move(
+        self, active: Active, slope: Slope, places: list[int], found: Tensor, hypers: AtStep
+    ) -> None:
+        count = len(active.rows)
+        products = found.new_zeros((count, found.shape[1]))
+        products[places] = found
+        every = self._tangents.grown(len(self._columns.begun))
+        slopes = {
+            k: self._tensor(v) for (who, k), v in active.derivatives.items() if who == "update"
+        }
+        self._point, tangents = advance(
+            self._run.update,
+            self._point,
+            every.rows(active.rows),
+            slope.gradient,
+            self._clip(products),
+            hypers.update,
+            slopes,
+            self._run.weights.reached(slope.reached),
         )
-        reached = self._flat.reached(gradients)
-        if reached is not None:  # like torch.optim, leave alone what has no gradient
-            point = self._point.moved_where(reached, point)
-            tangents = before.moved_where(reached, tangents)
-        self._point, self._tangents = point, all_tangents.replaced(active.rows, tangents)
+        self._tangents = every.replaced(active.rows, tangents)
+        self._run.weights.write(self._point.weights)
 
-    def _known(self, active: Active) -> list[int]:
-        """The rows that are not zero yet; those of columns that begin at this step come last."""
-        return [row for row in active.rows if row < len(self._tangents.weights)]
+    def _clip(self, products: Tensor) -> Tensor:
+        if self._clip_products is None:
+            return products
+        self._clipped += (products.abs() > self._clip_products).sum()
+        return products.clamp(-self._clip_products, self._clip_products)
 
-    def _clip(self, gradient: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
-        if self._clip_gradients is not None:
-            # The derivative of clamp(g) is m⊙(H·z), the mask after the product.
-            products = products * (gradient.abs() <= self._clip_gradients)
-            gradient = gradient.clamp(-self._clip_gradients, self._clip_gradients)
-        if self._clip_products is not None:
-            self._clipped += (products.abs() > self._clip_products).sum()
-            products = products.clamp(-self._clip_products, self._clip_products)
-        return gradient, products
-
-    def _hypers(self) -> dict[str, float | Tensor]:
-        step = len(self._losses)
-        hypers = self._update.hypers.items()
-        values = {k: h.at(step, self._steps) if isinstance(h, Schedule) else h for k, h in hypers}
-        learned = self._columns.learned
-        return {k: self._tensor(v) if k in learned else v for k, v in values.items()}
-
-    def _tensor(self, values: float | list[float]) -> Tensor:
+    def _tensor(self, values: float | list[float] | list[list[float]]) -> Tensor:
         return self._point.weights.new_tensor(values)

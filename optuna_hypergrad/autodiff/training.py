@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Literal, get_args
 
-from torch import Tensor, nn
+from torch import nn
 
-from optuna_hypergrad.autodiff.columns import Truncation
-from optuna_hypergrad.autodiff.forward import ForwardMode, Hypergradient
+from optuna_hypergrad.autodiff.columns import Columns, Truncation
+from optuna_hypergrad.autodiff.forecast import foretold
+from optuna_hypergrad.autodiff.forward import ForwardMode
+from optuna_hypergrad.autodiff.metering import metered
+from optuna_hypergrad.autodiff.objective import Batch, LossFn
 from optuna_hypergrad.autodiff.products import Products
-from optuna_hypergrad.autodiff.updates import Update
-from optuna_hypergrad.autodiff.validation import (
-    Batch,
-    LossFn,
-    Statistics,
-    check_statistics,
-    is_batch,
-)
+from optuna_hypergrad.autodiff.progress import with_progress
+from optuna_hypergrad.autodiff.replay.keeping import Keeper, Place
+from optuna_hypergrad.autodiff.replay.player import Player
+from optuna_hypergrad.autodiff.replay.stream import Batches, Stream
+from optuna_hypergrad.autodiff.result import Hypergradient
+from optuna_hypergrad.autodiff.reverse import ReverseMode
+from optuna_hypergrad.autodiff.run import Initial, Run
+from optuna_hypergrad.autodiff.updates import Hyper, Update
+from optuna_hypergrad.autodiff.validation import Statistics, check_statistics
 
-Batches = Sequence[Batch] | Iterable[Batch] | Callable[[int], Batch]
+Mode = Literal["forward", "reverse", "auto"]
 
 
 def hypergradient(
@@ -30,7 +36,10 @@ def hypergradient(
     validation: Batch | Iterable[Batch],
     *,
     steps: int,
-    mode: Literal["forward"] = "forward",
+    mode: Mode = "forward",
+    hypers: Mapping[str, Hyper] | None = None,
+    initial: Initial | None = None,
+    accumulate: int = 1,
     validation_loss_fn: LossFn | None = None,
     statistics: Statistics = "batch",
     learn: Collection[str] | None = None,
@@ -40,28 +49,41 @@ def hypergradient(
     clip_products: float | None = None,
     clip_gradients: float | None = None,
     products: Products = "auto",
+    memory: int | None = None,
+    checkpoints: Place = "device",
     on_step: Callable[[int, float], None] | None = None,
     progress: bool = False,
 ) -> Hypergradient:
     """Train ``model`` and differentiate its validation loss through all of the training.
 
-    Time grows with the number of columns (one Hessian product a step for each parameter whose
-    window has begun), memory with columns × weights but not with the number of steps.
+    Both modes give the same hypergradient. Forward mode takes one Hessian product a step for each
+    parameter whose window has begun, in memory of parameters × weights, however many steps there
+    are. Reverse mode takes one Hessian product a step, however many parameters there are, and
+    runs some steps twice; it keeps gradients and checkpoints in a memory that can be named.
 
-    The model is trained in place and holds the trained weights afterwards, also where the run is
-    interrupted. Data must be on the model's device.
+    The model is trained in place and holds the trained weights afterwards (their average, where
+    the update is ``Averaged``), also where the run is interrupted. Data must be on the model's
+    device.
 
     Args:
         model: The model, with its initial weights and in the mode it is to be trained in.
-        loss_fn: ``loss_fn(model, batch)``, the mean loss over a batch as a scalar tensor.
+        loss_fn: ``loss_fn(model, batch)``, or ``loss_fn(model, batch, hypers)`` where ``hypers``
+            are given: the mean loss over a batch as a scalar tensor.
         update: The inner update, for example ``SGD(lr, momentum=momentum)``; what it holds as a
             ``Schedule`` is learned.
         batches: A sequence or another iterable that can be iterated again (a ``DataLoader``),
             repeated as often as the steps need; or a function from the step to its batch.
+            Reverse mode asks for batches again, a ``DataLoader`` from the start of its pass.
         validation: One batch (a tensor, a mapping, or a tuple or list that holds a tensor), or
             an iterable of batches, each of which counts by its number of examples.
         steps: Number of training steps.
-        mode: ``"forward"``.
+        mode: ``"forward"``, ``"reverse"``, or ``"auto"``: whichever is foretold to be faster.
+        hypers: Hyperparameters of the loss by name, numbers or schedules; the loss functions get
+            their values at the step as a third argument (in validation those of the last step):
+            floats, or tensors of shape () where they are learned.
+        initial: ``initial(weights, hypers)``: new values for some of the initial weights, from
+            all of them by name and the values of ``hypers`` at the first step.
+        accumulate: Number of batches whose mean loss each step takes; one is in memory at a time.
         validation_loss_fn: The validation loss, where it is another than the training loss.
         statistics: ``"batch"`` or ``"running"`` statistics for batch norm in validation.
         learn: Parameters to differentiate; None for all, ``()`` to train only, at the cost of
@@ -73,6 +95,11 @@ def hypergradient(
         clip_gradients: Bound on the entries of training gradients, or None.
         products: ``"auto"``, ``"loop"`` or ``"batched"``. ``ForwardMode`` says more on each of
             the arguments from ``learn`` on.
+        memory: Reverse mode: bytes that checkpoints and recorded gradients may take; None for
+            128 MiB, or what two levels of checkpoints need where that is more. Less memory means
+            more steps that are run again.
+        checkpoints: Where these are kept: ``"device"``, ``"host"`` (pinned memory) or ``"disk"``
+            (a temporary folder; there, None is room for every gradient).
         on_step: Called with the step and its training loss after every step; it may raise, for
             example ``optuna.TrialPruned``, to end the run.
         progress: Show a progress bar on standard error, where that is a terminal.
@@ -99,59 +126,56 @@ def hypergradient(
         >>> result.gradient, result.loss
         ({'lr': -0.25}, 0.03125)
     """
-    if mode != "forward":
-        raise ValueError(f"mode must be 'forward', got {mode!r}.")
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {get_args(Mode)}, got {mode!r}.")
     check_statistics(statistics)  # before the training, not after it
-    if isinstance(batches, tuple | Tensor) and is_batch(batches):
-        raise ValueError("batches: got a single batch; expected a sequence of batches.")
-    run = ForwardMode(
+    run = Run(
         model,
         loss_fn,
         update,
         steps=steps,
+        hypers=hypers,
+        initial=initial,
         learn=learn,
-        average=average,
-        truncate=truncate,
-        truncation=truncation,
-        clip_products=clip_products,
         clip_gradients=clip_gradients,
         products=products,
     )
-    for step, batch in _with_progress(enumerate(_stream(batches, steps)), steps, progress):
-        loss = run.step(batch)
-        if on_step is not None:
-            on_step(step, float(loss))
-    return run.hypergradient(validation, loss_fn=validation_loss_fn, statistics=statistics)
+    stream = Stream(batches, run.weights.device, accumulate)
+    columns = Columns(run.hypers, truncate, truncation)
+    mode = mode if run.hypers.names else "forward"  # nothing to differentiate: train
+    obstacle = _obstacle(run, stream, columns, clip_products)
+    if mode == "reverse" and obstacle:
+        raise ValueError(f"mode='reverse' {obstacle}.")
+    check = partial(run.validated, loss_fn=validation_loss_fn, statistics=statistics)
+    forecast = None
+    if mode == "auto" and not obstacle:
+        forecast = foretold(run, stream, validation, check, memory)
+        mode = forecast.faster
+    with metered(run.weights.device) as cost:
+        trainer: ForwardMode | ReverseMode
+        if mode == "reverse":
+            player = Player(run, stream, Keeper(checkpoints), memory)
+            trainer = back = ReverseMode(run, player, average=average, progress=progress)
+            losses = back.train()
+        else:
+            trainer = ahead = ForwardMode.over(run, columns, average, clip_products)
+            losses = (ahead.step(*stream.take()) for _ in range(steps))
+        for step, loss in with_progress(enumerate(losses), steps, "training", progress):
+            if on_step is not None:
+                on_step(step, float(loss))
+        result = trainer.hypergradient(
+            validation, loss_fn=validation_loss_fn, statistics=statistics
+        )
+        trainer.finish()
+    return replace(result, cost=cost, forecast=forecast)
 
 
-def _stream(batches: Batches, steps: int) -> Iterator[Batch]:
-    """As many batches as there are steps, from the start again where they end."""
-    if callable(batches):
-        yield from map(batches, range(steps))
-        return
-    left = steps
-    while left:
-        before = left
-        for batch in batches:
-            yield batch
-            left -= 1
-            if not left:
-                return
-        if left == before:
-            raise ValueError(
-                f"batches ended after {steps - left} of {steps} steps; expected a sequence, an "
-                "iterable that can be iterated again, or a function from the step to its batch."
-            )
-
-
-def _with_progress(
-    steps: Iterator[tuple[int, Batch]], total: int, progress: bool
-) -> Iterable[tuple[int, Batch]]:
-    if not progress:
-        return steps
-    from tqdm.auto import tqdm
-
-    bar: Iterable[tuple[int, Batch]] = tqdm(
-        steps, total=total, desc="training", unit="step", disable=None
-    )
-    return bar
+def _obstacle(
+    run: Run, stream: Stream, columns: Columns, clip_products: float | None
+) -> str | None:
+    """Why reverse mode cannot be had, if so."""
+    if columns.truncates or clip_products is not None:
+        return "is exact: truncate and clip_products are for mode='forward'"
+    if stream.once_only:
+        return "goes through batches again, but they are an iterator that ends"
+    return None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from optuna_hypergrad.autodiff.weights import FlatWeights
+from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective
+from optuna_hypergrad.autodiff.updates.protocol import Values
 
-Batch = Any
-LossFn = Callable[[nn.Module, Batch], Tensor]
+__all__ = ["Batch", "LossFn", "Statistics", "Validated", "validate"]
+
 Statistics = Literal["batch", "running"]
 
 
@@ -20,42 +21,48 @@ class Validated(NamedTuple):
     """The mean validation loss and its gradient."""
 
     loss: float
-    gradient: Tensor  # shape (D,)
+    gradient: Tensor  # by the weights, shape (D,)
+    direct: Tensor  # by the learned hyperparameters of the loss itself, shape (P,)
 
 
 def validate(
-    model: nn.Module,
-    loss_fn: LossFn,
-    weights: FlatWeights,
+    objective: Objective,
     validation: Batch | Iterable[Batch],
     statistics: Statistics,
+    hypers: Values,
 ) -> Validated:
     """Mean loss over all examples in evaluation mode, and its gradient.
 
     Args:
-        model: The model; its mode, buffers and running statistics are the same afterwards.
-        loss_fn: Mean loss of the model on a batch.
-        weights: The weights to take the gradient of.
+        objective: The validation loss; its model's mode, buffers and running statistics are the
+            same afterwards.
         validation: One batch (a tensor, a mapping, or a tuple or list that holds a tensor), or an
             iterable of batches, each of which counts by its number of examples.
         statistics: What batch norm normalises with: ``"batch"``, the statistics of the validation
             batch, through which the gradient is exact; or ``"running"``, as the finished model
             does, which the gradient then takes for constants.
+        hypers: Values of the hyperparameters of the loss.
 
     Raises:
         ValueError: If there is no batch, or the size of one of several cannot be told.
     """
     check_statistics(statistics)
-    total, loss_sum, gradient_sum = 0, 0.0, torch.zeros_like(weights.read())
-    with _undisturbed(model, statistics):
+    total, loss_sum = 0, 0.0
+    weights = objective.weights
+    gradient_sum = torch.zeros_like(weights.read())
+    direct_sum = gradient_sum.new_zeros(len(objective.learned))
+    with _undisturbed(objective.model, statistics):
         for batch, size in sized(validation):
-            loss = loss_fn(model, batch)
-            gradient_sum += size * weights.join(weights.gradients(loss))
-            loss_sum += size * float(loss.detach())
+            slope, gradients, _ = objective.graph(batch, hypers, twice=False)
+            by_hyper = gradients[len(weights.parameters) :]
+            gradient_sum += size * slope.gradient
+            for k, part in enumerate(by_hyper):
+                direct_sum[k] += 0.0 if part is None else size * part
+            loss_sum += size * float(slope.loss)
             total += size
     if total == 0:
         raise ValueError("validation: got no examples, expected at least one batch.")
-    return Validated(loss_sum / total, gradient_sum / total)
+    return Validated(loss_sum / total, gradient_sum / total, direct_sum / total)
 
 
 def check_statistics(statistics: str) -> None:

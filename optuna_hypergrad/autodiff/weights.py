@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-Gradients = tuple[Tensor | None, ...]  # one per parameter; None where the loss does not reach it
+Gradients = Sequence[Tensor | None]  # one per parameter; None where the loss does not reach it
+Reached = tuple[bool, ...]  # one per parameter: does the loss reach it?
 
 
 class FlatWeights:
@@ -21,13 +22,23 @@ class FlatWeights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        if not self.parameters:
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not named:
             raise ValueError("model: none of its parameters requires a gradient.")
+        self.named, self.names, self.parameters = named, list(named), list(named.values())
         kinds = {(p.dtype, p.device) for p in self.parameters}
         if len(kinds) > 1:
             raise ValueError(f"model: its parameters differ in dtype or device: {kinds}.")
         self._sizes = [p.numel() for p in self.parameters]
+
+    def __len__(self) -> int:
+        """Number of weights, D."""
+        return sum(self._sizes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.parameters[0].device
 
     def read(self) -> Tensor:
         """A copy of the weights, shape (D,)."""
@@ -38,14 +49,6 @@ class FlatWeights:
         with torch.no_grad():
             for parameter, values in zip(self.parameters, self.split(vector), strict=True):
                 parameter.copy_(values)
-
-    def gradients(self, loss: Tensor, *, twice: bool = False) -> Gradients:
-        """Gradient of ``loss`` by parameter; with ``twice`` it can be differentiated again."""
-        if loss.numel() != 1:
-            raise ValueError(f"loss_fn must return a scalar, got shape {tuple(loss.shape)}.")
-        if not loss.requires_grad:
-            raise ValueError("loss_fn: its result does not depend on the model's weights.")
-        return torch.autograd.grad(loss, self.parameters, create_graph=twice, allow_unused=True)
 
     def split(self, vectors: Tensor) -> list[Tensor]:
         """Vectors of shape (…, D) as one view for each parameter, shape (…, *parameter)."""
@@ -62,12 +65,9 @@ class FlatWeights:
         ]
         return torch.cat(parts, dim=-1)
 
-    def reached(self, gradients: Gradients) -> Tensor | None:
+    def reached(self, flags: Reached) -> Tensor | None:
         """Which entries the loss reaches, shape (D,); None where these are all."""
-        if all(gradient is not None for gradient in gradients):
+        if all(flags):
             return None
-        flags = [
-            torch.full((size,), gradient is not None, device=self.parameters[0].device)
-            for size, gradient in zip(self._sizes, gradients, strict=True)
-        ]
-        return torch.cat(flags)
+        pairs = zip(self._sizes, flags, strict=True)
+        return torch.cat([torch.full((n,), flag, device=self.device) for n, flag in pairs])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autodiff.oracle import finite_differences, oracle_gradient, relative_error
-from autodiff.problems import MODELS, batch, batches, loss_fn, mlp
+from autodiff.problems import MODELS, batch, batch_norm, batches, dropout, loss_fn, mlp
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, ForwardMode, hypergradient
 
@@ -48,27 +48,47 @@ UPDATES = {
 }
 
 
-@pytest.mark.parametrize("products", ["loop", "batched"])
+# Every way to a hypergradient: forward mode with all its products, and reverse mode in one level
+# of recorded gradients and, with little memory, in several levels of checkpoints.
+WAYS = {
+    "loop": {"products": "loop"},
+    "batched": {"products": "batched"},
+    "forward": {"products": "forward"},
+    "forward batched": {"products": "forward-batched"},
+    "reverse": {"mode": "reverse"},
+    "reverse, forward products": {"mode": "reverse", "products": "forward"},
+    "reverse, checkpoints": {"mode": "reverse", "memory": 12_000},
+    "reverse, on disk": {"mode": "reverse", "checkpoints": "disk", "memory": 12_000},
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
-def test_equals_reverse_mode_through_the_unrolled_run(update: SGD, products: str) -> None:
+def test_equals_reverse_mode_through_the_unrolled_run(update: SGD, way: dict) -> None:
     model, data, validation = mlp(), batches(STEPS), batch(20)
     loss, expected = oracle_gradient(
         copy.deepcopy(model), loss_fn, update, data, lambda of: of(validation)
     )
-    result = hypergradient(model, loss_fn, update, data, validation, steps=STEPS, products=products)
+    result = hypergradient(model, loss_fn, update, data, validation, steps=STEPS, **way)
     assert result.loss == pytest.approx(loss, rel=1e-12)
     assert relative_error(result.gradient, expected) <= 1e-10
 
 
-@pytest.mark.parametrize("products", ["loop", "batched"])
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_equals_reverse_mode_for_every_kind_of_model(make: type[nn.Module], products: str) -> None:
+def test_equals_reverse_mode_for_every_kind_of_model(make: type[nn.Module], way: dict) -> None:
     model, data, validation = make(), batches(STEPS), batch(20)
+    if make is batch_norm and way.get("products") == "forward-batched":
+        pytest.skip("torch cannot batch forward mode over batch norm that updates statistics")
     update, unrolled = UPDATES["all"], copy.deepcopy(model)
-    if any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
+    if "memory" in way and make is dropout:
+        way = {**way, "memory": 150_000}  # for the states of the generators
+    if make is batch_norm:
         unrolled.eval = unrolled.train  # the oracle's validation then takes batch statistics
+    torch.manual_seed(1)  # the same masks of dropout
     loss, expected = oracle_gradient(unrolled, loss_fn, update, data, lambda of: of(validation))
-    result = hypergradient(model, loss_fn, update, data, validation, steps=STEPS, products=products)
+    torch.manual_seed(1)
+    result = hypergradient(model, loss_fn, update, data, validation, steps=STEPS, **way)
     assert result.loss == pytest.approx(loss, rel=1e-12)
     assert relative_error(result.gradient, expected) <= 1e-10
 

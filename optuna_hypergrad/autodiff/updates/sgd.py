@@ -1,49 +1,12 @@
-"""Inner updates: how one training step moves the weights, written once as a pure map.
-
-An update maps (weights, state, gradient, hyperparameters) to (weights, state). It never names a
-derivative: the tangents of every hyperparameter come from differentiating this very map
-(tangents.py), so the weights and their hypergradients cannot disagree.
-"""
+"""Stochastic gradient descent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
-from typing import Protocol
 
 from torch import Tensor
 
-from optuna_hypergrad.schedules import Schedule
-
-Hyper = float | Schedule
-State = tuple[Tensor, ...]
-
-
-class Update(Protocol):
-    """What an inner update offers: its hyperparameters, and one step as a pure map."""
-
-    @property
-    def hypers(self) -> Mapping[str, Hyper]:
-        """The hyperparameters by name: numbers, or schedules whose values can be learned."""
-        ...
-
-    def __call__(
-        self, weights: Tensor, state: State, gradient: Tensor, hypers: Mapping[str, float | Tensor]
-    ) -> tuple[Tensor, State]:
-        """One step.
-
-        Args:
-            weights: All learned weights as one vector, shape (D,).
-            state: What the update remembers between steps; ``()`` before the first one.
-            gradient: Gradient of the training loss, shape (D,).
-            hypers: The hyperparameters' values at this step: a float where it is given, a tensor
-                of shape () where it is learned. Use torch operations on them.
-
-        Returns:
-            The new weights and the new state.
-        """
-        ...
+from optuna_hypergrad.autodiff.updates.protocol import Hyper, State, Values, checked_hypers
 
 
 @dataclass(frozen=True)
@@ -69,6 +32,8 @@ class SGD:
             does, ``True`` keeps v going as the equations say (torch does too for a momentum of
             1e-30), and ``None`` keeps it exactly where momentum is learned. Only a momentum
             schedule that leaves 0, or a dampening beside a momentum of 0, can tell them apart.
+            Inside ``ParameterGroups`` that differ in momentum all weights have a buffer, unless it
+            is ``False`` and all momenta are 0.
 
     Raises:
         ValueError: If a hyperparameter is neither a number nor a schedule, or with ``nesterov``
@@ -95,9 +60,7 @@ class SGD:
     keep_buffer: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, value in self.hypers.items():
-            if isinstance(value, bool) or not isinstance(value, Real | Schedule):
-                raise ValueError(f"{name} must be a number or a Schedule, got {value!r}.")
+        checked_hypers(self.hypers)
         if self.nesterov and self.dampening != 0.0:
             raise ValueError(f"nesterov needs dampening=0.0, got {self.dampening!r}.")
 
@@ -112,7 +75,7 @@ class SGD:
         }
 
     def __call__(
-        self, weights: Tensor, state: State, gradient: Tensor, hypers: Mapping[str, float | Tensor]
+        self, weights: Tensor, state: State, gradient: Tensor, hypers: Values
     ) -> tuple[Tensor, State]:
         """One step; see ``Update``."""
         momentum, dampening = hypers["momentum"], hypers["dampening"]
@@ -125,6 +88,6 @@ class SGD:
         return weights - hypers["lr"] * direction, (velocity,)
 
     def _has_buffer(self, momentum: float | Tensor) -> bool:
-        if self.keep_buffer is not None:
-            return self.keep_buffer or bool(momentum != 0.0)
-        return isinstance(momentum, Tensor) or momentum != 0.0
+        if not isinstance(momentum, Tensor):
+            return bool(self.keep_buffer) or momentum != 0.0
+        return self.keep_buffer is not False or bool((momentum != 0.0).any())

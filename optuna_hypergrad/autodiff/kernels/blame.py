@@ -1,0 +1,114 @@
+"""Which module of a model cannot be differentiated twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from optuna_hypergrad.autodiff.kernels.trial import differentiate_twice
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def unsupported(model: nn.Module, run: Callable[[], object]) -> str | None:
+    """The innermost module of ``model`` that has no second derivative, and torch's words for why.
+
+    Runs the model once, and then each of its modules by itself on the inputs that it had there,
+    from the innermost outwards; one that cannot run by itself is passed over. Buffers and torch's
+    random states are put back, and no gradient is left.
+
+    Args:
+        model: The model.
+        run: Runs it once, for example computes its loss on a batch.
+
+    Returns:
+        The module's path as in ``named_modules``, its class and torch's message, such as
+        ``"encoder.0 (Round): trying to differentiate twice …"``; None where every module alone can
+        be differentiated twice (the fault then lies outside the model, in the loss say).
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+        >>> unsupported(model, lambda: model(torch.ones(1, 2)))
+    """
+    with _undone(model):
+        inputs = _inputs(model, run)
+        for path, module in sorted(model.named_modules(), key=_outwards):
+            reason = _failure(module, inputs[module]) if module in inputs else None
+            if reason is not None:
+                return f"{path or 'the model itself'} ({type(module).__name__}): {reason}"
+    return None
+
+
+def _outwards(item: tuple[str, nn.Module]) -> int:
+    """Sorts the items of ``named_modules`` by depth, the innermost first, the model last."""
+    path, _ = item
+    return -len(path.split(".")) if path else 0
+
+
+def _inputs(model: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Inputs]:
+    """What each module of ``model`` was called with the last time, while ``run`` runs."""
+    found: dict[nn.Module, Inputs] = {}
+
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found[module] = tree_map(_detached, (args, kwargs))
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            hook = module.register_forward_pre_hook(record, with_kwargs=True)
+            stack.callback(hook.remove)
+        run()
+    return found
+
+
+def _failure(module: nn.Module, inputs: Inputs) -> str | None:
+    """Torch's message where ``module`` cannot be differentiated twice at ``inputs``, else None."""
+    leaves = tree_map(_leaf, inputs)
+    args, kwargs = tree_map(_copy, leaves)  # which the module may overwrite
+    try:
+        outputs = _differentiable(module(*args, **kwargs))
+    except Exception:
+        return None
+    sources = _differentiable([leaves, list(module.parameters())])
+    try:
+        differentiate_twice(outputs, sources)
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def _differentiable(tree: object) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dictionaries that require a gradient."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.requires_grad]
+
+
+def _detached(value: object) -> object:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _leaf(value: object) -> object:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.detach().requires_grad_()
+    return value
+
+
+def _copy(value: object) -> object:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+@contextmanager
+def _undone(model: nn.Module) -> Iterator[None]:
+    """Puts buffers and torch's random states back."""
+    buffers = [(m, k, b, b.clone()) for m in model.modules() for k, b in m.named_buffers("", False)]
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    try:
+        with torch.random.fork_rng(devices), torch.enable_grad():
+            yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, values in buffers:
+                setattr(module, name, buffer.copy_(values))

@@ -1,0 +1,88 @@
+"""What a piece of work costs: seconds, and the most memory that it holds."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass
+class Cost:
+    """Time and memory of a piece of work."""
+
+    seconds: float = 0.0
+    bytes: int | None = None
+    """The most that was held at a time beyond what was held before. On a CPU that is the memory of
+    the whole process, and None where the system does not tell (all but Linux)."""
+
+
+@contextmanager
+def metered(device: torch.device) -> Iterator[Cost]:
+    """Measures a ``with`` block; what it cost is there when the block has ended.
+
+    Args:
+        device: The device whose memory counts.
+
+    Example:
+        >>> import torch
+        >>> with metered(torch.device("cpu")) as cost:
+        ...     _ = torch.ones(1000)
+        >>> cost.seconds > 0
+        True
+    """
+    cost = Cost()
+    before = _restart(device)
+    start = time.perf_counter()
+    try:
+        yield cost
+    finally:
+        peak = _peak(device)
+        cost.seconds = time.perf_counter() - start
+        if before is not None and peak is not None:
+            cost.bytes = max(peak - before, 0)
+
+
+def timed(work: Callable[[], object], device: torch.device, rounds: int) -> list[float]:
+    """Seconds of several rounds, the fastest first."""
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)
+
+
+def _restart(device: torch.device) -> int | None:
+    """Forget the peak so far; gives the bytes held now."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    if not _CLEAR.exists():
+        return None
+    if hasattr(_libc := ctypes.CDLL(None), "malloc_trim"):
+        _libc.malloc_trim(0)  # what was freed is else still counted as held
+    _CLEAR.write_text("5")  # sets VmHWM to VmRSS; see proc(5)
+    return _status("VmRSS")
+
+
+def _peak(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device)
+    return _status("VmHWM") if _CLEAR.exists() else None
+
+
+def _status(name: str) -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024

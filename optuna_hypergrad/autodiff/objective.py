@@ -1,0 +1,94 @@
+"""The training loss of one model, as a function of its weights and of its own hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from optuna_hypergrad.autodiff.updates.protocol import Values
+from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients, Reached
+
+Batch = Any
+LossFn = Callable[..., Tensor]
+
+
+class Slope(NamedTuple):
+    """The loss of one batch and its gradient."""
+
+    loss: Tensor  # shape (), detached
+    gradient: Tensor  # shape (D,)
+    reached: Reached
+
+    @staticmethod
+    def mean(slopes: Sequence[Slope]) -> Slope:
+        """That of the mean loss of several batches; it reaches what one of them reaches."""
+        if len(slopes) == 1:
+            return slopes[0]
+        losses, gradients, flags = zip(*slopes, strict=True)
+        reached = tuple(map(any, zip(*flags, strict=True)))
+        return Slope(sum(losses) / len(slopes), sum(gradients) / len(slopes), reached)
+
+
+class Objective:
+    """A loss function, the model that it is called with, and how it is to be differentiated.
+
+    Args:
+        model: The model.
+        loss_fn: ``loss_fn(model, batch)``, or ``loss_fn(model, batch, hypers)`` where there are
+            hyperparameters of the loss: the mean loss over the batch as a scalar tensor.
+        weights: The model's learned weights.
+        learned: Names of the hyperparameters of the loss that are learned, P of them.
+        takes_hypers: Whether ``loss_fn`` gets the hyperparameters as a third argument.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn,
+        weights: FlatWeights,
+        learned: Sequence[str] = (),
+        takes_hypers: bool = False,
+    ) -> None:
+        self.model, self.loss_fn, self.weights = model, loss_fn, weights
+        self.learned, self._takes_hypers = list(learned), takes_hypers
+        self.switched: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    def of(self, loss_fn: LossFn) -> Objective:
+        """Another loss of the same model and hyperparameters."""
+        return Objective(self.model, loss_fn, self.weights, self.learned, self._takes_hypers)
+
+    def __call__(self, batch: Batch, hypers: Values) -> Tensor:
+        """The loss; raises a ValueError where it is no scalar."""
+        arguments = (batch, dict(hypers)) if self._takes_hypers else (batch,)
+        loss = self.loss_fn(self.model, *arguments)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            raise ValueError(f"loss_fn must return a scalar, got {got}.")
+        return loss.reshape(())
+
+    def graph(
+        self, batch: Batch, hypers: Values, *, twice: bool
+    ) -> tuple[Slope, Gradients, list[Tensor]]:
+        """The gradient by parameter, then by learned hyperparameter, and these as leaves.
+
+        With ``twice`` the gradients can be differentiated again.
+        """
+        own = {k: v.requires_grad_() for k, v in hypers.items() if isinstance(v, Tensor)}
+        leaves = [*self.weights.parameters, *(own[name] for name in self.learned)]
+        with self.switched():
+            loss = self(batch, hypers)
+            if not loss.requires_grad:
+                raise ValueError("loss_fn: its result does not depend on the model's weights.")
+            gradients = torch.autograd.grad(loss, leaves, create_graph=twice, allow_unused=True)
+        by_weight = gradients[: len(self.weights.parameters)]
+        reached = tuple(gradient is not None for gradient in by_weight)
+        slope = Slope(loss.detach(), self.weights.join(by_weight), reached)
+        return slope, gradients, leaves
+
+    def slope(self, batch: Batch, hypers: Values) -> Slope:
+        """The loss and its gradient by the weights."""
+        return self.graph(batch, hypers, twice=False)[0]

@@ -1,0 +1,161 @@
+"""Reverse-mode hypergradients: the run recorded, and gone back over step by step.
+
+Going back costs one Hessian product a step, however many hyperparameters there are. The weights
+that it needs come from recorded gradients; where not all of these fit, the run is taken up again
+from checkpoints (replay/plan.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from optuna_hypergrad.autodiff.adjoints import retreat
+from optuna_hypergrad.autodiff.carried import Carried
+from optuna_hypergrad.autodiff.hypers import Key
+from optuna_hypergrad.autodiff.objective import Batch, LossFn
+from optuna_hypergrad.autodiff.products import Along
+from optuna_hypergrad.autodiff.progress import with_progress
+from optuna_hypergrad.autodiff.replay.plan import FAN
+from optuna_hypergrad.autodiff.replay.player import Player
+from optuna_hypergrad.autodiff.replay.tape import Checkpoint, check_replay
+from optuna_hypergrad.autodiff.result import Hypergradient
+from optuna_hypergrad.autodiff.run import Run
+from optuna_hypergrad.autodiff.validation import Statistics
+
+
+class ReverseMode:
+    """A training run, and then its hypergradient.
+
+    Args:
+        run: The run.
+        player: Goes through it.
+        average: Mean over a parameter's steps instead of the sum.
+        progress: Show a progress bar while going back.
+    """
+
+    def __init__(self, run: Run, player: Player, *, average: bool, progress: bool) -> None:
+        self._run, self._player = run, player
+        self._average, self._progress = average, progress
+        self._losses: list[Tensor] = []
+        self._slopes: dict[Key, list[Tensor]] = {}  # the last step first
+        self._adjoint = Carried(torch.empty(0), ())
+
+    def train(self) -> Iterator[Tensor]:
+        """The training; yields the loss of every step."""
+        for loss in self._player.train():
+            self._losses.append(loss)
+            yield loss
+
+    def hypergradient(
+        self,
+        validation: Batch | Iterable[Batch],
+        *,
+        loss_fn: LossFn | None,
+        statistics: Statistics,
+    ) -> Hypergradient:
+        """Derivative of the validation loss of the trained weights with respect to λ."""
+        point = self._player.point
+        validated, self._adjoint = self._run.validated(point, validation, loss_fn, statistics)
+        if self._adjoint_is_finite():
+            self._go_back(point)
+            per_step = self._per_step(validated.direct)
+        else:  # the run has diverged; there is nothing to be had from going back
+            per_step = {key: np.full(self._run.steps, np.nan) for key in self._run.hypers.learned}
+        gradient = self._run.hypers.chained(per_step)
+        if self._average:
+            counts = self._run.hypers.steps_of()
+            gradient = {name: slope / max(counts[name], 1) for name, slope in gradient.items()}
+        return Hypergradient(
+            gradient=gradient,
+            loss=validated.loss,
+            train_losses=torch.stack(self._losses).tolist(),
+            products=self._run.steps,
+            mode="reverse",
+            per_step=self._by_schedule(per_step),
+            replayed=self._player.replayed,
+            kept_bytes=self._player.peak_bytes,
+        )
+
+    def finish(self) -> None:
+        """Leave the weights that were validated in the model, where these are averages."""
+        self._run.finish(self._player.point)
+
+    def _go_back(self, point: Carried) -> None:
+        """Over all steps; the model is left as the training left it."""
+        after = self._player.now()
+        steps = self._run.steps
+        self._bar = iter(with_progress(range(steps), steps, "going back", self._progress))
+        try:
+            self._back(self._player.marks, self._run.steps)
+        finally:
+            self._player.leave(point, after)
+
+    def _back(self, marks: list[Checkpoint], stop: int) -> None:
+        """From ``stop`` back to the first of the checkpoints; the last stretch is recorded."""
+        end = marks.pop()
+        self._back_over_records(end.step, stop, end.point)
+        while marks:
+            start = marks.pop()
+            # Nothing but the list of marks holds a checkpoint while its stretch is gone back over.
+            between, stop, end = self._player.replay(start, end), end.step, start
+            self._back(between, stop)
+
+    def _back_over_records(self, first: int, stop: int, point: Carried) -> None:
+        """Over a recorded stretch that begins at ``point``, in ``FAN`` parts."""
+        if stop - first == 1:
+            self._step_back(first, point)
+            return
+        parts = min(FAN, stop - first)
+        starts = [first + (stop - first) * i // parts for i in range(parts)]
+        points = [point, *self._player.points(first, point, starts[1:])]
+        ends = [*starts[1:], stop]
+        with self._player.holding(points[1:]):
+            while points:
+                self._back_over_records(starts.pop(), ends.pop(), points.pop())
+
+    def _step_back(self, step: int, point: Carried) -> None:
+        record, values = self._player.tape.steps.pop(step), self._run.at(step)
+        gradient, reached = record.gradient, self._run.weights.reached(record.reached)
+        back = retreat(self._run.update, point, gradient, values.update, reached, self._adjoint)
+        batches = self._player.revisit(step, point, record)
+        own = gradient.new_zeros((1, len(self._run.learned)))
+        slope, products = self._run.curvature(batches, values.loss, Along(back.gradient[None], own))
+        check_replay(step, slope.gradient, gradient)
+        self._adjoint = Carried(back.adjoint.weights + products.weights[0], back.adjoint.state)
+        by_loss = dict(zip(self._run.learned, products.hypers[0], strict=True))
+        for owner, name in self._run.hypers.learned:
+            slopes = back.hypers if owner == "update" else by_loss
+            self._slopes.setdefault((owner, name), []).append(slopes[name])
+        next(self._bar, None)
+
+    def _per_step(self, direct: Tensor) -> dict[Key, NDArray[np.float64]]:
+        """∂(validation loss)/∂(value at each step) by hyperparameter, each of shape (steps,)."""
+        found = {
+            key: torch.stack(slopes[::-1]).double().cpu().numpy()
+            for key, slopes in self._slopes.items()
+        }
+        initial = self._run.initial_slopes()
+        for name, slope in zip(self._run.learned, direct.tolist(), strict=True):
+            found["loss", name][-1] += slope
+            if name in initial:
+                found["loss", name][0] += float(initial[name] @ self._adjoint.weights)
+        return found
+
+    def _by_schedule(
+        self, per_step: dict[Key, NDArray[np.float64]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """By the schedules' names; one that serves several hyperparameters gets their sum."""
+        total: dict[str, NDArray[np.float64]] = {}
+        for key, slopes in per_step.items():
+            name = self._run.hypers.learned[key].name
+            total[name] = total[name] + slopes if name in total else slopes
+        return total
+
+    def _adjoint_is_finite(self) -> bool:
+        parts = (self._adjoint.weights, *self._adjoint.state)
+        return all(bool(part.isfinite().all()) for part in parts)

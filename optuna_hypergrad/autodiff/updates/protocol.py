@@ -1,0 +1,95 @@
+"""What an inner update is: its hyperparameters, and one training step as a pure map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import Protocol
+
+from torch import Tensor
+
+from optuna_hypergrad.schedules import Schedule
+
+Hyper = float | Schedule
+"""A hyperparameter as it is given: a number, or a schedule whose values can be learned."""
+Values = Mapping[str, float | Tensor]
+"""The hyperparameters' values at one step."""
+State = tuple[Tensor, ...]
+"""What an update remembers between steps."""
+
+
+class Update(Protocol):
+    """What an inner update offers. It never names a derivative: see ``autodiff.updates``."""
+
+    @property
+    def hypers(self) -> Mapping[str, Hyper]:
+        """The hyperparameters by name: numbers, or schedules whose values can be learned."""
+        ...
+
+    def __call__(
+        self, weights: Tensor, state: State, gradient: Tensor, hypers: Values
+    ) -> tuple[Tensor, State]:
+        """One step, in torch operations that can be differentiated and depend on nothing else.
+
+        Args:
+            weights: All learned weights as one vector, shape (D,).
+            state: ``()`` before the first step, then what the step before gave: floating tensors
+                of shape (D,), or () for what all weights share. Where the loss does not reach a
+                weight, it and its entries of the state stay as they are (0 before the first
+                step), as with ``torch.optim``; then a part of shape () comes back as (D,).
+            gradient: Gradient of the training loss, shape (D,).
+            hypers: Values of the hyperparameters at this step: a float where it is given, a
+                tensor of shape () where it is learned, and of shape (D,) where it differs between
+                the weights (``ParameterGroups``).
+
+        Returns:
+            The new weights and the new state.
+        """
+        ...
+
+
+def evaluated(update: Update, weights: Tensor, state: State) -> Tensor:
+    """The weights to validate and to keep: those of ``update.evaluated``, if it has that method.
+
+    Args:
+        update: The inner update.
+        weights: The weights that are trained, shape (D,).
+        state: What the update remembers.
+
+    Returns:
+        Weights of shape (D,); for an update that says nothing of it, ``weights`` themselves.
+
+    Example:
+        >>> import torch
+        >>> from optuna_hypergrad.autodiff.updates import SGD, Averaged, evaluated
+        >>> averaged = Averaged(SGD(lr=0.5), decay=0.5)
+        >>> w, state = torch.tensor([1.0]), ()
+        >>> for _ in range(2):   # down w²/2: 1, then 1/2, then 1/4
+        ...     w, state = averaged(w, state, w, averaged.hypers)
+        >>> w, evaluated(averaged, w, state)
+        (tensor([0.2500]), tensor([0.3750]))
+    """
+    own = getattr(update, "evaluated", None)
+    return weights if own is None else own(weights, state)
+
+
+def checked_hypers(hypers: Mapping[str, object]) -> dict[str, Hyper]:
+    """``hypers``, or a ValueError that names the first that is no number and no schedule."""
+    return {name: _checked(name, value) for name, value in hypers.items()}
+
+
+def check_wrapped(update: Update, own: Mapping[str, Hyper]) -> None:
+    """Raise a ValueError where ``update`` cannot be wrapped by one with hyperparameters ``own``."""
+    if not hasattr(update, "hypers"):
+        raise ValueError(f"update must be one of this package's kind, for example SGD: {update}.")
+    taken = checked_hypers(own).keys() & update.hypers.keys()
+    if taken:
+        raise ValueError(f"update has a hyperparameter {min(taken)!r} already: {update}.")
+
+
+def _checked(name: str, value: object) -> Hyper:
+    if isinstance(value, Schedule):
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number or a Schedule, got {value!r}.")
+    return float(value)
