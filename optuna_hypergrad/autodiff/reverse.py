@@ -59,10 +59,11 @@ class ReverseMode:
         statistics: Statistics,
     ) -> Hypergradient:
         """Derivative of the validation loss of the trained weights with respect to λ."""
-        point = self._player.point
-        validated, self._adjoint = self._run.validated(point, validation, loss_fn, statistics)
+        self._point = self._player.point  # until the player goes through the run again
+        found = self._run.validated(self._point, validation, loss_fn, statistics)
+        validated, self._adjoint = found
         if self._adjoint_is_finite():
-            self._go_back(point)
+            self._go_back()
             per_step = self._per_step(validated.direct)
         else:  # the run has diverged; there is nothing to be had from going back
             per_step = {key: np.full(self._run.steps, np.nan) for key in self._run.hypers.learned}
@@ -83,9 +84,9 @@ class ReverseMode:
 
     def finish(self) -> None:
         """Leave the weights that were validated in the model, where these are averages."""
-        self._run.finish(self._player.point)
+        self._run.finish(self._point)
 
-    def _go_back(self, point: Carried) -> None:
+    def _go_back(self) -> None:
         """Over all steps; the model is left as the training left it."""
         after = self._player.now()
         steps = self._run.steps
@@ -93,7 +94,7 @@ class ReverseMode:
         try:
             self._back(self._player.marks, self._run.steps)
         finally:
-            self._player.leave(point, after)
+            self._player.leave(self._point, after)
 
     def _back(self, marks: list[Checkpoint], stop: int) -> None:
         """From ``stop`` back to the first of the checkpoints; the last stretch is recorded."""

@@ -105,19 +105,20 @@ class Player:
 
     def _go_on(self, first: int, stop: int, pieces: list[int]) -> Iterator[Tensor]:
         """Steps from the present point, with a checkpoint before each piece but the first."""
-        before: Surroundings | None = None
+        before = self.marks[0].surroundings
         for step in range(first, stop):
             recorded = step >= pieces[-1]
             if recorded or step in pieces:
                 before = self._surrounding.now(before)
             if step in pieces[1:]:
-                assert before is not None
                 self.marks.append(self.tape.checkpoint(step, self.point, before))
             yield self._step(step, before if recorded else None)
 
     def _step(self, step: int, before: Surroundings | None) -> Tensor:
         """One step on from the present point, recorded if its surroundings are given."""
         batches = self._stream.take()
+        if before is not None and not self._stream.by_number:
+            before = self._surrounding.now(before)  # the batches are kept, and not drawn again
         if step == 0 and self.replayed == 0:
             self._run.prepare(batches[0], 1)
         values = self._run.at(step)

@@ -69,7 +69,7 @@ class Stream:
             return
         first = max((start for start in self._passes if start <= number), default=number)
         self._iterator = iter(())
-        if first in self._passes:
+        if first < number:  # else the pass begins when its first batch is taken
             self._passes[first].restore()
             self._iterator = iter(self._batches)  # type: ignore[arg-type]
             for _ in range(number - first):

@@ -1,0 +1,92 @@
+"""Discrete choices in a loss with a derivative: relaxed, or relaxed only in the derivative.
+
+For hyperparameters of the loss. Random numbers come from torch's generator, so that runs repeat.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rounded(value: Tensor) -> Tensor:
+    """The nearest integer, with the derivative of ``value`` itself (straight-through).
+
+    For an integer hyperparameter that is used in arithmetic; what the derivative then says is how
+    the loss would change if ``value`` could lie between integers.
+
+    Args:
+        value: Of any shape.
+
+    Reference:
+        Bengio, Léonard and Courville, "Estimating or propagating gradients through stochastic
+        neurons", 2013.
+
+    Example:
+        >>> import torch
+        >>> h = torch.tensor(2.7, requires_grad=True)
+        >>> y = 3 * rounded(h)
+        >>> float(y.detach()), float(torch.autograd.grad(y, h)[0])
+        (9.0, 3.0)
+    """
+    return value + (value.round() - value).detach()
+
+
+def chosen(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """One of several, at random with probabilities softmax(logits), as a one-hot vector.
+
+    Its derivative is that of the relaxed choice softmax((logits + G) / temperature), with G
+    Gumbel noise (straight-through). Multiply the alternatives by it and add them up.
+
+    Args:
+        logits: Shape (…, choices).
+        temperature: Small: the derivative is faithful, but large or 0; large: smooth, but biased.
+
+    Reference:
+        Jang, Gu and Poole, "Categorical reparameterization with Gumbel-softmax", 2017.
+
+    Example:
+        >>> import torch
+        >>> chosen(torch.tensor([0.0, 100.0, 0.0]))
+        tensor([0., 1., 0.])
+    """
+    gumbel = -torch.log(-torch.log(_uniform(logits)))
+    soft = torch.softmax((logits + gumbel) / temperature, dim=-1)
+    hard = torch.nn.functional.one_hot(soft.detach().argmax(-1), logits.shape[-1]).to(soft.dtype)
+    return soft + (hard - soft).detach()
+
+
+def relaxed_dropout(x: Tensor, rate: Tensor | float, temperature: float = 0.1) -> Tensor:
+    """Dropout whose masks are nearly 0 or 1, so that the rate has a derivative.
+
+    Keeps each entry by a factor σ((log(1 − p) − log p + log u − log(1 − u)) / temperature) with
+    u uniform, which tends to a mask of mean 1 − p as the temperature falls, and divides by 1 − p.
+
+    Args:
+        x: Of any shape.
+        rate: Probability p of an entry to be dropped, in (0, 1); shape ().
+        temperature: Of the relaxation.
+
+    Reference:
+        Gal, Hron and Kendall, "Concrete dropout", 2017, Section 3.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> rate = torch.tensor(0.25, requires_grad=True)
+        >>> kept = relaxed_dropout(torch.ones(10_000), rate)
+        >>> abs(float(kept.detach().mean()) - 1.0) < 0.02
+        True
+        >>> bool(torch.autograd.grad(kept[0], rate)[0].isfinite())
+        True
+    """
+    p = torch.as_tensor(rate, dtype=x.dtype, device=x.device)
+    u = _uniform(x)
+    logit = torch.log1p(-p) - torch.log(p) + torch.log(u) - torch.log1p(-u)
+    return x * torch.sigmoid(logit / temperature) / (1 - p)
+
+
+def _uniform(like: Tensor) -> Tensor:
+    """Random numbers in the open interval (0, 1)."""
+    tiny = torch.finfo(like.dtype).eps
+    return torch.rand_like(like).clamp(tiny, 1 - tiny)
