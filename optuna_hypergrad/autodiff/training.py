@@ -96,8 +96,9 @@ def hypergradient(
         products: ``"auto"``, ``"loop"`` or ``"batched"``. ``ForwardMode`` says more on each of
             the arguments from ``learn`` on.
         memory: Reverse mode: bytes that checkpoints and recorded gradients may take; None for
-            128 MiB, or what two levels of checkpoints need where that is more. Less memory means
-            more steps that are run again.
+            384 MiB where a third of all gradients fit in there, else for what one level of
+            checkpoints needs, which grows as √steps. Less memory means more steps that are run
+            again.
         checkpoints: Where these are kept: ``"device"``, ``"host"`` (pinned memory) or ``"disk"``
             (a temporary folder; there, None is room for every gradient).
         on_step: Called with the step and its training loss after every step; it may raise, for
