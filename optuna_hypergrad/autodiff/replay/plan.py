@@ -111,7 +111,7 @@ def planned(steps: int, checkpoint: int, record: int, memory: int | None) -> Pla
         >>> planned(1_000, checkpoint=1_400_000, record=700_000, memory=None).replayed(1_000)
         487
         >>> planned(10_000, checkpoint=1_400_000, record=700_000, memory=None).records
-        136
+        145
     """
     if memory is None:
         spared = _records(GENEROUS, checkpoint, record, steps)
