@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ class Cost:
     seconds: float = 0.0
     bytes: int | None = None
     """The most that was held at a time beyond what was held before. On a CPU that is the memory of
-    the whole process, and None where the system does not tell (all but Linux)."""
+    the whole process, other threads' too, and None where the system does not tell (not Linux)."""
 
 
 @contextmanager
@@ -44,10 +45,11 @@ def metered(device: torch.device) -> Iterator[Cost]:
     try:
         yield cost
     finally:
-        peak = _peak(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         cost.seconds = time.perf_counter() - start
-        if before is not None and peak is not None:
-            cost.bytes = max(peak - before, 0)
+        if before is not None:
+            cost.bytes = max(_peak(device) - before, 0)
 
 
 def timed(work: Callable[[], object], device: torch.device, rounds: int) -> list[float]:
@@ -68,19 +70,19 @@ def _restart(device: torch.device) -> int | None:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    if not _CLEAR.exists():
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)  # what was freed is else still counted as held
+    try:
+        _CLEAR.write_text("5")  # sets VmHWM to VmRSS; see proc(5)
+    except OSError:  # no Linux, or one that does not allow it: the peak cannot be told
         return None
-    if hasattr(_libc := ctypes.CDLL(None), "malloc_trim"):
-        _libc.malloc_trim(0)  # what was freed is else still counted as held
-    _CLEAR.write_text("5")  # sets VmHWM to VmRSS; see proc(5)
     return _status("VmRSS")
 
 
-def _peak(device: torch.device) -> int | None:
+def _peak(device: torch.device) -> int:
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    return _status("VmHWM") if _CLEAR.exists() else None
+    return _status("VmHWM")
 
 
 def _status(name: str) -> int:
