@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optuna_hypergrad.reports import report_hypergradient, trial_seed
     from optuna_hypergrad.samplers import GradientSampler, PopulationSampler, lineage
-    from optuna_hypergrad.schedules import Schedule, suggest_schedule
+    from optuna_hypergrad.schedules import Schedule
+    from optuna_hypergrad.suggest import suggest_schedule
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,7 @@ _HOMES = {
     "Schedule": "schedules",
     "lineage": "samplers",
     "report_hypergradient": "reports",
-    "suggest_schedule": "schedules",
+    "suggest_schedule": "suggest",
     "trial_seed": "reports",
 }
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
-    from optuna.trial import BaseTrial
 
 Form = Literal["constant", "linear", "cosine"]
 
@@ -69,7 +68,7 @@ class Schedule:
     log: bool = False
 
     def __post_init__(self) -> None:
-        _check_form(self.form)
+        check_form(self.form)
         try:
             object.__setattr__(self, "values", tuple(float(value) for value in self.values))
         except (TypeError, ValueError) as error:
@@ -77,7 +76,7 @@ class Schedule:
             raise ValueError(message) from error
         if self.windows < 1:
             raise ValueError(
-                f"values: a {self.form} schedule needs at least {_knots(self.form, 1)}, "
+                f"values: a {self.form} schedule needs at least {count_values(self.form, 1)}, "
                 f"got {len(self.values)}."
             )
         for name, value in self.params.items():
@@ -88,7 +87,7 @@ class Schedule:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the trial parameters, one for each value."""
-        return _parameter_names(self.name, len(self.values))
+        return parameter_names(self.name, len(self.values))
 
     @property
     def params(self) -> dict[str, float]:
@@ -98,7 +97,7 @@ class Schedule:
     @property
     def windows(self) -> int:
         """Number of windows."""
-        return len(self.values) - _knots(self.form, 0)
+        return len(self.values) - count_values(self.form, 0)
 
     def window(self, step: int, steps: int) -> int:
         """Index of the window that ``step`` of a run of ``steps`` steps lies in."""
@@ -190,50 +189,7 @@ class Schedule:
 _CSV_COLUMNS = ("name", "form", "log", "parameter", "value")
 
 
-def suggest_schedule(
-    trial: BaseTrial,
-    name: str,
-    low: float,
-    high: float,
-    *,
-    windows: int = 1,
-    log: bool = False,
-    form: Form = "constant",
-) -> Schedule:
-    """Suggest one float per window (or knot) of a schedule.
-
-    Args:
-        trial: An Optuna trial of any kind; a ``FixedTrial(study.best_params)`` gives the best
-            schedule back.
-        name: Name of the hyperparameter; its trial parameters are ``name_0``, ``name_1``, …, or
-            ``name`` alone for a constant schedule of one window.
-        low: Lower end of the range of every value, inclusive.
-        high: Upper end of the range of every value, inclusive.
-        windows: Number of windows of equal length that the run is cut into. Linear and cosine
-            schedules have ``windows + 1`` knots.
-        log: Search (and move between knots) on a logarithmic scale; needs ``low > 0``.
-        form: ``"constant"`` within each window, ``"linear"`` from knot to knot, or ``"cosine"``
-            (one window: a cosine with both ends learned).
-
-    Raises:
-        ValueError: If ``windows`` is not a positive integer, ``form`` is unknown, or Optuna
-            rejects the range.
-
-    Example:
-        >>> from optuna.trial import FixedTrial
-        >>> trial = FixedTrial({"lr_0": 0.5, "lr_1": 0.1, "momentum": 0.9})
-        >>> suggest_schedule(trial, "lr", -1.0, 1.0, windows=2).at(60, steps=100)
-        0.1
-        >>> suggest_schedule(trial, "momentum", 0.0, 0.99).params
-        {'momentum': 0.9}
-    """
-    _check_form(form)
-    names = _parameter_names(name, _knots(form, checked_count("windows", windows)))
-    values = [trial.suggest_float(parameter, low, high, log=log) for parameter in names]
-    return Schedule(name, values, form, log)
-
-
-def _parameter_names(name: str, count: int) -> tuple[str, ...]:
+def parameter_names(name: str, count: int) -> tuple[str, ...]:
     """Names of the trial parameters of a schedule with ``count`` values."""
     return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
 
@@ -246,13 +202,14 @@ def checked_count(argument: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def _check_form(form: str) -> None:
+def check_form(form: str) -> None:
     """Raise a ValueError where ``form`` is not one that schedules have."""
     if form not in get_args(Form):
         raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}.")
 
 
-def _knots(form: str, windows: int) -> int:
+def count_values(form: str, windows: int) -> int:
+    """How many values a schedule has: one per window, or one per knot."""
     return windows if form == "constant" else windows + 1
 
 

@@ -14,8 +14,9 @@ PACKAGE = Path(__file__).parents[1] / "optuna_hypergrad"
 TENSORS = {"torch", "autodiff", "hypernet", "checkpoints", "members"}
 FORBIDDEN = {
     "algorithms": {"optuna", "samplers", "reports", "schedules"} | TENSORS,
-    "schedules.py": {"samplers", "reports"} | TENSORS - {"torch"},
-    "reports": {"samplers", "schedules"} | TENSORS,
+    "schedules.py": {"samplers", "reports", "suggest"} | TENSORS - {"torch"},
+    "suggest.py": {"samplers"} | TENSORS,
+    "reports": {"samplers", "schedules", "suggest"} | TENSORS,
     "samplers": TENSORS,
     "autodiff": {"optuna", "samplers", "reports", "hypernet", "checkpoints", "members"},
     "hypernet": {"optuna", "samplers", "reports", "checkpoints", "members"},

@@ -14,7 +14,14 @@ from optuna_hypergrad import (
     report_hypergradient,
     trial_seed,
 )
-from optuna_hypergrad.reports import StoredDataError, read_claim, read_gradient, report_refined
+from optuna_hypergrad.reports import (
+    StoredDataError,
+    read_claim,
+    read_gradient,
+    read_shared,
+    report_refined,
+    report_shared,
+)
 
 
 def asked(sampler: optuna.samplers.BaseSampler | None = None) -> tuple[Any, optuna.Trial]:
@@ -176,3 +183,33 @@ def test_refined_values_of_a_student_that_diverged_are_marked_and_start_nothing(
     assert study.trials[1].params == study.trials[0].params
     with pytest.raises(ValueError, match="values: 'y' is not a parameter of this trial"):
         report_refined(study.ask(), {"y": 1.0})
+
+
+def test_fine_schedules_are_recorded_once_and_for_the_trial_itself() -> None:
+    study, trial = asked()
+    for name, count in (("lr", 64), ("decay", 65), ("lr", 64)):
+        report_shared(trial, name, count)
+    assert read_shared(study.trials[0]) == {"lr": 64, "decay": 65}
+    report_shared(study.trials[0], "lr", 8)  # a copy, which stores nothing
+    study.tell(trial, 1.0)
+    report_shared(trial, "lr", 64)  # nothing new to say, so no error
+    copied = optuna.create_study()
+    copied.add_trials([optuna.create_trial(value=0.0), study.trials[0]])
+    assert read_shared(study.trials[0]) == {"lr": 64, "decay": 65}
+    assert read_shared(copied.trials[1]) == {}
+
+
+@pytest.mark.parametrize("stored", [1, {"trial": 0}, {"trial": 0, "schedules": {"lr": "x"}}])
+def test_damaged_records_of_fine_schedules_name_the_trial(stored: Any) -> None:
+    study, trial = asked()
+    trial.set_user_attr("hg:shared", stored)
+    with pytest.raises(StoredDataError, match="trial 0: hg:shared is damaged"):
+        read_shared(study.trials[0])
+
+
+def test_claims_that_were_stored_before_windows_were_cut_are_read() -> None:
+    study, _ = asked(GradientSampler(seed=0))
+    stored = dict(study.trials[0].system_attrs["hg:claim"])
+    assert stored.pop("windows") == {}
+    claim = read_claim(0, {"hg:claim": stored})
+    assert claim == read_claim(0, study.trials[0].system_attrs)

@@ -73,6 +73,14 @@ def test_suggests_one_parameter_for_each_value(form: str, count: int) -> None:
     assert all(d.log and d.low == 1e-3 for d in trial.distributions.values())
 
 
+@pytest.mark.parametrize("form, count", [("constant", 64), ("linear", 65)])
+def test_automatic_windows_are_a_fine_schedule(form: str, count: int) -> None:
+    trial = ask()
+    schedule = suggest_schedule(trial, "lr", 0, 1, windows="auto", form=form)
+    assert schedule.params == trial.params and len(trial.params) == count
+    assert trial.user_attrs["hg:shared"]["schedules"] == {"lr": count}
+
+
 def test_a_single_window_keeps_the_plain_name() -> None:
     trial = ask()
     suggest_schedule(trial, "momentum", 0.0, 0.99)
@@ -120,6 +128,10 @@ def test_lambda_lr_sets_every_group_to_the_schedule() -> None:
         (lambda: Schedule("lr", [1.0]).at(0, 0), "steps must be at least 1, got 0"),
         (lambda: suggest_schedule(ask(), "lr", 0, 1, windows=0), "windows .* got 0"),
         (lambda: suggest_schedule(ask(), "lr", 0, 1, windows=2.0), "windows .* got 2.0"),
+        (
+            lambda: suggest_schedule(ask(), "lr", 0, 1, windows="all"),
+            "integer or 'auto', got 'all'",
+        ),
         (lambda: suggest_schedule(ask(), "lr", 0, 1, form="x"), "form must be"),
         (lambda: Schedule.from_json(json.dumps({"name": "lr"})), "text: not a schedule"),
         (lambda: Schedule.from_json("[1]"), "text: not a schedule"),

@@ -6,26 +6,28 @@ each column whose window has begun, one double backward pass of the product grad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 Batch = tuple[Tensor, Tensor]
+KINDS = ("lr", "momentum", "weight_decay")
 
 
 def hypergradient(
     model: nn.Module,
     loss_fn: Callable[[Tensor, Tensor], Tensor],
     rates: list[float],
-    momentum: float,
-    weight_decay: float,
+    momenta: list[float],
+    decays: list[float],
     batches: Callable[[int], Batch],
     validation: Iterable[Batch],
     steps: int,
+    learn: Collection[str] = KINDS,
 ) -> dict[str, float]:
-    """Hypergradients of SGD's learning rates (in windows), momentum and weight decay."""
+    """Hypergradients of SGD's learning rates, momenta and weight decays, each in windows."""
     shapes = {name: p.shape for name, p in model.named_parameters()}
     sizes = [shape.numel() for shape in shapes.values()]
     weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
@@ -35,30 +37,27 @@ def hypergradient(
         named = {name: part.view(shape) for (name, shape), part in pairs}
         return loss_fn(functional_call(model, named, (batch[0],)), batch[1])
 
-    kinds = {"lr": len(rates), "momentum": 1, "weight_decay": 1}
-    z = {kind: [torch.zeros_like(weights) for _ in range(n)] for kind, n in kinds.items()}
-    c = {kind: [torch.zeros_like(weights) for _ in range(n)] for kind, n in kinds.items()}
+    values = dict(zip(KINDS, (rates, momenta, decays), strict=True))
+    z = {kind: [torch.zeros_like(weights) for _ in values[kind]] for kind in learn}
+    c = {kind: [torch.zeros_like(weights) for _ in values[kind]] for kind in learn}
     velocity = torch.zeros_like(weights)
     for step in range(steps):
-        window = len(rates) * step // steps
-        rate = rates[window]
+        window = {kind: len(values[kind]) * step // steps for kind in KINDS}
+        rate, momentum, decay = (values[kind][window[kind]] for kind in KINDS)
         weights.requires_grad_()
-        gradient = torch.autograd.grad(loss_of(weights, batches(step)), weights, create_graph=True)[
-            0
-        ]
-        slope = gradient.detach() + weight_decay * weights.detach()
-        moved = momentum * velocity + slope
+        loss = loss_of(weights, batches(step))
+        gradient = torch.autograd.grad(loss, weights, create_graph=True)[0]
+        moved = momentum * velocity + gradient.detach() + decay * weights.detach()
         for kind, columns in z.items():
-            begun = window + 1 if kind == "lr" else 1
-            for j in range(begun):
+            for j in range(window[kind] + 1):
                 product = torch.autograd.grad(gradient @ columns[j], weights, retain_graph=True)[0]
-                c[kind][j] = momentum * c[kind][j] + product + weight_decay * columns[j]
-                if kind == "momentum":
+                c[kind][j] = momentum * c[kind][j] + product + decay * columns[j]
+                if kind == "momentum" and j == window[kind]:
                     c[kind][j] += velocity
-                if kind == "weight_decay":
+                if kind == "weight_decay" and j == window[kind]:
                     c[kind][j] += weights.detach()
                 columns[j] = columns[j] - rate * c[kind][j]
-                if kind == "lr" and j == window:
+                if kind == "lr" and j == window[kind]:
                     columns[j] -= moved
         velocity = moved
         weights = weights.detach() - rate * velocity
@@ -67,9 +66,8 @@ def hypergradient(
     total = sum(len(labels) for _, labels in held_out)
     loss = sum(loss_of(weights, batch) * (len(batch[1]) / total) for batch in held_out)
     slope = torch.autograd.grad(loss, weights)[0]
-    names = {"lr": [f"lr_{i}" for i in range(len(rates))]}
     return {
-        name: float(slope @ column)
+        kind if len(columns) == 1 else f"{kind}_{j}": float(slope @ column)
         for kind, columns in z.items()
-        for name, column in zip(names.get(kind, [kind]), columns, strict=True)
+        for j, column in enumerate(columns)
     }

@@ -25,6 +25,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, forward, hypergradient
+from optuna_hypergrad.autodiff.objective import Objective
+from optuna_hypergrad.autodiff.run import Run
 
 BATCH_SIZE, WINDOWS = 128, 7
 RATES, MOMENTUM, WEIGHT_DECAY = [0.05] * WINDOWS, 0.5, 1e-4
@@ -49,10 +51,10 @@ def seconds(run: Callable[[], object], device: str) -> tuple[float, object]:
 def shares(run: Callable[[], object]) -> dict[str, float]:
     """Fractions of the time that the parts of a step take, by the profiler."""
     parts = {
-        "training gradient": (forward.FlatWeights, "gradients"),
-        "Hessian products": (forward, "hessian_products"),
+        "training gradient": (Objective, "graph"),
+        "Hessian products": (Run, "curvature"),  # the training gradient is taken within it
         "tangents": (forward, "advance"),
-        "validation": (forward, "validate"),
+        "validation": (Run, "validated"),
     }
     originals = {name: getattr(*place) for name, place in parts.items()}
 
@@ -74,8 +76,9 @@ def shares(run: Callable[[], object]) -> dict[str, float]:
         for name, (owner, attribute) in parts.items():
             setattr(owner, attribute, originals[name])
     times = {event.key: event.cpu_time_total for event in profiler.key_averages()}
-    found = {name: times[name] / times["all"] for name in parts}
-    return {**found, "forward pass and the rest": 1 - sum(found.values())}
+    found = {name: times.get(name, 0.0) / times["all"] for name in parts}
+    found["Hessian products"] -= found["training gradient"]
+    return {**found, "the rest": 1 - sum(found.values())}
 
 
 def main() -> None:
@@ -99,9 +102,8 @@ def main() -> None:
 
     def theirs() -> dict[str, float]:
         model = mnist.lenet(0).to(args.device)
-        return naive.hypergradient(
-            model, F.cross_entropy, RATES, MOMENTUM, WEIGHT_DECAY, draw, validation, args.steps
-        )
+        values = RATES, [MOMENTUM], [WEIGHT_DECAY]
+        return naive.hypergradient(model, F.cross_entropy, *values, draw, validation, args.steps)
 
     def plain() -> None:
         model = mnist.lenet(0).to(args.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from optuna_hypergrad.autodiff.columns import Columns
 from optuna_hypergrad.autodiff.metering import Cost, metered, timed
 from optuna_hypergrad.autodiff.objective import Batch
 from optuna_hypergrad.autodiff.products import Along
+from optuna_hypergrad.autodiff.replay.ahead import looking_ahead
 from optuna_hypergrad.autodiff.replay.plan import planned
 from optuna_hypergrad.autodiff.replay.stream import Stream
 from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
@@ -55,18 +57,13 @@ def foretold(
         stream: Its batches.
         validation: What it is validated on; an iterable without a length is not counted.
         check: Validates on batches.
-        memory: Bytes that reverse mode may keep; None for its default.
+        memory: Bytes that reverse mode may keep; None for its default. Where they are too few,
+            reverse mode takes for ever.
     """
-    surrounding = Surrounding(run.objective.model, run.weights.device, stream.generators)
-    before, given = surrounding.now(), run.weights.read()
-    try:
+    with looking_ahead(run, stream) as surrounding:
         trial = _Trial(run, stream, surrounding)
         checked = trial.check(validation, check)
         return Forecast(trial.forward(checked), trial.reverse(checked, memory))
-    finally:
-        run.weights.write(given)
-        stream.seek(0)
-        surrounding.restore(before)
 
 
 class _Trial:
@@ -87,6 +84,8 @@ class _Trial:
             return self._cost(lambda: check(self._point, validation))
         if not isinstance(validation, Sized) or not isinstance(validation, Iterable):
             return Cost(0.0, 0)
+        if not len(validation):
+            return Cost(0.0, 0)  # the run will complain
         first = [next(iter(validation))]
         one = self._cost(lambda: check(self._point, first))
         return Cost(one.seconds * len(validation), one.bytes)
@@ -114,7 +113,10 @@ class _Trial:
         beside = self._surrounding.now(self._before).bytes_beside(self._before)
         record = beside + self._slope.gradient.nbytes + self._stream.kept_bytes(self._batches)
         checkpoint = beside + self._point.bytes
-        plan = planned(run.steps, checkpoint, record, memory)
+        try:
+            plan = planned(run.steps, checkpoint, record, memory)
+        except ValueError:  # it cannot be done in so little memory
+            return Cost(math.inf, None)
         runs = run.steps + plan.replayed(run.steps)
         going_back = back.seconds + plan.divisions * move.seconds
         seconds = runs * plain.seconds + run.steps * going_back + checked.seconds

@@ -124,7 +124,8 @@ class ForwardMode:
         self._tangents = self._initial_tangents()
         self._clipped = self._tensor(0).long()  # a tensor, not to wait for the device at each step
         self._taken = 0
-        self._losses: list[Tensor] = []
+        self._losses = self._point.weights.new_empty(run.steps)
+        self._step = 0
 
     def step(self, *batches: Batch) -> Tensor:
         """Train on one batch, or on the mean loss of several, and move the tangents along.
@@ -136,7 +137,9 @@ class ForwardMode:
             ValueError: If the run has already had all its steps, or the loss is no scalar that
                 depends on the weights.
         """
-        step = len(self._losses)
+        step = self._step
+        if not batches:
+            raise ValueError("batches: got none, expected at least one batch.")
         if step == self._run.steps:
             raise ValueError(f"steps: all {step} steps of this run are done.")
         if step == 0:
@@ -147,7 +150,8 @@ class ForwardMode:
         slope, products = self._run.curvature(batches, hypers.loss, directions)
         self._taken += len(places)
         self._move(active, slope, places, products.weights, hypers)
-        self._losses.append(slope.loss)
+        self._losses[step] = slope.loss
+        self._step += 1
         return slope.loss
 
     def hypergradient(
@@ -167,22 +171,21 @@ class ForwardMode:
                 ``validate``. Running statistics advance in neither case.
 
         Returns:
-            The hypergradient of each learned parameter; 0.0 where its window has yet to begin.
+            The hypergradient of each learned parameter; 0.0 where its window has yet to begin,
+            unless the validation loss itself depends on it.
         """
         validated, adjoint = self._run.validated(self._point, validation, loss_fn, statistics)
-        last = self._run.steps - 1
         gradient = dict.fromkeys(self._run.hypers.names, 0.0)
         slopes = self._tangents.times(adjoint).tolist()
         for name, row in self._columns.begun.items():
             count = self._columns.taken_part[name] if self._average else 1
             gradient[name] = slopes[row] / max(count, 1)
-        for hyper, slope in zip(self._run.learned, validated.direct.tolist(), strict=True):
-            for name, weight in self._run.hypers.slopes(("loss", hyper), last).items():
-                gradient[name] += weight * slope
+        for name, slope in self._run.hypers.direct(validated.direct).items():
+            gradient[name] += slope
         return Hypergradient(
             gradient=gradient,
             loss=validated.loss,
-            train_losses=torch.stack(self._losses).tolist() if self._losses else [],
+            train_losses=self._losses[: self._step].tolist(),
             products=self._taken,
             mode="forward",
             clipped=int(self._clipped) / max(self._taken * len(self._run.weights), 1),
@@ -190,7 +193,10 @@ class ForwardMode:
         )
 
     def finish(self) -> None:
-        """Leave the weights that were validated in the model, where these are averages."""
+        """At the end, leave in the model the weights that were validated, where these are averages.
+
+        No step may follow.
+        """
         self._run.finish(self._point)
 
     @property

@@ -36,8 +36,8 @@ class Hypers:
         steps: Horizon of the run.
 
     Raises:
-        ValueError: If two different schedules share a parameter name, or ``learn`` names none of
-            theirs.
+        ValueError: If two different schedules share their name or a parameter's, or ``learn`` names
+            none of theirs.
     """
 
     def __init__(
@@ -89,6 +89,14 @@ class Hypers:
                     total[name] += weight * slope
         return total
 
+    def direct(self, slopes: Mapping[str, float]) -> dict[str, float]:
+        """Derivative by λ from that by the loss's values at the last step."""
+        total = dict.fromkeys(self.names, 0.0)
+        for hyper, slope in slopes.items():
+            for name, weight in self.slopes(("loss", hyper), self.steps - 1).items():
+                total[name] += weight * slope
+        return total
+
     def steps_of(self) -> Counter[str]:
         """At how many steps each learned parameter has a say."""
         counts: Counter[str] = Counter()
@@ -100,10 +108,14 @@ class Hypers:
 def _names(schedules: Collection[Schedule]) -> list[str]:
     """Names of all parameters; one schedule may serve several hyperparameters."""
     owner: dict[str, Schedule] = {}
+    by_name: dict[str, Schedule] = {}
     for schedule in schedules:
+        if by_name.setdefault(schedule.name, schedule) != schedule:
+            raise ValueError(f"update and hypers: two schedules have the name {schedule.name!r}.")
         for name in schedule.names:
             if owner.setdefault(name, schedule) != schedule:
-                raise ValueError(f"update: two schedules share the parameter {name!r}.")
+                message = f"update and hypers: two schedules share the parameter {name!r}."
+                raise ValueError(message)
     return list(owner)
 
 

@@ -70,6 +70,13 @@ class Objective:
             raise ValueError(f"loss_fn must return a scalar, got {got}.")
         return loss.reshape(())
 
+    def differentiable(self, batch: Batch, hypers: Values) -> Tensor:
+        """The loss; raises a ValueError where it does not depend on the weights."""
+        loss = self(batch, hypers)
+        if not loss.requires_grad:
+            raise ValueError("loss_fn: its result does not depend on the model's weights.")
+        return loss
+
     def graph(
         self, batch: Batch, hypers: Values, *, twice: bool
     ) -> tuple[Slope, Gradients, list[Tensor]]:
@@ -79,10 +86,8 @@ class Objective:
         """
         own = {k: v.requires_grad_() for k, v in hypers.items() if isinstance(v, Tensor)}
         leaves = [*self.weights.parameters, *(own[name] for name in self.learned)]
-        with self.switched():
-            loss = self(batch, hypers)
-            if not loss.requires_grad:
-                raise ValueError("loss_fn: its result does not depend on the model's weights.")
+        with torch.enable_grad(), self.switched():
+            loss = self.differentiable(batch, hypers)
             gradients = torch.autograd.grad(loss, leaves, create_graph=twice, allow_unused=True)
         by_weight = gradients[: len(self.weights.parameters)]
         reached = tuple(gradient is not None for gradient in by_weight)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
+from optuna_hypergrad.autodiff.forward_ad import forward_mode
 from optuna_hypergrad.autodiff.objective import Batch, Objective, Slope
 from optuna_hypergrad.autodiff.replay.randomness import Randomness
 from optuna_hypergrad.autodiff.updates.protocol import Values
@@ -142,10 +143,11 @@ def forward_over_reverse(objective: Objective, batch: Batch, hypers: Values) -> 
         del last
         after = Randomness.now(weights.device)
         before.restore()
-        if len(along) == 1:
-            found = tangent(along.weights[0], along.hypers[0])[None]
-        else:
-            found = vmap(tangent, randomness="same")(along.weights, along.hypers)
+        with forward_mode:
+            if len(along) == 1:
+                found = tangent(along.weights[0], along.hypers[0])[None]
+            else:
+                found = vmap(tangent, randomness="same")(along.weights, along.hypers)
         after.restore()
         found = found.detach()
         return Along(found[:, : len(weights)], found[:, len(weights) :])

@@ -41,15 +41,13 @@ class ReverseMode:
     def __init__(self, run: Run, player: Player, *, average: bool, progress: bool) -> None:
         self._run, self._player = run, player
         self._average, self._progress = average, progress
-        self._losses: list[Tensor] = []
+        self._taken = 0
         self._slopes: dict[Key, list[Tensor]] = {}  # the last step first
         self._adjoint = Carried(torch.empty(0), ())
 
     def train(self) -> Iterator[Tensor]:
         """The training; yields the loss of every step."""
-        for loss in self._player.train():
-            self._losses.append(loss)
-            yield loss
+        yield from self._player.train()
 
     def hypergradient(
         self,
@@ -62,20 +60,25 @@ class ReverseMode:
         self._point = self._player.point  # until the player goes through the run again
         found = self._run.validated(self._point, validation, loss_fn, statistics)
         validated, self._adjoint = found
+        hypers = self._run.hypers
         if self._adjoint_is_finite():
             self._go_back()
-            per_step = self._per_step(validated.direct)
+            per_step = self._per_step()
         else:  # the run has diverged; there is nothing to be had from going back
-            per_step = {key: np.full(self._run.steps, np.nan) for key in self._run.hypers.learned}
-        gradient = self._run.hypers.chained(per_step)
-        if self._average:
-            counts = self._run.hypers.steps_of()
-            gradient = {name: slope / max(counts[name], 1) for name, slope in gradient.items()}
+            per_step = {key: np.full(self._run.steps, np.nan) for key in hypers.learned}
+        counts = hypers.steps_of() if self._average else {}
+        direct = hypers.direct(validated.direct)
+        gradient = {
+            name: slope / max(counts.get(name, 1), 1) + direct[name]
+            for name, slope in hypers.chained(per_step).items()
+        }
+        for name, slope in validated.direct.items():
+            per_step["loss", name][-1] += slope
         return Hypergradient(
             gradient=gradient,
             loss=validated.loss,
-            train_losses=torch.stack(self._losses).tolist(),
-            products=self._run.steps,
+            train_losses=self._player.losses.tolist(),
+            products=self._taken,
             mode="reverse",
             per_step=self._by_schedule(per_step),
             replayed=self._player.replayed,
@@ -126,6 +129,7 @@ class ReverseMode:
         batches = self._player.revisit(step, point, record)
         own = gradient.new_zeros((1, len(self._run.learned)))
         slope, products = self._run.curvature(batches, values.loss, Along(back.gradient[None], own))
+        self._taken += 1
         check_replay(step, slope.gradient, gradient)
         self._adjoint = Carried(back.adjoint.weights + products.weights[0], back.adjoint.state)
         by_loss = dict(zip(self._run.learned, products.hypers[0], strict=True))
@@ -134,17 +138,14 @@ class ReverseMode:
             self._slopes.setdefault((owner, name), []).append(slopes[name])
         next(self._bar, None)
 
-    def _per_step(self, direct: Tensor) -> dict[Key, NDArray[np.float64]]:
+    def _per_step(self) -> dict[Key, NDArray[np.float64]]:
         """∂(validation loss)/∂(value at each step) by hyperparameter, each of shape (steps,)."""
         found = {
             key: torch.stack(slopes[::-1]).double().cpu().numpy()
             for key, slopes in self._slopes.items()
         }
-        initial = self._run.initial_slopes()
-        for name, slope in zip(self._run.learned, direct.tolist(), strict=True):
-            found["loss", name][-1] += slope
-            if name in initial:
-                found["loss", name][0] += float(initial[name] @ self._adjoint.weights)
+        for name, slope in self._run.initial_slopes().items():
+            found["loss", name][0] += float(slope @ self._adjoint.weights)
         return found
 
     def _by_schedule(

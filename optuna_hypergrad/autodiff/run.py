@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.func import jacfwd
 
 from optuna_hypergrad.autodiff.carried import Carried, moved
+from optuna_hypergrad.autodiff.forward_ad import forward_mode
 from optuna_hypergrad.autodiff.hypers import AtStep, Hypers
 from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective, Slope
 from optuna_hypergrad.autodiff.preflight import checked_products, preflight, use
 from optuna_hypergrad.autodiff.products import WAYS, Along, Products
 from optuna_hypergrad.autodiff.updates import Clipped, Hyper, Update, evaluated
-from optuna_hypergrad.autodiff.updates.protocol import Values
+from optuna_hypergrad.autodiff.updates.protocol import Values, check_update, checked_hypers
 from optuna_hypergrad.autodiff.validation import Statistics, Validated, validate
 from optuna_hypergrad.autodiff.weights import FlatWeights
 from optuna_hypergrad.schedules import checked_count
@@ -43,20 +44,19 @@ class Run:
         products: Products = "auto",
     ) -> None:
         self.steps = checked_count("steps", steps)
-        if not hasattr(update, "hypers"):
-            raise ValueError(
-                f"update must be one of this package's kind, for example SGD: {update}."
-            )
+        check_update(update)
         if clip_gradients is not None and not clip_gradients > 0:
             raise ValueError(f"clip_gradients must be positive or None, got {clip_gradients}.")
         self.update = update if clip_gradients is None else Clipped(update, value=clip_gradients)
-        self.hypers = Hypers(self.update.hypers, hypers or {}, learn, self.steps)
+        own = checked_hypers(hypers or {})
+        self.hypers = Hypers(self.update.hypers, own, learn, self.steps)
         self.weights = FlatWeights(model)
         self.objective = Objective(
             model, loss_fn, self.weights, self.hypers.learned_by("loss"), hypers is not None
         )
         self._initial = initial
         self._products, self._way = checked_products(products), WAYS["loop"]
+        self._rows = 0  # at a time, for which a way has been found
 
     @property
     def learned(self) -> list[str]:
@@ -83,12 +83,16 @@ class Run:
         """∂(initial weights)/∂(value at step 0) by learned hyperparameter of the loss, (D,)."""
         if self._initial is None or not self.learned:
             return {}
-        return dict(zip(self.learned, jacfwd(self._initialised)(self._own()).T, strict=True))
+        with forward_mode:
+            slopes = jacfwd(self._initialised)(self._own()).T
+        return dict(zip(self.learned, slopes, strict=True))
 
     def prepare(self, batch: Batch, rows: int) -> None:
         """Find on the first batch how to take the products with ``rows`` rows at a time."""
-        if rows:
-            found = preflight(self.objective, self._products, batch, self.at(0).loss, rows)
+        if rows != self._rows:
+            self._rows = rows
+            with torch.enable_grad():
+                found = preflight(self.objective, self._products, batch, self.at(0).loss, rows)
             use(self.objective, found)
             self._way = WAYS[found.way]
 
@@ -155,4 +159,10 @@ class Run:
         unknown = [name for name in chosen if name not in named]
         if unknown:
             raise ValueError(f"initial: {unknown[0]!r} is not a learned weight ({list(named)}).")
+        for name, weight in chosen.items():
+            if weight.shape != named[name].shape:
+                raise ValueError(
+                    f"initial: {name} must have shape {tuple(named[name].shape)}, got "
+                    f"{tuple(weight.shape)}."
+                )
         return torch.cat([{**named, **chosen}[name].reshape(-1) for name in named])

@@ -7,21 +7,15 @@ the symbols.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
 from optuna_hypergrad.autodiff.carried import Carried, moved
+from optuna_hypergrad.autodiff.forward_ad import forward_mode
 from optuna_hypergrad.autodiff.updates import State, Update
 from optuna_hypergrad.autodiff.updates.protocol import Values
-
-with warnings.catch_warnings():
-    # torch 2.15 warns of its own torch.jit.script when forward mode is entered for the first time.
-    warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
-    jvp(torch.neg, (torch.zeros(()),), (torch.zeros(()),))
 
 
 def advance(
@@ -61,4 +55,5 @@ def advance(
     def along(*directions: Any) -> Any:
         return jvp(step, (*point, gradient, learned), directions)[1]
 
-    return new_point, Carried(*vmap(along)(tangents.weights, state, products, slopes))
+    with forward_mode:
+        return new_point, Carried(*vmap(along)(tangents.weights, state, products, slopes))

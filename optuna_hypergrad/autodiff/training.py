@@ -16,14 +16,17 @@ from optuna_hypergrad.autodiff.metering import metered
 from optuna_hypergrad.autodiff.objective import Batch, LossFn
 from optuna_hypergrad.autodiff.products import Products
 from optuna_hypergrad.autodiff.progress import with_progress
-from optuna_hypergrad.autodiff.replay.keeping import Keeper, Place
+from optuna_hypergrad.autodiff.replay.ahead import looking_ahead
+from optuna_hypergrad.autodiff.replay.keeping import Keeper, Place, check_place
 from optuna_hypergrad.autodiff.replay.player import Player
+from optuna_hypergrad.autodiff.replay.randomness import Randomness
 from optuna_hypergrad.autodiff.replay.stream import Batches, Stream
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.reverse import ReverseMode
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.updates import Hyper, Update
 from optuna_hypergrad.autodiff.validation import Statistics, check_statistics
+from optuna_hypergrad.schedules import checked_count
 
 Mode = Literal["forward", "reverse", "auto"]
 
@@ -61,9 +64,9 @@ def hypergradient(
     are. Reverse mode takes one Hessian product a step, however many parameters there are, and
     runs some steps twice; it keeps gradients and checkpoints in a memory that can be named.
 
-    The model is trained in place and holds the trained weights afterwards (their average, where
-    the update is ``Averaged``), also where the run is interrupted. Data must be on the model's
-    device.
+    The model is trained in place and holds the trained weights afterwards (at the end their
+    average, where the update is ``Averaged``), also where the run is interrupted. Data must be on
+    the model's device.
 
     Args:
         model: The model, with its initial weights and in the mode it is to be trained in.
@@ -93,8 +96,8 @@ def hypergradient(
         truncation: ``"leading"`` or ``"alternate"`` steps.
         clip_products: Bound on the entries of Hessian products, or None.
         clip_gradients: Bound on the entries of training gradients, or None.
-        products: ``"auto"``, ``"loop"`` or ``"batched"``. ``ForwardMode`` says more on each of
-            the arguments from ``learn`` on.
+        products: ``"auto"``, or how Hessian products are taken. ``ForwardMode`` says more on each
+            of the arguments from ``learn`` on.
         memory: Reverse mode: bytes that checkpoints and recorded gradients may take; None for
             384 MiB where a third of all gradients fit in there, else for what one level of
             checkpoints needs, which grows as √steps. Less memory means more steps that are run
@@ -102,7 +105,8 @@ def hypergradient(
         checkpoints: Where these are kept: ``"device"``, ``"host"`` (pinned memory) or ``"disk"``
             (a temporary folder; there, None is room for every gradient).
         on_step: Called with the step and its training loss after every step; it may raise, for
-            example ``optuna.TrialPruned``, to end the run.
+            example ``optuna.TrialPruned``, to end the run. What it draws from random number
+            generators does not change the run.
         progress: Show a progress bar on standard error, where that is a terminal.
 
     Returns:
@@ -130,6 +134,9 @@ def hypergradient(
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {get_args(Mode)}, got {mode!r}.")
     check_statistics(statistics)  # before the training, not after it
+    check_place(checkpoints)
+    if memory is not None:
+        checked_count("memory", memory)
     run = Run(
         model,
         loss_fn,
@@ -152,6 +159,10 @@ def hypergradient(
     if mode == "auto" and not obstacle:
         forecast = foretold(run, stream, validation, check, memory)
         mode = forecast.faster
+    if run.hypers.names and not stream.once_only:
+        with looking_ahead(run, stream):  # what torch loads for it is not the run's cost
+            run.prepare(stream.take()[0], 1 if mode == "reverse" else len(run.hypers.names))
+    stream.repeats = mode == "reverse"
     with metered(run.weights.device) as cost:
         trainer: ForwardMode | ReverseMode
         if mode == "reverse":
@@ -163,7 +174,9 @@ def hypergradient(
             losses = (ahead.step(*stream.take()) for _ in range(steps))
         for step, loss in with_progress(enumerate(losses), steps, "training", progress):
             if on_step is not None:
+                before = Randomness.now(run.weights.device, stream.generators)
                 on_step(step, float(loss))
+                before.restore()  # so that the training does not depend on it
         result = trainer.hypergradient(
             validation, loss_fn=validation_loss_fn, statistics=statistics
         )

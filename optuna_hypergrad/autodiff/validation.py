@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from optuna_hypergrad.autodiff.buffers import buffers_of, put_back
 from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
@@ -22,7 +23,7 @@ class Validated(NamedTuple):
 
     loss: float
     gradient: Tensor  # by the weights, shape (D,)
-    direct: Tensor  # by the learned hyperparameters of the loss itself, shape (P,)
+    direct: dict[str, float]  # by the learned hyperparameters of the loss itself
 
 
 def validate(
@@ -62,7 +63,8 @@ def validate(
             total += size
     if total == 0:
         raise ValueError("validation: got no examples, expected at least one batch.")
-    return Validated(loss_sum / total, gradient_sum / total, direct_sum / total)
+    direct = dict(zip(objective.learned, (direct_sum / total).tolist(), strict=True))
+    return Validated(loss_sum / total, gradient_sum / total, direct)
 
 
 def check_statistics(statistics: str) -> None:
@@ -89,6 +91,7 @@ def sized(data: Batch | Iterable[Batch]) -> Iterator[tuple[Batch, int]]:
 def batch_size(batch: Batch) -> int:
     """Number of examples: the first dimension of the first tensor in the batch."""
     parts = batch.values() if isinstance(batch, Mapping) else batch
+    parts = parts if isinstance(parts, Iterable) else ()
     tensors = [batch] if isinstance(batch, Tensor) else [p for p in parts if torch.is_tensor(p)]
     if not tensors or tensors[0].dim() == 0:
         raise ValueError(
@@ -118,18 +121,11 @@ def _undisturbed(model: nn.Module, statistics: Statistics) -> Iterator[None]:
         for module in model.modules()
         if isinstance(module, nn.modules.batchnorm._NormBase)
     }
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
+    buffers = buffers_of(model)
     try:
         with evaluating(model):
             for norm, mode in normalising.items():
                 norm.train(mode and statistics == "batch")
             yield
     finally:
-        for module, name, buffer, saved in buffers:
-            setattr(module, name, buffer)  # some models put a new tensor in its place
-            with torch.no_grad():
-                buffer.copy_(saved)
+        put_back(buffers)

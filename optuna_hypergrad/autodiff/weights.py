@@ -18,7 +18,8 @@ class FlatWeights:
     always holds the current weights, so it can be used and inspected at any moment.
 
     Raises:
-        ValueError: If no parameter requires a gradient, or they differ in dtype or device.
+        ValueError: If no parameter requires a gradient, they differ in dtype or device, or
+            are neither float32 nor float64.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -26,6 +27,12 @@ class FlatWeights:
         if not named:
             raise ValueError("model: none of its parameters requires a gradient.")
         self.named, self.names, self.parameters = named, list(named), list(named.values())
+        for name, p in named.items():
+            if p.dtype not in (torch.float32, torch.float64):
+                raise ValueError(
+                    f"model: {name} is {p.dtype}, expected float32 or float64; for half precision, "
+                    "use torch.autocast in the loss function."
+                )
         kinds = {(p.dtype, p.device) for p in self.parameters}
         if len(kinds) > 1:
             raise ValueError(f"model: its parameters differ in dtype or device: {kinds}.")
@@ -49,6 +56,7 @@ class FlatWeights:
         with torch.no_grad():
             for parameter, values in zip(self.parameters, self.split(vector), strict=True):
                 parameter.copy_(values)
+        torch.clear_autocast_cache()  # of copies in half precision, where all runs under autocast
 
     def split(self, vectors: Tensor) -> list[Tensor]:
         """Vectors of shape (…, D) as one view for each parameter, shape (…, *parameter)."""

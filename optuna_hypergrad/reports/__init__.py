@@ -16,6 +16,7 @@ from optuna_hypergrad.reports.claims import (
 from optuna_hypergrad.reports.hypergradients import read_gradient, report_hypergradient
 from optuna_hypergrad.reports.seeds import trial_seed
 from optuna_hypergrad.reports.segments import Segment, read_segment, write_segment
+from optuna_hypergrad.reports.sharing import read_shared, report_shared
 from optuna_hypergrad.reports.students import (
     Checkpoint,
     read_checkpoint,
@@ -41,11 +42,13 @@ __all__ = [
     "read_refined",
     "read_removed",
     "read_segment",
+    "read_shared",
     "read_teacher",
     "report_checkpoint",
     "report_hypergradient",
     "report_refined",
     "report_restored",
+    "report_shared",
     "trial_seed",
     "write_claim",
     "write_drawn",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna_hypergrad.reports.attributes import own_decision, reading
-from optuna_hypergrad.reports.keys import AGREEMENT, CHAIN, CLAIM, DRAWN, STEP
+from optuna_hypergrad.reports.keys import AGREEMENT, CHAIN, CLAIM, DRAWN, STEP, WINDOWS
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -30,16 +30,23 @@ class Claim(NamedTuple):
     """|Mean sign| of the hypergradients in ``used``, by parameter; 1 where all agree."""
     start: int | None = None
     """At step 0: number of the trial that the search starts from, if it starts from one."""
+    windows: Mapping[str, tuple[int, ...]] = {}
+    """How many parameters of each fine schedule moved together in the step to this point."""
 
 
 def write_claim(storage: BaseStorage, trial_id: int, claim: Claim) -> None:
     """Store a sampler's decision with a running trial, and what of it is to be seen."""
-    storage.set_trial_system_attr(trial_id, CLAIM, {**claim._asdict(), "used": [*claim.used]})
+    windows = {name: [*widths] for name, widths in claim.windows.items()}
+    stored = {**claim._asdict(), "used": [*claim.used], "windows": windows}
+    storage.set_trial_system_attr(trial_id, CLAIM, stored)
     for key, value in ((CHAIN, claim.chain), (STEP, claim.step)):
         storage.set_trial_user_attr(trial_id, key, value)
     if len(claim.used) > 1:
         mean = sum(claim.agreement.values()) / max(len(claim.agreement), 1)
         storage.set_trial_user_attr(trial_id, AGREEMENT, mean)
+    if claim.windows:
+        seen = (f"{name} {'+'.join(map(str, widths))}" for name, widths in claim.windows.items())
+        storage.set_trial_user_attr(trial_id, WINDOWS, ", ".join(seen))
 
 
 def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
@@ -68,6 +75,10 @@ def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
             used=tuple(int(n) for n in stored["used"]),
             agreement={str(k): float(v) for k, v in stored["agreement"].items()},
             start=None if start is None else int(start),
+            windows={  # older claims have none
+                str(name): tuple(int(width) for width in widths)
+                for name, widths in stored.get("windows", {}).items()
+            },
         )
 
 

@@ -5,6 +5,7 @@
 GRADIENT = "hg:gradient"  # "values": {name: float or mark}
 REFINED = "hg:refined"  # "values": {name: float or mark}
 CHECKPOINT = "hg:checkpoint"  # the fields of a Checkpoint
+SHARED = "hg:shared"  # "schedules": {name: number of parameters}
 
 # System attributes, which the samplers decide.
 CLAIM = "hg:claim"  # the fields of a Claim
@@ -15,7 +16,7 @@ REMOVED = "hg:removed"  # numbers of the trials whose checkpoints this one has r
 
 # Scalars for all to see: user attributes, one column each in optuna-dashboard.
 GRADIENT_NORM = "hg:grad_norm"
-CHAIN, STEP, AGREEMENT = "hg:chain", "hg:step", "hg:agreement"
+CHAIN, STEP, AGREEMENT, WINDOWS = "hg:chain", "hg:step", "hg:agreement", "hg:windows"
 MEMBER, GENERATION, PARENT = "hg:member", "hg:generation", "hg:parent"
 RESTORED = "hg:restored"  # the trial whose checkpoint was restored, where it is not the parent's
 

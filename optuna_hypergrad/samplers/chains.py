@@ -16,6 +16,7 @@ from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.samplers import steps as outer
 from optuna_hypergrad.samplers.distributions import ranges_of, to_distribution
 from optuna_hypergrad.samplers.rule import Rule
+from optuna_hypergrad.samplers.sharing import Windows, fine_schedules, share
 from optuna_hypergrad.samplers.steps import Claimed
 
 
@@ -26,6 +27,7 @@ class Search(NamedTuple):
     ranges: Ranges
     state: sign_descent.State | None  # None until a first trial has ended without diverging
     restarts: int  # how many starts have diverged
+    windows: Windows  # of fine schedules, as the latest decision that did not diverge cut them
 
     def point(self) -> dict[str, float]:
         """The next point by parameter, in natural units; empty at the start."""
@@ -45,9 +47,10 @@ def replay(decisions: Sequence[Sequence[Claimed]], rule: Rule, maximize: bool) -
     """The search that these decisions led to, each the trials that decided an outer step."""
     names, distributions = _learned(decisions)
     ranges = ranges_of(distributions)
-    state, restarts = None, 0
+    state, restarts, windows = None, 0, Windows()
     for used in decisions:
         outcome = _outcome(used, names, ranges, state, maximize)
+        outcome, cut = share(outcome, names, ranges, fine_schedules(used))
         is_guess = used[0].is_enqueued  # a user's guess that turns out bad is not held against us
         if state is None:
             if outcome.diverged and rule.safeguard is not None:
@@ -58,7 +61,8 @@ def replay(decisions: Sequence[Sequence[Claimed]], rule: Rule, maximize: bool) -
         elif is_guess and sign_descent.is_rejected(state, outcome, rule.safeguard):
             continue
         state = sign_descent.advance(state, outcome, ranges, rule.safeguard)
-    return Search(names, ranges, state, restarts)
+        windows = windows if outcome.diverged else cut
+    return Search(names, ranges, state, restarts, windows)
 
 
 def start_value(

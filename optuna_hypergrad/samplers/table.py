@@ -46,6 +46,8 @@ class ChainSummary(NamedTuple):
     best_trial: int | None  # number of the chain's best complete trial
     best_value: float | None
     converged: bool
+    windows: Mapping[str, tuple[int, ...]]
+    """By schedule with ``windows="auto"``: how many parameters each shared window holds."""
 
 
 class Table:
@@ -84,6 +86,7 @@ class Table:
             best_trial=None if best is None else best.number,
             best_value=None if best is None else best.value,
             converged=chain.search.has_converged(self._rule.tolerance),
+            windows=chain.search.windows,
         )
 
     def next_claim(self, trial: int, n_chains: int, seed: int, from_best: bool) -> Claim:
@@ -106,6 +109,7 @@ class Table:
             used=tuple(one.trial.number for one in used),
             agreement=outer.agreement(used),
             start=start if first is None else first.start,
+            windows=chain.search.windows,
         )
 
     def entropy(self, claim: Claim) -> list[int]:

@@ -7,9 +7,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from optuna_hypergrad import Schedule
-from optuna_hypergrad.autodiff import SGD
+from optuna_hypergrad.autodiff import SGD, AdamW
 
 Loss = Callable[[nn.Module, object], Tensor]
+Hypers = dict[str, Tensor]
+# The new value and state of one parameter from the old ones (no state at first) and its gradient.
+Rule = Callable[[Tensor, tuple[Tensor, ...], Tensor, Hypers], tuple[Tensor, tuple[Tensor, ...]]]
 
 
 class _Loss(nn.Module):
@@ -21,32 +24,56 @@ class _Loss(nn.Module):
         return self.loss(self.model, batch)
 
 
-def unrolled_sgd(
+def sgd(nesterov: bool) -> Rule:
+    """Written from torch's documentation of SGD."""
+
+    def rule(
+        w: Tensor, state: tuple[Tensor, ...], g: Tensor, h: Hypers
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        q = g + h["weight_decay"] * w
+        v = h["momentum"] * state[0] + (1 - h["dampening"]) * q if state else q
+        return w - h["lr"] * (q + h["momentum"] * v if nesterov else v), (v,)
+
+    return rule
+
+
+def adamw(
+    w: Tensor, state: tuple[Tensor, ...], g: Tensor, h: Hypers
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Written from torch's documentation of AdamW; the derivative of √v at v = 0 is taken as 0."""
+    t, m, v = state or (w.new_tensor(0.0), torch.zeros_like(w), torch.zeros_like(w))
+    t, lr = t + 1, h["lr"]
+    m = h["beta1"] * m + (1 - h["beta1"]) * g
+    v = h["beta2"] * v + (1 - h["beta2"]) * g * g
+    unbiased, spread = m / (1 - h["beta1"] ** t), v / (1 - h["beta2"] ** t)
+    w = w - lr * h["weight_decay"] * w
+    root = torch.where(v > 0, torch.where(v > 0, spread, 1.0).sqrt(), 0.0)
+    return w - lr * unbiased / (root + h["eps"]), (t, m, v)
+
+
+def unrolled(
     model: nn.Module,
     loss: Loss,
-    hypers: Callable[[int], dict[str, Tensor]],
+    rule: Rule,
+    hypers: Callable[[int], Hypers],
     batches: Sequence[object],
     validation: Callable[[Callable[[object], Tensor]], Tensor],
-    nesterov: bool = False,
 ) -> Tensor:
     """The validation loss as a differentiable function of whatever ``hypers(step)`` came from.
 
-    Written from torch's documentation of SGD, parameter by parameter; the last argument gets a
-    function from a batch to its loss and combines them.
+    Parameter by parameter; the last argument gets a function from a batch to its loss and combines
+    them.
     """
     whole = _Loss(model, loss)
     weights = {k: p for k, p in whole.named_parameters() if p.requires_grad}
     weights = {k: p.detach().clone().requires_grad_() for k, p in weights.items()}
-    velocity: dict[str, Tensor] = {}
+    states: dict[str, tuple[Tensor, ...]] = dict.fromkeys(weights, ())
     for step, batch in enumerate(batches):
         h = hypers(step)
         value = functional_call(whole, weights, (batch,))
         slopes = torch.autograd.grad(value, list(weights.values()), create_graph=True)
         for (k, w), g in zip(list(weights.items()), slopes, strict=True):
-            q = g + h["weight_decay"] * w
-            v = h["momentum"] * velocity[k] + (1 - h["dampening"]) * q if k in velocity else q
-            velocity[k] = v
-            weights[k] = w - h["lr"] * (q + h["momentum"] * v if nesterov else v)
+            weights[k], states[k] = rule(w, states[k], g, h)
     model.eval()
     return validation(lambda batch: functional_call(whole, weights, (batch,)))
 
@@ -54,7 +81,7 @@ def unrolled_sgd(
 def oracle_gradient(
     model: nn.Module,
     loss: Loss,
-    update: SGD,
+    update: SGD | AdamW,
     batches: Sequence[object],
     validation: Callable[[Callable[[object], Tensor]], Tensor],
 ) -> tuple[float, dict[str, float]]:
@@ -73,13 +100,13 @@ def oracle_gradient(
             return torch.tensor(hyper, dtype=torch.float64)
         return piecewise(hyper, [leaves[name] for name in hyper.names], step, steps)
 
-    result = unrolled_sgd(
+    result = unrolled(
         model,
         loss,
+        sgd(update.nesterov) if isinstance(update, SGD) else adamw,
         lambda step: {k: value(h, step) for k, h in update.hypers.items()},
         batches,
         validation,
-        update.nesterov,
     )
     slopes = torch.autograd.grad(result, list(leaves.values()), allow_unused=True)
     pairs = zip(leaves, slopes, strict=True)

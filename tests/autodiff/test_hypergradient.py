@@ -78,11 +78,9 @@ def test_equals_reverse_mode_through_the_unrolled_run(update: SGD, way: dict) ->
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_equals_reverse_mode_for_every_kind_of_model(make: type[nn.Module], way: dict) -> None:
     model, data, validation = make(), batches(STEPS), batch(20)
-    if make is batch_norm and way.get("products") == "forward-batched":
-        pytest.skip("torch cannot batch forward mode over batch norm that updates statistics")
     update, unrolled = UPDATES["all"], copy.deepcopy(model)
     if "memory" in way and make is dropout:
-        way = {**way, "memory": 150_000}  # for the states of the generators
+        way = {**way, "memory": 130_000}  # for the states of the generators
     if make is batch_norm:
         unrolled.eval = unrolled.train  # the oracle's validation then takes batch statistics
     torch.manual_seed(1)  # the same masks of dropout

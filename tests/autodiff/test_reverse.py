@@ -124,7 +124,7 @@ def loaders() -> dict[str, Callable[[], object]]:
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize("memory", [None, 400_000])
+@pytest.mark.parametrize("memory", [None, 300_000])
 @pytest.mark.parametrize("kind", loaders())
 def test_random_numbers_come_out_the_same(kind: str, memory: int | None, accumulate: int) -> None:
     initial, validation, found = dropout(), batch(20), []

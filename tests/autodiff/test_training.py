@@ -354,7 +354,7 @@ def frozen() -> nn.Module:
         ({"model": frozen()}, "model: none of its parameters requires a gradient"),
         (
             {"update": SGD(Schedule("x", [0.1]), momentum=Schedule("x", [0.2]))},
-            "two schedules share the parameter 'x'",
+            "two schedules have the name 'x'",
         ),
     ],
 )

@@ -1,8 +1,9 @@
 """Forward passes that can be differentiated twice: torch's operations replaced where need be.
 
-Convolutions, batch norm and recurrent layers are replaced call by call: a call of ``torch.conv2d``,
-say, is seen on its way and answered by another function, in this thread only. Attention and
-compilation are switches of torch's for the whole process. All is as before on leaving.
+Convolutions, batch norm, weight norm and recurrent layers are replaced call by call: a call of
+``torch.conv2d``, say, is seen on its way and answered by another function, in this thread only.
+Attention and compilation are switches of torch's for the whole process. On leaving, all is as it
+was before.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from optuna_hypergrad.autodiff.kernels.batch_norm import batch_norm
 from optuna_hypergrad.autodiff.kernels.convolution import convolution, transposed_convolution
+from optuna_hypergrad.autodiff.kernels.weight_norm import is_weight_normed, weight_norm
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Kernels:
     """Compiled code by the Python that it comes from; it has no second derivative."""
     recurrent: bool = False
     """cuDNN's recurrent layers, which have no second derivative, by torch's own."""
+    weight_norm: bool = False
+    """Weight norm by its formula; torch's kernel has a wrong second derivative."""
 
 
 @contextmanager
@@ -61,6 +65,8 @@ def second_derivatives(kernels: Kernels) -> Iterator[None]:
         replaced |= _FUSED
     if kernels.recurrent:
         replaced |= _RECURRENT
+    if kernels.weight_norm:
+        replaced |= {torch._weight_norm: weight_norm}
     with ExitStack() as stack:
         if kernels.attention:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -83,6 +89,7 @@ def kernels_for(model: nn.Module) -> Kernels:
         attention=has(nn.MultiheadAttention),
         eager="torch._dynamo" in sys.modules,  # else nothing can have been compiled yet
         recurrent=has(nn.RNNBase),
+        weight_norm=any(map(is_weight_normed, model.modules())),
     )
 
 
@@ -99,7 +106,7 @@ def candidates(model: nn.Module, device: torch.device) -> list[Kernels]:
     cuda = device.type == "cuda"
     guess = kernels_for(model)
     guess = replace(guess, recurrent=guess.recurrent and cuda)
-    everything = Kernels(fused=True, attention=True, eager=guess.eager, recurrent=cuda)
+    everything = Kernels(True, True, eager=guess.eager, recurrent=cuda, weight_norm=True)
     return list(dict.fromkeys([guess, everything, replace(everything, fused=False)]))
 
 

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from optuna_hypergrad.autodiff.kernels.weight_norm import NODE as WRONG
+
 
 def differentiate_twice(outputs: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Differentiates ``outputs`` twice with respect to ``sources``, and drops the result.
 
-    Unlike ``torch.autograd.grad`` by itself, this notices functions of the user's own that are
-    marked ``@once_differentiable``. Asked for certain derivatives only, torch passes over the node
+    Unlike ``torch.autograd.grad`` by itself, this notices torch's own weight norm, whose second
+    derivative is wrong, and functions of the user's own that are marked ``@once_differentiable``.
+    Asked for certain derivatives only, torch passes over the node
     that would raise, and takes the gradients of such functions for constants without a word.
 
     Args:
@@ -30,6 +33,8 @@ def differentiate_twice(outputs: Sequence[Tensor], sources: Sequence[Tensor]) ->
     """
     if not outputs or not sources:
         return
+    if any(node.name().startswith(WRONG) for node in _nodes(outputs)):
+        raise RuntimeError("torch's weight norm has a wrong second derivative")
     # Weights that require gradients themselves, for else a last operation without a second
     # derivative passes for one whose gradient is a constant.
     weights = [torch.ones_like(output, requires_grad=True) for output in outputs]

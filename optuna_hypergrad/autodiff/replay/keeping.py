@@ -41,20 +41,21 @@ class Kept:
         return [tensors[str(i)] for i in range(len(tensors))]
 
 
+def check_place(place: str) -> None:
+    """Raise a ValueError where there is no such place."""
+    if place not in get_args(Place):
+        raise ValueError(f"checkpoints must be one of {get_args(Place)}, got {place!r}.")
+
+
 class Keeper:
     """Puts tensors away, and counts their bytes.
 
     Args:
         place: ``"device"``: where they are; ``"host"``: in pinned memory of the host, for a model
             on another device; ``"disk"``: in files of a temporary folder.
-
-    Raises:
-        ValueError: If ``place`` is none of these.
     """
 
     def __init__(self, place: Place) -> None:
-        if place not in get_args(Place):
-            raise ValueError(f"checkpoints must be one of {get_args(Place)}, got {place!r}.")
         self._place, self.bytes, self.peak = place, 0, 0
         self.folder: Path | None = None
         if place == "disk":

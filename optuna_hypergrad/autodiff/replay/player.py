@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,7 +25,7 @@ class Player:
         run: The run.
         stream: Its batches.
         keeper: Where checkpoints and records are kept.
-        memory: Bytes that these may take; None for ``default_memory``.
+        memory: Bytes that these may take; None for what ``planned`` chooses.
     """
 
     def __init__(self, run: Run, stream: Stream, keeper: Keeper, memory: int | None) -> None:
@@ -32,7 +33,9 @@ class Player:
         self._keeper, self._memory = keeper, memory
         self.tape = Tape(keeper, stream)
         self._surrounding = Surrounding(run.objective.model, run.weights.device, stream.generators)
+        self._new = 0  # the first step that has yet to be taken
         self._plan = Plan(0, 0, 1)  # made after the first step, when sizes are known
+        self.losses = run.weights.read().new_empty(run.steps)  # of the first time
         self.replayed = 0
 
     def train(self) -> Iterator[Tensor]:
@@ -119,14 +122,23 @@ class Player:
         batches = self._stream.take()
         if before is not None and not self._stream.by_number:
             before = self._surrounding.now(before)  # the batches are kept, and not drawn again
-        if step == 0 and self.replayed == 0:
+        if self._new == 0:
             self._run.prepare(batches[0], 1)
         values = self._run.at(step)
         slope = self._run.slope(batches, values.loss)
+        self._check(step, slope.loss)
         if before is not None:
             self.tape.record(step, slope, before, batches)
         self.point = self._run.moved(self.point, slope, values.update)
         return slope.loss
+
+    def _check(self, step: int, loss: Tensor) -> None:
+        """Notes the loss of a step's first time; a later one has to be the same."""
+        if step == self._new:
+            self.losses[step] = loss
+            self._new += 1
+        else:
+            check_replay(step, loss.to(self.losses.dtype), self.losses[step])
 
     def _take_up(self, step: int, point: Carried, surroundings: Surroundings) -> None:
         self._stream.seek(step)  # before the generators are put back
@@ -136,4 +148,7 @@ class Player:
         """The plan, from the sizes of what the first step left."""
         beside = self._surrounding.now(start.surroundings).bytes_beside(start.surroundings)
         record = beside + self.tape.steps[0].kept.bytes
-        return planned(self._run.steps, beside + self.point.bytes, record, self._memory)
+        memory = self._memory
+        if memory is None and self._keeper.folder is not None:
+            memory = sys.maxsize  # on disk, there is room for every gradient
+        return planned(self._run.steps, beside + self.point.bytes, record, memory)

@@ -20,7 +20,8 @@ class Randomness:
         torch_states: States of torch's generator of the CPU, of that of the model's device where
             it is another, and of the generators in ``own``.
         numpy_state: State of numpy's global generator.
-        python_state: State of the generator of the module ``random``.
+        python_state: State of the generator of the module ``random``: its version, its numbers
+            as an array, and the rest.
         device: The model's device.
         own: Generators of the data's own (those of a ``DataLoader`` and its sampler).
     """
@@ -40,7 +41,7 @@ class Randomness:
         states += [generator.get_state() for generator in own]
         numpy_state = np.random.get_state(legacy=True)
         assert isinstance(numpy_state, tuple)
-        return cls(tuple(states), numpy_state, random.getstate(), device, own)
+        return cls(tuple(states), numpy_state, _packed(random.getstate()), device, own)
 
     def restore(self) -> None:
         """Put these states back."""
@@ -51,7 +52,8 @@ class Randomness:
         for generator, state in zip(self.own, states, strict=True):
             generator.set_state(state)
         np.random.set_state(self.numpy_state)
-        random.setstate(self.python_state)
+        version, numbers, rest = self.python_state
+        random.setstate((version, tuple(numbers.tolist()), rest))
 
     def unless_same_as(self, other: Randomness | None) -> Randomness:
         """``other`` where it holds the same states, so that equal ones are kept once."""
@@ -60,12 +62,19 @@ class Randomness:
     @property
     def bytes(self) -> int:
         """About how much memory the states take."""
-        return sum(s.numel() for s in self.torch_states) + 8 * len(self.python_state[1]) + 2500
+        arrays = (self.numpy_state[1], self.python_state[1])
+        return sum(state.nbytes for state in (*self.torch_states, *arrays))
 
     def _equals(self, other: Randomness) -> bool:
         return (
-            self.python_state == other.python_state
+            self.python_state[2] == other.python_state[2]
+            and np.array_equal(self.python_state[1], other.python_state[1])
             and self.numpy_state[2:] == other.numpy_state[2:]
             and np.array_equal(self.numpy_state[1], other.numpy_state[1])
             and all(map(torch.equal, self.torch_states, other.torch_states))
         )
+
+
+def _packed(state: tuple[Any, ...]) -> tuple[Any, ...]:
+    version, numbers, rest = state
+    return version, np.array(numbers, dtype=np.uint32), rest

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from optuna_hypergrad.autodiff.objective import Batch
 from optuna_hypergrad.autodiff.replay.randomness import Randomness
@@ -33,9 +33,13 @@ class Stream:
     """
 
     def __init__(self, batches: Batches, device: torch.device, accumulate: int = 1) -> None:
-        if isinstance(batches, tuple | Tensor) and is_batch(batches):
+        if isinstance(batches, tuple | Tensor | Mapping) and is_batch(batches):
             raise ValueError("batches: got a single batch; expected a sequence of batches.")
+        if not callable(batches) and not isinstance(batches, Iterable):
+            kinds = "a sequence, another iterable, or a function of the step"
+            raise ValueError(f"batches must be {kinds}, got {batches!r}.")
         self._batches, self._device = batches, device
+        self.repeats = True  # whether a pass may be gone through again; else it is not remembered
         self._accumulate = checked_count("accumulate", accumulate)
         self.generators = list(_generators(batches))
         self._position = 0
@@ -56,7 +60,7 @@ class Stream:
         """Memory to keep some batches; 0 where they can be had again by their number."""
         if self.by_number:
             return 0
-        return sum(leaf.nbytes for leaf in tree_leaves(batches) if isinstance(leaf, Tensor))
+        return sum(map(_bytes, batches))
 
     def take(self) -> tuple[Batch, ...]:
         """The batches of the next step."""
@@ -91,9 +95,29 @@ class Stream:
             return batch
         raise _ended(number)
 
+    def rewind(self) -> None:
+        """Go to the start, as if nothing had been taken; generators are left as they are."""
+        self._passes.clear()
+        self.seek(0)
+
     def _begin_pass(self, number: int) -> None:
-        self._passes[number] = Randomness.now(self._device, self.generators)
+        if not self.repeats:
+            self._passes.clear()
+        if number in self._passes:  # a sampler may draw as the pass before ends: do without that
+            self._passes[number].restore()
+        self._passes.setdefault(number, Randomness.now(self._device, self.generators))
         self._iterator = iter(self._batches)  # type: ignore[arg-type]
+
+
+def _bytes(batch: Batch) -> int:
+    """Memory of the tensors and arrays in a batch."""
+    if isinstance(batch, Tensor | np.ndarray):
+        return batch.nbytes
+    if isinstance(batch, Mapping):
+        return sum(map(_bytes, batch.values()))
+    if isinstance(batch, tuple | list):
+        return sum(map(_bytes, batch))
+    return sum(map(_bytes, vars(batch).values())) if hasattr(batch, "__dict__") else 0
 
 
 def _ended(number: int) -> ValueError:

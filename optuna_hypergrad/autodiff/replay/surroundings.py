@@ -1,4 +1,4 @@
-"""What a training step depends on besides the weights: random numbers and the model's buffers."""
+"""What a training step depends on besides weights and batch: random numbers, buffers, modes."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from optuna_hypergrad.autodiff.buffers import Buffer, buffers_of, put_back
 from optuna_hypergrad.autodiff.replay.randomness import Randomness
 
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """The states of the generators and copies of the buffers at one moment."""
+    """The states of the generators, copies of the buffers and the modules' modes."""
 
     randomness: Randomness
-    buffers: tuple[Tensor, ...]
+    buffers: tuple[Buffer, ...]
+    training: tuple[bool, ...]
 
     def bytes_beside(self, other: Surroundings) -> int:
         """How much memory this takes that ``other`` does not take already."""
-        buffers = sum(
-            a.numel() * a.element_size()
-            for a, b in zip(self.buffers, other.buffers, strict=True)
-            if a is not b
-        )
-        return buffers + (self.randomness is not other.randomness) * self.randomness.bytes
+        known = {id(buffer) for buffer in other.buffers}
+        new = (b.values for b in self.buffers if id(b) not in known and b.values is not None)
+        mine = 0 if self.randomness is other.randomness else self.randomness.bytes
+        return mine + sum(values.nbytes for values in new)
 
 
 class Surrounding:
@@ -45,18 +45,16 @@ class Surrounding:
     def now(self, before: Surroundings | None = None) -> Surroundings:
         """The present ones; what is the same as ``before`` is kept once."""
         randomness = Randomness.now(self._device, self._own)
-        buffers = [b.detach() for b in self._model.buffers()]
+        training = tuple(module.training for module in self._model.modules())
         if before is None:
-            return Surroundings(randomness, tuple(b.clone() for b in buffers))
-        pairs = zip(buffers, before.buffers, strict=True)
-        return Surroundings(
-            randomness.unless_same_as(before.randomness),
-            tuple(old if torch.equal(b, old) else b.clone() for b, old in pairs),
-        )
+            return Surroundings(randomness, buffers_of(self._model), training)
+        randomness = randomness.unless_same_as(before.randomness)
+        training = before.training if training == before.training else training
+        return Surroundings(randomness, buffers_of(self._model, before.buffers), training)
 
     def restore(self, surroundings: Surroundings) -> None:
         """Put them back."""
         surroundings.randomness.restore()
-        with torch.no_grad():
-            for buffer, saved in zip(self._model.buffers(), surroundings.buffers, strict=True):
-                buffer.copy_(saved)
+        put_back(surroundings.buffers)
+        for module, mode in zip(self._model.modules(), surroundings.training, strict=True):
+            module.training = mode

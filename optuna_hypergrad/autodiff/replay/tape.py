@@ -87,8 +87,8 @@ def check_replay(step: int, found: Tensor, recorded: Tensor) -> None:
         raise ReplayError(
             f"step {step} came out differently when it was run again: relative difference "
             f"{error:.1e}, expected at most {tolerance:.1e}. Something that the step depends on is "
-            "not in the model's weights and buffers, nor in the random number generators of "
+            "not in the model's weights, buffers and modes, nor in the random number generators of "
             "torch, numpy and Python: a counter or a generator of the model, of the loss or of "
-            "the batches. Make batches a sequence or a function of the step, or use "
-            "mode='forward'."
+            "the batches, or what on_step changed. Make batches a sequence or a function of the "
+            "step, or use mode='forward'."
         )

@@ -78,10 +78,15 @@ def checked_hypers(hypers: Mapping[str, object]) -> dict[str, Hyper]:
     return {name: _checked(name, value) for name, value in hypers.items()}
 
 
-def check_wrapped(update: Update, own: Mapping[str, Hyper]) -> None:
-    """Raise a ValueError where ``update`` cannot be wrapped by one with hyperparameters ``own``."""
+def check_update(update: object) -> None:
+    """Raise a ValueError where ``update`` is none."""
     if not hasattr(update, "hypers"):
         raise ValueError(f"update must be one of this package's kind, for example SGD: {update}.")
+
+
+def check_wrapped(update: Update, own: Mapping[str, Hyper]) -> None:
+    """Raise a ValueError where ``update`` cannot be wrapped by one with hyperparameters ``own``."""
+    check_update(update)
     taken = checked_hypers(own).keys() & update.hypers.keys()
     if taken:
         raise ValueError(f"update has a hyperparameter {min(taken)!r} already: {update}.")

@@ -1,0 +1,160 @@
+"""What hypergradients cost: the engine's modes beside the published method and plain training.
+
+LeNet and WRN-16-1 on noise of the shapes of MNIST and CIFAR, with SGD's learning rates, momenta and
+weight decays in windows ("7+1+1": seven, one and one):
+
+    python examples/benchmarks/engine.py --json engine.json
+
+Each run has a process and a thread of its own; rounds are interleaved, and only ratios of times to
+plain training of the same round mean something. ``docs/engine_measured.md`` has the figures, and
+the arguments that give them. With ``--read``, nothing is run: the table of earlier runs is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from engine_run import METHODS, Job
+from networks import NETWORKS
+
+Measured = dict[str, Any]
+CASE = ("network", "steps", "hypers", "batch", "dtype", "memory")  # what a case is told by
+CASE = ("network", "batch", "steps", "hypers", "dtype", "memory")  # what tells cases apart
+COLUMNS = (
+    *("network", "batch", "T", "hyperparameters", "method", "× plain", "MB", "MB over plain"),
+    *("gradient off by", "foretold: time", "memory"),
+)
+
+
+def run(job: Job) -> Measured:
+    """One run in a process of its own."""
+    script = Path(__file__).with_name("engine_run.py")
+    command = [sys.executable, str(script), json.dumps(asdict(job))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{job}: {done.stderr}")
+    found: Measured = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def rows(runs: list[Measured]) -> Iterator[tuple[str, ...]]:
+    """A row of the table for each method of each case."""
+    cases: dict[tuple[Any, ...], list[Measured]] = {}
+    for one in runs:
+        key = tuple(one[name] for name in CASE)
+        cases.setdefault(key, []).append(one)
+    for key, case in cases.items():
+        for method in dict.fromkeys(one["method"] for one in case):
+            yield (*map(str, key[:4]), method, *_cells(case, method))
+
+
+def _cells(case: list[Measured], method: str) -> Iterator[str]:
+    own, plain = of_method(case, method), of_method(case, "plain")
+    yield f"{over(own, plain):.2f}" if plain else ""
+    held, beside = (memory(some) / 1e6 if some else math.nan for some in (own, plain))
+    yield f"{held:.1f}"
+    yield f"{held - beside:.1f}" if plain else ""
+    yield f"{apart(own[0], case):.1e}" if apart(own[0], case) is not None else ""
+    told = foretold(case, method)
+    took = median(one["seconds"] for one in own) if method != "auto" else _of_cost(own, "seconds")
+    yield f"{median(cost['seconds'] for cost in told) / took:.2f}" if told else ""
+    yield f"{median(cost['bytes'] for cost in told) / _of_cost(own, 'bytes'):.2f}" if told else ""
+
+
+def of_method(case: list[Measured], method: str) -> list[Measured]:
+    """The rounds of one method."""
+    return [one for one in case if one["method"] == method]
+
+
+def over(own: list[Measured], plain: list[Measured]) -> float:
+    """Time in plain training: the median over rounds."""
+    pairs = zip(own, plain, strict=False)
+    return median(one["seconds"] / other["seconds"] for one, other in pairs)
+
+
+def memory(rounds: list[Measured]) -> float:
+    return max(one["bytes"] for one in rounds)
+
+
+def apart(one: Measured, case: list[Measured]) -> float | None:
+    """Largest relative difference of one entry of the hypergradient to that of the baseline."""
+    expected = next((other["gradient"] for other in of_method(case, "baseline")), None)
+    if expected is None or one["method"] in ("plain", "baseline"):
+        return None
+    pairs = [(one["gradient"][name], slope) for name, slope in expected.items()]
+    return max(abs(found - slope) / abs(slope) if found != slope else 0.0 for found, slope in pairs)
+
+
+def foretold(case: list[Measured], method: str) -> list[dict[str, float]]:
+    """What ``auto`` expected of a mode, or of the one that it then took."""
+    told = [(one["forecast"], one["mode"]) for one in of_method(case, "auto") if one["forecast"]]
+    if method == "auto":
+        return [forecast[mode] for forecast, mode in told]
+    return [forecast[method] for forecast, _ in told if method in forecast]
+
+
+def _of_cost(rounds: list[Measured], key: str) -> float:
+    return median(one["cost"][key] for one in rounds)
+
+
+def table(runs: list[Measured]) -> str:
+    """In Markdown."""
+    cells = [COLUMNS, ("---",) * len(COLUMNS), *rows(runs)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
+
+
+def jobs(args: argparse.Namespace) -> Iterator[Job]:
+    """All rounds of a case, before the next case."""
+    given = {"batch": args.batch, "dtype": args.dtype, "memory": args.memory}
+    for network, steps, hypers in product(args.networks, args.steps, args.hypers):
+        for _, method in product(range(args.rounds), args.methods):
+            yield Job(network, hypers, steps, method, **given)
+
+
+def run_all(args: argparse.Namespace) -> list[Measured]:
+    """The runs, written after each of them."""
+    machine = {"device": platform.machine(), "torch": torch.__version__}
+    runs = []
+    for job in jobs(args):
+        runs.append(run(job))
+        print(f"{job} took {runs[-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
+        if args.json is not None:
+            args.json.write_text(json.dumps({**machine, "runs": runs}, indent=1))
+    return runs
+
+
+def read(files: list[Path]) -> list[Measured]:
+    """The runs of several files."""
+    return [one for file in files for one in json.loads(file.read_text())["runs"]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--steps", nargs="+", type=int, default=[60])
+    parser.add_argument("--hypers", nargs="+", default=["7+1+1", "10+10+10"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    parser.add_argument("--memory", type=int, help="bytes that reverse mode may keep")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--read", type=Path, nargs="+", help="figures that were written earlier")
+    args = parser.parse_args()
+    print(table(read(args.read) if args.read else run_all(args)))
+
+
+if __name__ == "__main__":
+    main()

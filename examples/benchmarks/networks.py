@@ -1,0 +1,67 @@
+"""The networks of the engine's benchmark, with the shapes of the images that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mnist
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """Two convolutions of 3 × 3, each after batch norm, and a way past them."""
+
+    def __init__(self, width: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.BatchNorm2d(width), nn.BatchNorm2d(out)])
+        self.first = nn.Conv2d(width, out, 3, stride, padding=1, bias=False)
+        self.second = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.past = nn.Conv2d(width, out, 1, stride, bias=False) if width != out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norms[0](x))
+        past = x if self.past is None else self.past(y)
+        return past + self.second(F.relu(self.norms[1](self.first(y))))
+
+
+def wide_resnet(seed: int) -> nn.Sequential:
+    """WRN-16-1, with 175,066 weights."""
+    torch.manual_seed(seed)
+    widths = [(16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1)]
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        *(Block(*sizes) for sizes in widths),
+        *(nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        nn.Linear(64, 10),
+    )
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to make a network from a seed, and the shape of one image."""
+
+    make: Callable[[int], nn.Module]
+    shape: tuple[int, int, int]
+
+
+NETWORKS = {
+    "lenet": Network(mnist.lenet, (1, 28, 28)),
+    "wrn-16-1": Network(wide_resnet, (3, 32, 32)),
+}
+
+
+def random_batches(
+    network: Network, count: int, size: int, dtype: torch.dtype
+) -> list[mnist.Batch]:
+    """Noise with random labels; what a step costs does not depend on what is in its batch."""
+    draws = torch.Generator().manual_seed(0)
+    return [
+        (
+            torch.randn((size, *network.shape), generator=draws, dtype=dtype),
+            torch.randint(10, (size,), generator=draws),
+        )
+        for _ in range(count)
+    ]

@@ -1,0 +1,72 @@
+"""How a trial suggests a schedule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from optuna_hypergrad.reports import report_shared
+from optuna_hypergrad.schedules import (
+    Form,
+    Schedule,
+    check_form,
+    checked_count,
+    count_values,
+    parameter_names,
+)
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+FINE_WINDOWS = 64  # of ``windows="auto"``
+
+
+def suggest_schedule(
+    trial: BaseTrial,
+    name: str,
+    low: float,
+    high: float,
+    *,
+    windows: int | Literal["auto"] = 1,
+    log: bool = False,
+    form: Form = "constant",
+) -> Schedule:
+    """Suggest one float per window (or knot) of a schedule.
+
+    Args:
+        trial: An Optuna trial of any kind; a ``FixedTrial(study.best_params)`` gives the best
+            schedule back.
+        name: Name of the hyperparameter; its trial parameters are ``name_0``, ``name_1``, …, or
+            ``name`` alone for a constant schedule of one window.
+        low: Lower end of the range of every value, inclusive.
+        high: Upper end of the range of every value, inclusive.
+        windows: Number of windows of equal length that the run is cut into. Linear and cosine
+            schedules have ``windows + 1`` knots. With ``"auto"`` there are 64, and
+            ``GradientSampler`` decides after each trial which neighbours move together: those
+            whose hypergradients differ by no more than noise (``sampler.chains(study)`` tells
+            them). To other samplers it is a schedule of 64 windows.
+        log: Search (and move between knots) on a logarithmic scale; needs ``low > 0``.
+        form: ``"constant"`` within each window, ``"linear"`` from knot to knot, or ``"cosine"``
+            (one window: a cosine with both ends learned).
+
+    Raises:
+        ValueError: If ``windows`` is neither a positive integer nor ``"auto"``, ``form`` is
+            unknown, or Optuna rejects the range.
+
+    Example:
+        >>> from optuna.trial import FixedTrial
+        >>> trial = FixedTrial({"lr_0": 0.5, "lr_1": 0.1, "momentum": 0.9})
+        >>> suggest_schedule(trial, "lr", -1.0, 1.0, windows=2).at(60, steps=100)
+        0.1
+        >>> suggest_schedule(trial, "momentum", 0.0, 0.99).params
+        {'momentum': 0.9}
+    """
+    check_form(form)
+    if isinstance(windows, str) and windows != "auto":
+        raise ValueError(f"windows must be a positive integer or 'auto', got {windows!r}.")
+    is_auto = windows == "auto"
+    count = count_values(form, FINE_WINDOWS if is_auto else checked_count("windows", windows))
+    names = parameter_names(name, count)
+    values = [trial.suggest_float(parameter, low, high, log=log) for parameter in names]
+    if is_auto:
+        report_shared(trial, name, count)
+    return Schedule(name, values, form, log)
