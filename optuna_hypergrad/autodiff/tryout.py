@@ -19,7 +19,7 @@ from optuna_hypergrad.autodiff.kernels import (
 )
 from optuna_hypergrad.autodiff.metering import timed
 from optuna_hypergrad.autodiff.objective import Batch, Objective
-from optuna_hypergrad.autodiff.products import WAYS, Along
+from optuna_hypergrad.autodiff.products import WAYS, Along, forward_over_reverse
 from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
@@ -114,6 +114,8 @@ class Tryout:
         for name, way in WAYS.items():
             if name == "loop" or (way.at_once and len(along) == 1):
                 continue
+            if way.linearise is forward_over_reverse and not quick:
+                continue  # it takes more memory than the run may have, and has never paid
             found = Found(name, first.kernels)
             if self._first_seconds(found, along, expected) < hopeless * reference:
                 seconds = self._seconds(found, along, rounds)
