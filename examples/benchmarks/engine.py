@@ -44,7 +44,7 @@ def run(job: Job) -> Measured:
     command = [sys.executable, str(script), json.dumps(asdict(job))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{job}: {done.stderr}")
+        raise RuntimeError(f"{job} ended with {done.returncode}: {done.stderr}")
     found: Measured = json.loads(done.stdout.splitlines()[-1])
     return found
 

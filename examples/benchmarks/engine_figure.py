@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-STYLES = {"baseline": "s:", "forward": "o-", "reverse": "D-"}
+STYLES = {"baseline": "C2s:", "forward": "C0o-", "reverse": "C1D-"}
 
 
 def count(one: Measured) -> int:
@@ -45,7 +45,9 @@ def draw(
             axes[0].plot(xs, times, style, label=method)
             axes[1].plot(xs, sizes, style, label=method)
     for axis, unit in zip(axes, ("time, in plain training", "MB over plain training"), strict=True):
-        axis.set(xscale="log", xlabel=label, ylabel=unit, ylim=(0, None))
+        axis.set(xscale="log", xlabel=label, ylabel=unit, ylim=(0, 1.05 * axis.get_ylim()[1]))
+        axis.set_xticks(sorted(set(map(at, runs))), map(str, sorted(set(map(at, runs)))))
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
 

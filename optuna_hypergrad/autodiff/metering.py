@@ -64,14 +64,23 @@ def timed(work: Callable[[], object], device: torch.device, rounds: int) -> list
     return sorted(seconds)
 
 
+def give_back() -> None:
+    """Hand what was freed on the CPU back to the system, where the C library can.
+
+    Between small tensors that are kept, large ones that are freed at every step leave gaps that
+    glibc does not fill again: without this, a run holds several times what it keeps.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def _restart(device: torch.device) -> int | None:
     """Forget the peak so far; gives the bytes held now."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)  # what was freed is else still counted as held
+    give_back()  # what was freed is else still counted as held
     try:
         _CLEAR.write_text("5")  # sets VmHWM to VmRSS; see proc(5)
     except OSError:  # no Linux, or one that does not allow it: the peak cannot be told

@@ -42,7 +42,8 @@ class ReverseMode:
         self._run, self._player = run, player
         self._average, self._progress = average, progress
         self._taken = 0
-        self._slopes: dict[Key, list[Tensor]] = {}  # the last step first
+        none = player.losses.new_zeros(run.steps)  # numbers of their own would break up the heap
+        self._slopes = {key: none.clone() for key in run.hypers.learned}
         self._adjoint = Carried(torch.empty(0), ())
 
     def train(self) -> Iterator[Tensor]:
@@ -135,15 +136,12 @@ class ReverseMode:
         by_loss = dict(zip(self._run.learned, products.hypers[0], strict=True))
         for owner, name in self._run.hypers.learned:
             slopes = back.hypers if owner == "update" else by_loss
-            self._slopes.setdefault((owner, name), []).append(slopes[name])
+            self._slopes[owner, name][step] = slopes[name]
         next(self._bar, None)
 
     def _per_step(self) -> dict[Key, NDArray[np.float64]]:
         """∂(validation loss)/∂(value at each step) by hyperparameter, each of shape (steps,)."""
-        found = {
-            key: torch.stack(slopes[::-1]).double().cpu().numpy()
-            for key, slopes in self._slopes.items()
-        }
+        found = {key: slopes.double().cpu().numpy().copy() for key, slopes in self._slopes.items()}
         for name, slope in self._run.initial_slopes().items():
             found["loss", name][0] += float(slope @ self._adjoint.weights)
         return found

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from optuna_hypergrad.autodiff.carried import Carried, moved
+from optuna_hypergrad.autodiff.metering import give_back
 from optuna_hypergrad.autodiff.objective import Batch
 from optuna_hypergrad.autodiff.replay.keeping import Keeper
 from optuna_hypergrad.autodiff.replay.plan import Plan, planned
@@ -16,6 +17,8 @@ from optuna_hypergrad.autodiff.replay.stream import Stream
 from optuna_hypergrad.autodiff.replay.surroundings import Surrounding, Surroundings
 from optuna_hypergrad.autodiff.replay.tape import Checkpoint, Record, Tape, check_replay
 from optuna_hypergrad.autodiff.run import Run
+
+_TIDY = 32  # steps after which what was freed is given back; that takes milliseconds
 
 
 class Player:
@@ -67,6 +70,7 @@ class Player:
 
     def revisit(self, step: int, point: Carried, record: Record) -> tuple[Batch, ...]:
         """Put everything back as it was before a recorded step; gives its batches."""
+        self._tidy(step)
         if record.batches is not None:
             self.leave(point, record.surroundings)
             return record.batches
@@ -119,6 +123,7 @@ class Player:
 
     def _step(self, step: int, before: Surroundings | None) -> Tensor:
         """One step on from the present point, recorded if its surroundings are given."""
+        self._tidy(step)
         batches = self._stream.take()
         if before is not None and not self._stream.by_number:
             before = self._surrounding.now(before)  # the batches are kept, and not drawn again
@@ -139,6 +144,10 @@ class Player:
             self._new += 1
         else:
             check_replay(step, loss.to(self.losses.dtype), self.losses[step])
+
+    def _tidy(self, step: int) -> None:
+        if step % _TIDY == 0 and self._run.weights.device.type == "cpu":
+            give_back()
 
     def _take_up(self, step: int, point: Carried, surroundings: Surroundings) -> None:
         self._stream.seek(step)  # before the generators are put back
