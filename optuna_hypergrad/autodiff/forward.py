@@ -47,9 +47,10 @@ class ForwardMode:
             None for exact hypergradients.
         clip_gradients: Largest absolute value of an entry of the training gradient, or None. It
             changes the training itself, and the hypergradients are those of the changed training.
-        products: How Hessian products are taken; the result is the same to rounding. ``"loop"``:
-            column by column; ``"batched"``: at once, faster for small matrices; ``"auto"``: by
-            the kinds of the model's modules.
+        products: How Hessian products are taken; the result is the same to rounding. By double
+            backward passes, ``"loop"``: column by column, or ``"batched"``: at once, faster for
+            small matrices; ``"forward"`` and ``"forward-batched"``: by forward mode over the
+            gradient; ``"auto"``: the fastest that works, tried out on the first batch.
 
     Raises:
         ValueError: If an argument is out of range; the message names it.
