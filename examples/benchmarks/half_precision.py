@@ -54,9 +54,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
-    (images, labels), batches = mnist.load(args.data_root)
-    data = images.to(args.device), labels.to(args.device)
-    validation = [(x.to(args.device), y.to(args.device)) for x, y in batches]
+    data, validation = mnist.load(args.data_root, args.device)
 
     def gradient(make: Callable[[int], nn.Module], loss: LossFn, seed: int) -> Tensor:
         """The hypergradient, shape (hyperparameters,)."""

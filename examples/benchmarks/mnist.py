@@ -15,7 +15,7 @@ Batch = tuple[Tensor, Tensor]
 VALIDATION, VALIDATION_BATCH = 5_000, 1_000
 
 
-def load(root: Path) -> tuple[Batch, list[Batch]]:
+def load(root: Path, device: str = "cpu") -> tuple[Batch, list[Batch]]:
     """Training images (the first 55,000) and validation batches (the last 5,000 of 60,000)."""
     file = root / "mnist.npz"
     if file.exists():
@@ -27,7 +27,7 @@ def load(root: Path) -> tuple[Batch, list[Batch]]:
         data = MNIST(str(root), train=True, download=True)
         images, labels = data.data.numpy(), data.targets.numpy()
     x = (torch.tensor(images, dtype=torch.float32)[:, None] / 255 - 0.1307) / 0.3081
-    y = torch.tensor(labels.astype(np.int64))
+    x, y = x.to(device), torch.tensor(labels.astype(np.int64)).to(device)
     held_out = (part[-VALIDATION:].split(VALIDATION_BATCH) for part in (x, y))
     return (x[:-VALIDATION], y[:-VALIDATION]), list(zip(*held_out, strict=True))
 

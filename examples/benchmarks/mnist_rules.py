@@ -67,9 +67,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the losses here")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    (images, labels), batches = mnist.load(args.data_root)
-    data = images.to(args.device), labels.to(args.device)
-    validation = [(x.to(args.device), y.to(args.device)) for x, y in batches]
+    data, validation = mnist.load(args.data_root, args.device)
     results = []
     for rule in args.rules:
         for seed in args.seeds:

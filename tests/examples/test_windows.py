@@ -6,19 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, size=(5_500, 28, 28), dtype=np.uint8)
-    labels = rng.integers(0, 10, size=5_500, dtype=np.uint8)
-    np.savez(tmp_path / "mnist.npz", train_images=images, train_labels=labels)
-    return tmp_path
 
 
 def run(script: str, data: Path, *arguments: str) -> tuple[str, Any]:

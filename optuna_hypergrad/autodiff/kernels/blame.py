@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from optuna_hypergrad.autodiff.buffers import buffers_of, put_back
 from optuna_hypergrad.autodiff.kernels.trial import differentiate_twice
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -103,12 +104,10 @@ def _copy(value: object) -> object:
 @contextmanager
 def _undone(model: nn.Module) -> Iterator[None]:
     """Puts buffers and torch's random states back."""
-    buffers = [(m, k, b, b.clone()) for m in model.modules() for k, b in m.named_buffers("", False)]
+    buffers = buffers_of(model)
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     try:
         with torch.random.fork_rng(devices), torch.enable_grad():
             yield
     finally:
-        with torch.no_grad():
-            for module, name, buffer, values in buffers:
-                setattr(module, name, buffer.copy_(values))
+        put_back(buffers)
