@@ -29,6 +29,7 @@ from matplotlib import pyplot as plt
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from sqlalchemy import make_url
 from torch import Tensor, nn
 
 from optuna_hypergrad import (
@@ -211,7 +212,8 @@ def main() -> None:
         load_if_exists=True,
     )
     done = len(finished(study))
-    print(f"{study.study_name}: {done} of {n_trials} trials done in {args.storage}")
+    storage = make_url(args.storage).render_as_string()  # without its password
+    print(f"{study.study_name}: {done} of {n_trials} trials done in {storage}")
     objective = make_objective(data, args.device, args.seed, differentiate)
     study.optimize(objective, n_trials=max(n_trials - done, 0))
 
@@ -228,7 +230,7 @@ def main() -> None:
         f"({min(accuracy):.1%} to {max(accuracy):.1%})"
     )
     draw(finished(study), args.figure)
-    print(f"wrote {args.figure}; to look around: optuna-dashboard {args.storage}")
+    print(f"wrote {args.figure}; to look around: optuna-dashboard {storage}")
 
 
 if __name__ == "__main__":

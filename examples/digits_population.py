@@ -24,6 +24,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.trial import TrialState
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from sqlalchemy import make_url
 from torch import Tensor, nn
 
 from optuna_hypergrad import (
@@ -190,7 +191,8 @@ def main() -> None:
     )
     n_trials = args.population * args.generations
     done = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
-    print(f"{study.study_name}: {done} of {n_trials} segments done in {args.storage}")
+    storage = make_url(args.storage).render_as_string()  # without its password
+    print(f"{study.study_name}: {done} of {n_trials} segments done in {storage}")
     study.optimize(Objective(Digits.load(), store), n_trials=max(n_trials - done, 0))
 
     print_lineage(study)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_hypergrad.arguments import check_can, check_kind, check_name, checked_count
+
 if TYPE_CHECKING:
     import torch
 
@@ -68,6 +70,8 @@ class Schedule:
     log: bool = False
 
     def __post_init__(self) -> None:
+        check_name("name", self.name)
+        check_kind("log", self.log, bool, "True or False")
         check_form(self.form)
         try:
             object.__setattr__(self, "values", tuple(float(value) for value in self.values))
@@ -129,6 +133,7 @@ class Schedule:
 
     def over(self, steps: int) -> NDArray[np.float64]:
         """Values at every step of a run of ``steps`` steps, shape (steps,)."""
+        checked_count("steps", steps)
         return np.array([self.at(step, steps) for step in range(steps)])
 
     def to_lambda_lr(
@@ -141,6 +146,7 @@ class Schedule:
         """
         from torch.optim.lr_scheduler import LambdaLR
 
+        check_can("optimizer", optimizer, "one of torch's", "param_groups", "state_dict")
         _check_step(0, steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = 1.0  # LambdaLR multiplies the initial rate
@@ -155,7 +161,12 @@ class Schedule:
     @classmethod
     def from_json(cls, text: str) -> Schedule:
         """The schedule that ``to_json`` wrote."""
-        return _from_record(json.loads(text), "text")
+        check_kind("text", text, str, "a string")
+        try:
+            record = json.loads(text)
+        except (RecursionError, ValueError) as error:
+            raise ValueError(f"text: not JSON: {error}.") from error
+        return _from_record(record, "text")
 
     def to_csv(self) -> str:
         """One line per value (name, form, log, parameter, value); ``from_csv`` reads it back."""
@@ -169,6 +180,7 @@ class Schedule:
     @classmethod
     def from_csv(cls, text: str) -> Schedule:
         """The schedule that ``to_csv`` wrote."""
+        check_kind("text", text, str, "a string")
         rows = list(csv.DictReader(io.StringIO(text)))
         if not rows or set(rows[0]) != set(_CSV_COLUMNS):
             raise ValueError(f"text: expected CSV with the columns {', '.join(_CSV_COLUMNS)}.")
@@ -194,14 +206,6 @@ def parameter_names(name: str, count: int) -> tuple[str, ...]:
     return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
 
 
-def checked_count(argument: str, value: Any, least: int = 1) -> int:
-    """``value`` as an int of at least ``least``, or a ValueError that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
-        raise ValueError(f"{argument} must be {expected}, got {value!r}.")
-    return int(value)
-
-
 def check_form(form: str) -> None:
     """Raise a ValueError where ``form`` is not one that schedules have."""
     if form not in get_args(Form):
@@ -214,14 +218,13 @@ def count_values(form: str, windows: int) -> int:
 
 
 def _check_step(step: int, steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}.")
-    if not 0 <= step < steps:
+    checked_count("steps", steps)
+    if not isinstance(step, Integral) or not 0 <= step < steps:
         raise ValueError(f"step must lie in 0 … {steps - 1} (steps={steps}), got {step}.")
 
 
 def _from_record(record: dict[str, Any], argument: str) -> Schedule:
     try:
         return Schedule(record["name"], record["values"], record["form"], record["log"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{argument}: not a schedule: {error!r}.") from error

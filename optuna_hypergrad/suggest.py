@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from optuna_hypergrad.reports import report_shared
+from optuna_hypergrad.arguments import check_kind, check_name, checked_count, checked_number
+from optuna_hypergrad.reports import check_trial, report_shared
 from optuna_hypergrad.schedules import (
     Form,
     Schedule,
     check_form,
-    checked_count,
     count_values,
     parameter_names,
 )
@@ -60,7 +60,12 @@ def suggest_schedule(
         >>> suggest_schedule(trial, "momentum", 0.0, 0.99).params
         {'momentum': 0.9}
     """
+    check_trial(trial)
+    check_name("name", name)
     check_form(form)
+    for argument, bound in (("low", low), ("high", high)):
+        checked_number(argument, bound)
+    check_kind("log", log, bool, "True or False")
     if isinstance(windows, str) and windows != "auto":
         raise ValueError(f"windows must be a positive integer or 'auto', got {windows!r}.")
     is_auto = windows == "auto"

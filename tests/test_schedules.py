@@ -125,7 +125,7 @@ def test_lambda_lr_sets_every_group_to_the_schedule() -> None:
         (lambda: Schedule("lr", [1.0, float("nan")]), "lr_1 must be finite, got nan"),
         (lambda: Schedule("lr", [1.0, 0.0], log=True), "lr_1 must be positive .* got 0.0"),
         (lambda: Schedule("lr", [1.0]).at(5, 5), "step must lie in 0 … 4"),
-        (lambda: Schedule("lr", [1.0]).at(0, 0), "steps must be at least 1, got 0"),
+        (lambda: Schedule("lr", [1.0]).at(0, 0), "steps must be a positive integer, got 0"),
         (lambda: suggest_schedule(ask(), "lr", 0, 1, windows=0), "windows .* got 0"),
         (lambda: suggest_schedule(ask(), "lr", 0, 1, windows=2.0), "windows .* got 2.0"),
         (

@@ -32,6 +32,16 @@ def best(losses: Sequence[float], fraction: float) -> list[int]:
     return [i for i in ranking(losses)[:cut] if math.isfinite(losses[i])]
 
 
+def worst(losses: Sequence[float], fraction: float) -> list[int]:
+    """Indices of the worst students, whom truncation selection replaces.
+
+    Example:
+        >>> worst([0.3, 0.1, 0.5, 0.2, 0.4], 0.4)
+        [4, 2]
+    """
+    return ranking(losses)[len(losses) - ends(len(losses), fraction) :]
+
+
 def truncation(
     losses: Sequence[float], own: int, fraction: float, rng: np.random.Generator
 ) -> int | None:
@@ -54,8 +64,7 @@ def truncation(
         >>> [truncation([0.3, 0.1, 0.5, 0.2, 0.4], own, 0.2, rng) for own in range(5)]
         [None, None, 1, None, None]
     """
-    ranked, cut = ranking(losses), ends(len(losses), fraction)
-    if own not in ranked[len(ranked) - cut :] or not math.isfinite(losses[ranked[0]]):
+    if own not in worst(losses, fraction) or not any(map(math.isfinite, losses)):
         return None
     return int(rng.choice(best(losses, fraction)))
 

@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from optuna_hypergrad.arguments import check_kind
+
 Keys = tuple[object, ...]  # those that lead to a value inside the state
 
 _DTYPES = {
@@ -32,6 +34,10 @@ _DTYPES = {
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, damaged, or not what it is expected to be."""
+
+
+class UnreachableError(CheckpointError):
+    """The artifact store cannot be read at the moment; of the checkpoint nothing is known."""
 
 
 def encode(state: Any) -> bytes:
@@ -73,6 +79,7 @@ def decode(data: bytes, device: torch.device | str | None = None) -> Any:
     Raises:
         CheckpointError: If ``data`` is not what ``encode`` returns.
     """
+    check_kind("data", data, bytes, "bytes")
     try:
         tensors = _loaded(data)  # checks the header that is read next
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

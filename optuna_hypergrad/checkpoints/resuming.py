@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from optuna_hypergrad.arguments import check_kind
 from optuna_hypergrad.checkpoints.encoding import CheckpointError
 
 # What Python, numpy and torch raise for the state of a generator that is not one of theirs.
@@ -79,6 +80,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
         >>> optimizer.param_groups[0]["lr"]
         0.5
     """
+    check_kind("optimizer", optimizer, torch.optim.Optimizer, "one of torch's")
     present = optimizer.state_dict()["param_groups"]
     try:
         groups, moments = [group["params"] for group in state["param_groups"]], state["state"]

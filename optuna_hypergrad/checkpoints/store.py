@@ -9,18 +9,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from optuna import Trial
 from optuna.artifacts import Backoff, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from optuna_hypergrad.checkpoints.encoding import CheckpointError, decode, encode
+from optuna_hypergrad.arguments import check_can, check_kind
+from optuna_hypergrad.checkpoints.encoding import CheckpointError, UnreachableError, decode, encode
 from optuna_hypergrad.reports import Checkpoint
 
 if TYPE_CHECKING:
     import torch
-    from optuna import Trial
     from optuna.artifacts._protocol import ArtifactStore
 
 FILENAME = "student.safetensors"  # of the artifacts, as the dashboard shows it
+STORE = ("open_reader", "write", "remove")  # what an artifact store can do
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CHUNK = 2**20  # bytes read at once
 
@@ -51,7 +53,10 @@ def upload(trial: Trial, store: ArtifactStore, state: Any, filename: str = FILEN
         ...     download(store, checkpoint)
         {'weights': tensor([1., 1.])}
     """
-    if os.path.basename(filename) != filename or not filename:
+    check_kind("trial", trial, Trial, "a running trial")
+    check_can("store", store, "an artifact store", *STORE)
+    is_name = isinstance(filename, str) and os.path.basename(filename) == filename
+    if not is_name or filename in ("", ".", "..") or "\0" in filename:
         raise ValueError(f"filename: expected a name without a folder, got {filename!r}.")
     data = encode(state)
     with TemporaryDirectory() as folder:
@@ -72,15 +77,19 @@ def download(
         device: Where all tensors go; the CPU unless given.
 
     Raises:
-        CheckpointError: If the artifact is missing or unreadable, is not the very file that was
-            uploaded, or if ``checkpoint`` is not what ``upload`` returns.
+        UnreachableError: If the store fails; wrapped in ``optuna.artifacts.Backoff`` it is asked
+            again. What other errors a store raises go through.
+        CheckpointError: If the artifact is missing, is not the very file that was uploaded, or if
+            ``checkpoint`` is not what ``upload`` returns.
     """
-    _check(checkpoint)
+    _check(store, checkpoint)
     name = f"artifact {checkpoint.artifact}"
     try:
         data = _read(store, checkpoint.artifact, limit=checkpoint.size + 1)
-    except (ArtifactNotFound, OSError) as error:
-        raise CheckpointError(f"{name}: cannot be read: {error!r}") from error
+    except (ArtifactNotFound, FileNotFoundError) as error:
+        raise CheckpointError(f"{name}: is not in the store.") from error
+    except OSError as error:
+        raise UnreachableError(f"{name}: cannot be read: {error!r}") from error
     if len(data) != checkpoint.size:
         came = f"more than {checkpoint.size}" if len(data) > checkpoint.size else len(data)
         raise CheckpointError(f"{name}: expected {checkpoint.size} bytes, got {came}.")
@@ -102,7 +111,7 @@ def remove(store: ArtifactStore, checkpoint: Checkpoint) -> bool:
     Raises:
         CheckpointError: If ``checkpoint`` is not what ``upload`` returns.
     """
-    _check(checkpoint)
+    _check(store, checkpoint)
     while isinstance(store, Backoff):  # it removes again what it has removed: optuna #6843
         store = store._backend
     try:
@@ -112,8 +121,10 @@ def remove(store: ArtifactStore, checkpoint: Checkpoint) -> bool:
     return True
 
 
-def _check(checkpoint: Checkpoint) -> None:
+def _check(store: ArtifactStore, checkpoint: Checkpoint) -> None:
     """Refuse ids that a store might take for a path, and sizes that cannot be read."""
+    check_can("store", store, "an artifact store", *STORE)
+    check_kind("checkpoint", checkpoint, Checkpoint, "what upload returned")
     artifact, _, size = checkpoint
     if not isinstance(artifact, str) or not _UUID.fullmatch(artifact):
         raise CheckpointError(f"artifact {artifact!r:.60}: expected a UUID.")

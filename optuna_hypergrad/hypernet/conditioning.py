@@ -9,6 +9,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
+from optuna_hypergrad.arguments import check_can, check_kind, checked_number
 from optuna_hypergrad.hypernet.transforms import Discrete, Transform
 
 
@@ -52,6 +53,10 @@ class Conditioning:
         *,
         centred: bool = True,
     ) -> None:
+        for argument, given in (("transforms", transforms), ("values", values)):
+            check_kind(argument, given, Mapping, "a mapping by name")
+        for name, transform in transforms.items():
+            check_can(f"transforms[{name!r}]", transform, "a transform", "constrain", "unconstrain")
         if not transforms or transforms.keys() != values.keys():
             raise ValueError(
                 "values must name the hyperparameters of transforms, at least one, got "
@@ -126,9 +131,10 @@ class Conditioning:
         for name, value in values.items():
             column = self._column(name)
             try:
+                checked_number("value", value, "be a number", lambda x: True)
                 centre[column] = self.transforms[name].unconstrain(value)
             except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+                raise ValueError(f"values: {name}: {error}") from error
         self.centre.copy_(centre)
 
     def natural(self, point: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from optuna_hypergrad.arguments import check_kind, checked_count
 from optuna_hypergrad.hypernet.conditioning import Conditioning
 from optuna_hypergrad.hypernet.layers import (
     HyperConv2d,
@@ -17,7 +18,6 @@ from optuna_hypergrad.hypernet.layers import (
 )
 from optuna_hypergrad.hypernet.regularisers import Regulariser
 from optuna_hypergrad.hypernet.transforms import Unbounded
-from optuna_hypergrad.schedules import checked_count
 
 LAYERS: dict[type[nn.Module], type[HyperLayer]] = {
     nn.Linear: HyperLinear,
@@ -57,6 +57,7 @@ def convert(model: Model, conditioning: Conditioning | int) -> Model:
         >>> type(student[1]).__name__
         'HyperLinear'
     """
+    check_kind("model", model, nn.Module, "a torch.nn.Module")
     if not isinstance(conditioning, Conditioning):
         names = [str(i) for i in range(checked_count("conditioning", conditioning))]
         conditioning = Conditioning(dict.fromkeys(names, Unbounded()), dict.fromkeys(names, 0.0))

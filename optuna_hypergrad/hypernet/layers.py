@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from optuna_hypergrad.arguments import check_kind
 from optuna_hypergrad.hypernet.conditioning import Conditioning, align
 
 
@@ -70,6 +71,7 @@ class HyperLayer(nn.Module):
     """
 
     def __init__(self, *args: Any, conditioning: Conditioning, **kwargs: Any) -> None:
+        check_kind("conditioning", conditioning, Conditioning, "a Conditioning")
         super().__init__(*args, **kwargs)
         self.condition(conditioning)
 

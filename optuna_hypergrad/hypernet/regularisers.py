@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from optuna_hypergrad.arguments import check_name
 from optuna_hypergrad.hypernet.conditioning import Conditioning, align
 
 
@@ -24,6 +25,7 @@ class Regulariser(nn.Module):
     highest = math.inf  # the greatest strength that makes sense; the least is nought
 
     def __init__(self, name: str) -> None:
+        check_name("name", name)
         super().__init__()
         self.name = name
         self.conditioning: Conditioning | None = None

@@ -9,10 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from optuna_hypergrad.arguments import (
+    check_callable,
+    check_kind,
+    check_positive,
+    checked_count,
+    checked_number,
+)
 from optuna_hypergrad.autodiff.validation import Batch, LossFn, batch_size, evaluating, sized
 from optuna_hypergrad.hypernet.conditioning import Conditioning
 from optuna_hypergrad.hypernet.transforms import Positive
-from optuna_hypergrad.schedules import checked_count
 
 
 class HyperTraining:
@@ -70,11 +76,16 @@ class HyperTraining:
         train_steps: int = 2,
         validation_steps: int = 1,
     ) -> None:
-        _check_positive(lr=lr, scale=scale)
+        check_kind("student", student, nn.Module, "a model from ``convert``")
+        check_kind("optimizer", optimizer, torch.optim.Optimizer, "one of torch's")
+        check_callable("loss_fn", loss_fn)
+        if validation_loss_fn is not None:
+            check_callable("validation_loss_fn", validation_loss_fn)
+        check_positive("lr", lr)
+        check_positive("scale", scale)
         checked_count("train_steps", train_steps)
         checked_count("validation_steps", validation_steps)
-        if not entropy_weight >= 0:
-            raise ValueError(f"entropy_weight must be at least 0, got {entropy_weight!r}.")
+        checked_number("entropy_weight", entropy_weight, "be at least 0", lambda x: x >= 0)
         self.student = student
         self.optimizer = optimizer
         self.tune_scale = tune_scale
@@ -238,9 +249,3 @@ def _check_trains(optimizer: torch.optim.Optimizer, student: nn.Module) -> None:
     trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     if not any(id(weight) in trained for weight in student.parameters()):
         raise ValueError("optimizer has no parameter of the student; create it after ``convert``.")
-
-
-def _check_positive(**numbers: float) -> None:
-    for name, number in numbers.items():
-        if not number > 0:
-            raise ValueError(f"{name} must be positive, got {number!r}.")

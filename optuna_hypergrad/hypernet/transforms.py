@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from optuna_hypergrad.arguments import checked_number
+
 MARGIN = 1e-3
 """How near to a bound a bounded value may start, as a fraction of its range."""
 
@@ -62,6 +64,7 @@ class Bounded:
     high: float
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self}.")
 
@@ -83,8 +86,15 @@ class Unbounded:
         -3.0
     """
 
-    low: float = -math.inf
-    high: float = math.inf
+    @property
+    def low(self) -> float:
+        """There is no lower bound."""
+        return -math.inf
+
+    @property
+    def high(self) -> float:
+        """There is no upper bound."""
+        return math.inf
 
     def constrain(self, u: Tensor) -> Tensor:
         """Natural values of ``u``."""
@@ -92,9 +102,7 @@ class Unbounded:
 
     def unconstrain(self, value: float) -> float:
         """The u of a natural value."""
-        if not math.isfinite(value):
-            raise ValueError(f"value must be finite, got {value!r}.")
-        return value
+        return checked_number("value", value, "be finite")
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,7 @@ class Log:
     high: float
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         if not 0 < self.low < self.high:
             raise ValueError(f"low must be positive and below high, got {self}.")
 
@@ -144,6 +153,9 @@ class Positive:
     """
 
     low: float = 0.0
+
+    def __post_init__(self) -> None:
+        checked_number("low", self.low)
 
     @property
     def high(self) -> float:
@@ -186,6 +198,7 @@ class Discrete:
     high: int
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         if self.low != int(self.low) or self.high != int(self.high) or not self.low < self.high:
             raise ValueError(f"low and high must be integers, low below high, got {self}.")
 
@@ -204,6 +217,11 @@ class Discrete:
     @property
     def _cells(self) -> Bounded:
         return Bounded(self.low, self.high + 1)
+
+
+def _check_finite(transform: Transform) -> None:
+    for argument in ("low", "high"):
+        checked_number(argument, getattr(transform, argument))
 
 
 def _logit(fraction: float, value: float, transform: Transform) -> float:

@@ -10,11 +10,13 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna_hypergrad.checkpoints import FILENAME, remove
 from optuna_hypergrad.reports import Checkpoint, read_removed, write_removed
 from optuna_hypergrad.samplers.family import Family
+from optuna_hypergrad.samplers.memory import Memory
+from optuna_hypergrad.samplers.population import PopulationSampler, new_family
 from optuna_hypergrad.samplers.retention import removable
-from optuna_hypergrad.samplers.studies import maximizes
+from optuna_hypergrad.samplers.studies import maximizes, sampler_of
 
 if TYPE_CHECKING:
-    from optuna import Trial
+    from optuna import Study, Trial
     from optuna.artifacts._protocol import ArtifactStore
     from optuna.trial import FrozenTrial
 
@@ -29,17 +31,21 @@ def remove_unneeded(trial: Trial, store: ArtifactStore, own: Checkpoint) -> None
         own: The trial's latest checkpoint.
     """
     study = trial.study
-    trials = study._get_trials(deepcopy=False, use_cache=False)
-    family = Family()
-    family.read(trials)
+    with _memory(study).reading(study) as family:
+        unneeded = removable(family, maximizes(study))
     # A copied family shares its checkpoints with the study that it was copied from.
-    unneeded = removable(family, maximizes(study))
     own_study = [s.trial for s in unneeded if s.segment.study == study.study_name]
     gone = [other.number for other in own_study if _remove_checkpoints(other, trial, store)]
-    _remove_checkpoints(trials[trial.number], trial, store, but=own.artifact)
+    frozen = trial.storage.get_trial(trial._trial_id)
+    _remove_checkpoints(frozen, trial, store, but=own.artifact)
     if gone:
-        before = read_removed(trials[trial.number])
-        write_removed(trial.storage, trial._trial_id, [*before, *gone])
+        write_removed(trial.storage, trial._trial_id, [*read_removed(frozen), *gone])
+
+
+def _memory(study: Study) -> Memory[Family]:
+    """The sampler's, which has read most trials already."""
+    sampler = sampler_of(study, PopulationSampler)
+    return Memory(new_family) if sampler is None else sampler.memory
 
 
 def _remove_checkpoints(

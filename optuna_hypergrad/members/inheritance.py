@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.checkpoints import CheckpointError, download
-from optuna_hypergrad.reports import Segment, read_checkpoint, read_segment
+from optuna_hypergrad.checkpoints import CheckpointError, UnreachableError, download
+from optuna_hypergrad.reports import (
+    Segment,
+    StoredDataError,
+    check_descent,
+    read_checkpoint,
+    read_segment,
+)
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -18,8 +24,7 @@ if TYPE_CHECKING:
 
 def parent_of(trial: Trial, segment: Segment) -> FrozenTrial:
     """The trial that a segment inherits from."""
-    assert segment.parent is not None
-    return trial.study.get_trials(deepcopy=False)[segment.parent]
+    return next(_ancestors(trial.study.get_trials(deepcopy=False), segment))
 
 
 def inherited(trial: Trial, segment: Segment, store: ArtifactStore) -> tuple[int, dict[str, Any]]:
@@ -29,13 +34,16 @@ def inherited(trial: Trial, segment: Segment, store: ArtifactStore) -> tuple[int
         Number of the trial that left it, and the state.
 
     Raises:
+        UnreachableError: If the store fails.
         CheckpointError: If no ancestor's can be read; it says why for each.
     """
     failures = []
     for ancestor in _ancestors(trial.study.get_trials(deepcopy=False), segment):
         try:
             state = _read(ancestor, store)
-        except CheckpointError as error:
+        except UnreachableError:  # the trial is repeated: an outage costs no trained segment
+            raise
+        except (CheckpointError, StoredDataError) as error:
             failures.append(f"trial {ancestor.number}: {error}")
             continue
         if failures:
@@ -52,11 +60,15 @@ _FALLBACK = "trial {} restores the checkpoint of trial {}, an older ancestor, be
 def _ancestors(trials: Sequence[FrozenTrial], segment: Segment) -> Iterator[FrozenTrial]:
     """Parent, grandparent, and so on."""
     while segment.parent is not None:
+        if segment.parent >= len(trials):
+            message = f"trial {segment.trial} names trial {segment.parent} as its parent, but there"
+            raise StoredDataError(f"{message} are {len(trials)}.")
         ancestor = trials[segment.parent]
         yield ancestor
         own = read_segment(ancestor.number, ancestor.system_attrs)
         if own is None:
             return
+        check_descent(segment, own)
         segment = own
 
 

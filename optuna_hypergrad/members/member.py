@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from optuna import Trial
+
 from optuna_hypergrad import checkpoints
+from optuna_hypergrad.arguments import check_can, check_kind, checked_count
 from optuna_hypergrad.checkpoints import CheckpointError
+from optuna_hypergrad.checkpoints.store import STORE
 from optuna_hypergrad.members.cleaning import remove_unneeded
 from optuna_hypergrad.members.inheritance import inherited, parent_of
 from optuna_hypergrad.members.options import check_options, follow
@@ -21,10 +25,8 @@ from optuna_hypergrad.reports import (
     write_teacher,
 )
 from optuna_hypergrad.samplers.teaching import Hypergradient, taught_within
-from optuna_hypergrad.schedules import checked_count
 
 if TYPE_CHECKING:
-    from optuna import Trial
     from optuna.artifacts._protocol import ArtifactStore
 
 Keep = Literal["living", "all"]
@@ -65,6 +67,8 @@ def begin(trial: Trial, artifact_store: ArtifactStore, *, keep: Keep = "living")
         >>> study.best_value < study.trials[0].value
         True
     """
+    check_kind("trial", trial, Trial, "the running trial that the objective was given")
+    check_can("artifact_store", artifact_store, "an artifact store", *STORE)
     if keep not in ("living", "all"):
         raise ValueError(f"keep must be 'living' or 'all', got {keep!r}.")
     return Member(trial, artifact_store, keep)
@@ -129,7 +133,8 @@ class Member:
             birth, where nothing is restored.
 
         Raises:
-            CheckpointError: If no ancestor's checkpoint can be read, or it lacks a part.
+            CheckpointError: If no ancestor's checkpoint can be read, or it lacks a part; an
+                ``UnreachableError`` if the store fails, and the trial is to be repeated.
             ValueError: If an optimizer uses another value than the trial suggests.
         """
         state = self._inherited()

@@ -5,7 +5,7 @@ trial's system attributes. Everything is strict JSON: floats, ints, strings, and
 them.
 """
 
-from optuna_hypergrad.reports.attributes import StoredDataError
+from optuna_hypergrad.reports.attributes import StoredDataError, check_trial
 from optuna_hypergrad.reports.claims import (
     Claim,
     read_claim,
@@ -14,8 +14,14 @@ from optuna_hypergrad.reports.claims import (
     write_drawn,
 )
 from optuna_hypergrad.reports.hypergradients import read_gradient, report_hypergradient
+from optuna_hypergrad.reports.pruning import (
+    read_superfluous,
+    read_tangent_norms,
+    report_tangent_norms,
+    write_superfluous,
+)
 from optuna_hypergrad.reports.seeds import trial_seed
-from optuna_hypergrad.reports.segments import Segment, read_segment, write_segment
+from optuna_hypergrad.reports.segments import Segment, check_descent, read_segment, write_segment
 from optuna_hypergrad.reports.sharing import read_shared, report_shared
 from optuna_hypergrad.reports.students import (
     Checkpoint,
@@ -35,6 +41,8 @@ __all__ = [
     "Segment",
     "StoredDataError",
     "Taught",
+    "check_descent",
+    "check_trial",
     "read_checkpoint",
     "read_claim",
     "read_drawn",
@@ -43,16 +51,20 @@ __all__ = [
     "read_removed",
     "read_segment",
     "read_shared",
+    "read_superfluous",
+    "read_tangent_norms",
     "read_teacher",
     "report_checkpoint",
     "report_hypergradient",
     "report_refined",
     "report_restored",
     "report_shared",
+    "report_tangent_norms",
     "trial_seed",
     "write_claim",
     "write_drawn",
     "write_removed",
     "write_segment",
+    "write_superfluous",
     "write_teacher",
 ]

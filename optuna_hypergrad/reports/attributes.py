@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from optuna_hypergrad.arguments import check_kind
+from optuna_hypergrad.reports.backoff import with_backoff
+from optuna_hypergrad.reports.fields import Fields
 from optuna_hypergrad.reports.keys import RETRIED
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
     from optuna.trial import BaseTrial, FrozenTrial
-
-# JSON has no NaN: such entries are marked, never dropped.
-_MARKS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class StoredDataError(ValueError):
@@ -26,39 +28,34 @@ def reading(number: int, key: str) -> Iterator[None]:
     """Turn what goes wrong while an attribute of a trial is read into a StoredDataError."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise StoredDataError(f"trial {number}: {key} is damaged: {error!r}") from error
+    except (OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise StoredDataError(f"trial {number}: {key} is damaged: {error}.") from error
 
 
-def own_report(user_attrs: Mapping[str, Any], number: int, key: str) -> Mapping[str, Any] | None:
+def own_report(user_attrs: Mapping[str, Any], number: int, key: str) -> Fields | None:
     """A report that the trial made itself; one that it only inherited does not count."""
-    stored = user_attrs.get(key)
-    if stored is None:
+    if user_attrs.get(key) is None:
         return None
     with reading(number, key):
-        return dict(stored) if stored["trial"] == number else None
+        fields = Fields(user_attrs[key])
+        return fields if fields.whole("trial") == number else None
 
 
-def own_decision(
-    system_attrs: Mapping[str, Any], number: int, key: str
-) -> Mapping[str, Any] | None:
-    """A decision about this trial. A retried trial keeps the one that it inherited; one copied to
-    another study under another number does not."""
-    stored = system_attrs.get(key)
-    if stored is None:
+def own_decision(system_attrs: Mapping[str, Any], number: int, key: str) -> Fields | None:
+    """A decision about this trial. A retried trial keeps the one that it inherited from an earlier
+    one; one copied to another study under another number does not."""
+    if system_attrs.get(key) is None:
         return None
     with reading(number, key):
-        return dict(stored) if stored["trial"] == number or RETRIED in system_attrs else None
+        fields = Fields(system_attrs[key])
+        trial = fields.whole("trial")
+        is_inherited = RETRIED in system_attrs and trial < number
+        return fields if trial == number or is_inherited else None
 
 
-def _marked(values: Mapping[str, float]) -> dict[str, float | str]:
+def marked(values: Mapping[str, float]) -> dict[str, float | str]:
     """Values as strict JSON."""
     return {name: v if math.isfinite(v) else str(v) for name, v in values.items()}
-
-
-def _unmarked(values: Mapping[str, Any]) -> dict[str, float]:
-    """The reverse of ``_marked``."""
-    return {str(n): _MARKS[v] if isinstance(v, str) else float(v) for n, v in values.items()}
 
 
 def _as_float(argument: str, name: str, value: Any) -> float:
@@ -72,10 +69,15 @@ def _as_float(argument: str, name: str, value: Any) -> float:
     return float(number)
 
 
+def check_trial(trial: Any) -> None:
+    """ValueError unless it is a trial of Optuna's, of whatever kind."""
+    from optuna.trial import BaseTrial
+
+    check_kind("trial", trial, BaseTrial, "an Optuna trial")
+
+
 def _check_names(trial: BaseTrial, argument: str, values: Any) -> None:
     """ValueError unless ``values`` maps some of the trial's numeric parameters to something."""
-    from optuna.distributions import CategoricalDistribution
-
     if not isinstance(values, Mapping):
         raise ValueError(f"{argument} must map parameter names to floats, got {values!r}.")
     if not values:
@@ -85,8 +87,24 @@ def _check_names(trial: BaseTrial, argument: str, values: Any) -> None:
         if name not in distributions:
             known = ", ".join(distributions) or "none so far"
             raise ValueError(f"{argument}: {name!r} is not a parameter of this trial ({known}).")
-        if isinstance(distributions[name], CategoricalDistribution):
+        if _is_categorical(distributions[name]):
             raise ValueError(f"{argument}: {name!r} is categorical and has no derivative.")
+
+
+def _is_categorical(distribution: BaseDistribution | None) -> bool:
+    from optuna.distributions import CategoricalDistribution
+
+    return isinstance(distribution, CategoricalDistribution)
+
+
+def write_decision(storage: BaseStorage, trial_id: int, key: str, value: Any) -> None:
+    """Write a system attribute of a running trial."""
+    with_backoff(key, lambda: storage.set_trial_system_attr(trial_id, key, value))
+
+
+def write_scalar(storage: BaseStorage, trial_id: int, key: str, value: float | str) -> None:
+    """Write what of a decision is to be seen: a user attribute of a running trial."""
+    with_backoff(key, lambda: storage.set_trial_user_attr(trial_id, key, value))
 
 
 def set_user_attr(trial: BaseTrial, key: str, value: Any) -> None:
@@ -100,7 +118,7 @@ def set_user_attr(trial: BaseTrial, key: str, value: Any) -> None:
             raise UpdateFinishedTrialError(message)
         raise ValueError(f"trial {trial.number} is a FrozenTrial, which stores nothing.")
     try:
-        trial.set_user_attr(key, value)
+        with_backoff(f"{key} of trial {trial.number}", lambda: trial.set_user_attr(key, value))
     except UpdateFinishedTrialError as error:
         raise UpdateFinishedTrialError(message) from error
 
@@ -124,7 +142,7 @@ def report_values(
     floats = {name: _as_float(argument, name, value) for name, value in values.items()}
     if own_report(trial.user_attrs, trial.number, key) is not None:
         raise ValueError(f"trial {trial.number} has already reported {what}.")
-    set_user_attr(trial, key, {"trial": trial.number, "values": _marked(floats)})
+    set_user_attr(trial, key, {"trial": trial.number, "values": marked(floats)})
     return floats
 
 
@@ -134,4 +152,8 @@ def read_values(trial: FrozenTrial, key: str) -> dict[str, float] | None:
     if stored is None:
         return None
     with reading(trial.number, key):
-        return _unmarked(stored["values"])
+        values = stored.marked("values")
+        for name in values:
+            if _is_categorical(trial.distributions.get(name)):
+                raise ValueError(f"values: {name!r} is categorical")
+        return values

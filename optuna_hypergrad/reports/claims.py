@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from optuna_hypergrad.reports.attributes import own_decision, reading
+from optuna_hypergrad.reports.attributes import own_decision, reading, write_decision, write_scalar
+from optuna_hypergrad.reports.fields import MOST, Fields
 from optuna_hypergrad.reports.keys import AGREEMENT, CHAIN, CLAIM, DRAWN, STEP, WINDOWS
 
 if TYPE_CHECKING:
@@ -38,15 +40,15 @@ def write_claim(storage: BaseStorage, trial_id: int, claim: Claim) -> None:
     """Store a sampler's decision with a running trial, and what of it is to be seen."""
     windows = {name: [*widths] for name, widths in claim.windows.items()}
     stored = {**claim._asdict(), "used": [*claim.used], "windows": windows}
-    storage.set_trial_system_attr(trial_id, CLAIM, stored)
+    write_decision(storage, trial_id, CLAIM, stored)
     for key, value in ((CHAIN, claim.chain), (STEP, claim.step)):
-        storage.set_trial_user_attr(trial_id, key, value)
+        write_scalar(storage, trial_id, key, value)
     if len(claim.used) > 1:
         mean = sum(claim.agreement.values()) / max(len(claim.agreement), 1)
-        storage.set_trial_user_attr(trial_id, AGREEMENT, mean)
+        write_scalar(storage, trial_id, AGREEMENT, mean)
     if claim.windows:
         seen = (f"{name} {'+'.join(map(str, widths))}" for name, widths in claim.windows.items())
-        storage.set_trial_user_attr(trial_id, WINDOWS, ", ".join(seen))
+        write_scalar(storage, trial_id, WINDOWS, ", ".join(seen))
 
 
 def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
@@ -66,25 +68,30 @@ def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
     if stored is None:
         return None
     with reading(number, CLAIM):
-        start = stored["start"]
+        used, start = stored.trials("used"), stored.perhaps("start")
+        if number in (*used, start):
+            raise ValueError("used and start must be other trials")
         return Claim(
-            trial=int(stored["trial"]),
-            chain=int(stored["chain"]),
-            step=int(stored["step"]),
-            seed=int(stored["seed"]),
-            used=tuple(int(n) for n in stored["used"]),
-            agreement={str(k): float(v) for k, v in stored["agreement"].items()},
-            start=None if start is None else int(start),
-            windows={  # older claims have none
-                str(name): tuple(int(width) for width in widths)
-                for name, widths in stored.get("windows", {}).items()
-            },
+            trial=stored.whole("trial"),
+            chain=stored.whole("chain", most=MOST),
+            step=stored.whole("step", most=MOST),
+            seed=stored.whole("seed", most=math.inf),
+            used=used,
+            agreement=stored.numbers("agreement", 0.0, 1.0),
+            start=start,
+            windows=_windows(stored) if "windows" in stored else {},  # older claims have none
         )
+
+
+def _windows(stored: Fields) -> dict[str, tuple[int, ...]]:
+    """Widths are positive and few."""
+    windows = Fields(stored.mapping("windows"))
+    return {name: windows.wholes(name, least=1, most=MOST) for name in windows}
 
 
 def write_drawn(storage: BaseStorage, trial_id: int, drawn: Mapping[str, float]) -> None:
     """Store what the independent sampler drew for a trial, before the objective suggests it."""
-    storage.set_trial_system_attr(trial_id, DRAWN, dict(drawn))
+    write_decision(storage, trial_id, DRAWN, dict(drawn))
 
 
 def read_drawn(trial: FrozenTrial) -> dict[str, float]:
@@ -94,5 +101,4 @@ def read_drawn(trial: FrozenTrial) -> dict[str, float]:
         StoredDataError: If the attribute was not written by ``write_drawn``.
     """
     with reading(trial.number, DRAWN):
-        drawn = trial.system_attrs.get(DRAWN, {})
-        return {str(name): float(value) for name, value in drawn.items()}
+        return Fields({DRAWN: trial.system_attrs.get(DRAWN, {})}).numbers(DRAWN)

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_hypergrad.reports.attributes import read_values, report_values, set_user_attr
+from optuna_hypergrad.reports.attributes import (
+    check_trial,
+    read_values,
+    report_values,
+    set_user_attr,
+)
 from optuna_hypergrad.reports.keys import GRADIENT, GRADIENT_NORM
 
 if TYPE_CHECKING:
@@ -46,6 +51,7 @@ def report_hypergradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> None:
         >>> round(study.best_params["x"], 2)
         0.3
     """
+    check_trial(trial)
     values = report_values(trial, GRADIENT, "gradient", gradient, "a hypergradient")
     norm = float(np.linalg.norm(list(values.values())))
     if math.isfinite(norm):

@@ -6,12 +6,14 @@ GRADIENT = "hg:gradient"  # "values": {name: float or mark}
 REFINED = "hg:refined"  # "values": {name: float or mark}
 CHECKPOINT = "hg:checkpoint"  # the fields of a Checkpoint
 SHARED = "hg:shared"  # "schedules": {name: number of parameters}
+TANGENTS = "hg:tangents"  # "norms": {step: float or mark}
 
-# System attributes, which the samplers decide.
+# System attributes, which samplers and pruners decide.
 CLAIM = "hg:claim"  # the fields of a Claim
 DRAWN = "hg:drawn"  # {name: internal value} that replicates are to repeat
 SEGMENT = "hg:segment"  # the fields of a Segment
 TEACHER = "hg:teacher"  # the fields of a Taught
+SUPERFLUOUS = "hg:superfluous"  # "trial": number, of a replicate that can change nothing
 REMOVED = "hg:removed"  # numbers of the trials whose checkpoints this one has removed
 
 # Scalars for all to see: user attributes, one column each in optuna-dashboard.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optuna_hypergrad.reports.attributes import check_trial
 from optuna_hypergrad.reports.claims import read_claim
 from optuna_hypergrad.reports.segments import read_segment
 
@@ -26,11 +27,14 @@ def trial_seed(trial: BaseTrial) -> int:
     """
     from optuna.trial import FrozenTrial, Trial
 
-    attrs: Mapping[str, Any] = {}
+    check_trial(trial)
+    attrs: Mapping[str, Any]
     if isinstance(trial, FrozenTrial):
         attrs = trial.system_attrs
     elif isinstance(trial, Trial):  # its cached attributes are older than the decision
         attrs = trial.storage.get_trial_system_attrs(trial._trial_id)
+    else:
+        attrs = getattr(trial, "decided", {})  # a trial that ranks share has them
     decided = read_claim(trial.number, attrs) or read_segment(trial.number, attrs)
     entropy = [0 if decided is None else decided.seed, trial.number]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from optuna_hypergrad.reports.attributes import own_decision, reading
+from optuna_hypergrad.reports.attributes import (
+    StoredDataError,
+    own_decision,
+    reading,
+    write_decision,
+    write_scalar,
+)
+from optuna_hypergrad.reports.fields import MOST
 from optuna_hypergrad.reports.keys import GENERATION, MEMBER, PARENT, SEGMENT
 
 if TYPE_CHECKING:
@@ -46,11 +54,23 @@ class Segment(NamedTuple):
 def write_segment(storage: BaseStorage, trial_id: int, segment: Segment) -> None:
     """Store a sampler's decision with a running trial, and what of it is to be seen."""
     stored = {**segment._asdict(), "resampled": [*segment.resampled]}
-    storage.set_trial_system_attr(trial_id, SEGMENT, stored)
+    write_decision(storage, trial_id, SEGMENT, stored)
     seen = {MEMBER: segment.member, GENERATION: segment.generation, PARENT: segment.parent}
     for key, value in seen.items():
         if value is not None:
-            storage.set_trial_user_attr(trial_id, key, value)
+            write_scalar(storage, trial_id, key, value)
+
+
+def check_descent(child: Segment, parent: Segment) -> None:
+    """StoredDataError unless a parent is of an earlier generation than its child.
+
+    So lineages end, whatever a storage says of them.
+    """
+    if parent.generation >= child.generation:
+        raise StoredDataError(
+            f"trial {child.trial}: {SEGMENT} is damaged: the parent, trial {child.parent}, must be "
+            f"of a generation before {child.generation}, got {parent.generation}."
+        )
 
 
 def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None:
@@ -70,23 +90,24 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
     if stored is None:
         return None
     with reading(number, SEGMENT):
-        member, parent = stored["member"], stored["parent"]
+        population = stored.whole("population", least=1, most=MOST)
+        generation = stored.whole("generation", most=MOST)
+        parent = stored.perhaps("parent")
+        queried = stored.numbers("queried", 0.0, 1.0)
+        if parent == number or (queried and parent is None):
+            raise ValueError(f"parent must be another trial, got {parent}")
         return Segment(
-            trial=int(stored["trial"]),
-            member=None if member is None else int(member),
-            generation=int(stored["generation"]),
-            population=int(stored["population"]),
-            seed=int(stored["seed"]),
-            study=str(stored["study"]),
-            parent=None if parent is None else int(parent),
-            age=int(stored["age"]),
-            values=_floats(stored["values"]),
-            step_size=_floats(stored["step_size"]),
-            sign=_floats(stored["sign"]),
-            queried=_floats(stored["queried"]),
-            resampled=tuple(map(str, stored["resampled"])),
+            trial=stored.whole("trial"),
+            member=stored.perhaps("member", most=population - 1),
+            generation=generation,
+            population=population,
+            seed=stored.whole("seed", most=math.inf),
+            study=stored.text("study"),
+            parent=parent,
+            age=stored.whole("age", most=generation),
+            values=stored.numbers("values"),
+            step_size=stored.numbers("step_size", 0.0, 1.0),
+            sign=stored.numbers("sign", -1.0, 1.0),
+            queried=queried,
+            resampled=stored.texts("resampled"),
         )
-
-
-def _floats(values: Mapping[str, Any]) -> dict[str, float]:
-    return {str(name): float(value) for name, value in values.items()}

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optuna_hypergrad.reports.attributes import own_report, reading, set_user_attr
+from optuna_hypergrad.reports.fields import Fields
 from optuna_hypergrad.reports.keys import SHARED
+
+FINEST = 10_000  # parameters of one schedule; a count is stored without their names
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial, FrozenTrial
@@ -25,7 +28,7 @@ def report_shared(trial: BaseTrial, schedule: str, count: int) -> None:
     from optuna.trial import FrozenTrial
 
     stored = own_report(trial.user_attrs, trial.number, SHARED)
-    known = {} if stored is None else stored["schedules"]
+    known = {} if stored is None else stored.mapping("schedules")
     if isinstance(trial, FrozenTrial) or known.get(schedule) == count:
         return
     schedules = {**known, schedule: count}
@@ -42,4 +45,5 @@ def read_shared(trial: FrozenTrial) -> dict[str, int]:
     if stored is None:
         return {}
     with reading(trial.number, SHARED):
-        return {str(name): int(count) for name, count in stored["schedules"].items()}
+        counts = Fields(stored.mapping("schedules"))
+        return {name: counts.whole(name, least=1, most=FINEST) for name in counts}

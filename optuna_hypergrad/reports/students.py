@@ -11,7 +11,9 @@ from optuna_hypergrad.reports.attributes import (
     reading,
     report_values,
     set_user_attr,
+    write_decision,
 )
+from optuna_hypergrad.reports.fields import Fields
 from optuna_hypergrad.reports.keys import CHECKPOINT, REFINED, REMOVED, RESTORED
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
     if stored is None:
         return None
     with reading(trial.number, CHECKPOINT):
-        return Checkpoint(str(stored["artifact"]), str(stored["sha256"]), int(stored["size"]))
+        size = stored.whole("size", most=2**63 - 1)
+        return Checkpoint(stored.text("artifact"), stored.text("sha256"), size)
 
 
 def report_restored(trial: BaseTrial, number: int) -> None:
@@ -84,14 +87,14 @@ def report_restored(trial: BaseTrial, number: int) -> None:
 
 def write_removed(storage: BaseStorage, trial_id: int, numbers: Sequence[int]) -> None:
     """Store which trials' checkpoints a running trial has removed."""
-    storage.set_trial_system_attr(trial_id, REMOVED, sorted(numbers))
+    write_decision(storage, trial_id, REMOVED, sorted(numbers))
 
 
-def read_removed(trial: FrozenTrial) -> list[int]:
+def read_removed(trial: FrozenTrial) -> tuple[int, ...]:
     """Numbers of the trials whose checkpoints this one has removed.
 
     Raises:
         StoredDataError: If the attribute was not written by ``write_removed``.
     """
     with reading(trial.number, REMOVED):
-        return [int(number) for number in trial.system_attrs.get(REMOVED, [])]
+        return Fields({REMOVED: trial.system_attrs.get(REMOVED, [])}).wholes(REMOVED)

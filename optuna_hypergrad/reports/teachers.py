@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, SLOTS, Teacher
-from optuna_hypergrad.reports.attributes import own_decision, reading
+from optuna_hypergrad.algorithms.ranges import Array
+from optuna_hypergrad.reports.attributes import own_decision, reading, write_decision
+from optuna_hypergrad.reports.fields import Fields, finite
 from optuna_hypergrad.reports.keys import TEACHER
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 DIGITS = 6  # significant ones: enough for weights, and half the bytes of exact floats
+HEAVIEST = 1e6  # no weight comes there in the steps of any study
 
 
 class Taught(NamedTuple):
@@ -43,7 +46,7 @@ def write_teacher(storage: BaseStorage, trial_id: int, number: int, taught: Taug
         "upto": taught.upto,
         "pending": [*taught.pending],
     }
-    storage.set_trial_system_attr(trial_id, TEACHER, stored)
+    write_decision(storage, trial_id, TEACHER, stored)
 
 
 def read_teacher(number: int, system_attrs: Mapping[str, Any]) -> Taught | None:
@@ -56,25 +59,30 @@ def read_teacher(number: int, system_attrs: Mapping[str, Any]) -> Taught | None:
     if stored is None:
         return None
     with reading(number, TEACHER):
-        names = tuple(map(str, stored["names"]))
-        keys, values = (
-            np.array(stored[part], dtype=float).reshape(len(names), SLOTS)
-            for part in ("keys", "values")
+        names = stored.texts("names")
+        teacher = Teacher(
+            _weights(stored, "keys", len(names)),
+            _weights(stored, "values", len(names)),
+            stored.number("mean_square", least=0.0),
+            stored.whole("steps"),
+            stored.choice("activation", ACTIVATIONS),
         )
-        if stored["activation"] not in ACTIVATIONS:
-            raise ValueError(f"activation {stored['activation']!r}")
-        return Taught(
-            Teacher(
-                keys,
-                values,
-                float(stored["mean_square"]),
-                int(stored["steps"]),
-                stored["activation"],
-            ),
-            names,
-            int(stored["upto"]),
-            tuple(int(n) for n in stored["pending"]),
-        )
+        upto = stored.whole("upto", most=number)
+        return Taught(teacher, names, upto, stored.trials("pending", most=number))
+
+
+def _weights(stored: Fields, name: str, rows: int) -> Array:
+    """Weights by parameter and slot."""
+    table = [_row(name, row) for row in stored.items(name)]
+    if len(table) != rows:
+        raise ValueError(f"{name} must have {rows} rows, as names has, got {len(table)}")
+    return np.array(table, dtype=float).reshape(rows, SLOTS)
+
+
+def _row(name: str, row: Any) -> list[float]:
+    if not isinstance(row, list) or len(row) != SLOTS:
+        raise ValueError(f"{name} must have rows of {SLOTS} numbers, got {row!r:.60}")
+    return [finite(name, weight, -HEAVIEST, HEAVIEST) for weight in row]
 
 
 def _rounded(weights: np.ndarray[Any, Any]) -> list[list[float]]:

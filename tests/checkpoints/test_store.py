@@ -96,7 +96,9 @@ def test_a_checkpoint_is_removed_once(store: Any, folder: Path) -> None:
     assert remove(store, checkpoint) is True
     assert not list(folder.iterdir())
     assert remove(store, checkpoint) is False
-    with pytest.raises(CheckpointError, match=f"artifact {checkpoint.artifact}: cannot be read"):
+    with pytest.raises(
+        CheckpointError, match=f"artifact {checkpoint.artifact}: is not in the store"
+    ):
         download(store, checkpoint)
 
 

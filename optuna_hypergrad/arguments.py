@@ -1,0 +1,74 @@
+"""Checks of what users pass: a ValueError names the argument, what is expected and what came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any
+
+
+def check_kind(argument: str, value: Any, kind: type | UnionType, expected: str) -> None:
+    """``value`` must be an instance; ``expected`` says of what, for people."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{argument} must be {expected}, got {value!r:.60}.")
+
+
+def check_name(argument: str, value: Any) -> None:
+    """``value`` must be a string that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{argument} must be a name, got {value!r:.60}.")
+
+
+def check_callable(argument: str, value: Any) -> None:
+    """``value`` must be a function or the like."""
+    if not callable(value):
+        raise ValueError(f"{argument} must be callable, got {value!r:.60}.")
+
+
+def check_can(argument: str, value: Any, expected: str, *methods: str) -> None:
+    """``value`` must have some methods, whatever its class."""
+    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+        raise ValueError(f"{argument} must be {expected}, got {value!r:.60}.")
+
+
+def checked_count(argument: str, value: Any, least: int = 1, most: float = math.inf) -> int:
+    """``value`` as an int in [least, most], or a ValueError that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"{argument} must be {expected}, got {value!r}.")
+    if int(value) > most:
+        raise ValueError(f"{argument} must be at most {most}, got {value!r}.")
+    return int(value)
+
+
+def checked_number(
+    argument: str,
+    value: Any,
+    expected: str = "be a finite number",
+    fits: Callable[[float], bool] = math.isfinite,
+) -> float:
+    """``value`` as a float.
+
+    Args:
+        argument: Its name.
+        value: A number of any kind but a boolean.
+        expected: What it must do, for people.
+        fits: Whether a number does so; NaN should not.
+
+    Example:
+        >>> checked_number("rate", 2, "lie in [0, 1]", lambda rate: 0 <= rate <= 1)
+        Traceback (most recent call last):
+        ValueError: rate must lie in [0, 1], got 2.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not fits(float(value)):
+        raise ValueError(f"{argument} must {expected}, got {value!r:.60}.")
+    return float(value)
+
+
+def check_positive(argument: str, value: Any, *, or_none: bool = False) -> None:
+    """``value`` must be a positive number, perhaps infinite."""
+    if not (or_none and value is None):
+        expected = "be positive or None" if or_none else "be positive"
+        checked_number(argument, value, expected, lambda number: number > 0)

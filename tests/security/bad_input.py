@@ -1,0 +1,452 @@
+"""Every public function, arguments that it takes, and what it must not be given."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import optuna
+import torch
+from optuna.trial import FixedTrial
+from torch import nn
+
+import optuna_hypergrad
+from optuna_hypergrad import autodiff, checkpoints, hypernet, members, samplers
+from optuna_hypergrad.checkpoints import Checkpoint
+from optuna_hypergrad.samplers import Ancestor, ChainSummary
+from security.stores import MemoryStore
+
+NAN, INF = float("nan"), float("inf")
+NO_COUNT = [0, -1, 1.5, True, None, "3", NAN]
+NO_NUMBER = ["x", None, [1.0], {}, 1j]
+NOT_FINITE = [NAN, INF, -INF]
+NO_CHOICE = ["x", None, 3, [], {}]
+NO_OBJECT = [None, 3, "x", object()]
+
+EXPECTED = (ValueError, TypeError, checkpoints.CheckpointError)
+
+
+# By what else an error may name an argument.
+ALSO = {
+    "betas": "beta1",  # the hyperparameter in it
+    "hypers": "a must be",
+    "student": "model",
+    "data": "expected a safetensors file",  # of what is not said: it may be a part of a message
+    "state": "a: cannot store",  # the path inside
+    "checkpoint": "artifact",  # its first field
+}
+
+
+class Case(NamedTuple):
+    """A public function, called with one bad argument."""
+
+    name: str
+    argument: str
+    value: Any
+    call: Callable[[], Any]
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.argument}-{type(self.value).__name__}-{self.value!r:.12}"
+
+
+def trial() -> optuna.Trial:
+    asked = optuna.create_study().ask()
+    asked.suggest_float("lr", 0.0, 1.0)
+    return asked
+
+
+def model() -> nn.Module:
+    return nn.Linear(2, 1)
+
+
+def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+    return model(batch).square().mean()
+
+
+BATCH = torch.ones(3, 2)
+
+
+def run(**arguments: Any) -> Any:
+    good = {
+        "model": model(),
+        "loss_fn": loss,
+        "update": autodiff.SGD(0.1),
+        "batches": [BATCH],
+        "validation": BATCH,
+        "steps": 2,
+    }
+    return autodiff.hypergradient(**{**good, **arguments})
+
+
+def forward(**arguments: Any) -> Any:
+    good = {"model": model(), "loss_fn": loss, "update": autodiff.SGD(0.1), "steps": 2}
+    return autodiff.ForwardMode(**{**good, **arguments}).step(BATCH)
+
+
+def training(**arguments: Any) -> Any:
+    conditioning = hypernet.Conditioning({"rate": hypernet.Bounded(0, 1)}, {"rate": 0.5})
+    student = hypernet.convert(model(), conditioning)
+    good = {
+        "student": student,
+        "loss_fn": loss,
+        "optimizer": torch.optim.SGD(student.parameters(), lr=0.1),
+    }
+    return hypernet.HyperTraining(**{**good, **arguments}).step(BATCH, BATCH)
+
+
+def schedule(**arguments: Any) -> Any:
+    return optuna_hypergrad.Schedule(**{"name": "lr", "values": [0.1, 0.2], **arguments})
+
+
+def suggested(**arguments: Any) -> Any:
+    good = {"trial": optuna.create_study().ask(), "name": "lr", "low": 0.1, "high": 1.0}
+    return optuna_hypergrad.suggest_schedule(**{**good, **arguments})
+
+
+def conditioned(**arguments: Any) -> Any:
+    good = {"transforms": {"rate": hypernet.Bounded(0, 1)}, "values": {"rate": 0.5}}
+    return hypernet.Conditioning(**{**good, **arguments})
+
+
+def of_schedule(method: str, **good: Any) -> Callable[..., Any]:
+    return lambda **arguments: getattr(schedule(), method)(**{**good, **arguments})
+
+
+def with_conditioning(kind: Callable[..., Any], *sizes: int) -> Callable[..., Any]:
+    return lambda **arguments: kind(*sizes, **arguments)
+
+
+def uploaded(**arguments: Any) -> Any:
+    good = {"trial": trial(), "store": MemoryStore(), "state": {}}
+    return checkpoints.upload(**{**good, **arguments})
+
+
+UNKNOWN = Checkpoint("00000000-0000-4000-8000-000000000000", "0" * 64, 1)
+HYPER = {"lr": [*NO_NUMBER, NAN, BATCH]}
+NO_UPDATE = [None, 3, "sgd", autodiff.SGD, torch.optim.SGD([torch.zeros(1)], lr=0.1)]
+NO_MODEL = [*NO_OBJECT, nn.Identity(), nn.Linear(2, 1).half(), nn.Linear]
+NO_STORE = {"store": NO_OBJECT}
+
+# By public name, how to call it with one argument replaced, and what the argument must not be.
+TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
+    "GradientSampler": (
+        optuna_hypergrad.GradientSampler,
+        {
+            "seed": [-1, 1.5, "x", True, NAN],
+            "safeguard": [-0.1, NAN, INF, "x", [1]],
+            "start": ["middle", 3, None, {"lr": NAN}, {"lr": "x"}, {"lr": None}, [1.0]],
+            "step_size": [{"lr": 0.0}, {"lr": -1.0}, {"lr": NAN}, {"lr": "x"}, 0.1, "x", [0.1]],
+            "n_replicates": NO_COUNT,
+            "n_chains": NO_COUNT,
+            "independent_sampler": [3, "tpe", optuna.samplers.RandomSampler],
+            "tolerance": [-0.1, 1.0, NAN, "x", None],
+            "stop_when_converged": [1, "x", None],
+        },
+    ),
+    "PopulationSampler": (
+        optuna_hypergrad.PopulationSampler,
+        {
+            "seed": [-1, 1.5, "x", True, NAN],
+            "population_size": NO_COUNT,
+            "truncation": [-0.1, 0.6, NAN, "x", None, True],
+            "selection": NO_CHOICE,
+            "burn_in": [-1, 1.5, "x", None],
+            "mutation": ["x", 3, []],
+            "activation": NO_CHOICE,
+            "resample_probability": [-0.1, 1.1, NAN, "x", None],
+            "refine": ["x", 3, None],
+            "start": NO_CHOICE,
+            "independent_sampler": [3, "tpe", optuna.samplers.RandomSampler],
+            "synchronous": ["x", 3, None],
+            "timeout": [0, -1.0, NAN, "x"],
+        },
+    ),
+    "lineage": (
+        lambda study=None, **more: optuna_hypergrad.lineage(
+            study if study is not None or more == {} else optuna.create_study(), **more
+        ),
+        {"study": [optuna.create_study(), *NO_OBJECT], "trial": [0, -1, 10**9, "x", 1.5]},
+    ),
+    "report_hypergradient": (
+        lambda **arguments: optuna_hypergrad.report_hypergradient(
+            **{"trial": trial(), "gradient": {"lr": 1.0}, **arguments}
+        ),
+        {
+            "trial": NO_OBJECT,
+            "gradient": [None, 3, [], {}, {"x": 1.0}, {3: 1.0}, {"lr": "x"}, {"lr": BATCH}],
+        },
+    ),
+    "ConsensusPruner": (
+        optuna_hypergrad.ConsensusPruner,
+        {"margin": [-1.0, NAN, "x", None]},
+    ),
+    "DivergencePruner": (
+        optuna_hypergrad.DivergencePruner,
+        {
+            "factor": [0.0, 1.0, NAN, "x", None],
+            "tangent_factor": [0.0, NAN, "x", None],
+            "n_warmup_steps": [-1, 1.5, "x", None],
+        },
+    ),
+    "TruncationPruner": (
+        optuna_hypergrad.TruncationPruner,
+        {"n_warmup_steps": [-1, 1.5, "x", None]},
+    ),
+    "watch": (
+        lambda **arguments: optuna_hypergrad.watch(**{"trial": trial(), "every": 1, **arguments}),
+        {"trial": NO_OBJECT, "every": NO_COUNT},
+    ),
+    "suggest_schedule": (
+        suggested,
+        {
+            "trial": NO_OBJECT,
+            "name": [None, 3, ""],
+            "low": [*NO_NUMBER, *NOT_FINITE, 2.0],
+            "high": [*NO_NUMBER, *NOT_FINITE, 0.0],
+            "windows": [*NO_COUNT, "many"],
+            "log": ["x", None],
+            "form": NO_CHOICE,
+        },
+    ),
+    "trial_seed": (
+        optuna_hypergrad.trial_seed,
+        {"trial": NO_OBJECT},
+    ),
+    "Schedule": (
+        schedule,
+        {
+            "name": [None, 3, ""],
+            "values": [None, 3, "x", [], [NAN], [INF], ["x"], [[1.0]], [None]],
+            "form": NO_CHOICE,
+            "log": ["x", None],
+        },
+    ),
+    "Schedule.at": (
+        of_schedule("at", step=0, steps=2),
+        {"step": [-1, 2, 0.5, "x", None], "steps": [0, -1, "x", None, 2.5]},
+    ),
+    "Schedule.gradient": (
+        of_schedule("gradient", step=0, steps=2),
+        {"step": [-1, 2, 0.5, "x", None], "steps": [0, -1, "x", None, 2.5]},
+    ),
+    "Schedule.over": (of_schedule("over"), {"steps": [0, -1, "x", None, 2.5]}),
+    "Schedule.to_lambda_lr": (
+        of_schedule("to_lambda_lr", optimizer=torch.optim.SGD([torch.zeros(1)], 0.1), steps=2),
+        {"optimizer": NO_OBJECT, "steps": [0, -1, "x", None, 2.5]},
+    ),
+    "Schedule.from_json": (
+        optuna_hypergrad.Schedule.from_json,
+        {"text": [None, 3, "", "x", "[]", "3", "{}", '{"name": "lr"}', "[" * 10**5]},
+    ),
+    "Schedule.from_csv": (
+        optuna_hypergrad.Schedule.from_csv,
+        {
+            "text": [
+                *(None, 3, "", "x", "name,form,log,parameter,value\n"),
+                *("name,form,log,parameter,value\nlr\n", "name,form,log,parameter,value\n,,,,x\n"),
+            ]
+        },
+    ),
+    "SGD": (
+        lambda **arguments: autodiff.SGD(**{"lr": 0.1, **arguments}),
+        HYPER | {n: HYPER["lr"] for n in ("momentum", "weight_decay", "dampening")},
+    ),
+    "Adam": (
+        autodiff.Adam,
+        HYPER | {"betas": [None, 3, (0.9,), ("x", 0.9), (NAN, 0.9)], "eps": HYPER["lr"]},
+    ),
+    "AdamW": (
+        autodiff.AdamW,
+        HYPER | {"betas": [None, 3, (0.9,), ("x", 0.9), (NAN, 0.9)], "eps": HYPER["lr"]},
+    ),
+    "Averaged": (
+        lambda **arguments: autodiff.Averaged(
+            **{"update": autodiff.SGD(0.1), "decay": 0.9, **arguments}
+        ),
+        {"update": NO_UPDATE, "decay": HYPER["lr"]},
+    ),
+    "Clipped": (
+        lambda **arguments: autodiff.Clipped(
+            **{"update": autodiff.SGD(0.1), **({"value": 1.0} | arguments)}
+        ),
+        {"update": NO_UPDATE, "value": ["x", [1.0], NAN, None], "norm": ["x", [1.0], NAN]},
+    ),
+    "ParameterGroups": (
+        lambda **arguments: autodiff.ParameterGroups(
+            **{"update": autodiff.SGD(0.1), "model": model(), "groups": [], **arguments}
+        ),
+        {
+            "update": NO_UPDATE,
+            "model": NO_OBJECT,
+            "groups": [None, 3, [3], [{}], [{"params": 3}], [{"params": []}], "x"],
+        },
+    ),
+    "ForwardMode": (
+        forward,
+        {
+            "model": NO_MODEL,
+            "loss_fn": [None, 3, "x"],
+            "update": NO_UPDATE,
+            "steps": NO_COUNT,
+            "hypers": [3, "x", {"a": "x"}, {"a": NAN}],
+            "learn": ["lr", 3, ["x"]],
+            "truncate": [-0.1, 1.0, NAN, "x", None],
+            "truncation": NO_CHOICE,
+            "clip_products": [0.0, -1.0, NAN, "x"],
+            "clip_gradients": [0.0, -1.0, NAN, "x"],
+            "products": NO_CHOICE,
+        },
+    ),
+    "hypergradient": (
+        run,
+        {
+            "model": NO_MODEL,
+            "loss_fn": [None, 3, "x"],
+            "update": NO_UPDATE,
+            "batches": [None, 3, [], BATCH],
+            "validation": [[], "x"],
+            "steps": NO_COUNT,
+            "mode": NO_CHOICE,
+            "hypers": [3, "x", {"a": "x"}, {"a": NAN}],
+            "accumulate": NO_COUNT,
+            "validation_loss_fn": [3, "x"],
+            "statistics": NO_CHOICE,
+            "learn": ["lr", 3, ["x"]],
+            "share": ["lr", 3, ["x"]],
+            "truncate": [-0.1, 1.0, NAN, "x", None],
+            "truncation": NO_CHOICE,
+            "clip_products": [0.0, -1.0, NAN, "x"],
+            "clip_gradients": [0.0, -1.0, NAN, "x"],
+            "products": NO_CHOICE,
+            "memory": [-1, 0, 1.5, "x"],
+            "checkpoints": NO_CHOICE,
+            "on_step": [3, "x"],
+        },
+    ),
+    "Bounded": (
+        lambda **arguments: hypernet.Bounded(**{"low": 0.0, "high": 1.0, **arguments}),
+        {"low": [1.0, 2.0, NAN, INF, "x", None], "high": [0.0, -1.0, NAN, INF, "x", None]},
+    ),
+    "Log": (
+        lambda **arguments: hypernet.Log(**{"low": 0.1, "high": 1.0, **arguments}),
+        {"low": [0.0, -1.0, 2.0, NAN, "x", None], "high": [0.0, NAN, INF, "x", None]},
+    ),
+    "Discrete": (
+        lambda **arguments: hypernet.Discrete(**{"low": 0, "high": 3, **arguments}),
+        {"low": [3, 4, 0.5, NAN, "x", None], "high": [0, -1, 2.5, NAN, INF, "x", None]},
+    ),
+    "Positive": (hypernet.Positive, {"low": [*NOT_FINITE, "x", None]}),
+    "Conditioning": (
+        conditioned,
+        {
+            "transforms": [None, 3, {}, {"rate": 3}, {"other": hypernet.Bounded(0, 1)}],
+            "values": [None, 3, {}, {"x": 0.5}, {"rate": 2.0}, {"rate": NAN}, {"rate": "x"}],
+        },
+    ),
+    "convert": (
+        lambda **arguments: hypernet.convert(
+            **{"model": model(), "conditioning": conditioned(), **arguments}
+        ),
+        {"model": [*NO_OBJECT, nn.Identity()], "conditioning": [None, "x", 0, -1, 1.5]},
+    ),
+    "HyperLinear": (
+        with_conditioning(hypernet.HyperLinear, 2, 1),
+        {"conditioning": [None, "x", 0, -1, 1.5]},
+    ),
+    "HyperConv2d": (
+        with_conditioning(hypernet.HyperConv2d, 2, 1, 3),
+        {"conditioning": [None, "x", 0, -1, 1.5]},
+    ),
+    "HyperEmbedding": (
+        with_conditioning(hypernet.HyperEmbedding, 2, 1),
+        {"conditioning": [None, "x", 0, -1, 1.5]},
+    ),
+    "HyperLSTMCell": (
+        with_conditioning(hypernet.HyperLSTMCell, 2, 1),
+        {"conditioning": [None, "x", 0, -1, 1.5]},
+    ),
+    "HyperDropout": (hypernet.HyperDropout, {"name": [None, 3, ""]}),
+    "HyperNoise": (hypernet.HyperNoise, {"name": [None, 3, ""]}),
+    "HyperTraining": (
+        training,
+        {
+            "student": [*NO_OBJECT, model()],
+            "loss_fn": [None, 3, "x"],
+            "optimizer": [*NO_OBJECT, torch.optim.SGD([torch.zeros(1)], lr=0.1)],
+            "validation_loss_fn": [3, "x"],
+            "lr": [0.0, -1.0, NAN, "x", None],
+            "scale": [0.0, -1.0, NAN, "x", None],
+            "entropy_weight": [-1.0, NAN, "x", None],
+            "train_steps": NO_COUNT,
+            "validation_steps": NO_COUNT,
+        },
+    ),
+    "begin": (
+        lambda **arguments: members.begin(
+            **{"trial": trial(), "artifact_store": MemoryStore(), **arguments}
+        ),
+        {
+            "trial": [*NO_OBJECT, FixedTrial({})],
+            "artifact_store": NO_OBJECT,
+            "keep": NO_CHOICE,
+        },
+    ),
+    "encode": (checkpoints.encode, {"state": [object(), {1.5: 0}, {1, 2}]}),
+    "decode": (checkpoints.decode, {"data": [None, 3, "x", b"", b"x" * 9]}),
+    "upload": (
+        uploaded,
+        NO_STORE
+        | {
+            "trial": [*NO_OBJECT, FixedTrial({})],
+            "state": [object(), {"a": {1}}],
+            "filename": [None, 3, "", "a/b", "..", "\0"],
+        },
+    ),
+    "download": (
+        lambda **arguments: checkpoints.download(
+            **{"store": MemoryStore(), "checkpoint": UNKNOWN, **arguments}
+        ),
+        NO_STORE | {"checkpoint": [None, 3, "x", (1, 2), UNKNOWN._replace(size=-1)]},
+    ),
+    "remove": (
+        lambda **arguments: checkpoints.remove(
+            **{"store": MemoryStore(), "checkpoint": UNKNOWN, **arguments}
+        ),
+        NO_STORE | {"checkpoint": [None, 3, "x", (1, 2), UNKNOWN._replace(artifact="..")]},
+    ),
+    "load_optimizer": (
+        lambda **arguments: checkpoints.load_optimizer(
+            **{"optimizer": torch.optim.SGD([torch.zeros(1)], lr=0.1), "state": {}, **arguments}
+        ),
+        {"optimizer": NO_OBJECT, "state": [None, 3, "x", {}, {"param_groups": 3, "state": {}}]},
+    ),
+    "set_rng_state": (checkpoints.set_rng_state, {"state": [None, 3, {}, {"python": 3}]}),
+}
+
+# Results, protocols, errors and names, which take nothing that could be wrong.
+TAKE_NOTHING = {
+    *(Ancestor.__name__, ChainSummary.__name__, "Cost", "Forecast", "Hypergradient"),
+    *("ReplayError", "Update", "Transform", "Keep", "Member", "FILENAME", "Checkpoint"),
+    *("CheckpointError", "UnreachableError", "rng_state", "Unbounded"),
+}
+
+
+def public_names() -> set[str]:
+    rooms = (optuna_hypergrad, autodiff, checkpoints, hypernet, members, samplers)
+    return {name for room in rooms for name in room.__all__}
+
+
+def names(case: Case, message: str) -> bool:
+    """Whether a message names the argument."""
+    return case.argument in message or ALSO.get(case.argument, case.argument) in message
+
+
+def cases() -> Iterator[Case]:
+    for name, (function, arguments) in TABLE.items():
+        for argument, values in arguments.items():
+            for value in values:
+                call = lambda f=function, a=argument, v=value: _call(f, a, v)  # noqa: E731
+                yield Case(name, argument, value, call)
+
+
+def _call(function: Callable[..., Any], argument: str, value: Any) -> Any:
+    return function(**{argument: value})

@@ -1,0 +1,66 @@
+"""The password of a storage's URL appears nowhere: not in logs, warnings, attributes or errors."""
+
+import json
+import warnings
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import text
+
+import servers
+from optuna_hypergrad import PopulationSampler
+from optuna_hypergrad.reports import StoredDataError, backoff, read_gradient
+from optuna_hypergrad.reports.attributes import write_decision
+from samplers.populations import bowl
+from security.logs import logged
+
+SECRET = "hunter2"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_a_study_in_trouble_keeps_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "DELAYS", (0.01,))
+    with (
+        servers.fresh("postgresql") as address,
+        warnings.catch_warnings(record=True) as warned,
+        logged() as texts,
+    ):
+        warnings.simplefilter("always")
+        url = sqlalchemy.make_url(address.url).set(password=SECRET)
+        storage = RDBStorage(url.render_as_string(hide_password=False))
+        study = optuna.create_study(storage=storage, sampler=PopulationSampler(seed=0))
+        study.optimize(bowl, n_trials=2)
+        trial = study.ask()
+        trial.set_user_attr("hg:gradient", {"trial": "x"})
+        with pytest.raises(StoredDataError) as damaged:
+            read_gradient(study.trials[2])
+        stored = [[t.user_attrs, t.system_attrs] for t in study.trials]
+        storage.engine.dispose()
+        close_down(url)
+        with pytest.raises(StorageInternalError) as away:
+            write_decision(storage, trial._trial_id, "hg:claim", {})
+        storage.engine.dispose()
+    told = [*texts, *map(str, warned), str(damaged.value), str(away.value)]
+    told += [json.dumps(stored), repr(study.sampler)]
+    assert any("StorageInternalError" in line for line in texts)
+    assert not any(SECRET in line or address.url in line for line in told)
+
+
+def close_down(url: sqlalchemy.URL) -> None:
+    """Let a database refuse all connections."""
+    server = url.set(database="postgres")
+    engine = sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS false"))
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.glob("**/*.py")), ids=lambda path: str(path.relative_to(EXAMPLES))
+)
+def test_no_example_prints_the_url_that_it_was_given(path: Path) -> None:
+    assert "{args.storage" not in path.read_text()
