@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Literal, get_args
 
 from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, Activation
+from optuna_hypergrad.arguments import checked_number
 
 Selection = Literal["truncation", "tournament"]
 Mutation = Literal["teacher", "perturb", "resample", "hypergradient"]
@@ -39,8 +39,9 @@ class Breeding:
         _check_range("resample_probability", self.resample_probability, 1.0)
         for argument in ("refine", "synchronous"):
             _check_choice(argument, getattr(self, argument), (True, False))
-        if self.timeout is not None and not (_is_real(self.timeout) and self.timeout > 0):
-            raise ValueError(f"timeout must be positive seconds, or None, got {self.timeout!r}.")
+        if self.timeout is not None:
+            expected = "be positive seconds, or None"
+            checked_number("timeout", self.timeout, expected, lambda seconds: seconds > 0)
 
 
 def _check_choice(argument: str, value: object, choices: tuple[object, ...]) -> None:
@@ -50,9 +51,4 @@ def _check_choice(argument: str, value: object, choices: tuple[object, ...]) -> 
 
 
 def _check_range(argument: str, value: float, highest: float) -> None:
-    if not _is_real(value) or not 0 <= value <= highest:
-        raise ValueError(f"{argument} must be between 0 and {highest}, got {value!r}.")
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    checked_number(argument, value, f"be between 0 and {highest}", lambda x: 0 <= x <= highest)

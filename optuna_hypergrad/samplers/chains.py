@@ -16,18 +16,28 @@ from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.samplers import steps as outer
 from optuna_hypergrad.samplers.distributions import ranges_of, to_distribution
 from optuna_hypergrad.samplers.rule import Rule
-from optuna_hypergrad.samplers.sharing import Windows, fine_schedules, share
-from optuna_hypergrad.samplers.steps import Claimed
+from optuna_hypergrad.samplers.sharing import fine_schedules, share
+from optuna_hypergrad.samplers.steps import Claimed, Steps
 
 
 class Search(NamedTuple):
     """A search over the parameters with hypergradients, after some decisions."""
 
-    names: tuple[str, ...]
+    learned: Mapping[str, BaseDistribution]  # these parameters, and the latest range of each
     ranges: Ranges
-    state: sign_descent.State | None  # None until a first trial has ended without diverging
-    restarts: int  # how many starts have diverged
-    windows: Windows  # of fine schedules, as the latest decision that did not diverge cut them
+    state: sign_descent.State | None = None  # None until a first trial ended without diverging
+    restarts: int = 0  # how many starts have diverged
+    windows: Mapping[str, tuple[int, ...]] = {}  # of fine schedules, as cut by the latest decision
+
+    @classmethod
+    def over(cls, learned: Mapping[str, BaseDistribution]) -> Search:
+        """A search before its first decision."""
+        return cls(learned, ranges_of([*learned.values()]))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parameters, in the order of all arrays."""
+        return tuple(self.learned)
 
     def point(self) -> dict[str, float]:
         """The next point by parameter, in natural units; empty at the start."""
@@ -43,26 +53,72 @@ class Search(NamedTuple):
         return sign_descent.has_converged(self.state, self.ranges, tolerance)
 
 
+class Searches:
+    """The search after each decision of a study, worked out from the one before.
+
+    Decisions never change once a trial stands on them, so each is gone through once.
+
+    Args:
+        rule: How searches start and move.
+        maximize: The study's direction.
+    """
+
+    def __init__(self, rule: Rule, maximize: bool) -> None:
+        self._rule, self._maximize = rule, maximize
+        self._found: dict[tuple[int, ...], Search] = {(): Search.over({})}
+
+    def after(self, used: Sequence[Claimed], steps: Steps) -> Search:
+        """The search that goes on from a decision, the trials that decided an outer step.
+
+        Args:
+            used: These trials; none before the first decision.
+            steps: The steps of their chain.
+        """
+        ahead = []
+        while _numbers(used) not in self._found:
+            ahead.append(used)
+            used = outer.stood_on(steps, used[0].claim)
+        search = self._found[_numbers(used)]
+        for used in reversed(ahead):
+            search = self._found[_numbers(used)] = self.beyond(search, used, steps)
+        return search
+
+    def beyond(self, search: Search, used: Sequence[Claimed], steps: Steps) -> Search:
+        """A search after one more decision, which is not remembered."""
+        learned = {**search.learned, **_learned(used)}
+        if learned == search.learned:
+            return advanced(search, used, self._rule, self._maximize)
+        # New parameters and ranges bear on all decisions.
+        decisions = [*outer.ancestry(steps, used[0].claim), used]
+        return replay(decisions, self._rule, self._maximize)
+
+
 def replay(decisions: Sequence[Sequence[Claimed]], rule: Rule, maximize: bool) -> Search:
     """The search that these decisions led to, each the trials that decided an outer step."""
-    names, distributions = _learned(decisions)
-    ranges = ranges_of(distributions)
-    state, restarts, windows = None, 0, Windows()
+    learned: dict[str, BaseDistribution] = {}
     for used in decisions:
-        outcome = _outcome(used, names, ranges, state, maximize)
-        outcome, cut = share(outcome, names, ranges, fine_schedules(used))
-        is_guess = used[0].is_enqueued  # a user's guess that turns out bad is not held against us
-        if state is None:
-            if outcome.diverged and rule.safeguard is not None:
-                restarts += not is_guess
-                continue
-            gamma = _step_size(names, ranges, rule.step_size)
-            state = sign_descent.init(ranges, outcome.point, gamma)
-        elif is_guess and sign_descent.is_rejected(state, outcome, rule.safeguard):
-            continue
-        state = sign_descent.advance(state, outcome, ranges, rule.safeguard)
-        windows = windows if outcome.diverged else cut
-    return Search(names, ranges, state, restarts, windows)
+        learned |= _learned(used)
+    search = Search.over(learned)
+    for used in decisions:
+        search = advanced(search, used, rule, maximize)
+    return search
+
+
+def advanced(search: Search, used: Sequence[Claimed], rule: Rule, maximize: bool) -> Search:
+    """A search after a decision about parameters that it knows."""
+    names, ranges, state = search.names, search.ranges, search.state
+    outcome = _outcome(used, names, ranges, state, maximize)
+    outcome, windows = share(outcome, names, ranges, fine_schedules(used))
+    is_guess = used[0].is_enqueued  # a user's guess that turns out bad is not held against us
+    if state is None:
+        if outcome.diverged and rule.safeguard is not None:
+            return search._replace(restarts=search.restarts + (not is_guess))
+        gamma = _step_size(names, ranges, rule.step_size)
+        state = sign_descent.init(ranges, outcome.point, gamma)
+    elif is_guess and sign_descent.is_rejected(state, outcome, rule.safeguard):
+        return search
+    state = sign_descent.advance(state, outcome, ranges, rule.safeguard)
+    return search._replace(state=state, windows=search.windows if outcome.diverged else windows)
 
 
 def start_value(
@@ -91,16 +147,17 @@ def start_value(
     return float(ranges.to_natural(rng.uniform(low, high))[0])
 
 
-def _learned(
-    decisions: Sequence[Sequence[Claimed]],
-) -> tuple[tuple[str, ...], list[BaseDistribution]]:
-    """The parameters with hypergradients, and the latest distribution of each."""
-    latest: dict[str, BaseDistribution] = {}
-    for used in decisions:
-        for one in used:
-            known = one.trial.distributions
-            latest |= {name: known[name] for name in one.gradient or {} if name in known}
-    return tuple(latest), list(latest.values())
+def _numbers(used: Sequence[Claimed]) -> tuple[int, ...]:
+    return tuple(one.trial.number for one in used)
+
+
+def _learned(used: Sequence[Claimed]) -> dict[str, BaseDistribution]:
+    """The parameters with hypergradients in a decision, and their distributions."""
+    learned: dict[str, BaseDistribution] = {}
+    for one in used:
+        known = one.trial.distributions
+        learned |= {name: known[name] for name in one.gradient or {} if name in known}
+    return learned
 
 
 def _outcome(

@@ -3,15 +3,16 @@
 A trial that a PopulationSampler proposed is a segment of a student: it names the place in the
 population that it fills, and the trial that it inherits from. Several trials may name the same
 place and generation: repetitions of failed ones, racing workers, stand-ins for workers that
-vanished. The finished one with the lowest number fills the place; others count as explorers.
+vanished. The complete one with the lowest number fills the place, or else a pruned one; others
+count as explorers.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
@@ -24,6 +25,7 @@ from optuna_hypergrad.reports import (
     read_segment,
     read_teacher,
 )
+from optuna_hypergrad.samplers.reader import TrialReader
 
 
 class Student(NamedTuple):
@@ -65,24 +67,20 @@ class Student(NamedTuple):
         return -value if maximize else value
 
 
-class Family:
-    """All students of a study; reads what is new in the trial table and remembers the rest.
-
-    What a finished trial says cannot change, so it is read once. A new family reads the same from
-    the same table.
-    """
+class Family(TrialReader[Segment]):
+    """All students of a study."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seed: int | None = None  # of its first student
         self.population = 0  # how many places it has, by its latest student
         self.taught: Taught | None = None  # the latest teacher
-        self.mutants: list[Student] = []  # finished students whom the teacher mutated
-        self.running: list[Student] = []
-        self.undecided: list[int] = []  # trials that began, but do not say yet what they run
+        self.undecided: set[int] = set()  # trials that began, but do not say yet what they run
         self.removed: set[int] = set()  # trials whose checkpoints are gone
-        self._upto = 0  # trials below this number have been read
-        self._open: list[int] = []  # and these of them had not finished
         self._by_number: dict[int, Student] = {}
+        self._running: dict[int, Student] = {}
+        self._mutants: list[int] = []  # finished students whom the teacher mutated, by number
+        self._with_checkpoints: dict[int, Student] = {}  # finished ones that are not removed
         self._places: dict[tuple[int | None, int], list[Student]] = defaultdict(list)
         self._progress: dict[int, int] = {}
         self._founder: float = math.inf  # number of the first student
@@ -90,18 +88,18 @@ class Family:
         self._taught_by = -1  # number of the trial that stores the latest teacher
 
     @property
-    def n_trials(self) -> int:
-        """How many trials it has read, of whatever sampler."""
-        return self._upto
+    def running(self) -> Collection[Student]:
+        """The students in segments that have not ended."""
+        return self._running.values()
 
-    def read(self, trials: Sequence[FrozenTrial]) -> None:
-        """Bring the family up to date with all trials of its study, by number, freshly read."""
-        unfinished = [trials[number] for number in self._open]
-        for kept in (self._open, self.running, self.undecided):
-            kept.clear()
-        for trial in (*unfinished, *trials[self._upto :]):
-            self._add(trial)
-        self._upto = len(trials)
+    @property
+    def kept(self) -> Collection[Student]:
+        """The finished students whose checkpoints have not been removed."""
+        return self._with_checkpoints.values()
+
+    def mutants_since(self, number: int) -> list[Student]:
+        """The finished students from a trial number on whom the teacher mutated, by number."""
+        return [self[n] for n in self._mutants[bisect_left(self._mutants, number) :]]
 
     def __getitem__(self, number: int) -> Student:
         """The finished student of this trial number.
@@ -131,7 +129,8 @@ class Family:
     def head(self, member: int, generation: int) -> Student | None:
         """The student that fills a place in the last generation up to this one."""
         attempts = self.attempts(member, min(generation, self.progress(member) - 1))
-        return next((student for student in attempts if student.done), None)
+        done = (student for student in attempts if student.done)
+        return min(done, key=lambda student: (not student.complete, student.number), default=None)
 
     def at_age(self, generation: int, size: int) -> list[Student]:
         """The students to compare and breed at a generation, all equally far.
@@ -146,32 +145,48 @@ class Family:
         by_number = {student.number: student for student in found}
         return [by_number[number] for number in sorted(by_number.keys() - self.removed)]
 
-    def _add(self, trial: FrozenTrial) -> None:
-        segment = read_segment(trial.number, trial.system_attrs)
-        if segment is None:
-            if not trial.state.is_finished():
-                self._open.append(trial.number)
-                if not trial.params:  # with some, it is that of another sampler
-                    self.undecided.append(trial.number)
-            return
-        self.removed.update(read_removed(trial))
-        if trial.number < self._founder:
-            self._founder, self.seed = trial.number, segment.seed
-        if trial.number > self._latest:
-            self._latest, self.population = trial.number, segment.population
-        student = Student(trial, segment)
+    def _decision(self, trial: FrozenTrial) -> Segment | None:
+        return read_segment(trial.number, trial.system_attrs)
+
+    def _stands_on(self, decision: Segment) -> Collection[int]:
+        return () if decision.parent is None else (decision.parent,)
+
+    def _place(self, decision: Segment) -> int:
+        return decision.generation
+
+    def _take(self, trial: FrozenTrial, decision: Segment | None) -> None:
+        self._running.pop(trial.number, None)
+        self.undecided.discard(trial.number)
+        if decision is not None:
+            self._take_student(Student(trial, decision))
+        elif not trial.state.is_finished() and not self._is_foreign(trial):
+            self.undecided.add(trial.number)
+
+    def _is_foreign(self, trial: FrozenTrial) -> bool:
+        """Whether a trial that runs has parameters, but from another sampler."""
+        return bool(trial.params) and self._decision(trial) is None
+
+    def _take_student(self, student: Student) -> None:
+        for number in read_removed(student.trial):
+            self.removed.add(number)
+            self._with_checkpoints.pop(number, None)
+        if student.number < self._founder:
+            self._founder, self.seed = student.number, student.segment.seed
+        if student.number > self._latest:
+            self._latest, self.population = student.number, student.segment.population
         self._take_teacher(student)
-        if trial.state.is_finished():
+        if student.trial.state.is_finished():
             self._finish(student)
         else:
-            self._open.append(trial.number)
-            self.running.append(student)
+            self._running[student.number] = student
 
     def _finish(self, student: Student) -> None:
         member, generation = student.segment.member, student.generation
         self._by_number[student.number] = student
+        if student.number not in self.removed:
+            self._with_checkpoints[student.number] = student
         if student.segment.queried:
-            self.mutants.append(student)
+            insort(self._mutants, student.number)
         insort(self._places[member, generation], student, key=lambda other: other.number)
         if member is not None and student.done:
             self._progress[member] = max(self.progress(member), generation + 1)

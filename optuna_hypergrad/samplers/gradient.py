@@ -8,6 +8,7 @@ import math
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from optuna.distributions import BaseDistribution
@@ -15,15 +16,17 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import read_claim, write_claim, write_drawn
+from optuna_hypergrad.arguments import check_kind, checked_count
+from optuna_hypergrad.reports import Claim, read_claim, write_claim, write_drawn
+from optuna_hypergrad.reports.fields import MOST
 from optuna_hypergrad.samplers.independent import CompletedSampler, propose
+from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
 from optuna_hypergrad.samplers.table import ChainSummary, Table
-from optuna_hypergrad.schedules import checked_count
 
 
-class GradientSampler(CompletedSampler):
+class GradientSampler(CompletedSampler[Table]):
     """Search by hypergradients: one trial is one outer step of sign descent.
 
     Each trial trains with the hyperparameters it is given and reports the hypergradient of its
@@ -34,8 +37,8 @@ class GradientSampler(CompletedSampler):
     arguments goes on where another one stopped. Workers never wait: while the trial of an outer
     step runs, whoever asks gets a replicate of it, the same point with another ``trial_seed``. A
     step is decided by the mean hypergradient of its replicates that have finished, and replicates
-    that finish later do not rewrite it. Failed trials are repeated; pruned ones and those with
-    hypergradients that are not finite count as diverged.
+    that finish later do not rewrite it. Failed trials are repeated; pruned ones (but for those that
+    ``ConsensusPruner`` ends) and those with hypergradients that are not finite count as diverged.
 
     Parameters without hypergradients (categorical ones, ints, whatever is not reported) come from
     ``independent_sampler``, drawn anew for each outer step; a sampler that you pass keeps random
@@ -97,15 +100,16 @@ class GradientSampler(CompletedSampler):
         tolerance: float = 1e-3,
         stop_when_converged: bool = True,
     ) -> None:
-        super().__init__(independent_sampler)
         self._from_best = start == "best"
         if isinstance(start, str):
             if start not in ("range", "best"):
                 raise ValueError(f"start must be 'range', 'best' or a mapping, got {start!r}.")
             start = {}
-        self._rule = Rule(safeguard, start, step_size or {}, n_replicates, tolerance)
-        self._n_chains = checked_count("n_chains", n_chains)
+        rule = Rule(safeguard, start, step_size or {}, n_replicates, tolerance)
+        super().__init__(independent_sampler, Memory(partial(_new_table, rule)))
+        self._n_chains = checked_count("n_chains", n_chains, most=MOST)
         self._seed = checked_seed(seed)
+        check_kind("stop_when_converged", stop_when_converged, bool, "True or False")
         self._stop_when_converged = stop_when_converged
         self._has_warned = False
 
@@ -115,10 +119,11 @@ class GradientSampler(CompletedSampler):
         is_retry = read_claim(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or is_retry:
             return
-        table = self._table(study)
-        if not table.reports_nothing:
-            claim = table.next_claim(trial.number, self._n_chains, self._seed, self._from_best)
-            write_claim(study._storage, trial._trial_id, claim)
+        with self.memory.reading(study) as table:
+            if not table.reports_nothing:
+                claim = table.next_claim(trial.number, self._n_chains, self._seed, self._from_best)
+                write_claim(study._storage, trial._trial_id, claim)
+                table.decided[trial.number] = claim
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -165,38 +170,43 @@ class GradientSampler(CompletedSampler):
             return
         finished = copy.copy(trial)  # the storage still has it running
         finished.state, finished.values = state, None if values is None else [*values]
-        if all(summary.converged for summary in self._summaries(self._table(study, finished))):
+        with self.memory.reading(study, since=trial) as table:
+            is_alone = table.n_open == 1
+        with self.memory.reading(study, since=trial if is_alone else None) as table:
+            chains = range(self._n_chains)
+            has_converged = all(table.converges_with(number, finished) for number in chains)
+        if has_converged:
             with contextlib.suppress(RuntimeError):  # ask-and-tell has no loop to stop
                 study.stop()
 
     def chains(self, study: Study) -> list[ChainSummary]:
         """Where each chain of a study stands, the one with the best value first."""
+        with self.memory.reading(study) as table:
+            summaries = [table.summary(number) for number in range(self._n_chains)]
         sign = -1.0 if maximizes(study) else 1.0
         return sorted(
-            self._summaries(self._table(study)),
-            key=lambda s: math.inf if s.best_value is None else sign * s.best_value,
+            summaries, key=lambda s: math.inf if s.best_value is None else sign * s.best_value
         )
-
-    def _summaries(self, table: Table) -> list[ChainSummary]:
-        return [table.summary(number) for number in range(self._n_chains)]
-
-    def _table(self, study: Study, finished: FrozenTrial | None = None) -> Table:
-        """A fresh table, with one trial as it is about to be stored."""
-        trials = study._get_trials(deepcopy=False, use_cache=False)
-        if finished is not None:
-            trials = [finished if t.number == finished.number else t for t in trials]
-        return Table(trials, self._rule, maximizes(study))
 
     def _step_of(
         self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
     ) -> _Step:
-        # The trial handed in is older than the claim that before_trial wrote.
-        claim = read_claim(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
+        claim = self._claim_of(study, trial)
         if claim is None:
-            self._warn_once(study)
+            self._warn_once(study, trial)
             return _Step(False, {}, [self._seed, trial.number])
-        table = self._table(study)
-        return _Step(True, table.params(claim, trial.number, space), table.entropy(claim))
+        with self.memory.reading(study, since=trial) as table:
+            may_repeat = table.may_repeat_another(claim, trial.number)
+        with self.memory.reading(study, since=None if may_repeat else trial) as table:
+            return _Step(True, table.params(claim, trial.number, space), table.entropy(claim))
+
+    def _claim_of(self, study: Study, trial: FrozenTrial) -> Claim | None:
+        with self.memory.reading(study, since=trial) as table:
+            claim = table.decided.get(trial.number)
+        if claim is not None:
+            return claim
+        # That of another process. The trial handed in is older than what before_trial wrote.
+        return read_claim(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
 
     def _independent_for(self, entropy: Sequence[int]) -> BaseSampler:
         """The user's sampler, or a TPE sampler seeded by what it draws for."""
@@ -204,11 +214,17 @@ class GradientSampler(CompletedSampler):
             return self._independent
         return TPESampler(seed=random_seed(*entropy))
 
-    def _warn_once(self, study: Study) -> None:
-        if not self._has_warned and self._table(study).reports_nothing:
-            self._has_warned = True
-            sampler = TPESampler if self._independent is None else type(self._independent)
-            warnings.warn(_NO_REPORTS.format(sampler.__name__), stacklevel=3)
+    def _warn_once(self, study: Study, trial: FrozenTrial) -> None:
+        with self.memory.reading(study, since=trial) as table:
+            if self._has_warned or not table.reports_nothing:
+                return
+        self._has_warned = True
+        sampler = TPESampler if self._independent is None else type(self._independent)
+        warnings.warn(_NO_REPORTS.format(sampler.__name__), stacklevel=3)
+
+
+def _new_table(rule: Rule, study: Study) -> Table:
+    return Table(rule, maximizes(study))
 
 
 class _Step(NamedTuple):

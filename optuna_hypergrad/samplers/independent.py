@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_hypergrad.samplers.memory import Memory, R
 
-class CompletedSampler(BaseSampler):
+
+class CompletedSampler(BaseSampler, Generic[R]):
     """What our samplers have in common: the search space, and a sampler that completes proposals.
 
     Args:
         independent_sampler: The user's; None for a default that is seeded by what it draws for.
+        memory: What is known of the study.
     """
 
-    def __init__(self, independent_sampler: BaseSampler | None) -> None:
+    def __init__(self, independent_sampler: BaseSampler | None, memory: Memory[R]) -> None:
         if not isinstance(independent_sampler, BaseSampler | None):
             raise ValueError(
                 f"independent_sampler must be a sampler or None, got {independent_sampler!r}."
             )
         self._independent = independent_sampler
-        self._search_space = IntersectionSearchSpace(include_pruned=True)
+        self.memory = memory  # for pruners and ``members``, too
 
     def reseed_rng(self) -> None:
         """Reseed the independent sampler; our decisions depend on the trials alone."""
@@ -40,9 +42,14 @@ class CompletedSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """All parameters that every trial so far has in common."""
-        space = self._search_space.calculate(study)
-        return {name: dist for name, dist in space.items() if not dist.single()}
+        """All parameters that every trial with an end so far has in common.
+
+        As Optuna's ``IntersectionSearchSpace``, which reads on from the first trial that runs:
+        that of a worker that died long ago runs for ever.
+        """
+        with self.memory.reading(study, since=trial) as reader:
+            space = sorted((reader.space or {}).items())
+        return {name: dist for name, dist in space if not dist.single()}
 
     def after_trial(
         self,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from optuna.study import Study
 
+from optuna_hypergrad.arguments import check_kind
+from optuna_hypergrad.reports import check_descent
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.samplers.traits import ended_with
@@ -35,6 +38,7 @@ def lineage(study: Study, trial: int | None = None) -> list[Ancestor]:
 
     Raises:
         ValueError: If no such trial is a finished segment of a student.
+        StoredDataError: If the storage holds something else than what was written there.
 
     Example:
         >>> import optuna
@@ -45,6 +49,7 @@ def lineage(study: Study, trial: int | None = None) -> list[Ancestor]:
         >>> [ancestor.trial for ancestor in lineage(study, 8)]
         [2, 5, 8]
     """
+    check_kind("study", study, Study, "an Optuna study")
     family = Family()
     family.read(study.get_trials(deepcopy=False))
     number: int | None = trial
@@ -52,12 +57,18 @@ def lineage(study: Study, trial: int | None = None) -> list[Ancestor]:
         number = _best(family, maximizes(study))
     elif trial not in family:
         raise ValueError(f"trial: {trial} is not a finished segment of a student in this study.")
-    ancestors = []
+    return [_ancestor(student) for student in _descent(family, number)][::-1]
+
+
+def _descent(family: Family, number: int | None) -> Iterator[Student]:
+    """A student, its parent, and so on."""
+    child: Student | None = None
     while number is not None:
         student = family[number]
-        ancestors.append(_ancestor(student))
-        number = student.segment.parent
-    return ancestors[::-1]
+        if child is not None:
+            check_descent(child.segment, student.segment)
+        yield student
+        child, number = student, student.segment.parent
 
 
 def _best(family: Family, maximize: bool) -> int:

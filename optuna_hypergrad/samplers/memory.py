@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.samplers.family import Family
+from optuna_hypergrad.reports.backoff import with_backoff
+from optuna_hypergrad.samplers.reader import TrialReader
+
+R = TypeVar("R", bound=TrialReader[Any])
 
 
-class Memory:
-    """The family of the study that was last asked about.
+class Memory(Generic[R]):
+    """The reader of the study that was last asked about.
 
     Nothing is lost with it: another process, or a copy of the sampler, reads the table for itself.
+
+    Args:
+        new: A reader that knows nothing, for a study; must be picklable, as samplers are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, new: Callable[[Study], R]) -> None:
+        self._new = new
+        self._reader: R | None = None
         self._study: tuple[object, int] | None = None
-        self._family = Family()
         self._lock = threading.RLock()  # the threads of ``n_jobs`` share a sampler
 
-    def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
-        return Memory, ()
+    def __reduce__(self) -> tuple[type[Memory[R]], tuple[Callable[[Study], R]]]:
+        return Memory, (self._new,)
 
     @contextmanager
-    def family(self, study: Study) -> Iterator[Family]:
-        """The family of a study, up to date."""
+    def reading(self, study: Study, since: FrozenTrial | None = None) -> Iterator[R]:
+        """What is known of a study, locked against the other threads.
+
+        Args:
+            study: The study.
+            since: Be content with what was in the storage after this trial began, which is known
+                without reading where it began in this process.
+        """
         with self._lock:
-            trials = study._get_trials(deepcopy=False, use_cache=False)
             key = (study._storage, study._study_id)
-            if key != self._study or len(trials) < self._family.n_trials:
-                self._family = Family()
-            self._study = None  # until it has been read without an error
-            self._family.read(trials)
-            self._study = key
-            yield self._family
+            reader = self._reader if self._study == key else None
+            if reader is None or since is None or reader.n_trials <= since.number:
+                self._study = None  # until it has been read without an error
+                reader = self._read(study, reader)
+            self._reader, self._study = reader, key
+            yield reader
+
+    def _read(self, study: Study, reader: R | None) -> R:
+        trials = with_backoff(
+            "the trials of the study", lambda: study._get_trials(deepcopy=False, use_cache=False)
+        )
+        if reader is None or len(trials) < reader.n_trials:
+            reader = self._new(study)
+        reader.read(trials)
+        return reader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,9 @@ def inherit(
         maximize: The study's direction.
         rng: Random numbers of the trial's own.
     """
-    pool = family.at_age(turn.generation - 1, breeding.population_size)
+    barren = _barren(family, turn)
+    alive = family.at_age(turn.generation - 1, breeding.population_size)
+    pool = [student for student in alive if student.number not in barren]
     losses = [student.loss(maximize) for student in pool]
     if not any(map(math.isfinite, losses)):
         return Inheritance(None)
@@ -84,6 +87,13 @@ def begin(
         queried=mutant.queried,
         resampled=mutant.resampled,
     )
+
+
+def _barren(family: Family, turn: Turn) -> set[int | None]:
+    """Parents whose children keep failing in a place: perhaps their checkpoints are damaged."""
+    attempts = family.attempts(turn.member, turn.generation)
+    failures = Counter(student.segment.parent for student in attempts if not student.done)
+    return {parent for parent, count in failures.items() if count >= MAX_FAILURES}
 
 
 def _is_lost(family: Family, turn: Turn, own: Student, maximize: bool) -> bool:

@@ -12,6 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.algorithms.mutation import Activation
+from optuna_hypergrad.arguments import checked_count
 from optuna_hypergrad.reports import (
     Segment,
     Taught,
@@ -19,6 +20,7 @@ from optuna_hypergrad.reports import (
     write_segment,
     write_teacher,
 )
+from optuna_hypergrad.reports.fields import MOST
 from optuna_hypergrad.samplers.breeding import Breeding, Mutation, Selection
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.family import Family
@@ -29,10 +31,9 @@ from optuna_hypergrad.samplers.offspring import begin, inherit
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
 from optuna_hypergrad.samplers.teaching import brought_up_to_date
 from optuna_hypergrad.samplers.turns import next_turn
-from optuna_hypergrad.schedules import checked_count
 
 
-class PopulationSampler(CompletedSampler):
+class PopulationSampler(CompletedSampler[Family]):
     """Search by a population whose students learn their hyperparameters while they train.
 
     One trial is one *segment* of one student: it inherits the checkpoint and the hyperparameters
@@ -127,11 +128,11 @@ class PopulationSampler(CompletedSampler):
         synchronous: bool = False,
         timeout: float | None = None,
     ) -> None:
-        super().__init__(independent_sampler)
+        super().__init__(independent_sampler, Memory(new_family))
         if start not in ("independent", "best"):
             raise ValueError(f"start must be 'independent' or 'best', got {start!r}.")
-        self._breeding = Breeding(
-            population_size=checked_count("population_size", population_size),
+        self.breeding = Breeding(
+            population_size=checked_count("population_size", population_size, most=MOST),
             selection=selection,
             truncation=truncation,
             burn_in=checked_count("burn_in", burn_in, least=0),
@@ -144,7 +145,6 @@ class PopulationSampler(CompletedSampler):
         )
         self._seed = checked_seed(seed)
         self._from_best = start == "best"
-        self._memory = Memory()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Decide which segment the trial runs; a retried trial keeps the one it inherited."""
@@ -152,18 +152,19 @@ class PopulationSampler(CompletedSampler):
         is_retry = read_segment(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or is_retry:
             return
-        with self._memory.family(study) as family:  # until the decision is written
+        with self.memory.reading(study) as family:  # until the decision is written
             segment, taught = self._decide(family, study, trial)
             write_segment(study._storage, trial._trial_id, segment)
             if taught is not None:
                 write_teacher(study._storage, trial._trial_id, trial.number, taught)
+            family.decided[trial.number] = segment
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The values of the trial's segment, completed by the independent sampler."""
         self._raise_error_if_multi_objective(study)
-        segment = _segment_of(study, trial)
+        segment = self._segment_of(study, trial)
         params = {} if segment is None else proposed(segment.values, search_space)
         rest = {name: dist for name, dist in search_space.items() if name not in params}
         if rest:
@@ -179,18 +180,27 @@ class PopulationSampler(CompletedSampler):
     ) -> Any:
         """A parameter that not every trial has had yet: inherited, or an independent value."""
         self._raise_error_if_multi_objective(study)
-        segment, space = _segment_of(study, trial), {param_name: param_distribution}
+        segment, space = self._segment_of(study, trial), {param_name: param_distribution}
         params = {} if segment is None else proposed(segment.values, space)
         if param_name in params:
             return params[param_name]
         sampler = self._independent_for(segment, trial, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
+    def _segment_of(self, study: Study, trial: FrozenTrial) -> Segment | None:
+        with self.memory.reading(study, since=trial) as family:
+            segment = family.decided.get(trial.number)
+        if segment is not None and not segment.queried:
+            return segment
+        # That of another process, or one that ``Member.teach`` may have rewritten. The trial
+        # handed in is older than the segment that before_trial wrote.
+        return read_segment(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
+
     def _decide(
         self, family: Family, study: Study, trial: FrozenTrial
     ) -> tuple[Segment, Taught | None]:
         """The segment of a trial, and the teacher that was asked, if one was."""
-        breeding, number = self._breeding, trial.number
+        breeding, number = self.breeding, trial.number
         seed = self._seed if family.seed is None else family.seed
         rng = np.random.default_rng([seed, number])
         turn = next_turn(family, trial, breeding)
@@ -216,6 +226,6 @@ class PopulationSampler(CompletedSampler):
         return RandomSampler(seed=random_seed(seed, trial.number, zlib.crc32(name.encode())))
 
 
-def _segment_of(study: Study, trial: FrozenTrial) -> Segment | None:
-    # The trial handed in is older than the segment that before_trial wrote.
-    return read_segment(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
+def new_family(study: Study) -> Family:
+    """What is known of a study before it is read."""
+    return Family()

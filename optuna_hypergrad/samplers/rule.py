@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from optuna_hypergrad.schedules import checked_count
+from optuna_hypergrad.arguments import checked_count, checked_number
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Rule:
     tolerance: float
 
     def __post_init__(self) -> None:
-        if self.safeguard is not None and not 0 <= self.safeguard < math.inf:
-            raise ValueError(f"safeguard must be at least 0, or None, got {self.safeguard}.")
+        if self.safeguard is not None:
+            expected = "be at least 0, or None"
+            checked_number("safeguard", self.safeguard, expected, lambda x: 0 <= x < math.inf)
         _check_floats("start", self.start)
         _check_floats("step_size", self.step_size)
         for name, size in self.step_size.items():
             if size <= 0:
                 raise ValueError(f"step_size: {name!r} must be positive, got {size}.")
         checked_count("n_replicates", self.n_replicates)
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance must lie in [0, 1), got {self.tolerance}.")
+        checked_number("tolerance", self.tolerance, "lie in [0, 1)", lambda x: 0 <= x < 1)
 
 
 def _check_floats(argument: str, given: Mapping[str, float]) -> None:

@@ -8,6 +8,7 @@ step is worked out here, and frozen in the claims of the trials that stand on th
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
@@ -15,7 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import Claim, StoredDataError, read_claim, read_gradient
+from optuna_hypergrad.reports import (
+    Claim,
+    StoredDataError,
+    read_claim,
+    read_gradient,
+    read_superfluous,
+)
 
 # A step of which this many trials failed is decided with what there is; failures count as diverged.
 MAX_FAILURES = 3
@@ -44,9 +51,16 @@ class Claimed(NamedTuple):
     @property
     def decides(self) -> bool:
         """Whether it finished and tells something about its point."""
+        if self.is_superfluous:
+            return False
         if self.gradient is None:  # only being pruned tells that the sampler's own point is bad
             return self.trial.state == TrialState.PRUNED and not self.is_enqueued
         return self.trial.state.is_finished() and not self.failed
+
+    @property
+    def is_superfluous(self) -> bool:
+        """Whether it was pruned because nothing that it could report would change its step."""
+        return self.trial.state == TrialState.PRUNED and read_superfluous(self.trial)
 
     @property
     def is_enqueued(self) -> bool:
@@ -70,16 +84,24 @@ def claimed_trials(trials: Iterable[FrozenTrial]) -> list[Claimed]:
 
 def steps_of(claimed: Iterable[Claimed], chain: int) -> list[list[Claimed]]:
     """The claimed steps of one chain, from its first to its latest."""
-    own = [one for one in claimed if one.claim.chain == chain]
     steps: list[list[Claimed]] = []
-    for one in own:
-        steps += [[] for _ in range(1 + one.claim.step - len(steps))]
-        steps[one.claim.step].append(one)
+    for one in claimed:
+        if one.claim.chain == chain:
+            place(steps, one)
     return steps
 
 
-def lineage(steps: Steps, n_replicates: int) -> list[list[Claimed]]:
-    """The trials that decided each step, from the first step to the latest decided one.
+def place(steps: list[list[Claimed]], one: Claimed) -> None:
+    """Put a trial into the step that it claimed, by number, or renew what is known of it there."""
+    steps += [[] for _ in range(1 + one.claim.step - len(steps))]
+    step, number = steps[one.claim.step], one.trial.number
+    at = bisect_left(step, number, key=lambda other: other.trial.number)
+    known = at < len(step) and step[at].trial.number == number
+    step[at : at + known] = [one]
+
+
+def latest(steps: Steps, n_replicates: int) -> list[Claimed]:
+    """The trials that decided the latest decided step; none before the first decision.
 
     What a later trial stands on cannot change any more, whoever finishes late; only the latest
     step is open to decision.
@@ -87,8 +109,7 @@ def lineage(steps: Steps, n_replicates: int) -> list[list[Claimed]]:
     if not steps:
         return []
     used = _decided_by(steps[-1], n_replicates)
-    stands = used[0] if used else _lead(steps[-1])
-    return ancestry(steps, stands.claim) + ([used] if used else [])
+    return used or stood_on(steps, _lead(steps[-1]).claim)
 
 
 def ancestry(steps: Steps, claim: Claim) -> list[list[Claimed]]:
@@ -97,9 +118,9 @@ def ancestry(steps: Steps, claim: Claim) -> list[list[Claimed]]:
     Read backwards: each claim names the trials that decided the step before its own.
     """
     decisions: list[list[Claimed]] = []
-    for step in reversed(range(claim.step)):
-        decisions.append(_stood_on(claim, step, steps))
-        claim = decisions[-1][0].claim
+    while used := stood_on(steps, claim):
+        decisions.append(used)
+        claim = used[0].claim
     return decisions[::-1]
 
 
@@ -144,26 +165,36 @@ def _lead(claimed: Sequence[Claimed]) -> Claimed:
 def _decided_by(claimed: Sequence[Claimed], n_replicates: int) -> list[Claimed]:
     """The finished trials that ran the same point as the first of them; none if still too few.
 
-    Where the step keeps failing, it is decided with what there is.
+    Where the step keeps failing, it is decided with what there is; also where a replicate was
+    superfluous, since those that are outstanding then are, too.
     """
     failed = [one for one in claimed if one.failed]
     finished = [one for one in claimed if one.decides]
-    used = [one for one in finished if _same_point(one.trial, _lead(finished).trial)]
+    used = [one for one in finished if same_point(one.trial, _lead(finished).trial)]
     if len(failed) >= MAX_FAILURES:
         return used or failed
-    return used if len(used) >= n_replicates else []
+    settled = any(o.is_superfluous and same_point(o.trial, u.trial) for u in used for o in claimed)
+    return used if settled or len(used) >= n_replicates else []
 
 
-def _same_point(one: FrozenTrial, other: FrozenTrial) -> bool:
+def same_point(one: FrozenTrial, other: FrozenTrial) -> bool:
     """Whether two trials agree in all parameters that both have; a pruned one may lack some."""
     return all(one.params[name] == other.params[name] for name in one.params.keys() & other.params)
 
 
-def _stood_on(claim: Claim, step: int, steps: Steps) -> list[Claimed]:
-    by_number = {one.trial.number: one for one in (steps[step] if step < len(steps) else ())}
+def stood_on(steps: Steps, claim: Claim) -> list[Claimed]:
+    """The trials that decided the step before that of a claim; none for the first step.
+
+    Raises:
+        StoredDataError: If they are not the trials of that step.
+    """
+    if claim.step == 0:
+        return []
+    before = steps[claim.step - 1] if claim.step <= len(steps) else ()
+    by_number = {one.trial.number: one for one in before}
     if not claim.used or any(number not in by_number for number in claim.used):
         raise StoredDataError(
-            f"a claim on step {step + 1} of chain {claim.chain} stands on trials "
-            f"{list(claim.used)}, but step {step} is that of trials {list(by_number)}."
+            f"a claim on step {claim.step} of chain {claim.chain} stands on trials "
+            f"{list(claim.used)}, but step {claim.step - 1} is that of trials {list(by_number)}."
         )
     return [by_number[number] for number in claim.used]

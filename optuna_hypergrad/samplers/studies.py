@@ -1,11 +1,25 @@
-"""What both samplers ask of a study, and of their arguments."""
+"""What both samplers, and pruners beside them, ask of a study, and of their arguments."""
 
 from __future__ import annotations
 
 from numbers import Integral
+from typing import TypeVar
 
 import numpy as np
+from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
+
+S = TypeVar("S", bound=BaseSampler)
+
+
+def sampler_of(study: Study, kind: type[S]) -> S | None:
+    """The study's sampler if it is of this kind, also where ``PartialFixedSampler`` wraps it.
+
+    What pruner and sampler must agree on, such as how many students are truncated, is the
+    sampler's to say.
+    """
+    sampler = getattr(study.sampler, "_base_sampler", study.sampler)
+    return sampler if isinstance(sampler, kind) else None
 
 
 def maximizes(study: Study) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import Claim, read_drawn, read_gradient
+from optuna_hypergrad.reports import Claim, read_claim, read_drawn, read_gradient
 from optuna_hypergrad.samplers import steps as outer
-from optuna_hypergrad.samplers.chains import Search, replay, start_value
+from optuna_hypergrad.samplers.chains import Search, Searches, start_value
 from optuna_hypergrad.samplers.distributions import to_distribution
 from optuna_hypergrad.samplers.founders import best_first
+from optuna_hypergrad.samplers.reader import TrialReader
 from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.steps import Claimed, Steps
 
@@ -22,14 +24,24 @@ class Chain(NamedTuple):
 
     number: int
     steps: Steps
-    decisions: Sequence[Sequence[Claimed]]
+    used: Sequence[Claimed]  # the trials of this decision; none before the first
     search: Search
+
+    @property
+    def decided(self) -> int:
+        """How many steps are decided."""
+        return 1 + self.used[0].claim.step if self.used else 0
 
     @property
     def running(self) -> int:
         """How many trials run at the step that is to be decided next."""
-        open_step = self.steps[len(self.decisions) :]
+        open_step = self.steps[self.decided :]
         return sum(not one.trial.state.is_finished() for claimed in open_step for one in claimed)
+
+    @property
+    def first(self) -> Claim | None:
+        """The claim that began it."""
+        return self.steps[0][0].claim if self.steps and self.steps[0] else None
 
     def best(self, maximize: bool) -> FrozenTrial | None:
         """Its best complete trial."""
@@ -50,31 +62,58 @@ class ChainSummary(NamedTuple):
     """By schedule with ``windows="auto"``: how many parameters each shared window holds."""
 
 
-class Table:
-    """A snapshot of a study's trials, by number.
+class Table(TrialReader[Claim]):
+    """What a study's trials say about its searches.
 
     Args:
-        trials: All trials of the study.
         rule: How chains start and move.
         maximize: The study's direction.
     """
 
-    def __init__(self, trials: Sequence[FrozenTrial], rule: Rule, maximize: bool) -> None:
-        self._trials, self._rule, self._maximize = trials, rule, maximize
-        self._claimed = outer.claimed_trials(trials)
-        self.reported = {name for trial in trials for name in read_gradient(trial) or {}}
+    def __init__(self, rule: Rule, maximize: bool) -> None:
+        super().__init__()
+        self.rule, self._maximize = rule, maximize
+        self._searches = Searches(rule, maximize)
+        self._steps: dict[int, list[list[Claimed]]] = defaultdict(list)  # by chain
+        self._trials: Sequence[FrozenTrial] = ()
+        self._reported: set[str] = set()  # parameters with hypergradients
+        self._beside: set[str] = set()  # parameters that trials with hypergradients had
+        self._has_completed = False  # whether a trial with a claim has
+
+    def read(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take in what is new; ``trials`` are all of the study, by number."""
+        super().read(trials)
+        self._trials = trials
 
     @property
     def reports_nothing(self) -> bool:
         """Whether the objective has ended well without ever reporting a hypergradient."""
-        complete = any(one.trial.state == TrialState.COMPLETE for one in self._claimed)
-        return complete and not self.reported
+        return self._has_completed and not self._reported
 
     def chain(self, number: int) -> Chain:
         """The chain of this number."""
-        steps = outer.steps_of(self._claimed, number)
-        decisions = outer.lineage(steps, self._rule.n_replicates)
-        return Chain(number, steps, decisions, replay(decisions, self._rule, self._maximize))
+        steps = self._steps[number]
+        used = outer.latest(steps, self.rule.n_replicates)
+        return Chain(number, steps, used, self._searches.after(used, steps))
+
+    def converged(self, number: int) -> bool:
+        """Whether the chain of this number has converged."""
+        return self.chain(number).search.has_converged(self.rule.tolerance)
+
+    def converges_with(self, number: int, finished: FrozenTrial) -> bool:
+        """Whether the chain of this number has converged once a trial is stored like this."""
+        claim = read_claim(finished.number, finished.system_attrs)
+        if claim is None or claim.chain != number:
+            return self.converged(number)
+        steps = [*self._steps[number]]
+        if claim.step < len(steps):
+            steps[claim.step] = [*steps[claim.step]]
+        outer.place(steps, Claimed(finished, claim, read_gradient(finished)))
+        used = outer.latest(steps, self.rule.n_replicates)
+        search = self._searches.after(outer.stood_on(steps, used[0].claim) if used else (), steps)
+        if used:
+            search = self._searches.beyond(search, used, steps)
+        return search.has_converged(self.rule.tolerance)
 
     def summary(self, number: int) -> ChainSummary:
         """Where the chain of this number stands."""
@@ -82,10 +121,10 @@ class Table:
         best = chain.best(self._maximize)
         return ChainSummary(
             chain=number,
-            steps=len(chain.decisions),
+            steps=chain.decided,
             best_trial=None if best is None else best.number,
             best_value=None if best is None else best.value,
-            converged=chain.search.has_converged(self._rule.tolerance),
+            converged=self.converged(number),
             windows=chain.search.windows,
         )
 
@@ -95,26 +134,31 @@ class Table:
         A trial that runs at the step, or died there without a word, counts like a step ahead.
         """
         chains = [self.chain(number) for number in range(n_chains)]
-        tolerance = self._rule.tolerance
+        tolerance = self.rule.tolerance
         active = [c for c in chains if not c.search.has_converged(tolerance)] or chains
-        chain = min(active, key=lambda c: (len(c.decisions) + c.running, c.number))
-        used = chain.decisions[-1] if chain.decisions else ()
-        first = chain.steps[0][0].claim if chain.steps else None
-        start = self._start_trial(chain.number) if from_best else None
+        chain = min(active, key=lambda c: (c.decided + c.running, c.number))
+        seed, start = self._beginning(chain, seed, from_best)
         return Claim(
             trial=trial,
             chain=chain.number,
-            step=len(chain.decisions),
-            seed=seed if first is None else first.seed,
-            used=tuple(one.trial.number for one in used),
-            agreement=outer.agreement(used),
-            start=start if first is None else first.start,
+            step=chain.decided,
+            seed=seed,
+            used=tuple(one.trial.number for one in chain.used),
+            agreement=outer.agreement(chain.used),
+            start=start,
             windows=chain.search.windows,
         )
 
+    def may_repeat_another(self, claim: Claim, number: int) -> bool:
+        """Whether others run the same step, but did not say yet at which point."""
+        steps = self._steps[claim.chain]
+        others = steps[claim.step] if claim.step < len(steps) else ()
+        runs = any(not o.trial.state.is_finished() and o.trial.number != number for o in others)
+        return runs and outer.anchor(steps, claim.step, number) is None
+
     def entropy(self, claim: Claim) -> list[int]:
         """Seeds what the independent sampler draws for a claim; another draw after a failure."""
-        steps = outer.steps_of(self._claimed, claim.chain)
+        steps = self._steps[claim.chain]
         failures = sum(one.failed for one in steps[claim.step]) if claim.step < len(steps) else 0
         return [claim.seed, claim.chain, claim.step, failures]
 
@@ -126,8 +170,8 @@ class Table:
         A replicate repeats what the first trial of its step has; otherwise the search moves the
         parameters with hypergradients, and floats start where hypergradients may still come.
         """
-        steps = outer.steps_of(self._claimed, claim.chain)
-        search = replay(outer.ancestry(steps, claim), self._rule, self._maximize)
+        steps = self._steps[claim.chain]
+        search = self._searches.after(outer.stood_on(steps, claim), steps)
         anchor = outer.anchor(steps, claim.step, number)
         drawn = {} if anchor is None else read_drawn(anchor)
         known = {**self._start_params(claim, search), **search.point()}
@@ -138,35 +182,51 @@ class Table:
             if name in drawn and distribution._contains(drawn[name]):
                 params[name] = distribution.to_external_repr(drawn[name])
             elif isinstance(distribution, CategoricalDistribution):
-                if known.get(name) in distribution.choices:
+                if name in known and known[name] in distribution.choices:
                     params[name] = known[name]
             elif name in known:
                 params[name] = to_distribution(known[name], distribution)
-            elif self._may_have_hypergradient(name, distribution, number):
+            elif self._may_have_hypergradient(name, distribution):
                 entropy = (claim.seed, claim.chain, search.restarts)
-                value = start_value(name, distribution, self._rule, entropy)
+                value = start_value(name, distribution, self.rule, entropy)
                 params[name] = to_distribution(value, distribution)
         return params
 
-    def _may_have_hypergradient(
-        self, name: str, distribution: BaseDistribution, number: int
-    ) -> bool:
-        """Whether one was reported, or may yet be for a float that no trial has had before."""
-        if name in self.reported or not isinstance(distribution, FloatDistribution):
-            return name in self.reported
-        return not any(
-            name in one.trial.params and one.gradient is not None
-            for one in self._claimed
-            if one.trial.number != number
-        )
+    def _decision(self, trial: FrozenTrial) -> Claim | None:
+        return read_claim(trial.number, trial.system_attrs)
 
-    def _start_trial(self, rank: int) -> int | None:
-        own = {one.trial.number for one in self._claimed}
-        foreign = [trial for trial in self._trials if trial.number not in own]
+    def _stands_on(self, decision: Claim) -> Collection[int]:
+        return decision.used if decision.start is None else (*decision.used, decision.start)
+
+    def _place(self, decision: Claim) -> int:
+        return decision.step
+
+    def _take(self, trial: FrozenTrial, decision: Claim | None) -> None:
+        gradient = read_gradient(trial)
+        self._reported.update(gradient or ())
+        if decision is None:
+            return
+        if gradient is not None:
+            self._beside.update(trial.params)
+        self._has_completed |= trial.state == TrialState.COMPLETE
+        outer.place(self._steps[decision.chain], Claimed(trial, decision, gradient))
+
+    def _may_have_hypergradient(self, name: str, distribution: BaseDistribution) -> bool:
+        """Whether one was reported, or may yet be for a float that no trial has had before."""
+        is_new = isinstance(distribution, FloatDistribution) and name not in self._beside
+        return name in self._reported or is_new
+
+    def _beginning(self, chain: Chain, seed: int, from_best: bool) -> tuple[int, int | None]:
+        """Seed of a chain, and number of the trial it starts from, if it starts from one."""
+        if chain.first is not None:
+            return chain.first.seed, chain.first.start
+        if not from_best:
+            return seed, None
+        foreign = [t for t in self._trials if read_claim(t.number, t.system_attrs) is None]
         ranked = best_first(foreign, self._maximize)
-        return ranked[rank].number if rank < len(ranked) else None
+        return seed, ranked[chain.number].number if chain.number < len(ranked) else None
 
     def _start_params(self, claim: Claim, search: Search) -> dict[str, Any]:
         if search.state is not None or claim.start is None or search.restarts:
             return {}
-        return next((t.params for t in self._trials if t.number == claim.start), {})
+        return self._trials[claim.start].params

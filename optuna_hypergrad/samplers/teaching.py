@@ -32,17 +32,17 @@ def brought_up_to_date(family: Family, number: int, seed: int, activation: Activ
     """
     empty = Taught(mutation.identity([], activation=activation), ())
     taught = empty if family.taught is None else family.taught
-    upto, pending = taught.upto, taught.pending
-    fresh = [s for s in family.mutants if s.number >= upto or s.number in pending]
-    for student in sorted(fresh, key=lambda student: student.number):
+    late = [family[n] for n in sorted(taught.pending) if n in family and family[n].segment.queried]
+    for student in (*late, *family.mutants_since(taught.upto)):
         trial = student.trial
         gradient = read_gradient(trial)
         if student.complete and gradient is not None:
             taught = learned(
                 taught, student.segment, trial.params, gradient, trial.distributions, seed
             )
-    unfinished = (*(student.number for student in family.running), *family.undecided)
-    return taught._replace(upto=number, pending=tuple(n for n in unfinished if n < number))
+    unfinished = {*(student.number for student in family.running), *family.undecided}
+    pending = tuple(n for n in sorted(unfinished) if n < number)
+    return taught._replace(upto=number, pending=pending)
 
 
 def learned(
@@ -111,7 +111,7 @@ def asked(
     """Natural values of what the teacher makes of fractions; parameters it does not know stay."""
     answer = mutation.mutated(taught.teacher, _ordered(taught, queried))
     point = dict(zip(taught.names, answer.tolist(), strict=True))
-    numeric = Numeric.of({name: distributions[name] for name in queried})
+    numeric = Numeric.of({name: dist for name, dist in distributions.items() if name in queried})
     return numeric.values(numeric.array({**queried, **point}))
 
 

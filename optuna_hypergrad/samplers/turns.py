@@ -33,10 +33,11 @@ def next_turn(family: Family, trial: FrozenTrial, breeding: Breeding) -> Turn:
         breeding: The arguments of the sampler.
     """
     progress = [family.progress(member) for member in range(breeding.population_size)]
+    least = 0 if breeding.synchronous else breeding.population_size
     taken = {
         (student.segment.member, student.generation)
-        for student in family.running
-        if not _is_overdue(student, trial, breeding, len(family.running) + 1)
+        for student in at_work(family, trial.number, least)
+        if not _timed_out(student, trial, breeding.timeout)
     }
     free = [
         Turn(member, generation)
@@ -47,12 +48,28 @@ def next_turn(family: Family, trial: FrozenTrial, breeding: Breeding) -> Turn:
     return min(free, key=lambda turn: turn.generation) if free else Turn(None, min(progress))
 
 
-def _is_overdue(student: Student, trial: FrozenTrial, breeding: Breeding, workers: int) -> bool:
-    """Whether a running segment is given up on, as of when a later trial asks."""
-    others = workers if breeding.synchronous else max(breeding.population_size, workers)
-    if trial.number - student.number >= PATIENCE * others:
-        return True
+def at_work(family: Family, number: int, least: int) -> list[Student]:
+    """The running students that are not given up on when a trial begins, the latest first.
+
+    Only those that began after a student count as its fellow workers: storages without heartbeat
+    keep the dead for ever, and they must not add up to ever more patience.
+
+    Args:
+        family: The population.
+        number: Of the trial that begins.
+        least: How many workers to reckon with at least.
+    """
+    alive: list[Student] = []
+    for student in sorted(family.running, key=lambda student: student.number, reverse=True):
+        workers = len(alive) + 2  # those, it, and who asks
+        if number - student.number < PATIENCE * max(least, workers):
+            alive.append(student)
+    return alive
+
+
+def _timed_out(student: Student, trial: FrozenTrial, timeout: float | None) -> bool:
+    """Whether a segment runs for too long, as of when a later trial began."""
     began, asked = student.trial.datetime_start, trial.datetime_start
-    if breeding.timeout is None or began is None or asked is None:
+    if timeout is None or began is None or asked is None:
         return False
-    return (asked - began).total_seconds() > breeding.timeout
+    return (asked - began).total_seconds() > timeout

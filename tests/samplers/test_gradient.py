@@ -253,6 +253,16 @@ def test_parameters_without_hypergradients_come_from_the_independent_sampler() -
     assert [{n: p[n] for n in OPTIMUM} for p in points(study)] == points(plain)
 
 
+def test_a_choice_may_be_none() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_categorical("kind", ["a", None, 2])
+        return quadratic(trial)
+
+    study = create()
+    study.optimize(objective, n_trials=8)
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+
+
 def test_independent_parameters_are_drawn_again_after_a_restart() -> None:
     def objective(trial: optuna.Trial) -> float:
         for name in ("a", "b", "c"):

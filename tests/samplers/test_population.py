@@ -356,6 +356,16 @@ def test_a_vanished_worker_is_given_up_on_after_two_generations() -> None:
     assert_no_gaps(study)
 
 
+def test_many_dead_workers_do_not_add_up_to_more_patience() -> None:
+    study = create(population_size=3)
+    for _ in range(60):
+        study.ask()  # never heard of again
+    for _ in range(24):
+        run(study)
+    assert all(family_of(study).progress(member) >= 4 for member in range(3))
+    assert_no_gaps(study)
+
+
 def test_a_timeout_gives_up_on_a_straggler_and_what_it_finds_late_still_counts() -> None:
     study = create(population_size=2, synchronous=True, timeout=0.2)
     straggler = study.ask()

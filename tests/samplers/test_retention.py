@@ -91,7 +91,7 @@ def test_nothing_is_removed_while_a_trial_has_not_decided() -> None:
         history.act("ask" if number % 2 == 0 else "complete", 50)
     history.study._storage.create_new_trial(history.study._study_id)  # before its decision
     family = family_of(history.study)
-    assert family.undecided == [10]
+    assert family.undecided == {10}
     assert removable(family, maximize=False) == []
 
 

@@ -1,0 +1,105 @@
+"""What samplers remember of a study is what a fresh look at its trials says."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_hypergrad import GradientSampler, PopulationSampler
+from optuna_hypergrad.reports import StoredDataError, read_claim, read_segment
+from samplers import populations, studies
+
+
+def random_history(study: optuna.Study, seed: int, n_events: int) -> None:
+    """Four workers that ask, finish, fail, prune and vanish in any order."""
+    rng = np.random.default_rng(seed)
+    running: list[optuna.Trial] = []
+    for _ in range(n_events):
+        if len(running) < 4 and rng.random() < 0.6:
+            running.append(studies.ask(study))
+        elif running:
+            trial, fate = running.pop(int(rng.integers(len(running)))), rng.random()
+            if fate < 0.1:
+                study.tell(trial, state=TrialState.FAIL)
+            elif fate < 0.2:
+                study.tell(trial, state=TrialState.PRUNED)
+            elif fate < 0.9:
+                studies.finish(study, trial, rng.normal(), gradient=lambda name: rng.normal())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        GradientSampler(seed=0, n_chains=2, n_replicates=2, stop_when_converged=False),
+        PopulationSampler(seed=0, population_size=3),
+    ],
+    ids=["gradient", "population"],
+)
+def test_a_sampler_that_remembers_decides_like_one_that_does_not(
+    sampler: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = copy.deepcopy(sampler)
+    study = optuna.create_study(study_name="study", sampler=sampler)
+    random_history(study, seed, 120)
+    forgetful = optuna.create_study(study_name="study", sampler=copy.deepcopy(sampler))
+    before_trial = forgetful.sampler.before_trial
+
+    def forget(study: optuna.Study, trial: FrozenTrial) -> None:
+        forgetful.sampler.memory = copy.deepcopy(sampler.memory)  # which knows nothing
+        before_trial(study, trial)
+
+    monkeypatch.setattr(forgetful.sampler, "before_trial", forget)
+    random_history(forgetful, seed, 120)
+    read = read_claim if isinstance(sampler, GradientSampler) else read_segment
+    remembered, fresh = study.get_trials(deepcopy=False), forgetful.get_trials(deepcopy=False)
+    assert len(remembered) == len(fresh) > 40
+    for one, other in zip(remembered, fresh, strict=True):
+        assert read(one.number, one.system_attrs) == read(other.number, other.system_attrs)
+        assert one.params == other.params
+
+
+@pytest.mark.parametrize("torn", ["still running", "not there yet"])
+@pytest.mark.parametrize("kind", ["gradient", "population"])
+def test_a_decision_read_before_what_it_stands_on_counts_from_the_next_reading(
+    kind: str, torn: str
+) -> None:
+    """As from databases, which read trials first and attributes later."""
+    study = studies.create() if kind == "gradient" else populations.create(population_size=1)
+    slow, fast = studies.ask(study), studies.ask(study)
+    running = study.get_trials()[1]
+    studies.finish(study, fast)
+    key, later = {
+        "gradient": ("hg:claim", {"step": 1, "used": [1]}),
+        "population": ("hg:segment", {"generation": 1, "parent": 1}),
+    }[kind]
+    decision = study.get_trials()[0].system_attrs[key]
+    study._storage.set_trial_system_attr(slow._trial_id, key, {**decision, **later})
+    whole = study.get_trials(deepcopy=False)
+    reader, fresh = (study.sampler.memory._new(study) for _ in range(2))
+    reader.read([whole[0], running] if torn == "still running" else [whole[0]])
+    assert _decisions(reader)[1] == (1 if torn == "still running" else 0)
+    for one in (reader, fresh):
+        one.read(whole)
+    assert _decisions(reader) == _decisions(fresh)
+    assert _decisions(fresh)[1] == 1
+
+
+def _decisions(reader: Any) -> Any:
+    """Finished trials that decide, how many run, and where that leads."""
+    if hasattr(reader, "chain"):
+        chain = reader.chain(0)
+        return [one.trial.number for one in chain.used], chain.running, chain.search.point()
+    return [student.number for student in reader], len(reader.running), reader.undecided
+
+
+def test_deleted_trials_are_noticed() -> None:
+    study = studies.create()
+    for _ in range(3):
+        studies.ask(study)
+    reader = study.sampler.memory._new(study)
+    with pytest.raises(StoredDataError, match="2 trials end with number 2; some were deleted"):
+        reader.read(study.get_trials()[1:])
