@@ -6,34 +6,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optuna_hypergrad.pruners import ConsensusPruner, DivergencePruner, TruncationPruner
     from optuna_hypergrad.reports import report_hypergradient, trial_seed
     from optuna_hypergrad.samplers import GradientSampler, PopulationSampler, lineage
     from optuna_hypergrad.schedules import Schedule
     from optuna_hypergrad.suggest import suggest_schedule
+    from optuna_hypergrad.watching import watch
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConsensusPruner",
+    "DivergencePruner",
     "GradientSampler",
     "PopulationSampler",
     "Schedule",
+    "TruncationPruner",
     "lineage",
     "report_hypergradient",
     "suggest_schedule",
     "trial_seed",
+    "watch",
 ]
 
 _HOMES = {
+    "ConsensusPruner": "pruners",
+    "DivergencePruner": "pruners",
     "GradientSampler": "samplers",
     "PopulationSampler": "samplers",
     "Schedule": "schedules",
+    "TruncationPruner": "pruners",
     "lineage": "samplers",
     "report_hypergradient": "reports",
     "suggest_schedule": "suggest",
     "trial_seed": "reports",
+    "watch": "watching",
 }
 
-_ROOMS = ("autodiff", "hypernet", "members")  # import torch
+_ROOMS = ("autodiff", "distributed", "hypernet", "members")  # import torch
 
 
 def __getattr__(name: str) -> Any:

@@ -11,17 +11,22 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "optuna_hypergrad"
 
 # What each room must not import: the maths is pure, samplers need no torch, autodiff no Optuna.
-TENSORS = {"torch", "autodiff", "hypernet", "checkpoints", "members"}
+TENSORS = {"torch", "autodiff", "hypernet", "checkpoints", "members", "distributed"}
 FORBIDDEN = {
     "algorithms": {"optuna", "samplers", "reports", "schedules"} | TENSORS,
+    "arguments.py": {"optuna", "samplers", "reports", "schedules", "suggest"} | TENSORS,
     "schedules.py": {"samplers", "reports", "suggest"} | TENSORS - {"torch"},
     "suggest.py": {"samplers"} | TENSORS,
-    "reports": {"samplers", "schedules", "suggest"} | TENSORS,
-    "samplers": TENSORS,
-    "autodiff": {"optuna", "samplers", "reports", "hypernet", "checkpoints", "members"},
-    "hypernet": {"optuna", "samplers", "reports", "checkpoints", "members"},
-    "checkpoints": {"samplers", "autodiff", "hypernet", "members"},
-    "members": {"autodiff", "hypernet"},
+    "journal.py": {"reports", "samplers", "schedules", "suggest"} | TENSORS,
+    "watching.py": {"samplers", "pruners", "suggest"} | TENSORS,
+    "reports": {"samplers", "pruners", "schedules", "suggest", "watching"} | TENSORS,
+    "samplers": {"pruners"} | TENSORS,
+    "pruners": TENSORS,
+    "autodiff": {"optuna", "samplers", "reports"} | TENSORS - {"torch", "autodiff"},
+    "hypernet": {"optuna", "samplers", "reports", "checkpoints", "members", "distributed"},
+    "checkpoints": {"samplers", "autodiff", "hypernet", "members", "distributed"},
+    "members": {"autodiff", "hypernet", "distributed"},
+    "distributed": {"samplers", "pruners", "hypernet", "checkpoints", "members"},
 }
 
 
@@ -61,7 +66,8 @@ def test_every_room_is_held_to_a_rule() -> None:
     [
         "import optuna_hypergrad",
         "from optuna_hypergrad import GradientSampler, Schedule, report_hypergradient",
-        "from optuna_hypergrad import PopulationSampler, suggest_schedule, trial_seed",
+        "from optuna_hypergrad import PopulationSampler, suggest_schedule, trial_seed, watch",
+        "from optuna_hypergrad import ConsensusPruner, DivergencePruner, TruncationPruner",
     ],
 )
 def test_torch_stays_unloaded(statement: str) -> None:

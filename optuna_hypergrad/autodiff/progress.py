@@ -1,9 +1,9 @@
-"""Progress bars on standard error, where that is a terminal."""
+"""What is told of a run while it trains: to a terminal, and to who watches it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 
@@ -16,3 +16,11 @@ def with_progress(items: Iterable[T], total: int, what: str, shown: bool) -> Ite
 
     bar: Iterable[T] = tqdm(items, total=total, desc=what, unit="step", disable=None)
     return bar
+
+
+@runtime_checkable
+class WatchesTangents(Protocol):
+    """An ``on_step`` that wants to look at the tangents, too."""
+
+    def attach(self, tangent_norm: Callable[[], float]) -> None:
+        """Take what gives the largest norm of a column of ∂w/∂λ whenever it is called."""
