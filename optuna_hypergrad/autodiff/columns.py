@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Literal, NamedTuple, get_args
 
+from optuna_hypergrad.arguments import check_kind, checked_number
 from optuna_hypergrad.autodiff.hypers import Hypers, Key
 from optuna_hypergrad.schedules import Schedule
 
@@ -30,17 +31,29 @@ class Columns:
         hypers: The hyperparameters of the run.
         truncate: Fraction of the steps of each window, in [0, 1), at which tangents stand still.
         truncation: Which steps these are; see ``is_truncated``.
+        share: The parameters that get columns, where other processes carry the rest; None for all.
 
     Raises:
-        ValueError: If ``truncate`` or ``truncation`` is out of range.
+        ValueError: If ``truncate`` or ``truncation`` is out of range, or ``share`` names what is
+            not learned.
     """
 
-    def __init__(self, hypers: Hypers, truncate: float, truncation: Truncation) -> None:
-        if not 0.0 <= truncate < 1.0:
-            raise ValueError(f"truncate must lie in [0, 1), got {truncate}.")
+    def __init__(
+        self,
+        hypers: Hypers,
+        truncate: float,
+        truncation: Truncation,
+        share: Collection[str] | None = None,
+    ) -> None:
+        checked_number("truncate", truncate, "lie in [0, 1)", lambda x: 0.0 <= x < 1.0)
         if truncation not in get_args(Truncation):
             raise ValueError(f"truncation must be one of {get_args(Truncation)}: {truncation!r}.")
+        check_kind("share", share, Collection | None, "a collection of names")
+        unknown = [name for name in share or () if name not in hypers.names]
+        if unknown:
+            raise ValueError(f"share: {unknown[0]!r} is not a learned parameter ({hypers.names}).")
         self._hypers, self._truncate, self._truncation = hypers, truncate, truncation
+        self.names = [name for name in hypers.names if share is None or name in share]
         self.begun: dict[str, int] = {}  # row of each column that has begun
         self.taken_part: Counter[str] = Counter()  # steps that each parameter shaped
 
@@ -49,10 +62,21 @@ class Columns:
         """Whether steps are left out."""
         return self._truncate > 0.0
 
+    @property
+    def is_share(self) -> bool:
+        """Whether learned parameters are left to other processes."""
+        return len(self.names) < len(self._hypers.names)
+
+    @property
+    def rows(self) -> int:
+        """The most rows that move at a step; one even without, so that all shares train alike."""
+        return max(len(self.names), 1) if self._hypers.names else 0
+
     def begin(self, names: Collection[str]) -> None:
-        """Give each of ``names`` that has none yet a column."""
+        """Give each of ``names`` that has none yet, and is to have one, a column."""
         for name in names:
-            self.begun.setdefault(name, len(self.begun))
+            if name in self.names:
+                self.begun.setdefault(name, len(self.begun))
 
     def advance(self, step: int) -> Active:
         """The columns that move at ``step``; to be called once a step."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from optuna_hypergrad.arguments import check_positive
 from optuna_hypergrad.autodiff.carried import Carried
 from optuna_hypergrad.autodiff.columns import Active, Columns, Truncation
 from optuna_hypergrad.autodiff.hypers import AtStep
@@ -117,8 +118,7 @@ class ForwardMode:
     def _begin(
         self, run: Run, columns: Columns, average: bool, clip_products: float | None
     ) -> None:
-        if clip_products is not None and not clip_products > 0:
-            raise ValueError(f"clip_products must be positive or None, got {clip_products}.")
+        check_positive("clip_products", clip_products, or_none=True)
         self._run, self._columns = run, columns
         self._average, self._clip_products = average, clip_products
         self._point = self._run.begin()
@@ -144,7 +144,7 @@ class ForwardMode:
         if step == self._run.steps:
             raise ValueError(f"steps: all {step} steps of this run are done.")
         if step == 0:
-            self._run.prepare(batches[0], len(self._run.hypers.names))
+            self._run.prepare(batches[0], self._columns.rows)
         hypers = self._run.at(step)
         active = self._columns.advance(step)
         places, directions = self._directions(active)
@@ -176,13 +176,13 @@ class ForwardMode:
             unless the validation loss itself depends on it.
         """
         validated, adjoint = self._run.validated(self._point, validation, loss_fn, statistics)
-        gradient = dict.fromkeys(self._run.hypers.names, 0.0)
+        gradient = dict.fromkeys(self._columns.names, 0.0)
         slopes = self._tangents.times(adjoint).tolist()
         for name, row in self._columns.begun.items():
             count = self._columns.taken_part[name] if self._average else 1
             gradient[name] = slopes[row] / max(count, 1)
-        for name, slope in self._run.hypers.direct(validated.direct).items():
-            gradient[name] += slope
+        direct = self._run.hypers.direct(validated.direct)
+        gradient = {name: slope + direct[name] for name, slope in gradient.items()}
         return Hypergradient(
             gradient=gradient,
             loss=validated.loss,
@@ -213,8 +213,9 @@ class ForwardMode:
             for name, weight in self._run.hypers.slopes(("loss", hyper), 0).items():
                 columns[name] = columns.get(name, 0.0) + weight * slope
         self._columns.begin(columns)
+        rows = [columns[name] for name in self._columns.begun]
         none = self._tensor([]).reshape(0, len(self._run.weights))
-        return Carried(torch.stack(list(columns.values())) if columns else none, ())
+        return Carried(torch.stack(rows) if rows else none, ())
 
     def _directions(self, active: Active) -> tuple[list[int], Along]:
         """The active rows that the gradient changes along, by place, and these directions."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from optuna_hypergrad.arguments import check_kind
 from optuna_hypergrad.autodiff.updates.protocol import Hyper, Values
 from optuna_hypergrad.schedules import Schedule
 
@@ -122,6 +123,7 @@ def _names(schedules: Collection[Schedule]) -> list[str]:
 def _chosen(names: list[str], learn: Collection[str] | None) -> frozenset[str]:
     if isinstance(learn, str):
         raise ValueError(f"learn must be a collection of names, got the string {learn!r}.")
+    check_kind("learn", learn, Collection | None, "a collection of names")
     unknown = [name for name in learn or () if name not in names]
     if unknown:
         raise ValueError(f"learn: {unknown[0]!r} is not a parameter of a schedule ({names}).")

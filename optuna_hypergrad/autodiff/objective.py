@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from optuna_hypergrad.arguments import check_callable
 from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients, Reached
 
@@ -53,6 +54,7 @@ class Objective:
         learned: Sequence[str] = (),
         takes_hypers: bool = False,
     ) -> None:
+        check_callable("loss_fn", loss_fn)
         self.model, self.loss_fn, self.weights = model, loss_fn, weights
         self.learned, self._takes_hypers = list(learned), takes_hypers
         self.switched: Callable[[], AbstractContextManager[object]] = nullcontext

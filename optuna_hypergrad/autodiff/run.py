@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacfwd
 
+from optuna_hypergrad.arguments import check_kind, check_positive, checked_count
 from optuna_hypergrad.autodiff.carried import Carried, moved
 from optuna_hypergrad.autodiff.forward_ad import forward_mode
 from optuna_hypergrad.autodiff.hypers import AtStep, Hypers
@@ -18,7 +19,6 @@ from optuna_hypergrad.autodiff.updates import Clipped, Hyper, Update, evaluated
 from optuna_hypergrad.autodiff.updates.protocol import Values, check_update, checked_hypers
 from optuna_hypergrad.autodiff.validation import Statistics, Validated, validate
 from optuna_hypergrad.autodiff.weights import FlatWeights
-from optuna_hypergrad.schedules import checked_count
 
 Initial = Callable[[Mapping[str, Tensor], Values], Mapping[str, Tensor]]
 Microbatches = Sequence[Batch]  # whose losses one step takes the mean of
@@ -45,8 +45,8 @@ class Run:
     ) -> None:
         self.steps = checked_count("steps", steps)
         check_update(update)
-        if clip_gradients is not None and not clip_gradients > 0:
-            raise ValueError(f"clip_gradients must be positive or None, got {clip_gradients}.")
+        check_positive("clip_gradients", clip_gradients, or_none=True)
+        check_kind("hypers", hypers, Mapping | None, "a mapping or None")
         self.update = update if clip_gradients is None else Clipped(update, value=clip_gradients)
         own = checked_hypers(hypers or {})
         self.hypers = Hypers(self.update.hypers, own, learn, self.steps)

@@ -9,13 +9,14 @@ from typing import Literal, get_args
 
 from torch import nn
 
+from optuna_hypergrad.arguments import check_callable, checked_count
 from optuna_hypergrad.autodiff.columns import Columns, Truncation
 from optuna_hypergrad.autodiff.forecast import foretold
 from optuna_hypergrad.autodiff.forward import ForwardMode
 from optuna_hypergrad.autodiff.metering import metered
 from optuna_hypergrad.autodiff.objective import Batch, LossFn
 from optuna_hypergrad.autodiff.products import Products
-from optuna_hypergrad.autodiff.progress import with_progress
+from optuna_hypergrad.autodiff.progress import WatchesTangents, with_progress
 from optuna_hypergrad.autodiff.replay.ahead import looking_ahead
 from optuna_hypergrad.autodiff.replay.keeping import Keeper, Place, check_place
 from optuna_hypergrad.autodiff.replay.player import Player
@@ -26,7 +27,6 @@ from optuna_hypergrad.autodiff.reverse import ReverseMode
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.updates import Hyper, Update
 from optuna_hypergrad.autodiff.validation import Statistics, check_statistics
-from optuna_hypergrad.schedules import checked_count
 
 Mode = Literal["forward", "reverse", "auto"]
 
@@ -46,6 +46,7 @@ def hypergradient(
     validation_loss_fn: LossFn | None = None,
     statistics: Statistics = "batch",
     learn: Collection[str] | None = None,
+    share: Collection[str] | None = None,
     average: bool = False,
     truncate: float = 0.0,
     truncation: Truncation = "leading",
@@ -91,6 +92,9 @@ def hypergradient(
         statistics: ``"batch"`` or ``"running"`` statistics for batch norm in validation.
         learn: Parameters to differentiate; None for all, ``()`` to train only, at the cost of
             plain training.
+        share: Forward mode: those of the learned parameters whose derivatives this call gives,
+            where other processes give the rest from the same training, as
+            ``optuna_hypergrad.distributed`` arranges it; None for all of them.
         average: Mean over a parameter's steps instead of the sum.
         truncate: Fraction of each window's steps at which tangents stand still.
         truncation: ``"leading"`` or ``"alternate"`` steps.
@@ -105,8 +109,10 @@ def hypergradient(
         checkpoints: Where these are kept: ``"device"``, ``"host"`` (pinned memory) or ``"disk"``
             (a temporary folder; there, None is room for every gradient).
         on_step: Called with the step and its training loss after every step; it may raise, for
-            example ``optuna.TrialPruned``, to end the run. What it draws from random number
-            generators does not change the run.
+            example ``optuna.TrialPruned``, to end the run (``optuna_hypergrad.watch`` does). What
+            it draws from random number generators does not change the run. In forward mode its
+            method ``attach``, if it has one, is given a function that tells the norm of the
+            tangents.
         progress: Show a progress bar on standard error, where that is a terminal.
 
     Returns:
@@ -133,6 +139,9 @@ def hypergradient(
     """
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {get_args(Mode)}, got {mode!r}.")
+    for argument, function in (("on_step", on_step), ("validation_loss_fn", validation_loss_fn)):
+        if function is not None:
+            check_callable(argument, function)
     check_statistics(statistics)  # before the training, not after it
     check_place(checkpoints)
     if memory is not None:
@@ -149,7 +158,7 @@ def hypergradient(
         products=products,
     )
     stream = Stream(batches, run.weights.device, accumulate)
-    columns = Columns(run.hypers, truncate, truncation)
+    columns = Columns(run.hypers, truncate, truncation, share)
     mode = mode if run.hypers.names else "forward"  # nothing to differentiate: train
     obstacle = _obstacle(run, stream, columns, clip_products)
     if mode == "reverse" and obstacle:
@@ -161,7 +170,7 @@ def hypergradient(
         mode = forecast.faster
     if run.hypers.names and not stream.once_only:
         with looking_ahead(run, stream):  # what torch loads for it is not the run's cost
-            run.prepare(stream.take()[0], 1 if mode == "reverse" else len(run.hypers.names))
+            run.prepare(stream.take()[0], 1 if mode == "reverse" else columns.rows)
     stream.repeats = mode == "reverse"
     with metered(run.weights.device) as cost:
         trainer: ForwardMode | ReverseMode
@@ -172,6 +181,8 @@ def hypergradient(
         else:
             trainer = ahead = ForwardMode.over(run, columns, average, clip_products)
             losses = (ahead.step(*stream.take()) for _ in range(steps))
+            if isinstance(on_step, WatchesTangents):
+                on_step.attach(lambda: ahead.tangent_norm)
         for step, loss in with_progress(enumerate(losses), steps, "training", progress):
             if on_step is not None:
                 before = Randomness.now(run.weights.device, stream.generators)
@@ -190,6 +201,8 @@ def _obstacle(
     """Why reverse mode cannot be had, if so."""
     if columns.truncates or clip_products is not None:
         return "is exact: truncate and clip_products are for mode='forward'"
+    if columns.is_share:
+        return "takes all parameters at once: share is for mode='forward'"
     if stream.once_only:
         return "goes through batches again, but they are an iterator that ends"
     return None

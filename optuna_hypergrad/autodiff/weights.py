@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from optuna_hypergrad.arguments import check_kind
+
 Gradients = Sequence[Tensor | None]  # one per parameter; None where the loss does not reach it
 Reached = tuple[bool, ...]  # one per parameter: does the loss reach it?
 
@@ -23,6 +25,7 @@ class FlatWeights:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        check_kind("model", model, nn.Module, "a torch.nn.Module")
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not named:
             raise ValueError("model: none of its parameters requires a gradient.")

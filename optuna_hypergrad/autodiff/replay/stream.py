@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optuna_hypergrad.arguments import checked_count
 from optuna_hypergrad.autodiff.objective import Batch
 from optuna_hypergrad.autodiff.replay.randomness import Randomness
 from optuna_hypergrad.autodiff.validation import is_batch
-from optuna_hypergrad.schedules import checked_count
 
 Batches = Sequence[Batch] | Iterable[Batch] | Callable[[int], Batch]
 

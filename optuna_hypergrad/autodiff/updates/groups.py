@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 import torch
 from torch import Tensor, nn
 
+from optuna_hypergrad.arguments import check_kind
 from optuna_hypergrad.autodiff.updates.protocol import (
     Hyper,
     State,
@@ -62,6 +63,7 @@ class ParameterGroups:
 
     def __init__(self, update: Update, model: nn.Module, groups: Sequence[Group]) -> None:
         check_wrapped(update, {})
+        check_kind("model", model, nn.Module, "a torch.nn.Module")
         self.update = update
         self._own = _own_hypers(update, groups)
         check_wrapped(update, self._own)
@@ -106,7 +108,9 @@ def _tensor(value: float | Tensor, like: Tensor) -> Tensor:
 
 def _own_hypers(update: Update, groups: Sequence[Group]) -> dict[str, Hyper]:
     own: dict[str, object] = {}
+    check_kind("groups", groups, list | tuple, "a list of mappings")
     for number, group in enumerate(groups):
+        check_kind(f"groups[{number}]", group, Mapping, "a mapping with 'params'")
         for name in [key for key in group if key != "params"]:
             if name not in update.hypers:
                 known = ", ".join(update.hypers)

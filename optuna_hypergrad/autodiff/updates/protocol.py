@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Protocol
 
 from torch import Tensor
 
+from optuna_hypergrad.arguments import check_can, checked_number
 from optuna_hypergrad.schedules import Schedule
 
 Hyper = float | Schedule
@@ -80,8 +81,7 @@ def checked_hypers(hypers: Mapping[str, object]) -> dict[str, Hyper]:
 
 def check_update(update: object) -> None:
     """Raise a ValueError where ``update`` is none."""
-    if not hasattr(update, "hypers"):
-        raise ValueError(f"update must be one of this package's kind, for example SGD: {update}.")
+    check_can("update", update, "one of this package's kind, for example SGD(0.1)", "hypers")
 
 
 def check_wrapped(update: Update, own: Mapping[str, Hyper]) -> None:
@@ -95,6 +95,4 @@ def check_wrapped(update: Update, own: Mapping[str, Hyper]) -> None:
 def _checked(name: str, value: object) -> Hyper:
     if isinstance(value, Schedule):
         return value
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{name} must be a number or a Schedule, got {value!r}.")
-    return float(value)
+    return checked_number(name, value, "be a number or a Schedule", lambda x: not math.isnan(x))

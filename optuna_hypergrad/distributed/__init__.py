@@ -1,0 +1,8 @@
+"""One trial over several processes: the columns of forward mode, spread with torch.distributed."""
+
+from optuna_hypergrad.distributed.optimizing import optimize
+from optuna_hypergrad.distributed.ranks import RankError, Ranks, join
+from optuna_hypergrad.distributed.training import hypergradient
+from optuna_hypergrad.distributed.trials import SharedTrial
+
+__all__ = ["RankError", "Ranks", "SharedTrial", "hypergradient", "join", "optimize"]

@@ -1,0 +1,108 @@
+"""A study whose trials are each run by several ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from optuna import Study, Trial
+
+from optuna_hypergrad.distributed.ranks import RankError, Ranks, join
+from optuna_hypergrad.distributed.trials import SharedTrial
+
+Objective = Callable[[Any], float]
+
+_NEXT = "the start of a trial"
+
+
+def optimize(
+    study: Study | None, objective: Objective, n_trials: int | None = None, **options: Any
+) -> None:
+    """``study.optimize`` where every trial is run by all ranks together.
+
+    Rank 0 talks to the study; the others run the same objective with what it suggests. What the
+    objective returns on rank 0 counts, and an error on any rank fails the trial. Only the study's
+    ``catch`` lets it go on after that: ``catch=(RankError,)`` where another rank has failed.
+
+    With one rank this is ``study.optimize(objective, n_trials, **options)``.
+
+    Args:
+        study: The study on rank 0, None on all others.
+        objective: The objective, on all ranks.
+        n_trials: Number of trials; as in ``study.optimize``.
+        options: What else ``study.optimize`` takes, where it is called.
+
+    Raises:
+        RankError: If a rank is gone, or an error on another rank ends the study.
+        ValueError: If ``study`` is given or missing on the wrong rank, or ``n_jobs`` is not 1.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad.distributed import join, optimize
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> study = optuna.create_study() if join().is_first else None
+        >>> optimize(study, lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=3)
+        >>> len(study.trials)
+        3
+    """
+    ranks = join()
+    if (study is not None) != ranks.is_first:
+        expected = "a study" if ranks.is_first else "None"
+        raise ValueError(f"study must be {expected} on rank {ranks.rank}, got {study!r}.")
+    if options.get("n_jobs", 1) != 1:
+        raise ValueError(f"n_jobs must be 1 for ranks, got {options['n_jobs']}.")
+    if study is None:
+        _follow(ranks, objective)
+    elif ranks.size == 1:
+        study.optimize(objective, n_trials, **options)
+    else:
+        _lead(ranks, study, objective, n_trials, options)
+
+
+def _lead(
+    ranks: Ranks, study: Study, objective: Objective, n_trials: int | None, options: dict[str, Any]
+) -> None:
+    def shared(trial: Trial) -> float:
+        with ranks.together():
+            ranks.told(_NEXT, lambda: True)
+        try:
+            return _run(ranks, objective, trial)
+        finally:
+            if ranks.lost:  # without the others no trial can be run, whatever is caught
+                study.stop()
+
+    try:
+        study.optimize(shared, n_trials, **options)
+    except Exception as error:
+        ranks.begin()
+        ranks.fail(error)
+        raise
+    with ranks.together():
+        ranks.told(_NEXT, lambda: False)
+
+
+def _follow(ranks: Ranks, objective: Objective) -> None:
+    raised: Exception | None = None
+    while _is_another(ranks, raised):
+        raised = None
+        try:
+            _run(ranks, objective, None)
+        except Exception as error:  # rank 0 knows of it, and decides whether the study goes on
+            raised = error
+
+
+def _run(ranks: Ranks, objective: Objective, trial: Trial | None) -> float:
+    """One trial, which ends for all ranks together."""
+    with ranks.together():
+        value = objective(SharedTrial(ranks, trial))
+        ranks.meet("the end of a trial")
+        return value
+
+
+def _is_another(ranks: Ranks, raised: Exception | None) -> bool:
+    """Whether another trial follows; the end of the study may be due to what was raised here."""
+    try:
+        with ranks.together():
+            return bool(ranks.told(_NEXT, lambda: None))
+    except RankError as error:
+        raise error from raised

@@ -1,0 +1,61 @@
+"""Ranks as processes, without torchrun: each runs one function of ``programs.py``."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+TESTS = Path(__file__).parents[1]
+PROGRAMS = Path(__file__).with_name("programs.py")
+PATIENCE = 120  # seconds, on a machine with other work
+
+
+class Ended(NamedTuple):
+    """How a rank's process has ended."""
+
+    code: int
+    found: Any  # what the program returned, None if it did not
+    errors: str
+
+
+def start(program: str, size: int, *arguments: str) -> list[subprocess.Popen[str]]:
+    """Start ``size`` ranks that run ``program``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAMS), program, *arguments],
+            env={**os.environ, **own, "RANK": str(rank), "PYTHONPATH": str(TESTS)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> list[Ended]:
+    """Wait for all ranks; none is left behind."""
+    try:
+        outputs = [process.communicate(timeout=PATIENCE) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [
+        Ended(process.returncode, json.loads(printed) if printed else None, errors)
+        for process, (printed, errors) in zip(processes, outputs, strict=True)
+    ]
+
+
+@cache
+def launch(program: str, size: int, *arguments: str) -> list[Any]:
+    """What every rank's program returns; the same program is launched once for all tests."""
+    ranks = ended(start(program, size, *arguments))
+    assert [rank.code for rank in ranks] == [0] * size, [rank.errors for rank in ranks]
+    return [rank.found for rank in ranks]
