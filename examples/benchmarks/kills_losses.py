@@ -1,0 +1,97 @@
+"""What a study has lost by the death of workers, read from its trials; for kills.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import optuna
+from kills_worker import bowl, new_sampler
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_hypergrad.checkpoints import CheckpointError, download
+from optuna_hypergrad.reports import read_checkpoint, read_claim, read_removed, read_segment
+
+Trials = Sequence[FrozenTrial]
+
+
+def losses(study: optuna.Study, store: FileSystemArtifactStore) -> dict[str, int]:
+    """How much of a study is lost.
+
+    Returns:
+        ``trials``: those that never end. ``places``: steps of the search, or segments of the
+        population's members, that somebody claimed and nobody completed. ``doubled``: complete
+        trials in whose lineage a place is missing or counts twice. ``dangling``: reported
+        checkpoints that are neither in the store nor known to be removed.
+    """
+    trials = study.get_trials(deepcopy=False)
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    is_search = any(read_claim(trial.number, trial.system_attrs) for trial in trials)
+    return {
+        "trials": len(trials) - len(complete),
+        "places": len(_places(trials) - _places(complete)),
+        "doubled": _off_the_path(complete) if is_search else _untrue_to_the_family(trials),
+        "dangling": _dangling(trials, complete, store),
+    }
+
+
+def _places(trials: Iterable[FrozenTrial]) -> set[tuple[int, int]]:
+    """(chain, step), or (member, generation); explorers have none."""
+    places = set()
+    for trial in trials:
+        claim = read_claim(trial.number, trial.system_attrs)
+        segment = read_segment(trial.number, trial.system_attrs)
+        if claim is not None:
+            places.add((claim.chain, claim.step))
+        elif segment is not None and segment.member is not None:
+            places.add((segment.member, segment.generation))
+    return places
+
+
+def _off_the_path(complete: Trials) -> int:
+    """Trials that ran another point than one worker alone does at their step."""
+    steps = [trial.user_attrs["hg:step"] for trial in complete]
+    alone = optuna.create_study(sampler=new_sampler("gradient"))
+    alone.optimize(bowl, n_trials=max(steps) + 1)
+    path = [trial.params for trial in alone.get_trials(deepcopy=False)]
+    return sum(trial.params != path[step] for trial, step in zip(complete, steps, strict=True))
+
+
+def _untrue_to_the_family(trials: Trials) -> int:
+    """Students whose checkpoint was not trained by just their ancestors, one a generation."""
+    untrue = 0
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            ancestors = _ancestors(trials, trial)
+            generations = [ancestor.user_attrs["hg:generation"] for ancestor in ancestors]
+            is_line = generations == sorted(set(generations))
+            trained_by = [ancestor.number for ancestor in ancestors]
+            untrue += not is_line or trained_by != trial.user_attrs["history"]
+    return untrue
+
+
+def _ancestors(trials: Trials, trial: FrozenTrial) -> list[FrozenTrial]:
+    """The family line of a student, itself the last."""
+    line = [trial]
+    while (segment := read_segment(line[0].number, line[0].system_attrs)) is not None:
+        if segment.parent is None:
+            break
+        line.insert(0, trials[segment.parent])
+    return line
+
+
+def _dangling(trials: Trials, complete: Trials, store: FileSystemArtifactStore) -> int:
+    """Reported checkpoints that are gone, or not what their trials left there."""
+    removed = {number for trial in trials for number in read_removed(trial)}
+    dangling = 0
+    for trial in complete:
+        checkpoint = read_checkpoint(trial)
+        if checkpoint is None:
+            dangling += 1
+        elif trial.number not in removed:
+            try:
+                state = download(store, checkpoint)
+                dangling += state["parts"]["history"] != trial.user_attrs["history"]
+            except CheckpointError:
+                dangling += 1
+    return dangling

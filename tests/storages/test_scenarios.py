@@ -1,0 +1,59 @@
+"""Every scenario on every storage, with both samplers."""
+
+import optuna
+import pytest
+
+from storages.scenes import (
+    SAMPLERS,
+    Place,
+    assert_whole,
+    create,
+    objective,
+    proposals,
+    run_workers,
+    undisturbed,
+)
+
+pytestmark = pytest.mark.parametrize("sampler", SAMPLERS)
+
+
+def test_four_workers_run_sixty_trials(place: Place, sampler: str) -> None:
+    study = create(place, sampler, "four workers")
+    run_workers(place, study, sampler, 15, 15, 15, 15)
+    assert_whole(study, sampler, 60)
+
+
+@pytest.mark.slow
+def test_four_workers_run_sixty_trials_each(place: Place, sampler: str) -> None:
+    study = create(place, sampler, "four workers for long")
+    run_workers(place, study, sampler, 60, 60, 60, 60)
+    assert_whole(study, sampler, 240)
+
+
+def test_one_worker_proposes_the_same_as_in_memory(place: Place, sampler: str) -> None:
+    study = create(place, sampler, "one worker")
+    run_workers(place, study, sampler, 15)
+    assert proposals(study) == undisturbed(sampler, 15)
+
+
+def test_a_restart_in_the_middle_changes_nothing(place: Place, sampler: str) -> None:
+    study = create(place, sampler, "restart")
+    for n_trials in (7, 8):
+        run_workers(place, study, sampler, n_trials)
+    assert proposals(study) == undisturbed(sampler, 15)
+    assert_whole(study, sampler, 15)
+
+
+def test_n_jobs(place: Place, sampler: str) -> None:
+    study = create(place, sampler, "n_jobs")
+    study.optimize(objective, n_trials=16, n_jobs=4)
+    assert_whole(study, sampler, 16)
+
+
+def test_ask_and_tell(place: Place, sampler: str) -> None:
+    study = create(place, sampler, "ask and tell")
+    for _ in range(10):
+        trial: optuna.Trial = study.ask()
+        study.tell(trial, objective(trial))
+    assert proposals(study) == undisturbed(sampler, 10)
+    assert_whole(study, sampler, 10)
