@@ -1,0 +1,163 @@
+"""A thousand workers and a hundred thousand trials in one process, in virtual time.
+
+Workers of uneven speed ask, finish, fail, are pruned and vanish. Printed is what the sampler takes
+for a trial (in ``before_trial``, ``sample_relative`` and ``after_trial``), by the number of trials
+before it, and what is wrong with the lineage in the end:
+
+    python examples/benchmarks/simulation.py --workers 1000 --trials 100000
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import TrialState
+
+from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergradient
+from optuna_hypergrad.reports import read_claim, read_segment
+
+NAMES = ("x", "y", "z")
+FAILS, PRUNED, VANISHES = 0.02, 0.02, 0.001  # the fates of a trial, as probabilities
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "random": lambda workers: RandomSampler(seed=0),
+    "gradient": lambda workers: GradientSampler(seed=0, tolerance=0.0, stop_when_converged=False),
+    "population": lambda workers: PopulationSampler(seed=0, population_size=workers),
+}
+
+
+class Timed:
+    """A sampler's methods, and the seconds that each trial has spent in them."""
+
+    def __init__(self, sampler: BaseSampler) -> None:
+        self.seconds: Counter[int] = Counter()
+        for name in ("before_trial", "infer_relative_search_space", "sample_relative"):
+            setattr(sampler, name, self._timed(getattr(sampler, name)))
+        sampler.after_trial = self._timed(sampler.after_trial)  # type: ignore[method-assign]
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(study: optuna.Study, trial: Any, *arguments: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return method(study, trial, *arguments)
+            finally:
+                self.seconds[trial.number] += time.perf_counter() - began
+
+        return timed
+
+
+def simulate(study: optuna.Study, n_workers: int, n_trials: int) -> None:
+    """Run trials in the order in which workers of uneven speed would finish them."""
+    rng = np.random.default_rng(0)
+    speed = rng.lognormal(0.0, 0.5, n_workers)
+    ends: list[tuple[float, int, optuna.Trial]] = []
+    for worker in range(n_workers):
+        heapq.heappush(ends, (0.0, worker, _begin(study)))
+    for _ in range(n_trials - n_workers):
+        now, worker, trial = heapq.heappop(ends)
+        _end(study, trial, rng)
+        end = now + speed[worker] * rng.lognormal(0.0, 0.3)
+        heapq.heappush(ends, (end, worker, _begin(study)))
+
+
+def _begin(study: optuna.Study) -> optuna.Trial:
+    trial = study.ask()
+    for name in NAMES:
+        trial.suggest_float(name, -1, 1)
+    return trial
+
+
+def _end(study: optuna.Study, trial: optuna.Trial, rng: np.random.Generator) -> None:
+    fate = rng.random()
+    if fate < VANISHES:
+        return
+    if fate < VANISHES + FAILS:
+        study.tell(trial, state=TrialState.FAIL)
+    elif fate < VANISHES + FAILS + PRUNED:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        slopes = {name: 2 * (value - 0.3) + rng.normal() for name, value in trial.params.items()}
+        report_hypergradient(trial, slopes)
+        study.tell(trial, sum((value - 0.3) ** 2 for value in trial.params.values()))
+
+
+def collisions(study: optuna.Study) -> dict[str, int]:
+    """What is wrong with the lineage: each step decided once, each place filled without a gap."""
+    trials = study.get_trials(deepcopy=False)
+    wrong = Counter({"decided twice": 0, "stands on what is not there": 0, "gaps": 0})
+    decisions: dict[tuple[int, int], set[tuple[int, ...]]] = {}
+    filled: set[tuple[int, int]] = set()
+    reached: Counter[int] = Counter()
+    for trial in trials:
+        claim = read_claim(trial.number, trial.system_attrs)
+        segment = read_segment(trial.number, trial.system_attrs)
+        parent = [segment.parent] if segment and segment.parent is not None else []
+        before = claim.used if claim else parent
+        wrong["stands on what is not there"] += sum(
+            not trials[number].state.is_finished() for number in before
+        )
+        if claim:
+            decisions.setdefault((claim.chain, claim.step), set()).add(claim.used)
+        if segment and segment.member is not None:
+            reached[segment.member] = max(reached[segment.member], segment.generation)
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                filled.add((segment.member, segment.generation))
+    wrong["decided twice"] = sum(len(used) - 1 for used in decisions.values())
+    wrong["gaps"] = sum(
+        (member, generation) not in filled
+        for member, last in reached.items()
+        for generation in range(last)
+    )
+    return dict(wrong)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(verbosity)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--workers", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=5000)
+    parser.add_argument("--parts", type=int, default=5, help="of the trials, each with a median")
+    parser.add_argument("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if args.trials <= args.workers:
+        parser.error(f"--trials must exceed --workers, got {args.trials} and {args.workers}")
+    found = {}
+    for name in args.samplers:
+        sampler = SAMPLERS[name](args.workers)
+        timed = Timed(sampler)
+        with _quietly():
+            study = optuna.create_study(sampler=sampler)
+            simulate(study, args.workers, args.trials)
+        parts = np.array_split(np.arange(args.workers, args.trials), args.parts)
+        took = {int(part[0]): 1e3 * median(timed.seconds[int(n)] for n in part) for part in parts}
+        states = Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
+        found[name] = {"ms": took, "states": states, "wrong": collisions(study)}
+        cells = "  ".join(f"from {number}: {ms:.2f}" for number, ms in took.items())
+        print(f"{name:10s} ms in the sampler, trials {cells}")
+        print(f"{'':10s} {dict(states)}; lineage: {found[name]['wrong']}", flush=True)
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
