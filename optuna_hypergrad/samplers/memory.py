@@ -40,13 +40,13 @@ class Memory(Generic[R]):
 
         Args:
             study: The study.
-            since: Be content with what was in the storage after this trial began, which is known
-                without reading where it began in this process.
+            since: Be content with what was in the storage when this trial was decided about,
+                which is known without reading where that was in this process.
         """
         with self._lock:
             key = (study._storage, study._study_id)
             reader = self._reader if self._study == key else None
-            if reader is None or since is None or reader.n_trials <= since.number:
+            if reader is None or since is None or since.number not in reader.decided:
                 self._study = None  # until it has been read without an error
                 reader = self._read(study, reader)
             self._reader, self._study = reader, key
@@ -56,7 +56,7 @@ class Memory(Generic[R]):
         trials = with_backoff(
             "the trials of the study", lambda: study._get_trials(deepcopy=False, use_cache=False)
         )
-        if reader is None or len(trials) < reader.n_trials:
+        if reader is None or not reader.knows(trials):
             reader = self._new(study)
         reader.read(trials)
         return reader

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Generic, TypeVar
 
 from optuna.distributions import BaseDistribution
@@ -29,6 +30,7 @@ class TrialReader(ABC, Generic[D]):
         """Parameters that every trial with an end has had; None before the first end."""
         self.decided: dict[int, D] = {}
         """What was decided in this process about trials that have not ended, by number."""
+        self._began: datetime | None = None  # when the first trial did
         self._upto = 0  # trials below this number have been taken
         self._open: dict[int, FrozenTrial | None] = {}  # and these of them had not finished
 
@@ -36,6 +38,15 @@ class TrialReader(ABC, Generic[D]):
     def n_trials(self) -> int:
         """How many trials it has taken, of whatever sampler."""
         return self._upto
+
+    def knows(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether these may be the trials that it has read, and more.
+
+        A study that was deleted and created again may have the id of the old one.
+        """
+        if len(trials) < self._upto:
+            return False
+        return self._began is None or trials[0].datetime_start == self._began
 
     @property
     def n_open(self) -> int:
@@ -60,6 +71,7 @@ class TrialReader(ABC, Generic[D]):
             self._take(trial, decision if stands else None)
             self._file(trial, is_whole=stands)
         self._upto = len(trials)
+        self._began = trials[0].datetime_start if trials else None
 
     @abstractmethod
     def _decision(self, trial: FrozenTrial) -> D | None:

@@ -191,10 +191,11 @@ def stood_on(steps: Steps, claim: Claim) -> list[Claimed]:
     if claim.step == 0:
         return []
     before = steps[claim.step - 1] if claim.step <= len(steps) else ()
-    by_number = {one.trial.number: one for one in before}
+    by_number = {one.trial.number: one for one in before if one.trial.state.is_finished()}
     if not claim.used or any(number not in by_number for number in claim.used):
         raise StoredDataError(
             f"a claim on step {claim.step} of chain {claim.chain} stands on trials "
-            f"{list(claim.used)}, but step {claim.step - 1} is that of trials {list(by_number)}."
+            f"{list(claim.used)}, but those of step {claim.step - 1} that have finished are "
+            f"{list(by_number)}."
         )
     return [by_number[number] for number in claim.used]

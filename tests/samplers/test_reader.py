@@ -1,6 +1,7 @@
 """What samplers remember of a study is what a fresh look at its trials says."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,39 @@ def test_deleted_trials_are_noticed() -> None:
     reader = study.sampler.memory._new(study)
     with pytest.raises(StoredDataError, match="2 trials end with number 2; some were deleted"):
         reader.read(study.get_trials()[1:])
+
+
+def test_a_study_created_anew_under_an_old_id_is_another_study(tmp_path: Path) -> None:
+    storage = optuna.storages.get_storage(f"sqlite:///{tmp_path}/study.db")
+    study = studies.create(storage=storage, study_name="study")
+    study.optimize(studies.quadratic, n_trials=4)
+    optuna.delete_study(study_name="study", storage=storage)
+    anew = optuna.create_study(
+        study_name="study", storage=storage, sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    anew.optimize(studies.quadratic, n_trials=6)
+    assert anew._study_id == study._study_id
+    anew.sampler = study.sampler
+    anew.optimize(studies.quadratic, n_trials=1)
+    claim = read_claim(6, anew.trials[6].system_attrs)
+    assert claim is not None and (claim.step, claim.used) == (0, ())
+
+
+def test_a_trial_that_another_process_decided_about_is_gone_on_with(tmp_path: Path) -> None:
+    """As where one process asks and another suggests, which looked at the study in between."""
+    storage = optuna.storages.get_storage(f"sqlite:///{tmp_path}/study.db")
+    one, other = (
+        optuna.create_study(
+            study_name="study", storage=storage, sampler=sampler, load_if_exists=True
+        )
+        for sampler in (GradientSampler(seed=0), GradientSampler(seed=0))
+    )
+    one.optimize(studies.quadratic, n_trials=3)
+    running = studies.ask(one)
+    began = storage.create_new_trial(one._study_id)  # by a process that is slow to decide
+    other.sampler.chains(other)
+    studies.finish(one, running, gradient=-1.0)
+    decided = optuna.trial.Trial(one, began)
+    assert decided.suggest_float("x", -1, 1) == pytest.approx(
+        optuna.trial.Trial(other, began).relative_params["x"]
+    )

@@ -169,7 +169,10 @@ def test_claims_that_stand_on_nothing_are_reported() -> None:
     claim = study.trials[1].system_attrs["hg:claim"]
     study._storage.set_trial_system_attr(1, "hg:claim", {**claim, "used": [7]})
     assert ask(study).params["x"] == -0.1  # what is not there may yet come: the claim has to wait
-    with pytest.raises(StoredDataError, match=r"stands on trials \[7\], but step 0 is that of .*0"):
+    with pytest.raises(
+        StoredDataError,
+        match=r"stands on trials \[7\], but those of step 0 that have finished are .*0",
+    ):
         study.tell(1, state=TrialState.FAIL)
     with pytest.raises(StoredDataError, match=r"trial 1 stands on trials \[7\], which have not"):
         study.ask()
