@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any
 
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+
 
 def check_kind(argument: str, value: Any, kind: type | UnionType, expected: str) -> None:
     """``value`` must be an instance; ``expected`` says of what, for people."""
     if not isinstance(value, kind):
-        raise ValueError(f"{argument} must be {expected}, got {value!r:.60}.")
+        raise ValueError(f"{argument} must be {expected}, got {short(value)}.")
 
 
 def check_name(argument: str, value: Any) -> None:
     """``value`` must be a string that is not empty."""
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{argument} must be a name, got {value!r:.60}.")
+        raise ValueError(f"{argument} must be a name, got {short(value)}.")
 
 
 def check_callable(argument: str, value: Any) -> None:
     """``value`` must be a function or the like."""
     if not callable(value):
-        raise ValueError(f"{argument} must be callable, got {value!r:.60}.")
+        raise ValueError(f"{argument} must be callable, got {short(value)}.")
 
 
 def check_can(argument: str, value: Any, expected: str, *methods: str) -> None:
     """``value`` must have some methods, whatever its class."""
     if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
-        raise ValueError(f"{argument} must be {expected}, got {value!r:.60}.")
+        raise ValueError(f"{argument} must be {expected}, got {short(value)}.")
 
 
 def checked_count(argument: str, value: Any, least: int = 1, most: float = math.inf) -> int:
     """``value`` as an int in [least, most], or a ValueError that names the argument."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
-        raise ValueError(f"{argument} must be {expected}, got {value!r}.")
+        raise ValueError(f"{argument} must be {expected}, got {short(value)}.")
     if int(value) > most:
-        raise ValueError(f"{argument} must be at most {most}, got {value!r}.")
+        raise ValueError(f"{argument} must be at most {most}, got {short(value)}.")
     return int(value)
 
 
@@ -62,8 +66,8 @@ def checked_number(
         Traceback (most recent call last):
         ValueError: rate must lie in [0, 1], got 2.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not fits(float(value)):
-        raise ValueError(f"{argument} must {expected}, got {value!r:.60}.")
+    if isinstance(value, bool) or not isinstance(value, Real) or not fits(_as_float(value)):
+        raise ValueError(f"{argument} must {expected}, got {short(value)}.")
     return float(value)
 
 
@@ -72,3 +76,18 @@ def check_positive(argument: str, value: Any, *, or_none: bool = False) -> None:
     if not (or_none and value is None):
         expected = "be positive or None" if or_none else "be positive"
         checked_number(argument, value, expected, lambda number: number > 0)
+
+
+def _as_float(value: Real) -> float:
+    """NaN for an integer beyond all floats, which fits nothing."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def short(value: Any) -> str:
+    """``repr`` without its length, its depth, and Python's limit on the digits of an int."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    return _repr.repr(value)

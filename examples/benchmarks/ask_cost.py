@@ -110,11 +110,11 @@ def main() -> None:
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found = {}
-    for storage in args.storages:
+    for kind in args.storages:
         for size in args.sizes:
-            took = found[f"{storage}, {size}"] = measure(size, storage, args.rounds)
+            took = found[f"{kind}, {size}"] = measure(size, kind, args.rounds)
             cells = (f"{n} {t:8.2f} ms ({t / took['random']:6.1f}×)" for n, t in took.items())
-            print(f"{storage:10s} {size:6d} trials  " + "  ".join(cells), flush=True)
+            print(f"{kind:10s} {size:6d} trials  " + "  ".join(cells), flush=True)
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=1))
 

@@ -83,7 +83,7 @@ def connect(address: Address) -> BaseStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if address.kind == "journal":
-            lock = MendingLock(address.url, grace_period=5)  # by default the dead hold it for 30 s
+            lock = MendingLock(address.url)
             return JournalStorage(JournalFileBackend(address.url, lock))
         if address.kind == "redis":
             return JournalStorage(JournalRedisBackend(address.url, prefix=address.name))

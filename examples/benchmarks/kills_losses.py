@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import optuna
-from kills_worker import bowl, new_sampler
+from kills_worker import new_sampler
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.checkpoints import CheckpointError, download
 from optuna_hypergrad.reports import read_checkpoint, read_claim, read_removed, read_segment
+from optuna_hypergrad.samplers.chains import replay
+from optuna_hypergrad.samplers.steps import ancestry, claimed_trials, steps_of
 
 Trials = Sequence[FrozenTrial]
 
@@ -20,17 +22,18 @@ def losses(study: optuna.Study, store: FileSystemArtifactStore) -> dict[str, int
 
     Returns:
         ``trials``: those that never end. ``places``: steps of the search, or segments of the
-        population's members, that somebody claimed and nobody completed. ``doubled``: complete
-        trials in whose lineage a place is missing or counts twice. ``dangling``: reported
-        checkpoints that are neither in the store nor known to be removed.
+        population's members, up to the last that somebody claimed, which nobody completed.
+        ``doubled``: complete trials that did not run what their lineage, each place of which
+        counts once, had led to. ``dangling``: reported checkpoints that are neither in the store
+        nor known to be removed.
     """
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     is_search = any(read_claim(trial.number, trial.system_attrs) for trial in trials)
     return {
         "trials": len(trials) - len(complete),
-        "places": len(_places(trials) - _places(complete)),
-        "doubled": _off_the_path(complete) if is_search else _untrue_to_the_family(trials),
+        "places": len(_up_to(_places(trials)) - _places(complete)),
+        "doubled": _off_the_path(study) if is_search else _untrue_to_the_family(trials),
         "dangling": _dangling(trials, complete, store),
     }
 
@@ -48,13 +51,28 @@ def _places(trials: Iterable[FrozenTrial]) -> set[tuple[int, int]]:
     return places
 
 
-def _off_the_path(complete: Trials) -> int:
-    """Trials that ran another point than one worker alone does at their step."""
-    steps = [trial.user_attrs["hg:step"] for trial in complete]
-    alone = optuna.create_study(sampler=new_sampler("gradient"))
-    alone.optimize(bowl, n_trials=max(steps) + 1)
-    path = [trial.params for trial in alone.get_trials(deepcopy=False)]
-    return sum(trial.params != path[step] for trial, step in zip(complete, steps, strict=True))
+def _up_to(places: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """These places and all before them."""
+    return {(line, earlier) for line, last in places for earlier in range(last + 1)}
+
+
+def _off_the_path(study: optuna.Study) -> int:
+    """Trials that ran another point than the trials that they stand on lead to, as read now.
+
+    Hypergradients have noise, so that the point tells which trials a decision was made from.
+    """
+    rule = new_sampler("gradient").memory.new(study).rule
+    claimed = claimed_trials(study.get_trials(deepcopy=False))
+    steps = steps_of(claimed, chain=0)
+    off = 0
+    for one in claimed:
+        if one.trial.state == TrialState.COMPLETE:
+            decisions = ancestry(steps, one.claim)
+            numbers = [used.trial.number for decision in decisions for used in decision]
+            point = replay(decisions, rule, maximize=False).point()
+            is_there = all(one.trial.params[name] == value for name, value in point.items())
+            off += not is_there or len(numbers) != len(set(numbers))
+    return off
 
 
 def _untrue_to_the_family(trials: Trials) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.samplers import BaseSampler
@@ -84,9 +85,10 @@ def mortal_sampler(name: str, die: Callable[[str], None]) -> BaseSampler:
 
 
 def bowl(trial: optuna.Trial) -> float:
-    """(x − 0.3)² + (y + 0.6)² with its hypergradient, without noise."""
+    """(x − 0.3)² + (y + 0.6)² with its hypergradient, which has noise."""
     errors = {name: trial.suggest_float(name, -1, 1) - at for name, at in (("x", 0.3), ("y", -0.6))}
-    report_hypergradient(trial, {name: 2 * error for name, error in errors.items()})
+    noise = np.random.default_rng(trial.number).normal()
+    report_hypergradient(trial, {name: 2 * error + noise for name, error in errors.items()})
     return sum(error**2 for error in errors.values())
 
 

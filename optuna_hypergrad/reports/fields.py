@@ -7,9 +7,10 @@ these readers let through can neither fill the memory nor break the arithmetic o
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
+
+from optuna_hypergrad.arguments import short
 
 T = TypeVar("T")
 
@@ -95,13 +96,13 @@ class Fields:
         """One of some values."""
         if self[name] not in choices:
             expected = ", ".join(map(repr, choices))
-            raise ValueError(f"{name} must be one of {expected}, got {_short(self[name])}")
+            raise ValueError(f"{name} must be one of {expected}, got {short(self[name])}")
         return choices[choices.index(self[name])]
 
     def items(self, name: str) -> list[Any]:
         """A list of anything."""
         if not isinstance(self[name], list | tuple):  # tuples, where a storage keeps objects
-            raise ValueError(f"{name} must be a list, got {_short(self[name])}")
+            raise ValueError(f"{name} must be a list, got {short(self[name])}")
         return list(self[name])
 
     def mapping(self, name: str) -> dict[str, Any]:
@@ -125,39 +126,32 @@ def finite(
     if type(value) is int and abs(value) < 2**1023:  # a larger one overflows
         value = float(value)
     if not isinstance(value, float) or not math.isfinite(value) or not least <= value <= most:
-        entry = name if key is None else f"{name}[{_short(key)}]"
+        entry = name if key is None else f"{name}[{short(key)}]"
         within = "" if math.isinf(least) else f" from {least:g} to {most:g}"
-        raise ValueError(f"{entry} must be a finite number{within}, got {_short(value)}")
+        raise ValueError(f"{entry} must be a finite number{within}, got {short(value)}")
     return float(value)
 
 
 def _whole(name: str, value: Any, least: int, most: float) -> int:
     if type(value) is not int or not least <= value <= most:  # True is none
         within = f"of at least {least}" if math.isinf(most) else f"in {least} … {most}"
-        raise ValueError(f"{name} must be an integer {within}, got {_short(value)}")
+        raise ValueError(f"{name} must be an integer {within}, got {short(value)}")
     return value
 
 
 def _text(name: str, value: Any) -> str:
     if type(value) is not str:
-        raise ValueError(f"{name} must be a string, got {_short(value)}")
+        raise ValueError(f"{name} must be a string, got {short(value)}")
     return value
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(type(key) is str for key in value):
-        raise ValueError(f"{name} must be an object with names, got {_short(value)}")
+        raise ValueError(f"{name} must be an object with names, got {short(value)}")
     return dict(value)
 
 
 def _different(name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
-        raise ValueError(f"{name} must be all different, got {_short(values)}")
+        raise ValueError(f"{name} must be all different, got {short(values)}")
     return values
-
-
-def _short(value: Any) -> str:
-    """``repr`` without its length, depth, and Python's limit on the digits of an int."""
-    if type(value) is int and value.bit_length() > 256:
-        return f"an integer of {value.bit_length()} bits"
-    return reprlib.repr(value)

@@ -42,7 +42,7 @@ class CompletedSampler(BaseSampler, Generic[R]):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """All parameters that every trial with an end so far has in common.
+        """All parameters that the complete trials have in common.
 
         As Optuna's ``IntersectionSearchSpace``, which reads on from the first trial that runs:
         that of a worker that died long ago runs for ever.

@@ -26,13 +26,13 @@ class Memory(Generic[R]):
     """
 
     def __init__(self, new: Callable[[Study], R]) -> None:
-        self._new = new
+        self.new = new
         self._reader: R | None = None
         self._study: tuple[object, int] | None = None
         self._lock = threading.RLock()  # the threads of ``n_jobs`` share a sampler
 
     def __reduce__(self) -> tuple[type[Memory[R]], tuple[Callable[[Study], R]]]:
-        return Memory, (self._new,)
+        return Memory, (self.new,)
 
     @contextmanager
     def reading(self, study: Study, since: FrozenTrial | None = None) -> Iterator[R]:
@@ -57,6 +57,6 @@ class Memory(Generic[R]):
             "the trials of the study", lambda: study._get_trials(deepcopy=False, use_cache=False)
         )
         if reader is None or not reader.knows(trials):
-            reader = self._new(study)
+            reader = self.new(study)
         reader.read(trials)
         return reader

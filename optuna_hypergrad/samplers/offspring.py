@@ -13,6 +13,7 @@ from optuna_hypergrad.reports import Segment, Taught
 from optuna_hypergrad.samplers.breeding import Breeding
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.mutations import Mutant, mutate
+from optuna_hypergrad.samplers.retention import needed
 from optuna_hypergrad.samplers.traits import handed_on
 from optuna_hypergrad.samplers.turns import Turn
 
@@ -44,7 +45,7 @@ def inherit(
     pool = [student for student in alive if student.number not in barren]
     losses = [student.loss(maximize) for student in pool]
     if not any(map(math.isfinite, losses)):
-        return Inheritance(None)
+        return _last_resort(family, turn, barren, maximize)
     own = None if turn.member is None else family.head(turn.member, turn.generation - 1)
     numbers = [student.number for student in pool]
     if own is None or own.number not in numbers or _is_lost(family, turn, own, maximize):
@@ -54,6 +55,18 @@ def inherit(
     if own.segment.age >= breeding.burn_in:
         chosen = _select(losses, numbers.index(own.number), breeding, rng)
     return Inheritance(own) if chosen is None else Inheritance(pool[chosen], is_cloned=True)
+
+
+def _last_resort(
+    family: Family, turn: Turn, barren: set[int | None], maximize: bool
+) -> Inheritance:
+    """Where all the students to breed from are lost, the best of those before whose checkpoints
+    are kept; where there is none, a birth."""
+    kept = needed(family, maximize) - barren
+    before = (s for s in family.kept if s.number in kept and s.generation < turn.generation)
+    sound = (student for student in before if math.isfinite(student.loss(maximize)))
+    best = min(sound, key=lambda student: (student.loss(maximize), student.number), default=None)
+    return Inheritance(best, is_cloned=best is not None)
 
 
 def begin(

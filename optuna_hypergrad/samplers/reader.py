@@ -14,8 +14,6 @@ from optuna_hypergrad.reports import StoredDataError
 
 D = TypeVar("D")  # what a sampler decides about a trial
 
-_SAYS_WHAT_IT_RAN_WITH = (TrialState.COMPLETE, TrialState.PRUNED)
-
 
 class TrialReader(ABC, Generic[D]):
     """What is known of a study; each reading takes in only what is new in its trial table.
@@ -27,7 +25,8 @@ class TrialReader(ABC, Generic[D]):
 
     def __init__(self) -> None:
         self.space: dict[str, BaseDistribution] | None = None
-        """Parameters that every trial with an end has had; None before the first end."""
+        """Parameters that all complete trials have had; None before the first. Pruned ones may
+        have ended before they had them all."""
         self.decided: dict[int, D] = {}
         """What was decided in this process about trials that have not ended, by number."""
         self._began: datetime | None = None  # when the first trial did
@@ -118,7 +117,7 @@ class TrialReader(ABC, Generic[D]):
             return
         self._open.pop(trial.number, None)
         self.decided.pop(trial.number, None)
-        if trial.state in _SAYS_WHAT_IT_RAN_WITH:
+        if trial.state == TrialState.COMPLETE:
             had = trial.distributions
             space = had if self.space is None else self.space
             self.space = {name: dist for name, dist in space.items() if had.get(name) == dist}

@@ -356,6 +356,17 @@ def test_a_vanished_worker_is_given_up_on_after_two_generations() -> None:
     assert_no_gaps(study)
 
 
+def test_a_generation_that_is_lost_as_a_whole_goes_back_to_the_best_before_it() -> None:
+    study = create(population_size=3)
+    for value in (0.3, 0.2, 0.4):
+        run(study, value)
+    for _ in range(3):
+        run(study, None, TrialState.PRUNED)
+    run(study)
+    segment = segments(study)[6]
+    assert (segment.generation, segment.parent, segment.age) == (2, 1, 0)
+
+
 def test_many_dead_workers_do_not_add_up_to_more_patience() -> None:
     study = create(population_size=3)
     for _ in range(60):

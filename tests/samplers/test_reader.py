@@ -80,7 +80,7 @@ def test_a_decision_read_before_what_it_stands_on_counts_from_the_next_reading(
     decision = study.get_trials()[0].system_attrs[key]
     study._storage.set_trial_system_attr(slow._trial_id, key, {**decision, **later})
     whole = study.get_trials(deepcopy=False)
-    reader, fresh = (study.sampler.memory._new(study) for _ in range(2))
+    reader, fresh = (study.sampler.memory.new(study) for _ in range(2))
     reader.read([whole[0], running] if torn == "still running" else [whole[0]])
     assert _decisions(reader)[1] == (1 if torn == "still running" else 0)
     for one in (reader, fresh):
@@ -101,7 +101,7 @@ def test_deleted_trials_are_noticed() -> None:
     study = studies.create()
     for _ in range(3):
         studies.ask(study)
-    reader = study.sampler.memory._new(study)
+    reader = study.sampler.memory.new(study)
     with pytest.raises(StoredDataError, match="2 trials end with number 2; some were deleted"):
         reader.read(study.get_trials()[1:])
 
@@ -140,3 +140,20 @@ def test_a_trial_that_another_process_decided_about_is_gone_on_with(tmp_path: Pa
     assert decided.suggest_float("x", -1, 1) == pytest.approx(
         optuna.trial.Trial(other, began).relative_params["x"]
     )
+
+
+@pytest.mark.parametrize("kind", ["gradient", "population"])
+def test_a_running_trial_that_says_it_comes_after_more_than_there_are_is_set_aside(
+    kind: str,
+) -> None:
+    study = studies.create() if kind == "gradient" else populations.create()
+    trial = studies.ask(study)
+    key, place = {"gradient": ("hg:claim", "step"), "population": ("hg:segment", "generation")}[
+        kind
+    ]
+    decision = study.get_trials()[0].system_attrs[key]
+    absurd = {**decision, place: 500_000}
+    study._storage.set_trial_system_attr(trial._trial_id, key, absurd)
+    reader = study.sampler.memory.new(study)
+    reader.read(study.get_trials(deepcopy=False))
+    assert _decisions(reader)[1] == 0 and reader.n_open == 1

@@ -5,17 +5,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
 
 from optuna_hypergrad import GradientSampler
-from optuna_hypergrad.reports import StoredDataError
+from optuna_hypergrad.reports import Claim, StoredDataError
 from optuna_hypergrad.samplers.chains import replay
 from optuna_hypergrad.samplers.rule import Rule
-from optuna_hypergrad.samplers.steps import ancestry, claimed_trials, steps_of
+from optuna_hypergrad.samplers.steps import Claimed, ancestry, claimed_trials, latest, steps_of
 from samplers.studies import ask, claims, create, finish, points, quadratic
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -176,3 +178,19 @@ def test_claims_that_stand_on_nothing_are_reported() -> None:
         study.tell(1, state=TrialState.FAIL)
     with pytest.raises(StoredDataError, match=r"trial 1 stands on trials \[7\], which have not"):
         study.ask()
+
+
+@pytest.mark.parametrize(("x", "decided"), [(0.0, [0]), (0.9, [])])
+def test_a_superfluous_replicate_closes_a_step_for_its_own_point_alone(
+    x: float, decided: list[int]
+) -> None:
+    def one(number: int, x: float, **arguments: Any) -> Claimed:
+        trial = create_trial(
+            params={"x": x}, distributions={"x": FloatDistribution(-1, 1)}, **arguments
+        )
+        trial.number = number
+        return Claimed(trial, Claim(number, 0, 0, 0), {"x": 1.0} if number == 0 else None)
+
+    mark = {"hg:superfluous": {"trial": 1}}
+    step = [one(0, 0.0, value=1.0), one(1, x, state=TrialState.PRUNED, system_attrs=mark)]
+    assert [used.trial.number for used in latest([step], n_replicates=3)] == decided

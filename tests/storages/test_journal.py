@@ -1,5 +1,8 @@
 """A journal file that a killed writer left with half a line."""
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -8,6 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 
 import databases
 from databases import Address
+from optuna_hypergrad.journal import MendingLock
 from samplers.studies import quadratic
 from storages.scenes import SAMPLERS
 
@@ -39,3 +43,44 @@ def test_with_the_lock_of_optuna_it_cannot_be_read_any_more(tmp_path: Path) -> N
     backend.append_logs([{"op_code": 0}, {"op_code": 0}])
     with pytest.raises(ValueError):
         list(backend.read_logs(0))
+
+
+def test_the_lock_ends_with_the_worker_that_held_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    path.touch()
+    holder = databases.PROCESSES.Process(target=_hold_and_die, args=(str(path),))
+    holder.start()
+    holder.join(timeout=60)
+    assert holder.exitcode == -signal.SIGKILL
+    lock = MendingLock(str(path))
+    assert lock.acquire()
+    assert path.read_bytes() == b"whole\n"
+    lock.release()
+
+
+def _hold_and_die(path: str) -> None:
+    MendingLock(path).acquire()
+    with open(path, "ab") as journal:
+        journal.write(b"whole\nhalf")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_threads_take_the_lock_in_turns(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    path.touch()
+
+    def append(number: int) -> None:
+        lock = MendingLock(str(path))
+        for _ in range(50):
+            lock.acquire()
+            for part in (b"%d" % number, b"%d\n" % number):
+                with open(path, "ab") as journal:
+                    journal.write(part)
+            lock.release()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(append, range(4)))
+    lines = path.read_bytes().split()
+    assert sorted(lines) == sorted(b"%d%d" % (n, n) for n in range(4) for _ in range(50))
+    with pytest.raises(RuntimeError, match="is not held"):
+        MendingLock(str(path)).release()
