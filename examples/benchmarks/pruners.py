@@ -14,7 +14,7 @@ import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import optuna
@@ -44,10 +44,10 @@ def run(part: str, search: str, trials: int, seed: int) -> dict[str, Any]:
 
 
 def print_row(part: str, search: str, results: list[dict[str, Any]]) -> None:
-    """Means over the seeds, and by seed what else the part tells."""
+    """Mean steps and median losses over the seeds, and by seed what else the part tells."""
     without, pruned = ([result[which] for result in results] for which in ("without", "with"))
     steps = [fmean(run["steps"] for run in runs) for runs in (without, pruned)]
-    losses = [fmean(run["loss"] for run in runs) for runs in (without, pruned)]
+    losses = [median(run["loss"] for run in runs) for runs in (without, pruned)]
     told = (
         f"{key} {' '.join(f'{result[key]:.3g}' for result in results)}"
         for key in results[0].keys() - {"without", "with"}

@@ -14,10 +14,16 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from digits import STEPS, WORST, Digits, loss_fn, new_model, random_batches, suggest
+from digits import STEPS, WINDOWS, WORST, Digits, loss_fn, new_model, random_batches, suggest
 
-from optuna_hypergrad import DivergencePruner, GradientSampler, report_hypergradient, watch
-from optuna_hypergrad.autodiff import hypergradient
+from optuna_hypergrad import (
+    DivergencePruner,
+    GradientSampler,
+    report_hypergradient,
+    suggest_schedule,
+    watch,
+)
+from optuna_hypergrad.autodiff import SGD, hypergradient
 
 EVERY = 20  # steps between reports
 SEARCHES: dict[str, Callable[[int], BaseSampler]] = {
@@ -26,6 +32,13 @@ SEARCHES: dict[str, Callable[[int], BaseSampler]] = {
     # All chains but the first start at random points.
     "gradient": lambda seed: GradientSampler(seed=seed, n_chains=4, stop_when_converged=False),
 }
+
+
+def by_logarithm(trial: optuna.Trial) -> SGD:
+    """The search space that one gives a search without gradients: large rates blow up."""
+    lr = suggest_schedule(trial, "lr", 1e-2, 3e1, windows=WINDOWS, log=True)
+    momentum = suggest_schedule(trial, "momentum", 0.0, 0.99)
+    return SGD(lr, momentum=momentum)
 
 
 def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
@@ -37,7 +50,7 @@ def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
         result = hypergradient(
             new_model(seed, "cpu"),
             loss_fn,
-            suggest(trial),
+            suggest(trial) if differentiate else by_logarithm(trial),
             random_batches(data.train, seed),
             data.validation,
             steps=STEPS,

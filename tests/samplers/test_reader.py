@@ -148,9 +148,8 @@ def test_a_running_trial_that_says_it_comes_after_more_than_there_are_is_set_asi
 ) -> None:
     study = studies.create() if kind == "gradient" else populations.create()
     trial = studies.ask(study)
-    key, place = {"gradient": ("hg:claim", "step"), "population": ("hg:segment", "generation")}[
-        kind
-    ]
+    key = {"gradient": "hg:claim", "population": "hg:segment"}[kind]
+    place = {"gradient": "step", "population": "generation"}[kind]
     decision = study.get_trials()[0].system_attrs[key]
     absurd = {**decision, place: 500_000}
     study._storage.set_trial_system_attr(trial._trial_id, key, absurd)
