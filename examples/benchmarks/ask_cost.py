@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, create_trial
 
@@ -33,15 +33,19 @@ def objective(trial: optuna.Trial) -> float:
     return sum((x - 0.3) ** 2 for x in params.values())
 
 
-def history(sampler: BaseSampler, n_trials: int) -> list[FrozenTrial]:
-    study = optuna.create_study(sampler=sampler)
-    study.optimize(objective, n_trials=n_trials)
+def history(n_trials: int) -> list[FrozenTrial]:
+    """The trials of a study, half of them a search's and half of them a population's."""
+    study = optuna.create_study(sampler=PopulationSampler(seed=0))
+    study.add_trials(long_search(n_trials // 2))
+    study.optimize(objective, n_trials=n_trials - n_trials // 2)
     return study.get_trials(deepcopy=False)
 
 
 def long_search(n_trials: int) -> list[FrozenTrial]:
     """A search of one chain that goes on and on where it has converged."""
-    first = history(GradientSampler(seed=0, stop_when_converged=False), 60)[:n_trials]
+    study = optuna.create_study(sampler=GradientSampler(seed=0, stop_when_converged=False))
+    study.optimize(objective, n_trials=min(n_trials, 60))
+    first = study.get_trials(deepcopy=False)
     return first + [_later_step(first[-1], number) for number in range(len(first), n_trials)]
 
 
@@ -77,22 +81,18 @@ def seconds(study: optuna.Study) -> float:
 
 
 def measure(size: int, kind: str, rounds: int) -> dict[str, float]:
-    """Median milliseconds by sampler; those that need no history of their own share one."""
-    population, search = history(PopulationSampler(seed=0), size), long_search(size)
+    """Median milliseconds by sampler, in one study."""
     samplers = {
-        "random": (RandomSampler(seed=0), population),
-        "TPE": (TPESampler(seed=0), population),
-        "gradient": (GradientSampler(seed=0, stop_when_converged=False), search),
-        "population": (PopulationSampler(seed=0), population),
+        "random": RandomSampler(seed=0),
+        "TPE": TPESampler(seed=0),
+        "gradient": GradientSampler(seed=0, stop_when_converged=False),
+        "population": PopulationSampler(seed=0),
     }
     with storage_of(kind) as storage:
-        for name, trials in (("0", population), ("1", search)):
-            optuna.create_study(study_name=name, storage=storage).add_trials(trials)
+        optuna.create_study(study_name="study", storage=storage).add_trials(history(size))
         studies = {
-            name: optuna.load_study(
-                study_name=str(int(trials is search)), storage=storage, sampler=sampler
-            )
-            for name, (sampler, trials) in samplers.items()
+            name: optuna.load_study(study_name="study", storage=storage, sampler=sampler)
+            for name, sampler in samplers.items()
         }
         for study in studies.values():
             seconds(study)  # fills what a sampler remembers

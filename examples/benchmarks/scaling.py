@@ -50,7 +50,7 @@ def trials_per_second(kind: str, name: str, n_workers: int, n_trials: int) -> fl
     """How many trials all workers together get done in a second."""
     with databases.fresh(kind) as address:
         optuna.create_study(study_name="study", storage=databases.connect(address))
-        start = PROCESSES.Barrier(n_workers + 1)
+        start = PROCESSES.Barrier(n_workers + 1, timeout=300)
         arguments = (address, name, n_trials, start)
         workers = [PROCESSES.Process(target=work, args=arguments) for _ in range(n_workers)]
         for worker in workers:

@@ -2,7 +2,8 @@
 
 Workers of uneven speed ask, finish, fail, are pruned and vanish. Printed is what the sampler takes
 for a trial (in ``before_trial``, ``sample_relative`` and ``after_trial``), by the number of trials
-before it, and what is wrong with the lineage in the end:
+before it, and what is wrong with the lineage in the end. The time in which Optuna's storage copies
+its list of all trials, for each reading anew, is told apart:
 
     python examples/benchmarks/simulation.py --workers 1000 --trials 100000
 """
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergradient
@@ -39,21 +41,33 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 
 
 class Timed:
-    """A sampler's methods, and the seconds that each trial has spent in them."""
+    """A sampler's methods, and the seconds that each trial has spent in them and in their reads."""
 
-    def __init__(self, sampler: BaseSampler) -> None:
+    def __init__(self, sampler: BaseSampler, storage: BaseStorage) -> None:
         self.seconds: Counter[int] = Counter()
+        self.reading: Counter[int] = Counter()
+        self._read = 0.0
+        get_all_trials = storage.get_all_trials
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            trials = get_all_trials(*arguments, **options)
+            self._read += time.perf_counter() - began
+            return trials
+
+        storage.get_all_trials = timed  # type: ignore[method-assign]
         for name in ("before_trial", "infer_relative_search_space", "sample_relative"):
             setattr(sampler, name, self._timed(getattr(sampler, name)))
         sampler.after_trial = self._timed(sampler.after_trial)  # type: ignore[method-assign]
 
     def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def timed(study: optuna.Study, trial: Any, *arguments: Any) -> Any:
-            began = time.perf_counter()
+            began, self._read = time.perf_counter(), 0.0
             try:
                 return method(study, trial, *arguments)
             finally:
-                self.seconds[trial.number] += time.perf_counter() - began
+                self.seconds[trial.number] += time.perf_counter() - began - self._read
+                self.reading[trial.number] += self._read
 
         return timed
 
@@ -144,15 +158,18 @@ def main() -> None:
     found = {}
     for name in args.samplers:
         sampler = SAMPLERS[name](args.workers)
-        timed = Timed(sampler)
         with _quietly():
-            study = optuna.create_study(sampler=sampler)
+            study = optuna.create_study(sampler=sampler, storage=InMemoryStorage())
+            timed = Timed(sampler, study._storage)
             simulate(study, args.workers, args.trials)
         parts = np.array_split(np.arange(args.workers, args.trials), args.parts)
-        took = {int(part[0]): 1e3 * median(timed.seconds[int(n)] for n in part) for part in parts}
+        took, read = (
+            {int(part[0]): 1e3 * median(seconds[int(n)] for n in part) for part in parts}
+            for seconds in (timed.seconds, timed.reading)
+        )
         states = Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
-        found[name] = {"ms": took, "states": states, "wrong": collisions(study)}
-        cells = "  ".join(f"from {number}: {ms:.2f}" for number, ms in took.items())
+        found[name] = {"ms": took, "read": read, "states": states, "wrong": collisions(study)}
+        cells = "  ".join(f"from {n}: {ms:.2f} + {read[n]:.2f} read" for n, ms in took.items())
         print(f"{name:10s} ms in the sampler, trials {cells}")
         print(f"{'':10s} {dict(states)}; lineage: {found[name]['wrong']}", flush=True)
     if args.json is not None:
