@@ -20,7 +20,7 @@ import optuna
 from dask.distributed import Client, LocalCluster
 from optuna.exceptions import ExperimentalWarning
 from optuna_integration import DaskStorage
-from shared_objective import STUDY, new_sampler, objective, open_study, until
+from shared_objective import STUDY, new_sampler, objective, open_study, storage_url, until
 
 STORAGE = "hypergrad"  # its name in the scheduler
 
@@ -28,7 +28,7 @@ STORAGE = "hypergrad"  # its name in the scheduler
 def work(n_trials: int, database: bool) -> None:
     """What a Dask worker does: trials of the study, until all workers have done ``n_trials``."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = os.environ["STUDY_STORAGE"] if database else in_scheduler()
+    storage = storage_url() if database else in_scheduler()
     study = optuna.load_study(study_name=STUDY, storage=storage, sampler=new_sampler())
     study.optimize(objective, callbacks=[until(n_trials)])
 
@@ -54,11 +54,18 @@ def main() -> None:
     )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with Client(cluster) as client:
-        study = open_study(os.environ["STUDY_STORAGE"] if args.database else in_scheduler())
+        study = open_study(storage_url() if args.database else in_scheduler())
         client.upload_file(str(Path(__file__).with_name("shared_objective.py")))
         addresses = list(client.scheduler_info(n_workers=-1)["workers"])
-        jobs = [
-            client.submit(work, args.trials, args.database, workers=[address], pure=False)
+        jobs = [  # one each; that of a worker that dies goes to another
+            client.submit(
+                work,
+                args.trials,
+                args.database,
+                workers=[address],
+                allow_other_workers=True,
+                pure=False,
+            )
             for address in addresses
         ]
         client.gather(jobs)  # waits, and raises what a worker has raised

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import torch
-from shared_objective import open_study
+from shared_objective import open_study, storage_url
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -48,7 +48,7 @@ def main() -> None:
         parser.error(f"--workers must be at least 1, got {args.workers}")
     if "STUDY_STORAGE" not in os.environ:
         parser.error("set STUDY_STORAGE to the URL of the storage")
-    open_study(os.environ["STUDY_STORAGE"])  # before the workers, who would all create it at once
+    open_study(storage_url())  # before the workers, who would all create it at once
     command = [sys.executable, str(WORKER), "--trials", str(args.trials)]
     workers = [
         subprocess.Popen(command, env={**os.environ, **own}) for own in environments(args.workers)

@@ -67,6 +67,11 @@ def objective(trial: BaseTrial) -> float:
     return result.loss if math.isfinite(result.loss) else WORST
 
 
+def storage_url() -> str:
+    """The storage's URL; where it comes from a file, a newline may follow it."""
+    return os.environ["STUDY_STORAGE"].strip()
+
+
 def new_sampler() -> GradientSampler:
     """The sampler, the same for all workers: two searches from different starts side by side."""
     return GradientSampler(seed=0, n_chains=2)

@@ -16,8 +16,8 @@ export STUDY_STORAGE
 export OMP_NUM_THREADS=4
 
 cd "$SLURM_SUBMIT_DIR"
-first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
-srun torchrun \
+read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" \
     --nproc-per-node 4 \
     --rdzv-id "$SLURM_JOB_ID" \

@@ -14,7 +14,7 @@ set -euo pipefail
 
 STUDY_STORAGE="$(< "${STUDY_STORAGE_FILE:-$HOME/.study_storage}")"
 export STUDY_STORAGE
-export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
+export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK"
 
 cd "$SLURM_SUBMIT_DIR"
-srun python worker.py --trials 96
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" python worker.py --trials 96

@@ -16,7 +16,8 @@ import argparse
 import os
 
 import optuna
-from shared_objective import objective, open_study, until
+from optuna.trial import TrialState
+from shared_objective import objective, open_study, storage_url, until
 
 from optuna_hypergrad.distributed import join, optimize
 
@@ -29,10 +30,12 @@ def main() -> None:
         parser.error("set STUDY_STORAGE to the URL of the storage")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     ranks = join(timeout=600)
-    study = open_study(os.environ["STUDY_STORAGE"]) if ranks.is_first else None
+    study = open_study(storage_url()) if ranks.is_first else None
     if args.trials > 0:
         optimize(study, objective, callbacks=[until(args.trials)])
-    if study is not None and (done := len(study.get_trials(deepcopy=False))):
+    if study is None:
+        return
+    if done := len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))):
         print(f"{ranks.size} ranks; {done} trials, best loss {study.best_value:.3f}")
 
 

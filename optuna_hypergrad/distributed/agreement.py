@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from optuna_hypergrad.distributed.ranks import Ranks
 _MEETINGS = 100  # during a run
 
 
-def facts(learned: Hypers, weights: Tensor) -> dict[str, Any]:
-    """What must be the same on all ranks before the first step."""
+def facts(learned: Hypers, weights: Tensor, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same on all ranks before the first step; no loss need show ``settings``."""
     values = {f"{name} of the {owner}": str(hyper) for (owner, name), hyper in learned.all.items()}
     digest = hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()
     return {
+        **{name: str(setting) for name, setting in settings.items()},
         **values,
         "the learned parameters": learned.names,
         "the checksum of the initial weights": digest[:16],
@@ -36,8 +37,10 @@ def largest(norms: Sequence[float]) -> float:
 class SameRun:
     """After a step: what the user wants then, and now and again whether all ranks train the same.
 
-    Ranks that do have losses that differ by rounding; ``tolerance`` is what rounding can become,
-    as a fraction of the largest loss so far.
+    Ranks that do have losses that differ by rounding; ``tolerance`` is what rounding can become
+    in the course of a run, as a fraction of a loss. A loss that is the small difference of large
+    numbers rounds more coarsely: a hundred times ``tolerance ** 2``, the machine epsilon, of the
+    largest loss so far is rounding, too.
     """
 
     def __init__(
@@ -72,5 +75,6 @@ class SameRun:
 
     def _alike(self, one: float, other: float) -> bool:
         if math.isfinite(one) and math.isfinite(other):
-            return abs(one - other) <= self._tolerance * self._scale
+            rounding = max(abs(one), abs(other)) + 100 * self._tolerance * self._scale
+            return abs(one - other) <= self._tolerance * rounding
         return not math.isfinite(one) and not math.isfinite(other)

@@ -63,9 +63,9 @@ def _lead(
     ranks: Ranks, study: Study, objective: Objective, n_trials: int | None, options: dict[str, Any]
 ) -> None:
     def shared(trial: Trial) -> float:
-        with ranks.together():
-            ranks.told(_NEXT, lambda: True)
         try:
+            with ranks.together():
+                ranks.told(_NEXT, lambda: True)
             return _run(ranks, objective, trial)
         finally:
             if ranks.lost:  # without the others no trial can be run, whatever is caught

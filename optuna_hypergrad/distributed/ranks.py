@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -79,7 +81,7 @@ class Ranks:
     def agree(self, place: str, facts: Mapping[str, Any]) -> None:
         """Raise a RankError on all ranks that names the first of the facts that is not the same."""
         found = self.meet(place, dict(facts))
-        for name in facts:
+        for name in {name: None for theirs in found for name in theirs}:  # also what we lack
             for rank, theirs in enumerate(found):
                 if theirs.get(name) != found[0].get(name):
                     raise self.differ(name, found[0].get(name), rank, theirs.get(name))
@@ -175,7 +177,24 @@ def _new_group(timeout: timedelta) -> dist.ProcessGroup | None:
         dist.init_process_group("gloo", timeout=timeout)
     group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(group, dist.ProcessGroup)  # of which every rank is a member
+    atexit.register(_leave)
     return group
+
+
+def _leave() -> None:
+    """Let go of the group, so that its threads end before the interpreter does.
+
+    A thread of gloo that drops the tensors of the last meeting while the interpreter ends aborts
+    the process. Threads are joined when nothing refers to their group any more, and no cycle of
+    errors and their frames either.
+    """
+    if _joined is None:
+        return
+    group, _joined._group = _joined._group, None
+    if dist.is_initialized():  # else the user has closed all groups
+        dist.destroy_process_group(group)
+    del group
+    gc.collect()
 
 
 def _gathered(mine: bytes, group: dist.ProcessGroup) -> list[bytes]:

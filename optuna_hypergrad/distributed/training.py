@@ -23,6 +23,9 @@ from optuna_hypergrad.distributed.agreement import SameRun, facts, largest
 from optuna_hypergrad.distributed.ranks import join
 from optuna_hypergrad.distributed.shares import dealt, work_of
 
+_SILENT = ("average", "clip_gradients", "clip_products", "statistics")
+"""Options that change the result, though perhaps no training loss."""
+
 
 def hypergradient(
     model: nn.Module,
@@ -100,7 +103,9 @@ def hypergradient(
     )
     work = work_of(Columns(learned, truncate, truncation), steps)
     weights = FlatWeights(model).read()
-    ranks.agree("the start of a training", {"steps": steps, **facts(learned, weights)})
+    settings: dict[str, Any] = {"steps": steps, "truncate": truncate, "truncation": truncation}
+    settings |= {name: options.get(name) for name in _SILENT}
+    ranks.agree("the start of a training", facts(learned, weights, settings))
     same = SameRun(ranks, steps, torch.finfo(weights.dtype).eps ** 0.5, on_step)
     result = autodiff.hypergradient(
         model,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 TESTS = Path(__file__).parents[1]
 PROGRAMS = Path(__file__).with_name("programs.py")
+IDLE = 2  # threads of torch's default group, which torch keeps and nobody here has used
 PATIENCE = 120  # seconds, on a machine with other work
 
 
@@ -19,6 +20,7 @@ class Ended(NamedTuple):
 
     code: int
     found: Any  # what the program returned, None if it did not
+    threads: int | None  # of gloo, that still ran when the interpreter ended
     errors: str
 
 
@@ -47,10 +49,12 @@ def ended(processes: list[subprocess.Popen[str]]) -> list[Ended]:
     finally:
         for process in processes:
             process.kill()
-    return [
-        Ended(process.returncode, json.loads(printed) if printed else None, errors)
-        for process, (printed, errors) in zip(processes, outputs, strict=True)
-    ]
+    found = []
+    for process, (printed, errors) in zip(processes, outputs, strict=True):
+        said = [json.loads(line) for line in printed.splitlines()]
+        threads = said.pop() if said else None
+        found.append(Ended(process.returncode, said[0] if said else None, threads, errors))
+    return found
 
 
 @cache
@@ -58,4 +62,5 @@ def launch(program: str, size: int, *arguments: str) -> list[Any]:
     """What every rank's program returns; the same program is launched once for all tests."""
     ranks = ended(start(program, size, *arguments))
     assert [rank.code for rank in ranks] == [0] * size, [rank.errors for rank in ranks]
+    assert [rank.threads for rank in ranks] == [IDLE] * size
     return [rank.found for rank in ranks]

@@ -16,11 +16,26 @@ from optuna.trial import TrialState
 EXAMPLES = Path(__file__).parents[2] / "examples" / "distributed"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
 URL = "sqlite:///{}/study.db"
+KILLER = """  # what each worker of Dask loads: the first that is at work dies
+import os, pathlib, signal, threading, time
+
+def die(worker):
+    while not worker.state.executing:
+        time.sleep(0.05)
+    try:
+        pathlib.Path(os.environ["DIED"]).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def dask_setup(worker):
+    threading.Thread(target=die, args=(worker,), daemon=True).start()
+"""
 
 
 def run(folder: Path, *command: str, **variables: str) -> str:
-    """What a command prints; its study lives in the folder."""
-    own = {"STUDY_STORAGE": URL.format(folder), "STUDY_STEPS": "10", "OMP_NUM_THREADS": "1"}
+    """What a command prints; its study lives in the folder, and its URL comes from a file."""
+    own = {"STUDY_STORAGE": URL.format(folder) + "\n", "STUDY_STEPS": "10", "OMP_NUM_THREADS": "1"}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         command,
@@ -66,6 +81,15 @@ def test_dask_shares_out_a_study(tmp_path: Path, database: bool) -> None:
     printed = run(tmp_path, sys.executable, script, *options)
     assert printed.startswith("2 workers; 1")
     assert not database or len(workers(tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_dask_goes_on_without_a_worker_that_is_killed(tmp_path: Path) -> None:
+    script, died, killer = EXAMPLES / "dask_workers.py", tmp_path / "died", tmp_path / "killer.py"
+    killer.write_text(KILLER)
+    variables = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(killer), "DIED": str(died)}
+    printed = run(tmp_path, sys.executable, str(script), "--trials", "6", **variables)
+    assert died.exists() and printed.startswith("2 workers; ")
 
 
 def test_the_benchmark_compares_one_rank_with_two(tmp_path: Path) -> None:
@@ -126,6 +150,7 @@ def test_job_scripts_start_workers_with_the_storage(script: Path, tmp_path: Path
         SLURM_JOB_ID="7",
         SLURM_CPUS_PER_TASK="4",
     )
+    assert "--cpus-per-task=4 " in printed  # which srun does not inherit
     assert "worker.py --trials" in printed and "secret" not in printed
     assert printed.endswith(f"with 35 characters in {EXAMPLES}\n")
     assert "one_trial" not in script.name or "--rdzv-endpoint node1:29500" in printed

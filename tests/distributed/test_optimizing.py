@@ -9,7 +9,7 @@ import pytest
 import torch
 from launching import launch
 
-from optuna_hypergrad.distributed import optimize
+from optuna_hypergrad.distributed import RankError, Ranks, optimize, optimizing
 
 
 @pytest.fixture
@@ -73,6 +73,22 @@ def test_trials_say_the_same_on_all_ranks_whatever_is_suggested(
     first, second = (rank["suggested"] for rank in found)
     assert first == second and len(first) == 3
     assert first[0][0][2] == 7 and first[0][0][4] is None  # enqueued
+
+
+def test_a_rank_that_dies_between_two_trials_ends_the_study(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranks = Ranks(None)
+    ranks.size = 2
+
+    def lose(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        ranks.lost, ranks._parted = True, "lost another rank"
+
+    monkeypatch.setattr(optimizing, "join", lambda: ranks)
+    study = optuna.create_study()
+    with pytest.raises(RankError, match="lost another rank"):
+        optimize(study, lambda trial: 0.0, n_trials=5, catch=RankError, callbacks=[lose])
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL"]
 
 
 def test_one_rank_optimizes_as_the_study_does() -> None:

@@ -3,12 +3,15 @@
 import re
 import signal
 import time
+from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
-from launching import ended, launch, start
+from launching import IDLE, ended, launch, start
 
 from optuna_hypergrad.distributed import RankError, Ranks, join
+from optuna_hypergrad.distributed.agreement import SameRun
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +24,10 @@ DIFFERENCES = {
     "steps": "steps: 12 on rank 0, 13 on rank 1",
     "values": "lr of the update: .*0.1.* on rank 0, .*1.1.* on rank 1",
     "learned": r"the learned parameters: \['lr_0', 'lr_1'\] on rank 0, \['lr_0'\] on rank 1",
+    "learned by one": r"eps of the \w+: 0.1 on rank 0, None on rank 1",
+    "averaged": "average: False on rank 0, True on rank 1",
+    "clipped": "clip_products: None on rank 0, 0.01 on rank 1",
+    "truncated": "truncate: 0.0 on rank 0, 0.5 on rank 1",
     "order": "the training loss of step 0: ",
     "late": "the training loss of step 11: ",
     "elsewhere": "rank 0 is at dinner and rank 1 at lunch",
@@ -49,6 +56,7 @@ def test_a_dead_rank_is_an_error_within_seconds() -> None:
     error, states = other.found
     assert dead.code == -signal.SIGKILL
     assert error.startswith("rank 0 of 2: lost another rank at the training loss of step 5")
+    assert other.code == 0 and other.threads == IDLE
     assert states == ["COMPLETE", "FAIL"]  # of five trials that catch the error: no more is begun
     assert time.monotonic() - start_of_all < 60  # the timeout is half an hour
 
@@ -70,6 +78,29 @@ def test_after_an_error_nobody_meets_until_all_begin_again() -> None:
         ranks.meet("lunch")
     with ranks.together():
         assert ranks.meet("lunch", {"a": [1.5, None]}) == [{"a": [1.5, None]}]
+
+
+class Both(Ranks):
+    """Rank 0 of two, where a value is what both say."""
+
+    def meet(self, place: str, value: Any = None) -> list[Any]:
+        return list(value)
+
+
+def compare(*losses: tuple[float, float]) -> None:
+    """Compare the losses of the two ranks, step by step, in single precision."""
+    same = SameRun(Both(None), 100, torch.finfo(torch.float32).eps ** 0.5, None)
+    for step, pair in enumerate(losses):
+        same.compare(f"the loss of step {step}", pair)  # type: ignore[arg-type]
+
+
+def test_a_spike_of_the_loss_does_not_hide_a_difference_afterwards() -> None:
+    with pytest.raises(RankError, match=r"the loss of step 1: 1\.0 on rank 0, 1\.3 on"):
+        compare((22431.0, 22431.0), (1.0, 1.3))
+
+
+def test_rounding_is_no_difference() -> None:
+    compare((2.0, 2.0), (1.0, 1.0001), (3e-8, 7e-8), (float("nan"), float("inf")))
 
 
 def test_a_process_on_its_own_joins_nobody() -> None:
