@@ -32,6 +32,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from optuna_hypergrad import PopulationSampler, report_hypergradient
+from optuna_hypergrad.reports import read_segment
 
 POPULATION = 20
 DRAWN = ("PBT", "STN + random starts", "HPM")
@@ -166,7 +167,8 @@ def _draw_paths(axis: Axes, problem: Problem, study: optuna.Study) -> None:
     at = {t.number: (t.params["x0"], t.params["x1"]) for t in trials}
     member = {t.number: t.user_attrs.get("hg:member") for t in trials}
     for trial in trials:
-        parent = trial.user_attrs.get("hg:parent")
+        segment = read_segment(trial.number, trial.system_attrs)
+        parent = None if segment is None else segment.parent
         if parent is not None and member[parent] == member[trial.number]:
             axis.plot(*zip(at[parent], at[trial.number], strict=True), color="C0", linewidth=0.8)
         elif parent is not None:

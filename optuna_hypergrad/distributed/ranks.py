@@ -46,6 +46,7 @@ class Ranks:
         self.size = 1 if group is None else dist.get_world_size(group)
         self._parted: str | None = None  # why, after a meeting that failed
         self.lost = False  # whether that is for good
+        self._within = False  # whether in a block that all ranks run together
 
     @property
     def is_first(self) -> bool:
@@ -95,8 +96,15 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A ``with`` block that all ranks run; what one raises in it, the others hear of."""
+        """A ``with`` block that all ranks run; what one raises in it, the others hear of.
+
+        One within another is part of it.
+        """
+        if self._within:
+            yield
+            return
         self.begin()
+        self._within = True
         try:
             yield
         except RankError:
@@ -104,6 +112,8 @@ class Ranks:
         except Exception as error:
             self.fail(error)
             raise
+        finally:
+            self._within = False
 
     def begin(self) -> None:
         """Be ready to meet again after a meeting that failed, where all ranks still live."""

@@ -97,34 +97,37 @@ def hypergradient(
             "same for any number of parameters, so use autodiff.hypergradient."
         )
     ranks = join()
-    check_update(update)
-    learned = Hypers(
-        update.hypers, checked_hypers(hypers or {}), learn, checked_count("steps", steps)
-    )
-    work = work_of(Columns(learned, truncate, truncation), steps)
-    weights = FlatWeights(model).read()
-    settings: dict[str, Any] = {"steps": steps, "truncate": truncate, "truncation": truncation}
-    settings |= {name: options.get(name) for name in _SILENT}
-    ranks.agree("the start of a training", facts(learned, weights, settings))
-    same = SameRun(ranks, steps, torch.finfo(weights.dtype).eps ** 0.5, on_step)
-    result = autodiff.hypergradient(
-        model,
-        loss_fn,
-        update,
-        batches,
-        validation,
-        steps=steps,
-        hypers=hypers,
-        learn=learn,
-        share=dealt(work, ranks.size)[ranks.rank],
-        truncate=truncate,
-        truncation=truncation,
-        on_step=same,
-        progress=progress and ranks.is_first,
-        **options,
-    )
-    same.compare("the validation loss", result.loss)
-    return _combined(ranks.meet("the result of a training", asdict(result)), learned.names, result)
+    with ranks.together():
+        check_update(update)
+        learned = Hypers(
+            update.hypers, checked_hypers(hypers or {}), learn, checked_count("steps", steps)
+        )
+        work = work_of(Columns(learned, truncate, truncation), steps)
+        weights = FlatWeights(model).read()
+        settings: dict[str, Any] = {"steps": steps, "truncate": truncate, "truncation": truncation}
+        settings |= {name: options.get(name) for name in _SILENT}
+        ranks.agree("the start of a training", facts(learned, weights, settings))
+        same = SameRun(ranks, steps, torch.finfo(weights.dtype).eps ** 0.5, on_step)
+        result = autodiff.hypergradient(
+            model,
+            loss_fn,
+            update,
+            batches,
+            validation,
+            steps=steps,
+            hypers=hypers,
+            learn=learn,
+            share=dealt(work, ranks.size)[ranks.rank],
+            truncate=truncate,
+            truncation=truncation,
+            on_step=same,
+            progress=progress and ranks.is_first,
+            **options,
+        )
+        same.compare("the validation loss", result.loss)
+        return _combined(
+            ranks.meet("the result of a training", asdict(result)), learned.names, result
+        )
 
 
 def _combined(

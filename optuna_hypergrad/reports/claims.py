@@ -36,13 +36,17 @@ class Claim(NamedTuple):
     """How many parameters of each fine schedule moved together in the step to this point."""
 
 
-def write_claim(storage: BaseStorage, trial_id: int, claim: Claim) -> None:
-    """Store a sampler's decision with a running trial, and what of it is to be seen."""
+def write_claim(
+    storage: BaseStorage, trial_id: int, claim: Claim, *, one_of_many: bool = False
+) -> None:
+    """Store a sampler's decision with a running trial, and what of it is to be seen: the chain
+    only where it is one of many, since each write takes a database some milliseconds."""
     windows = {name: [*widths] for name, widths in claim.windows.items()}
     stored = {**claim._asdict(), "used": [*claim.used], "windows": windows}
     write_decision(storage, trial_id, CLAIM, stored)
-    for key, value in ((CHAIN, claim.chain), (STEP, claim.step)):
-        write_scalar(storage, trial_id, key, value)
+    write_scalar(storage, trial_id, STEP, claim.step)
+    if one_of_many:
+        write_scalar(storage, trial_id, CHAIN, claim.chain)
     if len(claim.used) > 1:
         mean = sum(claim.agreement.values()) / max(len(claim.agreement), 1)
         write_scalar(storage, trial_id, AGREEMENT, mean)

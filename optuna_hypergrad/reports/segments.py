@@ -52,10 +52,12 @@ class Segment(NamedTuple):
 
 
 def write_segment(storage: BaseStorage, trial_id: int, segment: Segment) -> None:
-    """Store a sampler's decision with a running trial, and what of it is to be seen."""
+    """Store a sampler's decision with a running trial, and what of it is to be seen: the parent
+    only of clones, since each write takes a database some milliseconds."""
     stored = {**segment._asdict(), "resampled": [*segment.resampled]}
     write_decision(storage, trial_id, SEGMENT, stored)
-    seen = {MEMBER: segment.member, GENERATION: segment.generation, PARENT: segment.parent}
+    cloned = None if segment.age else segment.parent
+    seen = {MEMBER: segment.member, GENERATION: segment.generation, PARENT: cloned}
     for key, value in seen.items():
         if value is not None:
             write_scalar(storage, trial_id, key, value)

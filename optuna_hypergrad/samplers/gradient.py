@@ -122,7 +122,8 @@ class GradientSampler(CompletedSampler[Table]):
         with self.memory.reading(study) as table:
             if not table.reports_nothing:
                 claim = table.next_claim(trial.number, self._n_chains, self._seed, self._from_best)
-                write_claim(study._storage, trial._trial_id, claim)
+                many = self._n_chains > 1
+                write_claim(study._storage, trial._trial_id, claim, one_of_many=many)
                 table.decided[trial.number] = claim
 
     def sample_relative(

@@ -199,7 +199,7 @@ def dying() -> Any:
 def hanging(seconds: str) -> str:
     """The last rank hangs for longer than the others wait, so many seconds."""
     join(timeout=float(seconds))
-    return _alone_after(lambda step, loss: time.sleep(3 * float(seconds)))
+    return _alone_after(lambda step, loss: time.sleep(2 * float(seconds)))
 
 
 def _alone_after(end: Callable[[int, float], None]) -> str:

@@ -62,7 +62,7 @@ def test_a_dead_rank_is_an_error_within_seconds() -> None:
 
 
 def test_a_rank_that_hangs_is_waited_for_no_longer_than_said() -> None:
-    waiting, hanging = launch("hanging", 2, "1")
+    waiting, hanging = launch("hanging", 2, "4")
     assert waiting == (
         "rank 0 of 2: lost another rank at the training loss of step 5: it has ended, or has not "
         "answered in time, or the network is down; its own output may say more."

@@ -52,4 +52,4 @@ def finish(
 def claims(study: optuna.Study) -> list[tuple[int, int]]:
     """(chain, step) of each trial."""
     trials = study.get_trials(deepcopy=False)
-    return [(t.user_attrs["hg:chain"], t.user_attrs["hg:step"]) for t in trials]
+    return [(t.user_attrs.get("hg:chain", 0), t.user_attrs["hg:step"]) for t in trials]
