@@ -212,8 +212,8 @@ def main() -> None:
         load_if_exists=True,
     )
     done = len(finished(study))
-    storage = make_url(args.storage).render_as_string()  # without its password
-    print(f"{study.study_name}: {done} of {n_trials} trials done in {storage}")
+    place = make_url(args.storage).render_as_string()  # without its password
+    print(f"{study.study_name}: {done} of {n_trials} trials done in {place}")
     objective = make_objective(data, args.device, args.seed, differentiate)
     study.optimize(objective, n_trials=max(n_trials - done, 0))
 
@@ -230,7 +230,7 @@ def main() -> None:
         f"({min(accuracy):.1%} to {max(accuracy):.1%})"
     )
     draw(finished(study), args.figure)
-    print(f"wrote {args.figure}; to look around: optuna-dashboard {storage}")
+    print(f"wrote {args.figure}; to look around: optuna-dashboard {place}")
 
 
 if __name__ == "__main__":

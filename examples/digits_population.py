@@ -191,8 +191,8 @@ def main() -> None:
     )
     n_trials = args.population * args.generations
     done = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
-    storage = make_url(args.storage).render_as_string()  # without its password
-    print(f"{study.study_name}: {done} of {n_trials} segments done in {storage}")
+    place = make_url(args.storage).render_as_string()  # without its password
+    print(f"{study.study_name}: {done} of {n_trials} segments done in {place}")
     study.optimize(Objective(Digits.load(), store), n_trials=max(n_trials - done, 0))
 
     print_lineage(study)
