@@ -75,5 +75,5 @@ def test_another_history_than_the_family_tells_is_doubled(tmp_path: Path) -> Non
 
 def test_a_step_off_the_path_is_doubled(tmp_path: Path) -> None:
     study, store = finished_study(tmp_path, "gradient")
-    study._storage._get_trial(7).params["x"] += 0.1
+    study._storage._get_trial(11).params["x"] += 0.1  # no other stands on the last
     assert losses(study, store) == {**NOTHING, "doubled": 1}
