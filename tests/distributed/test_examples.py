@@ -92,6 +92,7 @@ def test_dask_goes_on_without_a_worker_that_is_killed(tmp_path: Path) -> None:
     assert died.exists() and printed.startswith("2 workers; ")
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_one_rank_with_two(tmp_path: Path) -> None:
     script, out = EXAMPLES.parent / "benchmarks" / "ranks.py", tmp_path / "out.json"
     sizes = ("--steps", "6", "--batch", "8", "--windows", "2", "--rounds", "1")

@@ -18,8 +18,17 @@ import servers
 NOTHING = {"trials": 0, "places": 0, "doubled": 0, "dangling": 0}
 
 
+FEW = ("sqlite", "postgresql", "journal")  # in the default run; the command kills on all
+
+
 @pytest.mark.parametrize("sampler", kills.SAMPLERS)
-@pytest.mark.parametrize("kind", databases.KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind in FEW else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in databases.KINDS
+    ],
+)
 def test_killed_workers_cost_their_trials_and_nothing_else(kind: str, sampler: str) -> None:
     with servers.fresh(kind) as address:
         found = kills.measure(address, sampler, kills=3, seed=0, n_trials=6)
