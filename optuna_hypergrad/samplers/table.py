@@ -124,7 +124,7 @@ class Table(TrialReader[Claim]):
             steps=chain.decided,
             best_trial=None if best is None else best.number,
             best_value=None if best is None else best.value,
-            converged=self.converged(number),
+            converged=chain.search.has_converged(self.rule.tolerance),
             windows=chain.search.windows,
         )
 
