@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optuna_hypergrad.pruners import ConsensusPruner, DivergencePruner, TruncationPruner
     from optuna_hypergrad.reports import report_hypergradient, trial_seed
-    from optuna_hypergrad.samplers import GradientSampler, PopulationSampler, lineage
+    from optuna_hypergrad.samplers import (
+        GradientSampler,
+        PopulationSampler,
+        lineage,
+        outer_steps,
+    )
     from optuna_hypergrad.schedules import Schedule
     from optuna_hypergrad.suggest import suggest_schedule
     from optuna_hypergrad.watching import watch
@@ -23,6 +28,7 @@ __all__ = [
     "Schedule",
     "TruncationPruner",
     "lineage",
+    "outer_steps",
     "report_hypergradient",
     "suggest_schedule",
     "trial_seed",
@@ -37,13 +43,17 @@ _HOMES = {
     "Schedule": "schedules",
     "TruncationPruner": "pruners",
     "lineage": "samplers",
+    "outer_steps": "samplers",
     "report_hypergradient": "reports",
     "suggest_schedule": "suggest",
     "trial_seed": "reports",
     "watch": "watching",
 }
 
-_ROOMS = ("autodiff", "distributed", "hypernet", "members")  # import torch
+_ROOMS = (
+    *("autodiff", "distributed", "hypernet", "members"),  # import torch
+    *("integrations", "visualization"),  # import what draws, or trains, when they are used
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from optuna_hypergrad.arguments import check_kind, check_name, checked_count, checked_number
-from optuna_hypergrad.reports import check_trial, report_shared
+from optuna_hypergrad.reports import Shape, check_trial, report_shape
 from optuna_hypergrad.schedules import (
     Form,
     Schedule,
@@ -72,6 +72,6 @@ def suggest_schedule(
     count = count_values(form, FINE_WINDOWS if is_auto else checked_count("windows", windows))
     names = parameter_names(name, count)
     values = [trial.suggest_float(parameter, low, high, log=log) for parameter in names]
-    if is_auto:
-        report_shared(trial, name, count)
+    if count > 1:  # a single value says it all
+        report_shape(trial, name, Shape(count, form, is_auto))
     return Schedule(name, values, form, log)

@@ -26,6 +26,7 @@ FORBIDDEN = {
     "hypernet": {"optuna", "samplers", "reports", "checkpoints", "members", "distributed"},
     "checkpoints": {"samplers", "autodiff", "hypernet", "members", "distributed"},
     "members": {"autodiff", "hypernet", "distributed"},
+    "visualization": {"pruners", "suggest", "watching"} | TENSORS,
     "distributed": {"samplers", "pruners", "hypernet", "checkpoints", "members"},
 }
 

@@ -15,12 +15,13 @@ from optuna_hypergrad import (
     trial_seed,
 )
 from optuna_hypergrad.reports import (
+    Shape,
     StoredDataError,
     read_claim,
     read_gradient,
-    read_shared,
+    read_shapes,
     report_refined,
-    report_shared,
+    report_shape,
 )
 
 
@@ -69,7 +70,7 @@ def test_values_that_are_not_finite_are_marked_in_strict_json() -> None:
 def test_the_norm_is_a_scalar_for_the_dashboard() -> None:
     study, trial = asked()
     report_hypergradient(trial, {"x": 3.0, "y": 4.0})
-    assert study.trials[0].user_attrs["hg:grad_norm"] == 5.0
+    assert study.trials[0].user_attrs["hg:gradient_norm"] == 5.0
 
 
 @pytest.mark.parametrize(
@@ -185,26 +186,29 @@ def test_refined_values_of_a_student_that_diverged_are_marked_and_start_nothing(
         report_refined(study.ask(), {"y": 1.0})
 
 
-def test_fine_schedules_are_recorded_once_and_for_the_trial_itself() -> None:
+def test_schedules_are_recorded_once_and_for_the_trial_itself() -> None:
     study, trial = asked()
     for name, count in (("lr", 64), ("decay", 65), ("lr", 64)):
-        report_shared(trial, name, count)
-    assert read_shared(study.trials[0]) == {"lr": 64, "decay": 65}
-    report_shared(study.trials[0], "lr", 8)  # a copy, which stores nothing
+        report_shape(trial, name, Shape(count, "linear", True))
+    shapes = {"lr": Shape(64, "linear", True), "decay": Shape(65, "linear", True)}
+    assert read_shapes(study.trials[0]) == shapes
+    report_shape(study.trials[0], "lr", Shape(8, "linear", True))  # a copy, which stores nothing
     study.tell(trial, 1.0)
-    report_shared(trial, "lr", 64)  # nothing new to say, so no error
+    report_shape(trial, "lr", shapes["lr"])  # nothing new to say, so no error
     copied = optuna.create_study()
     copied.add_trials([optuna.create_trial(value=0.0), study.trials[0]])
-    assert read_shared(study.trials[0]) == {"lr": 64, "decay": 65}
-    assert read_shared(copied.trials[1]) == {}
+    assert read_shapes(study.trials[0]) == shapes
+    assert read_shapes(copied.trials[1]) == {}
 
 
-@pytest.mark.parametrize("stored", [1, {"trial": 0}, {"trial": 0, "schedules": {"lr": "x"}}])
-def test_damaged_records_of_fine_schedules_name_the_trial(stored: Any) -> None:
+@pytest.mark.parametrize(
+    "stored", [1, {"trial": 0}, {"trial": 0, "schedules": {"lr": {"size": 0}}}]
+)
+def test_damaged_records_of_schedules_name_the_trial(stored: Any) -> None:
     study, trial = asked()
-    trial.set_user_attr("hg:shared", stored)
-    with pytest.raises(StoredDataError, match="trial 0: hg:shared is damaged"):
-        read_shared(study.trials[0])
+    trial.set_user_attr("hg:schedules", stored)
+    with pytest.raises(StoredDataError, match="trial 0: hg:schedules is damaged"):
+        read_shapes(study.trials[0])
 
 
 def test_claims_that_were_stored_before_windows_were_cut_are_read() -> None:

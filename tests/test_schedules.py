@@ -78,7 +78,8 @@ def test_automatic_windows_are_a_fine_schedule(form: str, count: int) -> None:
     trial = ask()
     schedule = suggest_schedule(trial, "lr", 0, 1, windows="auto", form=form)
     assert schedule.params == trial.params and len(trial.params) == count
-    assert trial.user_attrs["hg:shared"]["schedules"] == {"lr": count}
+    shape = {"size": count, "form": form, "is_shared": True}
+    assert trial.user_attrs["hg:schedules"]["schedules"] == {"lr": shape}
 
 
 def test_a_single_window_keeps_the_plain_name() -> None:

@@ -6,12 +6,14 @@ out; nothing here knows what the hyperparameters mean.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
+
+Verdict = Literal["accepted", "rejected", "diverged", "measured again"]
 
 
 class Outcome(NamedTuple):
@@ -108,14 +110,24 @@ def advance(
     return moved if outcome.diverged else _measured(state, moved, outcome)
 
 
-def is_rejected(state: State, outcome: Outcome, safeguard: float | None) -> bool:
+def verdict(state: State | None, outcome: Outcome, safeguard: float | None) -> Verdict:
+    """What becomes of an outcome; ``state`` is None before the first that did not diverge."""
+    if outcome.diverged:
+        return "diverged"
+    if state is None or not is_rejected(state, outcome, safeguard):
+        again = state is not None and _runs_best_again(state, outcome)
+        return "measured again" if again else "accepted"
+    return "rejected"
+
+
+def is_rejected(state: State | None, outcome: Outcome, safeguard: float | None) -> bool:
     """Whether the search does not go on from an outcome.
 
     That is so if it diverged, or if its loss exceeds that of the best point by more than
     ``safeguard`` times the progress made since the first, and by more than the noise. Scaling or
     shifting the loss changes nothing. The best point itself is only rejected if it diverges.
     """
-    if safeguard is None or state.best is None:
+    if safeguard is None or state is None or state.best is None:
         return False
     if outcome.diverged or _runs_best_again(state, outcome):
         return outcome.diverged

@@ -20,9 +20,10 @@ from optuna_hypergrad.reports.pruning import (
     report_tangent_norms,
     write_superfluous,
 )
+from optuna_hypergrad.reports.rule import Rule
 from optuna_hypergrad.reports.seeds import trial_seed
 from optuna_hypergrad.reports.segments import Segment, check_descent, read_segment, write_segment
-from optuna_hypergrad.reports.sharing import read_shared, report_shared
+from optuna_hypergrad.reports.shapes import Shape, read_shapes, report_shape
 from optuna_hypergrad.reports.students import (
     Checkpoint,
     read_checkpoint,
@@ -38,7 +39,9 @@ from optuna_hypergrad.reports.teachers import Taught, read_teacher, write_teache
 __all__ = [
     "Checkpoint",
     "Claim",
+    "Rule",
     "Segment",
+    "Shape",
     "StoredDataError",
     "Taught",
     "check_descent",
@@ -50,7 +53,7 @@ __all__ = [
     "read_refined",
     "read_removed",
     "read_segment",
-    "read_shared",
+    "read_shapes",
     "read_superfluous",
     "read_tangent_norms",
     "read_teacher",
@@ -58,7 +61,7 @@ __all__ = [
     "report_hypergradient",
     "report_refined",
     "report_restored",
-    "report_shared",
+    "report_shape",
     "report_tangent_norms",
     "trial_seed",
     "write_claim",

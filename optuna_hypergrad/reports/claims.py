@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from optuna_hypergrad.reports.attributes import own_decision, reading, write_decision, write_scalar
 from optuna_hypergrad.reports.fields import MOST, Fields
 from optuna_hypergrad.reports.keys import AGREEMENT, CHAIN, CLAIM, DRAWN, STEP, WINDOWS
+from optuna_hypergrad.reports.rule import Rule, read_rule, stored_rule
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -34,6 +35,8 @@ class Claim(NamedTuple):
     """At step 0: number of the trial that the search starts from, if it starts from one."""
     windows: Mapping[str, tuple[int, ...]] = {}
     """How many parameters of each fine schedule moved together in the step to this point."""
+    rule: Rule = Rule()
+    """How the sampler that claimed starts and moves searches."""
 
 
 def write_claim(
@@ -42,7 +45,8 @@ def write_claim(
     """Store a sampler's decision with a running trial, and what of it is to be seen: the chain
     only where it is one of many, since each write takes a database some milliseconds."""
     windows = {name: [*widths] for name, widths in claim.windows.items()}
-    stored = {**claim._asdict(), "used": [*claim.used], "windows": windows}
+    rule = stored_rule(claim.rule)
+    stored = {**claim._asdict(), "used": [*claim.used], "windows": windows, "rule": rule}
     write_decision(storage, trial_id, CLAIM, stored)
     write_scalar(storage, trial_id, STEP, claim.step)
     if one_of_many:
@@ -83,7 +87,8 @@ def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
             used=used,
             agreement=stored.numbers("agreement", 0.0, 1.0),
             start=start,
-            windows=_windows(stored) if "windows" in stored else {},  # older claims have none
+            windows=_windows(stored) if "windows" in stored else {},  # older claims have none,
+            rule=read_rule(Fields(stored.mapping("rule"))) if "rule" in stored else Rule(),  # …
         )
 
 

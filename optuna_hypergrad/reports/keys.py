@@ -5,7 +5,7 @@
 GRADIENT = "hg:gradient"  # "values": {name: float or mark}
 REFINED = "hg:refined"  # "values": {name: float or mark}
 CHECKPOINT = "hg:checkpoint"  # the fields of a Checkpoint
-SHARED = "hg:shared"  # "schedules": {name: number of parameters}
+SCHEDULES = "hg:schedules"  # "schedules": {name: the fields of a Shape}
 TANGENTS = "hg:tangents"  # "norms": {step: float or mark}
 
 # System attributes, which samplers and pruners decide.
@@ -17,7 +17,7 @@ SUPERFLUOUS = "hg:superfluous"  # "trial": number, of a replicate that can chang
 REMOVED = "hg:removed"  # numbers of the trials whose checkpoints this one has removed
 
 # Scalars for all to see: user attributes, one column each in optuna-dashboard.
-GRADIENT_NORM = "hg:grad_norm"
+GRADIENT_NORM = "hg:gradient_norm"
 CHAIN, STEP, AGREEMENT, WINDOWS = "hg:chain", "hg:step", "hg:agreement", "hg:windows"
 MEMBER, GENERATION, PARENT = "hg:member", "hg:generation", "hg:parent"
 RESTORED = "hg:restored"  # the trial whose checkpoint was restored, where it is not the parent's

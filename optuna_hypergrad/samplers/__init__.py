@@ -1,8 +1,17 @@
-"""Optuna samplers; never import torch."""
+"""Optuna samplers, and what the trials that they proposed tell; never import torch."""
 
 from optuna_hypergrad.samplers.gradient import GradientSampler
+from optuna_hypergrad.samplers.history import OuterStep, outer_steps
 from optuna_hypergrad.samplers.lineage import Ancestor, lineage
 from optuna_hypergrad.samplers.population import PopulationSampler
 from optuna_hypergrad.samplers.table import ChainSummary
 
-__all__ = ["Ancestor", "ChainSummary", "GradientSampler", "PopulationSampler", "lineage"]
+__all__ = [
+    "Ancestor",
+    "ChainSummary",
+    "GradientSampler",
+    "OuterStep",
+    "PopulationSampler",
+    "lineage",
+    "outer_steps",
+]

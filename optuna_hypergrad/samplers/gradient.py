@@ -17,11 +17,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import check_kind, checked_count
-from optuna_hypergrad.reports import Claim, read_claim, write_claim, write_drawn
+from optuna_hypergrad.reports import Claim, Rule, read_claim, write_claim, write_drawn
 from optuna_hypergrad.reports.fields import MOST
 from optuna_hypergrad.samplers.independent import CompletedSampler, propose
 from optuna_hypergrad.samplers.memory import Memory
-from optuna_hypergrad.samplers.rule import Rule
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
 from optuna_hypergrad.samplers.table import ChainSummary, Table
 

@@ -9,7 +9,7 @@ import numpy as np
 from optuna_hypergrad.algorithms.ranges import Ranges
 from optuna_hypergrad.algorithms.sharing import shared_gradient, shared_windows
 from optuna_hypergrad.algorithms.sign_descent import Outcome
-from optuna_hypergrad.reports import read_shared
+from optuna_hypergrad.reports import read_shapes
 from optuna_hypergrad.samplers.steps import Claimed
 from optuna_hypergrad.schedules import parameter_names
 
@@ -18,7 +18,8 @@ Windows = dict[str, tuple[int, ...]]  # by schedule, how many parameters each sh
 
 def fine_schedules(used: Sequence[Claimed]) -> dict[str, int]:
     """Schedules whose parameters may share, with their numbers, of the trials that decided."""
-    return {name: count for one in used for name, count in read_shared(one.trial).items()}
+    shapes = ((name, shape) for one in used for name, shape in read_shapes(one.trial).items())
+    return {name: shape.size for name, shape in shapes if shape.is_shared}
 
 
 def share(

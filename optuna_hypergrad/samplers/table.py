@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import Claim, read_claim, read_drawn, read_gradient
+from optuna_hypergrad.reports import Claim, Rule, read_claim, read_drawn, read_gradient
 from optuna_hypergrad.samplers import steps as outer
-from optuna_hypergrad.samplers.chains import Search, Searches, start_value
+from optuna_hypergrad.samplers.chains import Searches, decisions, start_value
 from optuna_hypergrad.samplers.distributions import to_distribution
 from optuna_hypergrad.samplers.founders import best_first
 from optuna_hypergrad.samplers.reader import TrialReader
-from optuna_hypergrad.samplers.rule import Rule
+from optuna_hypergrad.samplers.search import Decision, Search
 from optuna_hypergrad.samplers.steps import Claimed, Steps
 
 
@@ -90,6 +90,11 @@ class Table(TrialReader[Claim]):
         """Whether the objective has ended well without ever reporting a hypergradient."""
         return self._has_completed and not self._reported
 
+    @property
+    def chains(self) -> list[int]:
+        """The numbers of the chains that have begun."""
+        return sorted(self._steps)
+
     def chain(self, number: int) -> Chain:
         """The chain of this number."""
         steps = self._steps[number]
@@ -128,6 +133,13 @@ class Table(TrialReader[Claim]):
             windows=chain.search.windows,
         )
 
+    def decisions(self, number: int) -> list[Decision]:
+        """The outer steps of the chain of this number that are decided."""
+        steps = self._steps[number]
+        used = outer.latest(steps, self.rule.n_replicates)
+        before = outer.ancestry(steps, used[0].claim) if used else []
+        return [*decisions([*before, used], self.rule, self._maximize)] if used else []
+
     def next_claim(self, trial: int, n_chains: int, seed: int, from_best: bool) -> Claim:
         """What a trial should run: the step to be decided next in the chain furthest behind.
 
@@ -147,6 +159,7 @@ class Table(TrialReader[Claim]):
             agreement=outer.agreement(chain.used),
             start=start,
             windows=chain.search.windows,
+            rule=self.rule,
         )
 
     def may_repeat_another(self, claim: Claim, number: int) -> bool:

@@ -7,8 +7,9 @@ from optuna.trial import FixedTrial
 
 from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule
 from optuna_hypergrad.algorithms.sharing import shared_windows
-from optuna_hypergrad.samplers.chains import replay
-from optuna_hypergrad.samplers.rule import Rule
+from optuna_hypergrad.reports import Rule
+from optuna_hypergrad.samplers.chains import decisions
+from optuna_hypergrad.samplers.search import Search
 from optuna_hypergrad.samplers.steps import ancestry, claimed_trials, steps_of
 from optuna_hypergrad.suggest import FINE_WINDOWS as N
 from samplers.studies import create, points
@@ -96,7 +97,8 @@ def test_workers_in_any_order_leave_a_path_that_can_be_replayed(seed: int) -> No
     claimed = claimed_trials(study.get_trials(deepcopy=False))
     assert max(one.claim.step for one in claimed) > 3
     for one in claimed:
-        search = replay(ancestry(steps_of(claimed, 0), one.claim), rule, False)
+        used = ancestry(steps_of(claimed, 0), one.claim)
+        search = [*decisions(used, rule, False)][-1].after if used else Search.over({})
         assert one.claim.windows == search.windows
         for name, value in search.point().items():
             assert one.trial.params[name] == pytest.approx(value, abs=1e-12)

@@ -166,6 +166,10 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         ),
         {"study": [optuna.create_study(), *NO_OBJECT], "trial": [0, -1, 10**9, "x", 1.5]},
     ),
+    "outer_steps": (
+        optuna_hypergrad.outer_steps,
+        {"study": [optuna.create_study(directions=["minimize"] * 2), *NO_OBJECT]},
+    ),
     "report_hypergradient": (
         lambda **arguments: optuna_hypergrad.report_hypergradient(
             **{"trial": trial(), "gradient": {"lr": 1.0}, **arguments}

@@ -20,7 +20,7 @@ from optuna_hypergrad import (
     trial_seed,
 )
 from optuna_hypergrad.checkpoints import CheckpointError
-from optuna_hypergrad.reports import StoredDataError, report_shared
+from optuna_hypergrad.reports import Shape, StoredDataError, report_shape
 from security.stores import MemoryStore
 
 Sampler = GradientSampler | PopulationSampler
@@ -43,7 +43,7 @@ def objective(trial: optuna.Trial, store: MemoryStore) -> float:
     member.teach(lambda values: {"lr_0": 1.0}, steps=1)
     lr = suggest_schedule(trial, "lr", 1e-3, 1.0, windows=2, log=True)
     decay = suggest_schedule(trial, "decay", 0.0, 1.0, windows=FINE)
-    report_shared(trial, "decay", FINE)
+    report_shape(trial, "decay", Shape(FINE, "constant", True))
     width = trial.suggest_int("width", 1, 9)
     trial.suggest_categorical("kind", ["a", "b"])
     torch.manual_seed(trial_seed(trial))

@@ -1,0 +1,123 @@
+"""How a search came where it is: its outer steps, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_hypergrad.algorithms.sign_descent import Verdict
+from optuna_hypergrad.arguments import check_kind
+from optuna_hypergrad.reports import Rule, read_claim
+from optuna_hypergrad.samplers.search import Decision
+from optuna_hypergrad.samplers.steps import mean_gradient
+from optuna_hypergrad.samplers.studies import maximizes
+from optuna_hypergrad.samplers.table import Table
+
+
+class OuterStep(NamedTuple):
+    """One decided outer step of a search; mappings are by trial parameter."""
+
+    chain: int
+    step: int
+    trials: tuple[int, ...]
+    """Numbers of the trials that decided it: replicates of one point."""
+    verdict: Verdict
+    """``"accepted"``: the search goes on from it. ``"rejected"``, ``"diverged"``: it goes back to
+    the best point. ``"measured again"``: that was the best point, run once more."""
+    value: float | None
+    """Mean objective value of the replicates that did not diverge."""
+    params: dict[str, Any]
+    """What the trials ran with."""
+    gradient: dict[str, float]
+    """Mean hypergradient, in loss per unit of the parameter."""
+    reports: tuple[dict[str, float], ...]
+    """The hypergradient of each replicate, in the order of ``trials``."""
+    step_size: dict[str, float]
+    """γ of the move that follows, in units of the parameter, or of its natural logarithm where
+    its range is logarithmic; empty while every start has diverged."""
+    sign: dict[str, int]
+    """Signs of the hypergradient that the move goes against; 0 where nothing is known."""
+    flipped: frozenset[str]
+    """Parameters whose sign has turned since the point before, for which γ was halved."""
+    proposal: dict[str, float]
+    """Where the move leads, in units of the parameter; not rounded."""
+    windows: Mapping[str, tuple[int, ...]]
+    """By schedule with ``windows="auto"``: how many parameters each shared window holds."""
+
+
+def outer_steps(study: Study) -> list[OuterStep]:
+    """The decided outer steps of a study's searches, by chain and step.
+
+    They are worked out from the stored trials alone, whatever the study's sampler is now.
+
+    Args:
+        study: The study; one without trials of a ``GradientSampler`` has no outer steps.
+
+    Raises:
+        ValueError: If ``study`` is not one, or has several objectives.
+        StoredDataError: If the storage holds something else than what was written there.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import GradientSampler, outer_steps, report_hypergradient
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> def objective(trial):
+        ...     x = trial.suggest_float("x", -1, 1)
+        ...     report_hypergradient(trial, {"x": 2 * (x - 0.25)})
+        ...     return (x - 0.25) ** 2
+        >>> study = optuna.create_study(sampler=GradientSampler(seed=0))
+        >>> study.optimize(objective, n_trials=5)
+        >>> [(step.params["x"].__round__(2), step.verdict) for step in outer_steps(study)][:3]
+        [(0.0, 'accepted'), (0.1, 'accepted'), (0.2, 'accepted')]
+    """
+    check_kind("study", study, Study, "an Optuna study")
+    if len(study.directions) > 1:
+        raise ValueError("study: hypergradients are of one objective, but it has several.")
+    trials = study.get_trials(deepcopy=False)
+    table = Table(_rule(trials), maximizes(study))
+    table.read(trials)
+    return [outer_step(one) for number in table.chains for one in table.decisions(number)]
+
+
+def outer_step(decision: Decision) -> OuterStep:
+    """A decision as people see it."""
+    used, after = decision.used, decision.after
+    claim, state = used[0].claim, after.state
+    values = [o.trial.value for o in used if not o.diverged and o.trial.value is not None]
+    by_name: dict[str, Any] = {"step_size": {}, "sign": {}}
+    if state is not None:
+        by_name["step_size"] = dict(zip(after.names, state.step_size.tolist(), strict=True))
+        by_name["sign"] = dict(zip(after.names, state.sign.tolist(), strict=True))
+    return OuterStep(
+        chain=claim.chain,
+        step=claim.step,
+        trials=tuple(one.trial.number for one in used),
+        verdict=decision.verdict,
+        value=float(np.mean(values)) if values else None,
+        params=dict(max(used, key=lambda one: len(one.trial.params)).trial.params),
+        gradient=mean_gradient(used),
+        reports=tuple(one.gradient or {} for one in used),
+        flipped=_flipped(decision),
+        proposal=after.point(),
+        windows=after.windows,
+        **by_name,
+    )
+
+
+def _flipped(decision: Decision) -> frozenset[str]:
+    """Where the hypergradient has turned against the signs that the search moved along."""
+    before = decision.before
+    if before.state is None:
+        return frozenset()
+    turned = np.sign(np.nan_to_num(decision.outcome.gradient)) * before.state.sign < 0
+    return frozenset(name for name, is_so in zip(before.names, turned, strict=True) if is_so)
+
+
+def _rule(trials: Sequence[FrozenTrial]) -> Rule:
+    """That of the latest trial of a search."""
+    claims = (read_claim(trial.number, trial.system_attrs) for trial in reversed(trials))
+    return next((claim.rule for claim in claims if claim is not None), Rule())

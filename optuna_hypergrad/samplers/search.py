@@ -1,0 +1,145 @@
+"""One search: where it stands, and what a decision makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
+
+from optuna_hypergrad.algorithms import sign_descent
+from optuna_hypergrad.algorithms.ranges import Array, Ranges
+from optuna_hypergrad.algorithms.sign_descent import Verdict
+from optuna_hypergrad.reports import Rule
+from optuna_hypergrad.samplers import steps as outer
+from optuna_hypergrad.samplers.distributions import ranges_of, to_distribution
+from optuna_hypergrad.samplers.sharing import fine_schedules, share
+from optuna_hypergrad.samplers.steps import Claimed
+
+
+class Search(NamedTuple):
+    """A search over the parameters with hypergradients, after some decisions."""
+
+    learned: Mapping[str, BaseDistribution]  # these parameters, and the latest range of each
+    ranges: Ranges
+    state: sign_descent.State | None = None  # None until a first trial ended without diverging
+    restarts: int = 0  # how many starts have diverged
+    windows: Mapping[str, tuple[int, ...]] = {}  # of fine schedules, as cut by the latest decision
+
+    @classmethod
+    def over(cls, learned: Mapping[str, BaseDistribution]) -> Search:
+        """A search before its first decision."""
+        return cls(learned, ranges_of([*learned.values()]))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parameters, in the order of all arrays."""
+        return tuple(self.learned)
+
+    def point(self) -> dict[str, float]:
+        """The next point by parameter, in natural units; empty at the start."""
+        if self.state is None:
+            return {}
+        values = self.ranges.to_natural(self.state.point).tolist()
+        return dict(zip(self.names, values, strict=True))
+
+    def has_converged(self, tolerance: float) -> bool:
+        """Whether every step size has fallen below the tolerance."""
+        if self.state is None:
+            return False
+        return sign_descent.has_converged(self.state, self.ranges, tolerance)
+
+
+class Decision(NamedTuple):
+    """An outer step of a search that is decided."""
+
+    used: Sequence[Claimed]  # the trials that decided it
+    before: Search
+    outcome: sign_descent.Outcome  # in the order of the names of ``before``
+    verdict: Verdict
+    after: Search
+
+
+def decide(search: Search, used: Sequence[Claimed], rule: Rule, maximize: bool) -> Decision:
+    """What the trials that decide an outer step make of a search, which knows their parameters."""
+    names, ranges, state = search.names, search.ranges, search.state
+    outcome = _outcome(used, names, ranges, state, maximize)
+    outcome, windows = share(outcome, names, ranges, fine_schedules(used))
+    verdict = sign_descent.verdict(state, outcome, rule.safeguard)
+    is_guess = used[0].is_enqueued  # a user's guess that turns out bad is not held against us
+    if state is None and verdict == "diverged" and rule.safeguard is not None:
+        after = search._replace(restarts=search.restarts + (not is_guess))
+    elif is_guess and sign_descent.is_rejected(state, outcome, rule.safeguard):
+        after = search
+    else:
+        if state is None:
+            gamma = _step_size(names, ranges, rule.step_size)
+            state = sign_descent.init(ranges, outcome.point, gamma)
+        state = sign_descent.advance(state, outcome, ranges, rule.safeguard)
+        cut = search.windows if outcome.diverged else windows
+        after = search._replace(state=state, windows=cut)
+    return Decision(used, search, outcome, verdict, after)
+
+
+def parameter_setting(name: str, given: Mapping[str, float]) -> float | None:
+    """What was given for a parameter, or else for the schedule that it belongs to."""
+    schedule, _, index = name.rpartition("_")
+    return given.get(name, given.get(schedule) if index.isdecimal() else None)
+
+
+def learned_by(used: Sequence[Claimed]) -> dict[str, BaseDistribution]:
+    """The parameters with hypergradients in a decision, and their distributions."""
+    learned: dict[str, BaseDistribution] = {}
+    for one in used:
+        known = one.trial.distributions
+        learned |= {name: known[name] for name in one.gradient or {} if name in known}
+    return learned
+
+
+def _outcome(
+    used: Sequence[Claimed],
+    names: tuple[str, ...],
+    ranges: Ranges,
+    state: sign_descent.State | None,
+    maximize: bool,
+) -> sign_descent.Outcome:
+    """What the trials that decide a step say together; half of them diverged is diverged."""
+    sound = [one for one in used if not one.diverged]
+    gradient = outer.mean_gradient(used)
+    losses = [one.trial.value for one in sound if one.trial.value is not None]
+    loss = fmean(losses) if losses else float("nan")
+    longest = max(used, key=lambda one: len(one.trial.params)).trial
+    return sign_descent.Outcome(
+        _point_of(longest, names, ranges, state),
+        -loss if maximize else loss,
+        np.array([gradient.get(name, float("nan")) for name in names], dtype=float),
+        diverged=2 * len(sound) <= len(used),
+    )
+
+
+def _point_of(
+    trial: FrozenTrial, names: tuple[str, ...], ranges: Ranges, state: sign_descent.State | None
+) -> Array:
+    """Where a trial ran, in search coordinates.
+
+    That is the proposed point itself for parameters that the trial did not have, or that only
+    rounding to an integer or a grid set apart: progress of less than half a step must not be lost.
+    """
+    proposed = ranges.start() if state is None else ranges.to_natural(state.point)
+    unmoved = ranges.to_search(proposed) if state is None else state.point
+    ran, elsewhere = proposed.copy(), np.zeros(len(names), dtype=bool)
+    for i, (name, value) in enumerate(zip(names, proposed.tolist(), strict=True)):
+        if name in trial.params:
+            ran[i] = trial.params[name]
+            rounded = to_distribution(value, trial.distributions[name])
+            elsewhere[i] = state is None or trial.params[name] != rounded
+    return np.where(elsewhere, ranges.to_search(np.clip(ran, ranges.low, ranges.high)), unmoved)
+
+
+def _step_size(names: tuple[str, ...], ranges: Ranges, given: Mapping[str, float]) -> Array:
+    sizes = zip(names, ranges.step_size().tolist(), strict=True)
+    chosen = ((parameter_setting(name, given), default) for name, default in sizes)
+    return np.array([default if own is None else own for own, default in chosen], dtype=float)

@@ -1,0 +1,1 @@
+"""What each figure shows, worked out from what is stored; no library that draws."""

@@ -1,0 +1,127 @@
+"""What figures are made of, whichever library draws them.
+
+A chart has panels, a panel has axes and marks. Positions are numbers; a NaN in a line is a gap.
+Colours are names of ``colors``: a colour-blind person can tell them apart, also in print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Dash = Literal["solid", "dash", "dot"]
+Symbol = Literal["circle", "open circle", "cross", "star", "triangle", "square"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points that are joined, in order."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    color: str
+    name: str | None = None  # in the legend; lines of one name are one entry
+    dash: Dash = "solid"
+    width: float = 1.5  # in points
+    opacity: float = 1.0
+    is_step: bool = False  # each value holds up to the next x
+    texts: Sequence[str] = ()  # by point, where the mouse is
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points that are not joined."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    color: str | Sequence[str]  # for all, or by point
+    name: str | None = None
+    symbol: Symbol = "circle"
+    size: float = 6.0  # in points
+    opacity: float = 1.0
+    texts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Band:
+    """What lies between two lines."""
+
+    x: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    color: str
+    name: str | None = None
+    opacity: float = 0.2
+    is_step: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Upright bars from zero."""
+
+    x: Sequence[float]
+    height: Sequence[float]
+    color: str
+    name: str | None = None
+    width: float = 0.8  # in units of x
+    texts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Heights on a grid, as shades of grey behind other marks."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    height: Sequence[Sequence[float]]  # by y, then x
+
+
+Mark = Line | Points | Band | Bars | Surface
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a panel."""
+
+    label: str = ""
+    is_log: bool = False
+    is_integer: bool = False  # ticks at whole numbers only
+    ticks: Mapping[float, str] | None = None  # labels by position, instead of numbers
+    range: tuple[float, float] | None = None  # in its unit, also where it is logarithmic
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Marks on a pair of axes."""
+
+    title: str
+    x: Axis
+    y: Axis
+    marks: Sequence[Mark]
+    message: str = ""  # said in its middle, where there is nothing to draw
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the colours of ``colors.shades`` mean."""
+
+    label: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure."""
+
+    title: str
+    panels: Sequence[Panel]
+    columns: int = 1
+    scale: Scale | None = None
+    size: tuple[float, float] = field(default=(6.0, 3.2))  # of a panel, in inches
+
+
+def message(title: str, text: str) -> Chart:
+    """A figure that says why there is nothing to see."""
+    return Chart(title, [Panel("", Axis(), Axis(), [], text)])

@@ -1,0 +1,1 @@
+"""Charts drawn by a library; each module imports its own when it draws."""

@@ -1,0 +1,141 @@
+"""Charts as matplotlib figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts.marks import (
+    Axis,
+    Band,
+    Bars,
+    Chart,
+    Line,
+    Mark,
+    Panel,
+    Points,
+    Scale,
+)
+from optuna_hypergrad.visualization.drawing.missing import needing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DASHES = {"solid": "-", "dash": "--", "dot": ":"}
+SYMBOLS = {
+    "circle": "o",
+    "open circle": "o",
+    "cross": "x",
+    "star": "*",
+    "triangle": "^",
+    "square": "s",
+}
+
+
+def draw(chart: Chart) -> Figure:
+    """The chart as a figure, which ``plt.show()`` shows and ``figure.savefig`` stores."""
+    with needing("matplotlib"):
+        from matplotlib import pyplot as plt
+
+    columns = min(chart.columns, len(chart.panels))
+    rows = -(-len(chart.panels) // columns)
+    width, height = chart.size
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(columns * width + 0.5, rows * height + 0.5),
+        squeeze=False,
+        layout="constrained",
+    )
+    axes = list(grid.flat)
+    for axis, panel in zip(axes, chart.panels, strict=False):
+        _draw_panel(axis, panel)
+    for empty in axes[len(chart.panels) :]:
+        empty.set_axis_off()
+    if chart.scale is not None:
+        _color_bar(figure, axes, chart.scale)
+    figure.suptitle(chart.title)
+    _legend(figure, axes)
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    axes.set_title(panel.title, fontsize=10)
+    axes.grid(True, color="0.92", zorder=0)
+    axes.set_axisbelow(True)
+    for mark in panel.marks:
+        _draw_mark(axes, mark)
+    if panel.message:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, panel.message, ha="center", va="center", transform=axes.transAxes)
+        return
+    _set_axis(axes, "x", panel.x)
+    _set_axis(axes, "y", panel.y)
+
+
+def _draw_mark(axes: Axes, mark: Mark) -> None:
+    style: dict[str, Any]
+    if isinstance(mark, Line):
+        style = {"linestyle": DASHES[mark.dash], "linewidth": mark.width, "alpha": mark.opacity}
+        style |= {"drawstyle": "steps-post" if mark.is_step else "default"}
+        axes.plot(mark.x, mark.y, color=mark.color, label=mark.name, **style)
+    elif isinstance(mark, Points):
+        _draw_points(axes, mark)
+    elif isinstance(mark, Band):
+        style = {"color": mark.color, "alpha": mark.opacity, "linewidth": 0, "label": mark.name}
+        style["step"] = "post" if mark.is_step else None
+        axes.fill_between(mark.x, mark.low, mark.high, **style)
+    elif isinstance(mark, Bars):
+        axes.bar(mark.x, mark.height, width=mark.width, color=mark.color, label=mark.name)
+    else:
+        style = {"shading": "gouraud", "cmap": "Greys_r", "alpha": 0.6}
+        axes.pcolormesh(mark.x, mark.y, mark.height, zorder=0, **style)
+
+
+def _draw_points(axes: Axes, mark: Points) -> None:
+    color = mark.color if isinstance(mark.color, str) else list(mark.color)
+    style: dict[str, Any] = {"marker": SYMBOLS[mark.symbol], "s": mark.size**2}
+    if mark.symbol == "open circle":
+        style |= {"facecolors": "none", "edgecolors": color}
+    else:
+        style["color"] = color
+    axes.scatter(mark.x, mark.y, alpha=mark.opacity, label=mark.name, zorder=3, **style)
+
+
+def _set_axis(axes: Axes, which: str, axis: Axis) -> None:
+    options: dict[str, Any] = {f"{which}label": axis.label}
+    if axis.is_log:
+        options[f"{which}scale"] = "log"
+    if axis.range is not None:
+        options[f"{which}lim"] = axis.range
+    axes.set(**options)
+    own = axes.xaxis if which == "x" else axes.yaxis
+    if axis.is_integer:
+        from matplotlib.ticker import MaxNLocator
+
+        own.set_major_locator(MaxNLocator(integer=True))
+    if axis.ticks is not None:
+        own.set_ticks([*axis.ticks], [*axis.ticks.values()])
+
+
+def _color_bar(figure: Figure, axes: list[Axes], scale: Scale) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    tenths = [colors.shade(i / 10) for i in range(11)]
+    shades = LinearSegmentedColormap.from_list("shades", tenths)
+    mappable = ScalarMappable(Normalize(scale.low, scale.high), shades)
+    figure.colorbar(mappable, ax=axes, label=scale.label)
+
+
+def _legend(figure: Figure, axes: list[Axes]) -> None:
+    """One entry for each name, below all panels."""
+    entries: dict[str, Any] = {}
+    for one in axes:
+        for handle, name in zip(*one.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
+    if entries:
+        columns = min(len(entries), 4)
+        place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "fontsize": 8}
+        figure.legend([*entries.values()], [*entries], **place)

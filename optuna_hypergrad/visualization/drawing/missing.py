@@ -1,0 +1,23 @@
+"""What to say where a library that draws is not installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def needing(library: str, extra: str = "visualization") -> Iterator[None]:
+    """Imports of an optional library; an ImportError says how to install it.
+
+    Example:
+        >>> with needing("nowhere"):
+        ...     import nowhere
+        Traceback (most recent call last):
+        ImportError: nowhere is needed here: pip install 'optuna_hypergrad[visualization]'.
+    """
+    try:
+        yield
+    except ImportError as error:
+        message = f"{library} is needed here: pip install 'optuna_hypergrad[{extra}]'."
+        raise ImportError(message) from error
