@@ -60,6 +60,12 @@ def is_named(kind: str) -> bool:
     return kind not in SERVERS or bool(os.environ.get(SERVERS[kind]))
 
 
+def _server(kind: str) -> str:
+    if not is_named(kind):
+        raise SystemExit(f"set {SERVERS[kind]} to the URL of a {kind} server")
+    return os.environ[SERVERS[kind]]
+
+
 @contextmanager
 def fresh(kind: str) -> Iterator[Address]:
     """A storage that holds nothing, and is dropped in the end."""
@@ -73,9 +79,9 @@ def fresh(kind: str) -> Iterator[Address]:
             with _proxy(_sqlite(folder)) as port:
                 yield Address(kind, port)
         elif kind == "redis":
-            yield from _redis(os.environ[SERVERS[kind]], name)
+            yield from _redis(_server(kind), name)
         else:
-            yield from _database(kind, os.environ[SERVERS[kind]], name)
+            yield from _database(kind, _server(kind), name)
 
 
 def connect(address: Address) -> BaseStorage:

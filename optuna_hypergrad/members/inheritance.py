@@ -44,7 +44,7 @@ def inherited(trial: Trial, segment: Segment, store: ArtifactStore) -> tuple[int
         except UnreachableError:  # the trial is repeated: an outage costs no trained segment
             raise
         except (CheckpointError, StoredDataError) as error:
-            failures.append(f"trial {ancestor.number}: {error}")
+            failures.append(f"trial {ancestor.number}: {error}".rstrip("."))
             continue
         if failures:
             reasons = "; ".join(failures)

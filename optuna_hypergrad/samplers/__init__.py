@@ -2,7 +2,8 @@
 
 from optuna_hypergrad.samplers.gradient import GradientSampler
 from optuna_hypergrad.samplers.history import OuterStep, outer_steps
-from optuna_hypergrad.samplers.lineage import Ancestor, lineage
+from optuna_hypergrad.samplers.lineage import Ancestor, lineage, students
+from optuna_hypergrad.samplers.mutated import Mutated
 from optuna_hypergrad.samplers.population import PopulationSampler
 from optuna_hypergrad.samplers.table import ChainSummary
 
@@ -10,8 +11,10 @@ __all__ = [
     "Ancestor",
     "ChainSummary",
     "GradientSampler",
+    "Mutated",
     "OuterStep",
     "PopulationSampler",
     "lineage",
     "outer_steps",
+    "students",
 ]

@@ -48,17 +48,17 @@ class Searches:
             used = outer.stood_on(steps, used[0].claim)
         search = self._found[_numbers(used)]
         for used in reversed(ahead):
-            search = self._found[_numbers(used)] = self.beyond(search, used, steps)
+            search = self._found[_numbers(used)] = self.beyond(search, used, steps).after
         return search
 
-    def beyond(self, search: Search, used: Sequence[Claimed], steps: Steps) -> Search:
-        """A search after one more decision, which is not remembered."""
+    def beyond(self, search: Search, used: Sequence[Claimed], steps: Steps) -> Decision:
+        """One more decision about a search, which is not remembered."""
         learned = {**search.learned, **learned_by(used)}
         if learned == search.learned:
-            return decide(search, used, self._rule, self._maximize).after
+            return decide(search, used, self._rule, self._maximize)
         # New parameters and ranges bear on all decisions.
         all_used = [*outer.ancestry(steps, used[0].claim), used]
-        return [*decisions(all_used, self._rule, self._maximize)][-1].after
+        return [*decisions(all_used, self._rule, self._maximize)][-1]
 
 
 def decisions(used: Sequence[Sequence[Claimed]], rule: Rule, maximize: bool) -> Iterator[Decision]:

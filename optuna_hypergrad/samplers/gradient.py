@@ -23,6 +23,7 @@ from optuna_hypergrad.samplers.independent import CompletedSampler, propose
 from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
 from optuna_hypergrad.samplers.table import ChainSummary, Table
+from optuna_hypergrad.samplers.telling import tell, told_step
 
 
 class GradientSampler(CompletedSampler[Table]):
@@ -124,6 +125,7 @@ class GradientSampler(CompletedSampler[Table]):
                 many = self._n_chains > 1
                 write_claim(study._storage, trial._trial_id, claim, one_of_many=many)
                 table.decided[trial.number] = claim
+                tell(lambda: _told(trial, claim, table))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -225,6 +227,12 @@ class GradientSampler(CompletedSampler[Table]):
 
 def _new_table(rule: Rule, study: Study) -> Table:
     return Table(rule, maximizes(study))
+
+
+def _told(trial: FrozenTrial, claim: Claim, table: Table) -> str:
+    is_enqueued = bool(trial.system_attrs.get("fixed_params"))
+    before = table.decision_before(claim)
+    return told_step(claim, before, is_again=table.n_claimed(claim) > 0, is_enqueued=is_enqueued)
 
 
 class _Step(NamedTuple):

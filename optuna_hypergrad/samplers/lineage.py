@@ -10,6 +10,7 @@ from optuna.study import Study
 from optuna_hypergrad.arguments import check_kind
 from optuna_hypergrad.reports import check_descent
 from optuna_hypergrad.samplers.family import Family, Student
+from optuna_hypergrad.samplers.mutated import Mutated, goes_on_refined, mutated
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.samplers.traits import ended_with
 
@@ -21,9 +22,11 @@ class Ancestor(NamedTuple):
     member: int | None  # None for an explorer
     generation: int
     is_clone: bool  # whether it began as a mutated clone of the one before
-    value: float | None
+    value: float | None  # None where it was pruned or failed
     params: dict[str, Any]  # what it began with
     ended: dict[str, Any]  # what it ended with: refined where it reported so
+    parent: int | None = None  # number of the trial that it inherited from; None at a birth
+    mutations: dict[str, Mutated] = {}  # of a clone, by parameter; those left alone are not there
 
 
 def lineage(study: Study, trial: int | None = None) -> list[Ancestor]:
@@ -49,15 +52,51 @@ def lineage(study: Study, trial: int | None = None) -> list[Ancestor]:
         >>> [ancestor.trial for ancestor in lineage(study, 8)]
         [2, 5, 8]
     """
-    check_kind("study", study, Study, "an Optuna study")
-    family = Family()
-    family.read(study.get_trials(deepcopy=False))
+    family = _family(study)
     number: int | None = trial
     if trial is None:
         number = _best(family, maximizes(study))
     elif trial not in family:
         raise ValueError(f"trial: {trial} is not a finished segment of a student in this study.")
-    return [_ancestor(student) for student in _descent(family, number)][::-1]
+    refine = goes_on_refined(family)
+    return [_ancestor(student, family, refine) for student in _descent(family, number)][::-1]
+
+
+def students(study: Study) -> list[Ancestor]:
+    """All students of a ``PopulationSampler``, in each segment that has finished, by trial number.
+
+    Args:
+        study: The study; one without such trials has no students.
+
+    Raises:
+        ValueError: If ``study`` is not one, or has several objectives.
+        StoredDataError: If the storage holds something else than what was written there.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import PopulationSampler, students
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=3))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=60)
+        >>> clone = next(student for student in students(study) if student.is_clone)
+        >>> clone.trial, clone.member, clone.parent, clone.mutations["x"].origin
+        (8, 2, 3, 'perturbed')
+        >>> round(clone.mutations["x"].factor, 3)
+        1.2
+    """
+    family = _family(study)
+    refine = goes_on_refined(family)
+    by_number = sorted(family, key=lambda student: student.number)
+    return [_ancestor(student, family, refine) for student in by_number]
+
+
+def _family(study: Study) -> Family:
+    check_kind("study", study, Study, "an Optuna study")
+    if len(study.directions) > 1:
+        raise ValueError("study: a population has one objective, but this study has several.")
+    family = Family()
+    family.read(study.get_trials(deepcopy=False))
+    return family
 
 
 def _descent(family: Family, number: int | None) -> Iterator[Student]:
@@ -78,13 +117,19 @@ def _best(family: Family, maximize: bool) -> int:
     return min(complete, key=lambda student: student.loss(maximize)).number
 
 
-def _ancestor(student: Student) -> Ancestor:
+def _ancestor(student: Student, family: Family, refine: bool) -> Ancestor:
+    parent = None if student.segment.parent is None else family[student.segment.parent]
+    if parent is not None:
+        check_descent(student.segment, parent.segment)
+    is_clone = parent is not None and student.is_clone
     return Ancestor(
         trial=student.number,
         member=student.segment.member,
         generation=student.generation,
-        is_clone=student.is_clone,
+        is_clone=is_clone,
         value=student.trial.value if student.complete else None,
         params=dict(student.trial.params),
         ended=ended_with(student),
+        parent=student.segment.parent,
+        mutations=mutated(student, parent, refine) if parent is not None and is_clone else {},
     )

@@ -30,6 +30,7 @@ from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.offspring import begin, inherit
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
 from optuna_hypergrad.samplers.teaching import brought_up_to_date
+from optuna_hypergrad.samplers.telling import tell, told_segment
 from optuna_hypergrad.samplers.turns import next_turn
 
 
@@ -157,6 +158,7 @@ class PopulationSampler(CompletedSampler[Family]):
             write_segment(study._storage, trial._trial_id, segment)
             if taught is not None:
                 write_teacher(study._storage, trial._trial_id, trial.number, taught)
+            tell(lambda: told_segment(segment, family))
             family.decided[trial.number] = segment
 
     def sample_relative(

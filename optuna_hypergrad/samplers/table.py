@@ -117,7 +117,7 @@ class Table(TrialReader[Claim]):
         used = outer.latest(steps, self.rule.n_replicates)
         search = self._searches.after(outer.stood_on(steps, used[0].claim) if used else (), steps)
         if used:
-            search = self._searches.beyond(search, used, steps)
+            search = self._searches.beyond(search, used, steps).after
         return search.has_converged(self.rule.tolerance)
 
     def summary(self, number: int) -> ChainSummary:
@@ -139,6 +139,20 @@ class Table(TrialReader[Claim]):
         used = outer.latest(steps, self.rule.n_replicates)
         before = outer.ancestry(steps, used[0].claim) if used else []
         return [*decisions([*before, used], self.rule, self._maximize)] if used else []
+
+    def decision_before(self, claim: Claim) -> Decision | None:
+        """The outer step that a claim stands on; None for the first step."""
+        steps = self._steps[claim.chain]
+        used = outer.stood_on(steps, claim)
+        if not used:
+            return None
+        search = self._searches.after(outer.stood_on(steps, used[0].claim), steps)
+        return self._searches.beyond(search, used, steps)
+
+    def n_claimed(self, claim: Claim) -> int:
+        """How many trials have claimed the same outer step."""
+        steps = self._steps[claim.chain]
+        return len(steps[claim.step]) if claim.step < len(steps) else 0
 
     def next_claim(self, trial: int, n_chains: int, seed: int, from_best: bool) -> Claim:
         """What a trial should run: the step to be decided next in the chain furthest behind.

@@ -1,5 +1,7 @@
 """No checkpoint that anyone can still need is ever removed: random histories of random workers."""
 
+import math
+
 import optuna
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -49,8 +51,16 @@ class History:
         if segment.parent is not None:
             assert segment.parent not in self.removed
             above = read_segment(segment.parent, trials[segment.parent].system_attrs)
-            assert above is not None  # the one to fall back on if the parent's is damaged
-            assert above.parent is None or above.parent not in self.removed
+            assert above is not None
+            if self.has_anybody(segment.generation - 1, segment.population):
+                # There is one to fall back on if the parent's is damaged. Where all are lost, the
+                # clone may be of one that was kept only for others to fall back on.
+                assert above.parent is None or above.parent not in self.removed
+
+    def has_anybody(self, generation: int, size: int) -> bool:
+        """Whether any student of a generation is not lost."""
+        alive = self.family().at_age(generation, size)
+        return any(math.isfinite(student.loss(maximize=False)) for student in alive)
 
     def family(self) -> Family:
         family = family_of(self.study)

@@ -1,0 +1,127 @@
+"""One line for each trial that begins: what changes, and why.
+
+Through Optuna's logger, so that ``optuna.logging.set_verbosity`` and its relatives rule.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.logging import get_logger
+
+from optuna_hypergrad.reports import Claim, Segment
+from optuna_hypergrad.samplers.distributions import proposed
+from optuna_hypergrad.samplers.family import Family, Student
+from optuna_hypergrad.samplers.history import outer_step
+from optuna_hypergrad.samplers.search import Decision
+from optuna_hypergrad.samplers.traits import ended_with
+
+LOGGER = "optuna.hypergrad"  # a child of Optuna's own
+MOST = 8  # changes in one line
+
+_SIGNS = {-1: "−", 0: "0", 1: "+"}
+
+
+def tell(line: Callable[[], str]) -> None:
+    """Log a line, which is made up only where somebody reads it."""
+    logger = get_logger(LOGGER)
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(line())
+
+
+def told_step(claim: Claim, decision: Decision | None, *, is_again: bool, is_enqueued: bool) -> str:
+    """What a trial of a GradientSampler is to do.
+
+    Args:
+        claim: The trial's.
+        decision: The outer step before; None for the first.
+        is_again: Whether another trial has claimed the same step.
+        is_enqueued: Whether a user has fixed parameters of it.
+    """
+    of_chain = f" of chain {claim.chain}" if claim.chain else ""
+    place = f"Trial {claim.trial}: outer step {claim.step}{of_chain}"
+    if is_enqueued:
+        return f"{place}, at an enqueued point."
+    if is_again:
+        return f"{place}, once more at the same point."
+    if decision is None:
+        return f"{place}, the start."
+    return f"{place}, after {_came_of(decision)}: {_listed([*_moves(decision)])}."
+
+
+def told_segment(segment: Segment, family: Family) -> str:
+    """What a trial of a PopulationSampler is to do."""
+    who = "an explorer" if segment.member is None else f"member {segment.member}"
+    place = f"Trial {segment.trial}: generation {segment.generation}, {who}"
+    if segment.parent is None:
+        return f"{place} is born."
+    parent = family[segment.parent]
+    if segment.age:
+        changes = _changes(segment, parent)
+        return f"{place} goes on: {_listed([*changes])}."
+    of = "an explorer" if parent.segment.member is None else str(parent.segment.member)
+    origin = f"clone of {of} (trial {parent.number})"
+    return f"{place} ← {origin}, {_listed([*_mutations(segment, parent)])}."
+
+
+def _came_of(decision: Decision) -> str:
+    step = outer_step(decision)
+    value = "" if step.value is None else f" ({_short(step.value)})"
+    became = step.verdict if step.verdict == "diverged" else f"was {step.verdict}"
+    return f"trial {'+'.join(map(str, step.trials))}{value} {became}"
+
+
+def _moves(decision: Decision) -> Iterator[str]:
+    step, learned = outer_step(decision), decision.after.learned
+    for name, proposal in step.proposal.items():
+        before, after = _short(step.params.get(name)), _short(proposal)
+        if before != after:
+            gamma = _gamma(step.step_size[name], learned[name])
+            yield f"{name} {before} → {after} (sign {_SIGNS[step.sign[name]]}, γ {gamma})"
+
+
+def _gamma(gamma: float, distribution: BaseDistribution) -> str:
+    """A step size; of a logarithmic range, the factor that it multiplies by."""
+    is_log = bool(getattr(distribution, "log", False))
+    return f"×{math.exp(gamma):.3g}" if is_log else f"{gamma:.3g}"
+
+
+def _changes(segment: Segment, parent: Student) -> Iterator[str]:
+    """What a student goes on with where it is not what its last segment began with."""
+    for name, before, after in _differences(segment, parent, parent.trial.params):
+        sign = segment.sign.get(name)
+        why = "refined" if sign is None else f"sign {_SIGNS[round(sign)]}"
+        yield f"{name} {_short(before)} → {_short(after)} ({why})"
+
+
+def _mutations(segment: Segment, parent: Student) -> Iterator[str]:
+    """What a clone begins with where it is not what its parent ended with."""
+    for name, before, after in _differences(segment, parent, ended_with(parent)):
+        are_floats = isinstance(before, float) and isinstance(after, float)
+        if are_floats and before * after > 0 and name not in segment.resampled:
+            yield f"{name} {_short(before)} × {_short(after / before)}"
+        else:
+            drawn = " (drawn anew)" if name in segment.resampled else ""
+            yield f"{name} {_short(before)} → {_short(after)}{drawn}"
+
+
+def _differences(
+    segment: Segment, parent: Student, before: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    for name, after in proposed(segment.values, parent.trial.distributions).items():
+        if before[name] != after:
+            yield name, before[name], after
+
+
+def _listed(changes: list[str]) -> str:
+    rest = len(changes) - MOST
+    more = [f"and {rest} more"] if rest > 0 else []
+    return ", ".join([*changes[:MOST], *more]) or "nothing changes"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
