@@ -6,8 +6,9 @@ where nothing is learned, and move with the hypergradients of twelve trials:
 
     python examples/digits.py
 
-The study is kept in digits.db; run again, it resumes. With --sampler random, tpe or cmaes,
-another sampler gets the same objective and the same compute, counted in gradient evaluations.
+The study is kept in digits.db; run again, it resumes. digits_schedules.png shows the schedule of
+each outer step. With --sampler random, tpe or cmaes, another sampler gets the same objective and
+the same compute, counted in gradient evaluations; digits_schedules.png then shows its losses.
 """
 
 from __future__ import annotations
@@ -18,27 +19,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 import optuna
 import torch
 import torch.nn.functional as F
-from matplotlib import pyplot as plt
-from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState
+from optuna.trial import BaseTrial, FixedTrial, FrozenTrial
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sqlalchemy import make_url
 from torch import Tensor, nn
 
-from optuna_hypergrad import (
-    GradientSampler,
-    Schedule,
-    report_hypergradient,
-    suggest_schedule,
-)
+from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
+from optuna_hypergrad.visualization.matplotlib import plot_convergence, plot_schedules
 
 WINDOWS, STEPS, BATCH_SIZE = 7, 200, 64
 # At most: one gradient a step, and one Hessian product, counted as a gradient, for each of the
@@ -154,33 +147,6 @@ def print_table(trials: list[FrozenTrial]) -> None:
         print(f"{trial.number:5d} {loss}  " + " ".join(f"{value:8.4g}" for value in values))
 
 
-def draw(trials: list[FrozenTrial], path: Path) -> None:
-    """Learning rates by trial, and what became of loss, momentum and weight decay."""
-    trials = [t for t in trials if t.state == TrialState.COMPLETE]
-    figure, axes = plt.subplots(1, 4, figsize=(14, 3.2), layout="constrained")
-    numbers = [trial.number for trial in trials]
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(trials)))
-    for trial, color in zip(trials, colors, strict=True):
-        rates = Schedule("lr", [trial.params[f"lr_{i}"] for i in range(WINDOWS)])
-        axes[0].step(range(STEPS), rates.over(STEPS), where="post", color=color, linewidth=1.5)
-    axes[0].set(title="learning rate", xlabel="training step")
-    scale = plt.cm.ScalarMappable(plt.Normalize(min(numbers), max(numbers)), "viridis")
-    figure.colorbar(scale, ax=axes[0], label="trial")
-    panels = {
-        "momentum": [trial.params["momentum"] for trial in trials],
-        "weight decay": [trial.params["weight_decay"] for trial in trials],
-        "validation loss": [trial.value for trial in trials],
-    }
-    for axis, (title, values) in zip(axes[1:], panels.items(), strict=True):
-        axis.plot(numbers, values, color="0.8", zorder=1)
-        axis.scatter(numbers, values, color=colors, zorder=2)
-        axis.set(title=title, xlabel="trial")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[3].set_yscale("log")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -229,7 +195,8 @@ def main() -> None:
         f"retrained with its schedule, five seeds: test accuracy {np.mean(accuracy):.1%} "
         f"({min(accuracy):.1%} to {max(accuracy):.1%})"
     )
-    draw(finished(study), args.figure)
+    plot = plot_schedules if differentiate else plot_convergence
+    plot(study).savefig(args.figure, dpi=110)
     print(f"wrote {args.figure}; to look around: optuna-dashboard {place}")
 
 

@@ -6,8 +6,9 @@ clones of the best:
 
     python examples/digits_population.py
 
-The study is kept in digits_population.db, the checkpoints in digits_population/. Stop it whenever
-you like and run it again, or run it twice at the same time: the family tree goes on.
+The study is kept in digits_population.db, the checkpoints in digits_population/, and
+digits_population.png shows what the students learned. Stop it whenever you like and run it again,
+or run it twice at the same time: the family tree goes on.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from optuna_hypergrad.hypernet import (
     HyperTraining,
     convert,
 )
+from optuna_hypergrad.visualization.matplotlib import plot_population
 
 STEPS, BATCH_SIZE, LR = 60, 64, 0.05  # of a segment
 RANGES = {
@@ -169,6 +171,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--generations", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage", default="sqlite:///digits_population.db")
+    parser.add_argument("--figure", type=Path, default=Path("digits_population.png"))
     parser.add_argument("--artifacts", type=Path, default=Path("digits_population"))
     args = parser.parse_args()
     for name in ("population", "generations"):
@@ -203,6 +206,8 @@ def main() -> None:
     )
     sizes = [file.stat().st_size for file in args.artifacts.iterdir()]
     print(f"checkpoints in {args.artifacts}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
+    plot_population(study).savefig(args.figure, dpi=80)
+    print(f"wrote {args.figure}: the hyperparameters of all students")
 
 
 if __name__ == "__main__":

@@ -17,25 +17,24 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 import optuna
 from family import FAMILY
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from optuna_hypergrad import PopulationSampler, report_hypergradient
-from optuna_hypergrad.reports import read_segment
+from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts.marks import Axis, Chart, Line, Panel
+from optuna_hypergrad.visualization.charts.trajectories import trajectories
+from optuna_hypergrad.visualization.drawing.matplotlib import draw as draw_chart
 
 POPULATION = 20
-DRAWN = ("PBT", "STN + random starts", "HPM")
+DRAWN = {"PBT": colors.PINK, "STN + random starts": colors.GREY, "HPM": colors.GREEN}
 Array = NDArray[np.float64]
 Evaluated = tuple[float, Array]  # value and gradient
 
@@ -96,6 +95,10 @@ class Problem(NamedTuple):
     def minimum(self) -> float:
         return self.function(self.argmin)[0]
 
+    def slice(self, x: float, y: float) -> float:
+        """The value at the first two coordinates, where all others are those of the minimum."""
+        return self.function(np.array([x, y, *self.argmin[2:]]))[0]
+
     def objective(self, trial: optuna.Trial) -> float:
         bounds = enumerate(zip(self.low, self.high, strict=True))
         x = np.array([trial.suggest_float(f"x{i}", low, high) for i, (low, high) in bounds])
@@ -143,39 +146,24 @@ def print_table(gaps: dict[str, dict[str, list[float]]]) -> None:
 
 def draw(seed: int, evaluations: int, path: Path) -> None:
     """Trajectories in the first two dimensions, and the best value by evaluation."""
-    shape = (len(PROBLEMS), len(DRAWN) + 1)
-    figure, axes = plt.subplots(*shape, figsize=(15, 14), layout="constrained")
-    for row, (name, problem) in zip(axes, PROBLEMS.items(), strict=True):
-        for axis, method in zip(row, DRAWN, strict=False):
-            study = run(name, method, seed, evaluations)
-            _draw_paths(axis, problem, study)
-            axis.set_title(f"{name}: {method}", fontsize=10)
-            best = np.minimum.accumulate([t.value for t in study.get_trials(deepcopy=False)])
-            row[-1].plot(best - problem.minimum + 1e-6, label=method)
-        row[-1].set(yscale="log", xlabel="evaluation", title="gap to the minimum (+1e-6)")
-    axes[0, -1].legend()
+    panels: list[Panel] = []
+    for name, problem in PROBLEMS.items():
+        studies = {method: run(name, method, seed, evaluations) for method in DRAWN}
+        for method, study in studies.items():
+            (panel,) = trajectories(study, "x0", "x1", problem.slice).panels
+            panels.append(replace(panel, title=f"{name}: {method}"))
+        panels.append(_gaps(problem, studies))
+    figure = draw_chart(Chart("", panels, columns=len(DRAWN) + 1, size=(3.7, 3.4)))
     figure.savefig(path, dpi=80)
-    plt.close(figure)
 
 
-def _draw_paths(axis: Axes, problem: Problem, study: optuna.Study) -> None:
-    grids = [np.linspace(problem.low[i], problem.high[i], 120) for i in (0, 1)]
-    rest = problem.argmin[2:]
-    heights = [[problem.function(np.array([x, y, *rest]))[0] for x in grids[0]] for y in grids[1]]
-    axis.pcolormesh(*grids, heights, shading="gouraud", cmap="Greys", alpha=0.6)
-    trials = study.get_trials(deepcopy=False)
-    at = {t.number: (t.params["x0"], t.params["x1"]) for t in trials}
-    member = {t.number: t.user_attrs.get("hg:member") for t in trials}
-    for trial in trials:
-        segment = read_segment(trial.number, trial.system_attrs)
-        parent = None if segment is None else segment.parent
-        if parent is not None and member[parent] == member[trial.number]:
-            axis.plot(*zip(at[parent], at[trial.number], strict=True), color="C0", linewidth=0.8)
-        elif parent is not None:
-            axis.plot(*at[trial.number], ".", color="C1", markersize=3)
-        else:
-            axis.plot(*at[trial.number], "o", color="C0", markersize=3)
-    axis.plot(*at[study.best_trial.number], "*", color="C3", markersize=11)
+def _gaps(problem: Problem, studies: dict[str, optuna.Study]) -> Panel:
+    marks = []
+    for (method, study), color in zip(studies.items(), DRAWN.values(), strict=True):
+        best = np.minimum.accumulate([t.value for t in study.get_trials(deepcopy=False)])
+        gaps = best - problem.minimum + 1e-6
+        marks.append(Line(range(len(gaps)), gaps, color, method, is_step=True))
+    return Panel("gap to the minimum (+1e-6)", Axis("evaluation"), Axis(is_log=True), marks)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -211,9 +199,7 @@ def main() -> None:
     if args.json is not None:
         args.json.write_text(json.dumps({**vars(args), "gaps": gaps}, default=str, indent=1))
     draw(0, args.evaluations, args.figure)
-    print(
-        f"wrote {args.figure}: blue, students from their birth; orange, mutated clones; red, best"
-    )
+    print(f"wrote {args.figure}")
 
 
 if __name__ == "__main__":

@@ -6,15 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optuna_hypergrad.dashboard import PublishCallback, publish
     from optuna_hypergrad.pruners import ConsensusPruner, DivergencePruner, TruncationPruner
+    from optuna_hypergrad.recall import best_schedules, replay
     from optuna_hypergrad.reports import report_hypergradient, trial_seed
     from optuna_hypergrad.samplers import (
         GradientSampler,
         PopulationSampler,
         lineage,
         outer_steps,
+        students,
     )
-    from optuna_hypergrad.schedules import Schedule
+    from optuna_hypergrad.schedules import Schedule, Schedules
     from optuna_hypergrad.suggest import suggest_schedule
     from optuna_hypergrad.watching import watch
 
@@ -25,11 +28,17 @@ __all__ = [
     "DivergencePruner",
     "GradientSampler",
     "PopulationSampler",
+    "PublishCallback",
     "Schedule",
+    "Schedules",
     "TruncationPruner",
+    "best_schedules",
     "lineage",
     "outer_steps",
+    "publish",
+    "replay",
     "report_hypergradient",
+    "students",
     "suggest_schedule",
     "trial_seed",
     "watch",
@@ -40,11 +49,17 @@ _HOMES = {
     "DivergencePruner": "pruners",
     "GradientSampler": "samplers",
     "PopulationSampler": "samplers",
+    "PublishCallback": "dashboard",
     "Schedule": "schedules",
+    "Schedules": "schedules",
     "TruncationPruner": "pruners",
+    "best_schedules": "recall",
     "lineage": "samplers",
     "outer_steps": "samplers",
+    "publish": "dashboard",
+    "replay": "recall",
     "report_hypergradient": "reports",
+    "students": "samplers",
     "suggest_schedule": "suggest",
     "trial_seed": "reports",
     "watch": "watching",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any
@@ -23,6 +23,13 @@ def check_name(argument: str, value: Any) -> None:
     """``value`` must be a string that is not empty."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{argument} must be a name, got {short(value)}.")
+
+
+def check_names(argument: str, value: Any) -> None:
+    """``value`` must be a sequence of strings, or None."""
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    if value is not None and not (is_list and all(isinstance(name, str) for name in value)):
+        raise ValueError(f"{argument} must be a sequence of names, or None, got {short(value)}.")
 
 
 def check_callable(argument: str, value: Any) -> None:

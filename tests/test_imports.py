@@ -15,8 +15,9 @@ TENSORS = {"torch", "autodiff", "hypernet", "checkpoints", "members", "distribut
 FORBIDDEN = {
     "algorithms": {"optuna", "samplers", "reports", "schedules"} | TENSORS,
     "arguments.py": {"optuna", "samplers", "reports", "schedules", "suggest"} | TENSORS,
-    "schedules.py": {"samplers", "reports", "suggest"} | TENSORS - {"torch"},
+    "schedules": {"optuna", "samplers", "reports", "suggest", "recall"} | TENSORS - {"torch"},
     "suggest.py": {"samplers"} | TENSORS,
+    "recall": {"pruners", "suggest", "watching", "visualization"} | TENSORS,
     "journal.py": {"reports", "samplers", "schedules", "suggest"} | TENSORS,
     "watching.py": {"samplers", "pruners", "suggest"} | TENSORS,
     "reports": {"samplers", "pruners", "schedules", "suggest", "watching"} | TENSORS,
@@ -27,6 +28,9 @@ FORBIDDEN = {
     "checkpoints": {"samplers", "autodiff", "hypernet", "members", "distributed"},
     "members": {"autodiff", "hypernet", "distributed"},
     "visualization": {"pruners", "suggest", "watching"} | TENSORS,
+    "dashboard": {"pruners", "suggest", "watching"} | TENSORS,
+    "integrations": {"optuna", "samplers", "pruners", "reports", "suggest", "watching"}
+    | TENSORS - {"torch"},
     "distributed": {"samplers", "pruners", "hypernet", "checkpoints", "members"},
 }
 
@@ -69,6 +73,7 @@ def test_every_room_is_held_to_a_rule() -> None:
         "from optuna_hypergrad import GradientSampler, Schedule, report_hypergradient",
         "from optuna_hypergrad import PopulationSampler, suggest_schedule, trial_seed, watch",
         "from optuna_hypergrad import ConsensusPruner, DivergencePruner, TruncationPruner",
+        "from optuna_hypergrad import Schedules, best_schedules, replay",
     ],
 )
 def test_torch_stays_unloaded(statement: str) -> None:

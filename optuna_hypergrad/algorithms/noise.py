@@ -86,6 +86,13 @@ def sharing_error(
 def best_width(variance: float, drift: float) -> float:
     """W* = (6 σ² / ε²)^(1/3), where ``sharing_error`` is lowest for steps without correlation.
 
+    Args:
+        variance: σ² of one step.
+        drift: ε for one step; without any, all steps should share.
+
+    Reference:
+        FDS, Theorem 4.1.
+
     Example:
         >>> round(best_width(variance=36.0, drift=1.0), 3)
         6.0

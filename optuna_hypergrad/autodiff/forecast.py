@@ -33,7 +33,9 @@ class Forecast:
     """What both modes were expected to cost: training, validation and going back."""
 
     forward: Cost
+    """Of forward mode, all of the run."""
     reverse: Cost
+    """Of reverse mode; infinite seconds where it cannot be done in the memory that it may keep."""
 
     @property
     def faster(self) -> Literal["forward", "reverse"]:

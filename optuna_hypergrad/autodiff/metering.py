@@ -20,6 +20,7 @@ class Cost:
     """Time and memory of a piece of work."""
 
     seconds: float = 0.0
+    """Wall-clock time."""
     bytes: int | None = None
     """The most that was held at a time beyond what was held before. On a CPU that is the memory of
     the whole process, other threads' too, and None where the system does not tell (not Linux)."""

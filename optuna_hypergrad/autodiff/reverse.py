@@ -19,7 +19,7 @@ from optuna_hypergrad.autodiff.carried import Carried
 from optuna_hypergrad.autodiff.hypers import Key
 from optuna_hypergrad.autodiff.objective import Batch, LossFn
 from optuna_hypergrad.autodiff.products import Along
-from optuna_hypergrad.autodiff.progress import with_progress
+from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.replay.plan import FAN
 from optuna_hypergrad.autodiff.replay.player import Player
 from optuna_hypergrad.autodiff.replay.tape import Checkpoint, check_replay
@@ -35,10 +35,10 @@ class ReverseMode:
         run: The run.
         player: Goes through it.
         average: Mean over a parameter's steps instead of the sum.
-        progress: Show a progress bar while going back.
+        progress: The bar of the whole outer step.
     """
 
-    def __init__(self, run: Run, player: Player, *, average: bool, progress: bool) -> None:
+    def __init__(self, run: Run, player: Player, *, average: bool, progress: Progress) -> None:
         self._run, self._player = run, player
         self._average, self._progress = average, progress
         self._taken = 0
@@ -48,7 +48,14 @@ class ReverseMode:
 
     def train(self) -> Iterator[Tensor]:
         """The training; yields the loss of every step."""
-        yield from self._player.train()
+        steps = self._run.steps
+        self._progress.expect(steps * (2.0 + PRODUCT))  # there, and back with the gradient again
+        self._progress.phase("training", steps)
+        for step, loss in enumerate(self._player.train()):
+            if step == 1 and self._progress.seen:  # the player has made its plan by now
+                self._progress.expect(steps * (2.0 + PRODUCT) + self._player.to_replay)
+            self._progress.step(1.0, loss)
+            yield loss
 
     def hypergradient(
         self,
@@ -93,8 +100,7 @@ class ReverseMode:
     def _go_back(self) -> None:
         """Over all steps; the model is left as the training left it."""
         after = self._player.now()
-        steps = self._run.steps
-        self._bar = iter(with_progress(range(steps), steps, "going back", self._progress))
+        self._progress.phase("going back", self._run.steps)
         try:
             self._back(self._player.marks, self._run.steps)
         finally:
@@ -107,7 +113,8 @@ class ReverseMode:
         while marks:
             start = marks.pop()
             # Nothing but the list of marks holds a checkpoint while its stretch is gone back over.
-            between, stop, end = self._player.replay(start, end), end.step, start
+            again = self._player.replay(start, end, self._progress.spend)
+            between, stop, end = again, end.step, start
             self._back(between, stop)
 
     def _back_over_records(self, first: int, stop: int, point: Carried) -> None:
@@ -137,7 +144,7 @@ class ReverseMode:
         for owner, name in self._run.hypers.learned:
             slopes = back.hypers if owner == "update" else by_loss
             self._slopes[owner, name][step] = slopes[name]
-        next(self._bar, None)
+        self._progress.step(1.0 + PRODUCT)
 
     def _per_step(self) -> dict[Key, NDArray[np.float64]]:
         """∂(validation loss)/∂(value at each step) by hyperparameter, each of shape (steps,)."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_callable, checked_count
 from optuna_hypergrad.autodiff.columns import Columns, Truncation
@@ -16,7 +16,7 @@ from optuna_hypergrad.autodiff.forward import ForwardMode
 from optuna_hypergrad.autodiff.metering import metered
 from optuna_hypergrad.autodiff.objective import Batch, LossFn
 from optuna_hypergrad.autodiff.products import Products
-from optuna_hypergrad.autodiff.progress import WatchesTangents, with_progress
+from optuna_hypergrad.autodiff.progress import PRODUCT, Progress, WatchesTangents
 from optuna_hypergrad.autodiff.replay.ahead import looking_ahead
 from optuna_hypergrad.autodiff.replay.keeping import Keeper, Place, check_place
 from optuna_hypergrad.autodiff.replay.player import Player
@@ -113,7 +113,8 @@ def hypergradient(
             it draws from random number generators does not change the run. In forward mode its
             method ``attach``, if it has one, is given a function that tells the norm of the
             tangents.
-        progress: Show a progress bar on standard error, where that is a terminal.
+        progress: Show a progress bar of the whole outer step, going back included, with the time
+            that is left: on standard error where that is a terminal, or in a notebook.
 
     Returns:
         Hypergradients by trial parameter, the validation loss and what else the run measured.
@@ -172,18 +173,19 @@ def hypergradient(
         with looking_ahead(run, stream):  # what torch loads for it is not the run's cost
             run.prepare(stream.take()[0], 1 if mode == "reverse" else columns.rows)
     stream.repeats = mode == "reverse"
-    with metered(run.weights.device) as cost:
+    with metered(run.weights.device) as cost, Progress(shown=progress) as bar:
         trainer: ForwardMode | ReverseMode
         if mode == "reverse":
             player = Player(run, stream, Keeper(checkpoints), memory)
-            trainer = back = ReverseMode(run, player, average=average, progress=progress)
+            trainer = back = ReverseMode(run, player, average=average, progress=bar)
             losses = back.train()
         else:
             trainer = ahead = ForwardMode.over(run, columns, average, clip_products)
-            losses = (ahead.step(*stream.take()) for _ in range(steps))
+            costs = _costs(Columns(run.hypers, truncate, truncation, share), steps, bar)
+            losses = _forwards(ahead, stream, costs, bar)
             if isinstance(on_step, WatchesTangents):
                 on_step.attach(lambda: ahead.tangent_norm)
-        for step, loss in with_progress(enumerate(losses), steps, "training", progress):
+        for step, loss in enumerate(losses):
             if on_step is not None:
                 before = Randomness.now(run.weights.device, stream.generators)
                 on_step(step, float(loss))
@@ -193,6 +195,25 @@ def hypergradient(
         )
         trainer.finish()
     return replace(result, cost=cost, forecast=forecast)
+
+
+def _costs(columns: Columns, steps: int, bar: Progress) -> list[float]:
+    """What each step forwards will cost, in plain training steps; looked at by the bar only."""
+    if not bar.seen:
+        return [0.0] * steps
+    return [1.0 + PRODUCT * len(columns.advance(step).rows) for step in range(steps)]
+
+
+def _forwards(
+    ahead: ForwardMode, stream: Stream, costs: list[float], bar: Progress
+) -> Iterator[Tensor]:
+    """The training in forward mode; yields the loss of every step."""
+    bar.expect(sum(costs))
+    bar.phase("training", len(costs))
+    for cost in costs:
+        loss = ahead.step(*stream.take())
+        bar.step(cost, loss)
+        yield loss
 
 
 def _obstacle(

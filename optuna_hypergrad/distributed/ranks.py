@@ -76,11 +76,24 @@ class Ranks:
         return [message.value for message in messages]
 
     def told(self, place: str, say: Callable[[], Any]) -> Any:
-        """What rank 0 says; the others do not call ``say``."""
+        """What rank 0 says; the others do not call ``say``.
+
+        Args:
+            place: Where this rank is in the program; the same for all.
+            say: Gives anything that JSON holds.
+
+        Raises:
+            RankError: As for ``meet``.
+        """
         return self.meet(place, say() if self.is_first else None)[0]
 
     def agree(self, place: str, facts: Mapping[str, Any]) -> None:
-        """Raise a RankError on all ranks that names the first of the facts that is not the same."""
+        """Raise a RankError on all ranks that names the first of the facts that is not the same.
+
+        Args:
+            place: Where this rank is in the program; the same for all.
+            facts: What JSON holds, by name.
+        """
         found = self.meet(place, dict(facts))
         for name in {name: None for theirs in found for name in theirs}:  # also what we lack
             for rank, theirs in enumerate(found):

@@ -112,6 +112,7 @@ class SharedTrial(BaseTrial):
         self._constraints[key] = value
 
     def set_system_attr(self, key: str, value: Any) -> None:
+        """Not for objectives: system attributes are the samplers'."""
         raise NotImplementedError("Optuna 4 asks for this method; system attributes are samplers'.")
 
     @property
@@ -132,6 +133,7 @@ class SharedTrial(BaseTrial):
 
     @property
     def system_attrs(self) -> dict[str, Any]:
+        """What the sampler had decided before the trial began."""
         return dict(self.decided)
 
     @property

@@ -86,6 +86,14 @@ class HyperLinear(HyperLayer, nn.Linear):
     Takes inputs of shape (batch, …, in_features), or (…, in_features) where all examples share
     the hyperparameters.
 
+    Args:
+        *args: As for ``torch.nn.Linear``.
+        conditioning: The hyperparameters that the layer responds to.
+        **kwargs: As for ``torch.nn.Linear``.
+
+    Raises:
+        ValueError: If ``conditioning`` is not one.
+
     Reference:
         MacKay et al. 2019 (self-tuning networks).
 
@@ -110,6 +118,14 @@ class HyperLinear(HyperLayer, nn.Linear):
 class HyperConv2d(HyperLayer, nn.Conv2d):
     """A ``torch.nn.Conv2d`` that responds to hyperparameters, one scale a channel.
 
+    Args:
+        *args: As for ``torch.nn.Conv2d``.
+        conditioning: The hyperparameters that the layer responds to.
+        **kwargs: As for ``torch.nn.Conv2d``.
+
+    Raises:
+        ValueError: If ``conditioning`` is not one.
+
     Example:
         >>> import torch
         >>> from optuna_hypergrad.hypernet import Bounded, Conditioning
@@ -130,6 +146,14 @@ class HyperConv2d(HyperLayer, nn.Conv2d):
 
 class HyperEmbedding(HyperLayer, nn.Embedding):
     """A ``torch.nn.Embedding`` that responds to hyperparameters: E[x] + s(h) ⊙ E'[x].
+
+    Args:
+        *args: As for ``torch.nn.Embedding``.
+        conditioning: The hyperparameters that the layer responds to.
+        **kwargs: As for ``torch.nn.Embedding``.
+
+    Raises:
+        ValueError: If ``conditioning`` is not one.
 
     Example:
         >>> import torch
@@ -154,6 +178,14 @@ class HyperEmbedding(HyperLayer, nn.Embedding):
 
 class HyperLSTMCell(HyperLayer, nn.LSTMCell):
     """A ``torch.nn.LSTMCell`` whose two affine maps each respond to hyperparameters.
+
+    Args:
+        *args: As for ``torch.nn.LSTMCell``.
+        conditioning: The hyperparameters that the layer responds to.
+        **kwargs: As for ``torch.nn.LSTMCell``.
+
+    Raises:
+        ValueError: If ``conditioning`` is not one.
 
     Example:
         >>> import torch

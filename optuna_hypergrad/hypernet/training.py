@@ -108,6 +108,9 @@ class HyperTraining:
     def set_values(self, values: Mapping[str, float]) -> None:
         """Move hyperparameters to natural values; those not named stay.
 
+        Args:
+            values: Natural values by name.
+
         Raises:
             ValueError: If a name is unknown or a value lies outside of its range.
         """
@@ -122,6 +125,10 @@ class HyperTraining:
     def step(self, train_batch: Batch, validation_batch: Batch) -> Tensor:
         """One training step; after each ``train_steps`` of them, the validation steps.
 
+        Args:
+            train_batch: A batch of training data, examples first.
+            validation_batch: A batch of validation data, examples first.
+
         Returns:
             The training loss, shape ().
         """
@@ -134,6 +141,9 @@ class HyperTraining:
 
     def train_step(self, batch: Batch) -> Tensor:
         """One step of the weights at perturbed hyperparameters.
+
+        Args:
+            batch: A batch of training data, examples first.
 
         Returns:
             The training loss before the step, shape ().
@@ -148,6 +158,9 @@ class HyperTraining:
 
     def validation_step(self, batch: Batch) -> Tensor:
         """One step of the hyperparameters, and of the scales where they are tuned.
+
+        Args:
+            batch: A batch of validation data, examples first.
 
         Returns:
             The validation loss before the step, without the entropy, shape ().
@@ -206,6 +219,9 @@ class HyperTraining:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what ``state_dict`` returned.
+
+        Args:
+            state: Tensors by name.
 
         Raises:
             ValueError: If the state is one of another number of hyperparameters.

@@ -169,7 +169,19 @@ class Member:
             remove_unneeded(self._trial, self._store, checkpoint)
 
     def refined(self, values: Mapping[str, Any]) -> None:
-        """Report the hyperparameters that the student refined; see ``reports.report_refined``."""
+        """Report the hyperparameters that the student has refined while it trained.
+
+        Its next segment starts from them. Values outside of a parameter's range are moved to the
+        nearest bound; those that are NaN or infinite, of a student that diverged, start nothing.
+
+        Args:
+            values: By the names of numeric trial parameters, in their own units; parameters may
+                be left out.
+
+        Raises:
+            ValueError: If ``values`` is empty, names what the trial has not suggested or what is
+                categorical, or holds what is not one number; if the trial has reported before.
+        """
         report_refined(self._trial, values)
 
     def teach(self, hypergradient: Hypergradient, *, steps: int = 5) -> int:

@@ -22,8 +22,25 @@ def trial_seed(trial: BaseTrial) -> int:
     step and students of one generation differ, and a rerun of the study repeats them. With other
     samplers it derives from the number alone.
 
+    Args:
+        trial: A running trial, a finished one, or one that ranks share.
+
     Returns:
         An integer in [0, 2³²).
+
+    Raises:
+        ValueError: If ``trial`` is not one.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import GradientSampler, trial_seed
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> seeds = []
+        >>> for _ in range(2):
+        ...     study = optuna.create_study(sampler=GradientSampler(seed=0))
+        ...     study.optimize(lambda trial: seeds.append(trial_seed(trial)) or 0.0, n_trials=2)
+        >>> seeds[0] != seeds[1] and seeds[:2] == seeds[2:]
+        True
     """
     from optuna.trial import FrozenTrial, Trial
 

@@ -85,6 +85,16 @@ def report_restored(trial: BaseTrial, number: int) -> None:
     set_user_attr(trial, RESTORED, number)
 
 
+def read_restored(trial: FrozenTrial) -> int | None:
+    """Number of the older ancestor whose checkpoint was restored; None if it was the parent's.
+
+    Raises:
+        StoredDataError: If the attribute was not written by ``report_restored``.
+    """
+    with reading(trial.number, RESTORED):
+        return Fields({"trial": trial.user_attrs.get(RESTORED)}).perhaps("trial")
+
+
 def write_removed(storage: BaseStorage, trial_id: int, numbers: Sequence[int]) -> None:
     """Store which trials' checkpoints a running trial has removed."""
     write_decision(storage, trial_id, REMOVED, sorted(numbers))

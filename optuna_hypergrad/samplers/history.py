@@ -42,7 +42,8 @@ class OuterStep(NamedTuple):
     sign: dict[str, int]
     """Signs of the hypergradient that the move goes against; 0 where nothing is known."""
     flipped: frozenset[str]
-    """Parameters whose sign has turned since the point before, for which γ was halved."""
+    """Parameters whose hypergradient has turned against the sign that the search came by. Of an
+    accepted step, γ is halved for these."""
     proposal: dict[str, float]
     """Where the move leads, in units of the parameter; not rounded."""
     windows: Mapping[str, tuple[int, ...]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from optuna.study import Study
@@ -26,7 +26,7 @@ class Ancestor(NamedTuple):
     params: dict[str, Any]  # what it began with
     ended: dict[str, Any]  # what it ended with: refined where it reported so
     parent: int | None = None  # number of the trial that it inherited from; None at a birth
-    mutations: dict[str, Mutated] = {}  # of a clone, by parameter; those left alone are not there
+    mutations: Mapping[str, Mutated] = {}  # of a clone, by parameter, where it changed anything
 
 
 def lineage(study: Study, trial: int | None = None) -> list[Ancestor]:
@@ -80,9 +80,9 @@ def students(study: Study) -> list[Ancestor]:
         >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=60)
         >>> clone = next(student for student in students(study) if student.is_clone)
         >>> clone.trial, clone.member, clone.parent, clone.mutations["x"].origin
-        (8, 2, 3, 'perturbed')
+        (10, 1, 8, 'perturbed')
         >>> round(clone.mutations["x"].factor, 3)
-        1.2
+        0.8
     """
     family = _family(study)
     refine = goes_on_refined(family)

@@ -37,11 +37,12 @@ def test_digits_population_learns_resumes_in_mid_population_and_prints_its_linea
     study = load(tmp_path)
     assert len(study.trials) == 20
     assert study.best_trial.user_attrs["test_accuracy"] > 0.9
-    rows = second.splitlines()[2:-2]
+    rows = second.splitlines()[2:-3]
     assert rows[-1].split()[1] == str(study.best_trial.number)
     assert [row.split()[0] for row in rows] == [str(n) for n in range(len(rows))]
     assert f"{study.best_trial.user_attrs['test_accuracy']:.1%}" in second
     assert len(list((tmp_path / "digits_population").iterdir())) <= 4 * 3 + 1
+    assert (tmp_path / "digits_population.png").stat().st_size > 20_000
 
 
 def test_synthetic_prints_the_family_and_draws(tmp_path: Path) -> None:

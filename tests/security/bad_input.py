@@ -9,9 +9,18 @@ from optuna.trial import FixedTrial
 from torch import nn
 
 import optuna_hypergrad
-from optuna_hypergrad import autodiff, checkpoints, hypernet, members, samplers
+from optuna_hypergrad import (
+    autodiff,
+    checkpoints,
+    hypernet,
+    integrations,
+    members,
+    samplers,
+    visualization,
+)
 from optuna_hypergrad.checkpoints import Checkpoint
 from optuna_hypergrad.samplers import Ancestor, ChainSummary
+from security.bad_figures import FIGURES
 from security.stores import MemoryStore
 
 NAN, INF = float("nan"), float("inf")
@@ -120,11 +129,34 @@ def uploaded(**arguments: Any) -> Any:
     return checkpoints.upload(**{**good, **arguments})
 
 
+def searched() -> optuna.Study:
+    study = optuna.create_study()
+    study.optimize(lambda trial: trial.suggest_float("lr", 0.0, 1.0), n_trials=1)
+    return study
+
+
+def populated() -> optuna.Study:
+    study = optuna.create_study(sampler=optuna_hypergrad.PopulationSampler(seed=0))
+    study.optimize(lambda trial: trial.suggest_float("lr", 0.0, 1.0), n_trials=1)
+    return study
+
+
+def scheduled(**arguments: Any) -> integrations.HyperparameterScheduler:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    good = {"optimizer": optimizer, "schedules": {"lr": schedule()}, "steps": 2}
+    return integrations.HyperparameterScheduler(**{**good, **arguments})
+
+
 UNKNOWN = Checkpoint("00000000-0000-4000-8000-000000000000", "0" * 64, 1)
 HYPER = {"lr": [*NO_NUMBER, NAN, BATCH]}
 NO_UPDATE = [None, 3, "sgd", autodiff.SGD, torch.optim.SGD([torch.zeros(1)], lr=0.1)]
 NO_MODEL = [*NO_OBJECT, nn.Identity(), nn.Linear(2, 1).half(), nn.Linear]
 NO_STORE = {"store": NO_OBJECT}
+ELSEWHERE = {
+    "schedules": [*NO_OBJECT, {"lr": 0.1}, [0.1]],
+    "steps": [0, -1, 1.5, True, "3", NAN],
+    "uses": [3, "lr", ["lr"]],
+}
 
 # By public name, how to call it with one argument replaced, and what the argument must not be.
 TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
@@ -166,9 +198,26 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         ),
         {"study": [optuna.create_study(), *NO_OBJECT], "trial": [0, -1, 10**9, "x", 1.5]},
     ),
+    "students": (
+        optuna_hypergrad.students,
+        {"study": [optuna.create_study(directions=["minimize"] * 2), *NO_OBJECT]},
+    ),
     "outer_steps": (
         optuna_hypergrad.outer_steps,
         {"study": [optuna.create_study(directions=["minimize"] * 2), *NO_OBJECT]},
+    ),
+    "publish": (
+        lambda **arguments: optuna_hypergrad.publish(
+            **{"study": optuna.create_study(), **arguments}
+        ),
+        {
+            "study": [optuna.create_study(directions=["minimize"] * 2), *NO_OBJECT],
+            "artifact_store": [3, "x", object(), MemoryStore],
+        },
+    ),
+    "PublishCallback": (
+        optuna_hypergrad.PublishCallback,
+        {"every": NO_COUNT, "artifact_store": [3, "x", object(), MemoryStore]},
     ),
     "report_hypergradient": (
         lambda **arguments: optuna_hypergrad.report_hypergradient(
@@ -249,6 +298,65 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
                 *("name,form,log,parameter,value\nlr\n", "name,form,log,parameter,value\n,,,,x\n"),
             ]
         },
+    ),
+    "Schedules": (
+        optuna_hypergrad.Schedules,
+        {"schedules": [3, None, [0.1], "lr", [optuna_hypergrad.Schedule("lr", [0.1])] * 2]},
+    ),
+    "Schedules.at": (
+        lambda **arguments: optuna_hypergrad.Schedules([schedule()]).at(
+            **{"step": 0, "steps": 2, **arguments}
+        ),
+        {"step": [-1, 2, 0.5, "x", None], "steps": [0, -1, "x", None, 2.5]},
+    ),
+    "Schedules.from_json": (
+        optuna_hypergrad.Schedules.from_json,
+        {"text": [None, 3, "", "x", "{}", "3", "[3]", '[{"name": "lr"}]', "[" * 10**5]},
+    ),
+    "Schedules.from_csv": (
+        optuna_hypergrad.Schedules.from_csv,
+        {"text": [None, 3, "", "x", "name,form,log,parameter,value\nlr\n", '"']},
+    ),
+    "best_schedules": (
+        lambda **arguments: optuna_hypergrad.best_schedules(**{"study": searched(), **arguments}),
+        {"study": [*NO_OBJECT, optuna.create_study], "trial": [-1, 5, "x", 0.5, NAN, [0]]},
+    ),
+    "replay": (
+        lambda **arguments: optuna_hypergrad.replay(**{"study": populated(), **arguments}),
+        {
+            "study": [*NO_OBJECT, optuna.create_study],
+            "trial": [-1, 5, "x", 0.5, NAN],
+            "cuts": NO_COUNT,
+        },
+    ),
+    "HyperparameterScheduler": (
+        scheduled,
+        {
+            "optimizer": NO_OBJECT,
+            "schedules": [*NO_OBJECT, {"lr": 0.1}, [0.1], {"nothing": schedule()}],
+            "steps": NO_COUNT,
+            "uses": [3, "lr", ["lr"], {"rate": "lr"}, {"lr": 3}, {"lr": ""}],
+        },
+    ),
+    "HyperparameterScheduler.set": (
+        lambda **arguments: scheduled().set(**arguments),
+        {"step": [-1, 1.5, "x", None, NAN]},
+    ),
+    "HyperparameterScheduler.load_state_dict": (
+        lambda **arguments: scheduled().load_state_dict(**arguments),
+        {"state": [None, 3, {}, {"steps": 3}]},
+    ),
+    "LightningSchedules": (
+        lambda **arguments: integrations.LightningSchedules(
+            **{"schedules": {"lr": schedule()}, **arguments}
+        ),
+        ELSEWHERE,
+    ),
+    "TransformersSchedules": (
+        lambda **arguments: integrations.TransformersSchedules(
+            **{"schedules": {"lr": schedule()}, **arguments}
+        ),
+        ELSEWHERE,
     ),
     "SGD": (
         lambda **arguments: autodiff.SGD(**{"lr": 0.1, **arguments}),
@@ -424,18 +532,28 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {"optimizer": NO_OBJECT, "state": [None, 3, "x", {}, {"param_groups": 3, "state": {}}]},
     ),
     "set_rng_state": (checkpoints.set_rng_state, {"state": [None, 3, {}, {"python": 3}]}),
+    **FIGURES,
 }
 
 # Results, protocols, errors and names, which take nothing that could be wrong.
 TAKE_NOTHING = {
-    *(Ancestor.__name__, ChainSummary.__name__, "Cost", "Forecast", "Hypergradient"),
+    *(
+        Ancestor.__name__,
+        ChainSummary.__name__,
+        "Mutated",
+        "OuterStep",
+        "Cost",
+        "Forecast",
+        "Hypergradient",
+    ),
     *("ReplayError", "Update", "Transform", "Keep", "Member", "FILENAME", "Checkpoint"),
     *("CheckpointError", "UnreachableError", "rng_state", "Unbounded"),
 }
 
 
 def public_names() -> set[str]:
-    rooms = (optuna_hypergrad, autodiff, checkpoints, hypernet, members, samplers)
+    tensors = (autodiff, checkpoints, hypernet, members)
+    rooms = (optuna_hypergrad, *tensors, integrations, samplers, visualization)
     return {name for room in rooms for name in room.__all__}
 
 

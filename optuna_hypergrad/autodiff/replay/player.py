@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -55,8 +55,15 @@ class Player:
             self.tape.steps.clear()
         yield from self._go_on(1, self._run.steps, pieces)
 
-    def replay(self, start: Checkpoint, end: Checkpoint) -> list[Checkpoint]:
+    def replay(
+        self, start: Checkpoint, end: Checkpoint, spend: Callable[[float], None]
+    ) -> list[Checkpoint]:
         """From one checkpoint to the next again; gives the checkpoints between them.
+
+        Args:
+            start: Where to begin.
+            end: Where to arrive.
+            spend: Told of each step, which costs 1.
 
         Raises:
             ReplayError: If it arrives elsewhere than before.
@@ -64,7 +71,9 @@ class Player:
         self._take_up(start.step, start.point, start.surroundings)
         self.marks, self.point = [start], start.point
         pieces = self._plan.pieces(start.step, end.step)
-        self.replayed += sum(1 for _ in self._go_on(start.step, end.step, pieces))
+        for _ in self._go_on(start.step, end.step, pieces):
+            self.replayed += 1
+            spend(1.0)
         check_replay(end.step, self.point.weights, end.point.weights)
         return self.marks
 
@@ -100,6 +109,11 @@ class Player:
             yield
         finally:
             self._keeper.count(-size)
+
+    @property
+    def to_replay(self) -> int:
+        """Steps that will be run again, known from the second step on."""
+        return self._plan.replayed(self._run.steps)
 
     @property
     def peak_bytes(self) -> int:

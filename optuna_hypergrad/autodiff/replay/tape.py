@@ -16,7 +16,11 @@ from optuna_hypergrad.autodiff.weights import Reached
 
 
 class ReplayError(RuntimeError):
-    """A step that was run again came out differently."""
+    """A step that was run again came out differently.
+
+    The message names the step and what to look for, most often a counter or a generator of one's
+    own that the step depends on.
+    """
 
 
 @dataclass(frozen=True)

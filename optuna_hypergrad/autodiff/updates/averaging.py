@@ -34,7 +34,14 @@ class Averaged:
             averages already.
 
     Example:
-        See ``evaluated``.
+        >>> import torch
+        >>> from optuna_hypergrad.autodiff import SGD, Averaged
+        >>> update, gradient = Averaged(SGD(1.0), decay=0.5), torch.ones(1)
+        >>> weights, state = torch.zeros(1), ()
+        >>> for _ in range(2):                      # w is −1, then −2
+        ...     weights, state = update(weights, state, gradient, update.hypers)
+        >>> update.evaluated(weights, state)        # a = 0.5 · (−1) + 0.5 · (−2)
+        tensor([-1.5000])
     """
 
     update: Update
@@ -59,5 +66,5 @@ class Averaged:
         return moved, (hypers["average_decay"] * (state[0] + weights - moved), *inner)
 
     def evaluated(self, weights: Tensor, state: State) -> Tensor:
-        """The averaged weights; see ``evaluated``."""
+        """The averaged weights, shape (D,), which validation sees."""
         return weights + state[0] if state else weights

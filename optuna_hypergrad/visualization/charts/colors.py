@@ -13,6 +13,10 @@ CYCLE = (BLUE, ORANGE, GREEN, PINK, RED, SKY, BLACK)
 _ANCHORS = ("#440154", "#482878", "#3E4A89", "#31688E", "#26828E", "#1F9E89", "#35B779", "#6DCD59", "#B4DE2C")  # fmt: skip # noqa: E501
 
 
+# From below zero over white to above.
+_SIDES = (BLUE, "#FFFFFF", RED)
+
+
 def cycled(i: int) -> str:
     """The colour of the i-th of a few kinds."""
     return CYCLE[i % len(CYCLE)]
@@ -25,17 +29,31 @@ def shade(fraction: float) -> str:
         >>> shade(0.0), shade(1.0)
         ('#440154', '#b4de2c')
     """
-    place = min(max(fraction, 0.0), 1.0) * (len(_ANCHORS) - 1)
-    i = min(int(place), len(_ANCHORS) - 2)
-    left, right = (_channels(anchor) for anchor in _ANCHORS[i : i + 2])
-    mixed = (round(a + (place - i) * (b - a)) for a, b in zip(left, right, strict=True))
-    return "#" + "".join(f"{channel:02x}" for channel in mixed)
+    return _between(_ANCHORS, fraction)
+
+
+def diverging(fraction: float) -> str:
+    """A colour that tells which side of the middle something is on, and how far.
+
+    Example:
+        >>> diverging(0.0), diverging(0.5), diverging(1.0)
+        ('#0072b2', '#ffffff', '#d55e00')
+    """
+    return _between(_SIDES, fraction)
 
 
 def shades(values: Sequence[float], low: float, high: float) -> list[str]:
     """The colour of each value on a ``Scale`` from ``low`` to ``high``."""
     width = high - low
     return [shade((value - low) / width if width else 1.0) for value in values]
+
+
+def _between(anchors: Sequence[str], fraction: float) -> str:
+    place = min(max(fraction, 0.0), 1.0) * (len(anchors) - 1)
+    i = min(int(place), len(anchors) - 2)
+    left, right = (_channels(anchor) for anchor in anchors[i : i + 2])
+    mixed = (round(a + (place - i) * (b - a)) for a, b in zip(left, right, strict=True))
+    return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 
 def _channels(color: str) -> tuple[int, ...]:

@@ -1,17 +1,24 @@
-"""The objective value by trial, and the best so far."""
+"""The objective value by trial, what became of each, and the best so far."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from optuna_hypergrad.arguments import checked_number
+from optuna_hypergrad.reports import read_claim
+from optuna_hypergrad.samplers.history import outer_steps
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.marks import (
     Axis,
+    Band,
     Chart,
     Line,
     Mark,
@@ -21,20 +28,119 @@ from optuna_hypergrad.visualization.charts.marks import (
 )
 
 TITLE = "Convergence"
+WIDE = 10.0  # highest over lowest value, from where the axis is logarithmic
+
+# What became of a trial: colour and symbol.
+FATES: dict[str, tuple[str, Any]] = {
+    "trial": (colors.GREY, "circle"),
+    "accepted": (colors.BLUE, "circle"),
+    "measured again": (colors.SKY, "square"),
+    "rejected": (colors.ORANGE, "triangle"),
+    "diverged": (colors.RED, "cross"),
+    "undecided": (colors.GREY, "open circle"),
+    "pruned": (colors.PINK, "cross"),
+    "failed": (colors.BLACK, "cross"),
+    "running": (colors.GREEN, "tick"),
+}
+AT_RIM = {TrialState.PRUNED: "pruned", TrialState.RUNNING: "running"}
 
 
-def convergence(study: Study) -> Chart:
+def convergence(study: Study, retrained: float | Sequence[float] | None = None) -> Chart:
     """See ``plot_convergence``."""
-    trials = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    found = [(t.number, t.value) for t in trials if t.value is not None and math.isfinite(t.value)]
-    if not found:
+    again = _checked(retrained)
+    verdicts = _verdicts(study)
+    trials = study.get_trials(deepcopy=False)
+    values = {trial.number: value for trial in trials if (value := _value(trial)) is not None}
+    if not values:
         return message(TITLE, "No trial has completed yet.")
-    numbers, values = zip(*found, strict=True)
-    best = (np.maximum if maximizes(study) else np.minimum).accumulate(values)
-    marks: list[Mark] = [
-        Points(numbers, values, colors.GREY, "trial"),
-        Line(numbers, best.tolist(), colors.BLUE, "best so far", is_step=True),
-    ]
-    is_log = min(values) > 0
-    panel = Panel("", Axis("trial", is_integer=True), Axis("objective value", is_log), marks)
-    return Chart(TITLE, [panel], size=(7.0, 4.0))
+    best = _best_so_far(values, trials[-1].number, maximizes(study))
+    drawn = [*values.values(), *again]
+    is_log = min(drawn) > 0 and max(drawn) > WIDE * min(drawn)
+    fates = _fates(trials, values, verdicts)
+    rim = _rim(drawn, is_log)
+    marks = [*_retrained(again, trials[-1].number), best, *_points(fates, values, rim)]
+    y = Axis("objective value", is_log)
+    return Chart(TITLE, [Panel("", Axis("trial", is_integer=True), y, marks)], size=(8.0, 4.2))
+
+
+def _checked(retrained: Any) -> list[float]:
+    if retrained is None:
+        return []
+    is_list = isinstance(retrained, Sequence | np.ndarray) and not isinstance(retrained, str)
+    given = retrained if is_list else [retrained]
+    return [checked_number("retrained", value, "be finite", math.isfinite) for value in given]
+
+
+def _verdicts(study: Study) -> dict[int, str]:
+    """By trial that decided an outer step, what became of that."""
+    return {number: step.verdict for step in outer_steps(study) for number in step.trials}
+
+
+def _value(trial: FrozenTrial) -> float | None:
+    """The value that the trial completed with, if it can be drawn."""
+    if trial.state != TrialState.COMPLETE or trial.value is None:
+        return None
+    return trial.value if math.isfinite(trial.value) else None
+
+
+def _fates(
+    trials: Sequence[FrozenTrial], values: Mapping[int, float], verdicts: Mapping[int, str]
+) -> dict[str, list[int]]:
+    """Numbers of trials by what became of them; those that wait have not begun to become."""
+    fates: dict[str, list[int]] = defaultdict(list)
+    for trial in trials:
+        if trial.state != TrialState.WAITING:
+            fates[_fate(trial, trial.number in values, verdicts)].append(trial.number)
+    return fates
+
+
+def _fate(trial: FrozenTrial, has_value: bool, verdicts: Mapping[int, str]) -> str:
+    verdict = verdicts.get(trial.number)
+    if has_value:
+        is_beside = verdicts and read_claim(trial.number, trial.system_attrs) is not None
+        return verdict or ("undecided" if is_beside else "trial")
+    is_failure = trial.state == TrialState.FAIL and verdict != "diverged"
+    return "failed" if is_failure else AT_RIM.get(trial.state, "diverged")
+
+
+def _rim(values: Sequence[float], is_log: bool) -> float:
+    """Where trials without a value are shown: above all that have one."""
+    low, high = min(values), max(values)
+    if is_log:
+        return float(high * (high / low) ** 0.08)
+    return high + 0.08 * ((high - low) or abs(high) or 1.0)
+
+
+def _points(
+    fates: Mapping[str, Sequence[int]], values: Mapping[int, float], rim: float
+) -> Iterator[Mark]:
+    for name, (color, symbol) in FATES.items():
+        if numbers := fates.get(name):
+            y = [values.get(number, rim) for number in numbers]
+            yield Points(numbers, y, color, name, symbol, _size(len(numbers)))
+
+
+def _size(n: int) -> float:
+    """Smaller where there are many."""
+    return 5.0 if n <= 300 else 3.0
+
+
+def _best_so_far(values: Mapping[int, float], last: int, maximize: bool) -> Line:
+    """A stair with a corner at each better trial."""
+    better = max if maximize else min
+    x: list[float] = []
+    y: list[float] = []
+    for number, value in sorted(values.items()):
+        if not y or better(value, y[-1]) != y[-1]:
+            x.append(number)
+            y.append(value)
+    return Line([*x, last + 0.5], [*y, y[-1]], colors.BLACK, "best so far", is_step=True, width=1.8)
+
+
+def _retrained(values: Sequence[float], last: int) -> list[Mark]:
+    if not values:
+        return []
+    x, mean = [-0.5, last + 0.5], math.fsum(values) / len(values)
+    line = Line(x, [mean, mean], colors.GREEN, "retrained best", dash="dash", width=2.0)
+    low, high = min(values), max(values)
+    return [Band(x, [low] * 2, [high] * 2, colors.GREEN), line] if high > low else [line]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Dash = Literal["solid", "dash", "dot"]
-Symbol = Literal["circle", "open circle", "cross", "star", "triangle", "square"]
+Symbol = Literal["circle", "open circle", "cross", "star", "tick", "triangle", "square"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Line:
     width: float = 1.5  # in points
     opacity: float = 1.0
     is_step: bool = False  # each value holds up to the next x
-    texts: Sequence[str] = ()  # by point, where the mouse is
+    texts: Sequence[str] = ()  # where the mouse is: by point, or one for all
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,16 @@ class Surface:
     height: Sequence[Sequence[float]]  # by y, then x
 
 
-Mark = Line | Points | Band | Bars | Surface
+@dataclass(frozen=True)
+class Heat:
+    """Cells of a grid, coloured by what they hold: from −1 to 1, NaN where there is nothing."""
+
+    x: Sequence[float]  # edges, one more than there are columns
+    y: Sequence[float]  # edges, one more than there are rows
+    value: Sequence[Sequence[float]]  # by row, then column
+
+
+Mark = Line | Points | Band | Bars | Surface | Heat
 
 
 @dataclass(frozen=True)
@@ -104,11 +113,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Scale:
-    """What the colours of ``colors.shades`` mean."""
+    """What the colours of ``colors.shades`` mean, or of a ``Heat``, from −1 to 1."""
 
     label: str
     low: float
     high: float
+    is_diverging: bool = False  # the colours of a ``Heat``
+    ticks: Mapping[float, str] | None = None
+    is_integer: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from optuna_hypergrad.missing import needing
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.marks import (
     Axis,
     Band,
     Bars,
     Chart,
+    Heat,
     Line,
     Mark,
     Panel,
     Points,
     Scale,
 )
-from optuna_hypergrad.visualization.drawing.missing import needing
+from optuna_hypergrad.visualization.charts.ticks import log_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
+MOST_LETTERS = 50  # of labels side by side
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 SYMBOLS = {
     "circle": "o",
     "open circle": "o",
     "cross": "x",
     "star": "*",
+    "tick": "|",
     "triangle": "^",
     "square": "s",
 }
@@ -68,7 +75,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         _draw_mark(axes, mark)
     if panel.message:
         axes.set_axis_off()
-        axes.text(0.5, 0.5, panel.message, ha="center", va="center", transform=axes.transAxes)
+        middle: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}
+        axes.text(0.5, 0.5, panel.message, transform=axes.transAxes, **middle)
         return
     _set_axis(axes, "x", panel.x)
     _set_axis(axes, "y", panel.y)
@@ -88,9 +96,14 @@ def _draw_mark(axes: Axes, mark: Mark) -> None:
         axes.fill_between(mark.x, mark.low, mark.high, **style)
     elif isinstance(mark, Bars):
         axes.bar(mark.x, mark.height, width=mark.width, color=mark.color, label=mark.name)
+    elif isinstance(mark, Heat):
+        style = {"cmap": _color_map(is_diverging=True), "vmin": -1.0, "vmax": 1.0, "zorder": 0}
+        axes.pcolormesh(mark.x, mark.y, mark.value, **style)
     else:
-        style = {"shading": "gouraud", "cmap": "Greys_r", "alpha": 0.6}
-        axes.pcolormesh(mark.x, mark.y, mark.height, zorder=0, **style)
+        # Above the grid, below the lines; half of the greys, as what lies on it must be seen.
+        low, high = np.nanmin(mark.height), np.nanmax(mark.height)
+        style = {"cmap": "Greys", "vmin": low, "vmax": 2 * high - low, "zorder": 0.6}
+        axes.pcolormesh(mark.x, mark.y, mark.height, shading="gouraud", **style)
 
 
 def _draw_points(axes: Axes, mark: Points) -> None:
@@ -114,19 +127,36 @@ def _set_axis(axes: Axes, which: str, axis: Axis) -> None:
     if axis.is_integer:
         from matplotlib.ticker import MaxNLocator
 
-        own.set_major_locator(MaxNLocator(integer=True))
-    if axis.ticks is not None:
-        own.set_ticks([*axis.ticks], [*axis.ticks.values()])
+        own.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ticks = axis.ticks
+    if ticks is None and axis.is_log:
+        own.minorticks_off()
+        ticks = log_ticks(*own.get_view_interval())
+    if ticks is not None:
+        own.set_ticks([*ticks], [*ticks.values()])
+        if which == "x" and sum(map(len, ticks.values())) > MOST_LETTERS:
+            axes.tick_params("x", rotation=30)
+
+
+def _color_map(is_diverging: bool) -> LinearSegmentedColormap:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    shade = colors.diverging if is_diverging else colors.shade
+    return LinearSegmentedColormap.from_list("shades", [shade(i / 10) for i in range(11)])
 
 
 def _color_bar(figure: Figure, axes: list[Axes], scale: Scale) -> None:
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.colors import Normalize
 
-    tenths = [colors.shade(i / 10) for i in range(11)]
-    shades = LinearSegmentedColormap.from_list("shades", tenths)
-    mappable = ScalarMappable(Normalize(scale.low, scale.high), shades)
-    figure.colorbar(mappable, ax=axes, label=scale.label)
+    mappable = ScalarMappable(Normalize(scale.low, scale.high), _color_map(scale.is_diverging))
+    bar = figure.colorbar(mappable, ax=axes, label=scale.label)
+    if scale.is_integer:
+        from matplotlib.ticker import MaxNLocator
+
+        bar.locator = MaxNLocator(integer=True)
+    if scale.ticks is not None:
+        bar.set_ticks([*scale.ticks], labels=[*scale.ticks.values()])
 
 
 def _legend(figure: Figure, axes: list[Axes]) -> None:

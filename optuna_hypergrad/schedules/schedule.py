@@ -1,37 +1,30 @@
-"""Hyperparameters that change during training: one value per window of contiguous steps.
-
-A schedule is a function of (step, horizon) with few parameters, each of them an ordinary Optuna
-trial parameter. It knows its own derivative with respect to those parameters, so that
-hypergradients reach them whatever the form.
-"""
+"""The schedule of one hyperparameter."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optuna_hypergrad.arguments import check_can, check_kind, check_name, checked_count
+from optuna_hypergrad.schedules.forms import (
+    BLEND,
+    Form,
+    blended,
+    check_form,
+    count_values,
+    parameter_names,
+)
+from optuna_hypergrad.schedules.records import read_csv, read_json, write_csv
 
 if TYPE_CHECKING:
     import torch
-
-Form = Literal["constant", "linear", "cosine"]
-
-# How far a step at fraction u of its window has moved from the window's left knot to its right.
-_BLEND: dict[str, Callable[[float], float]] = {
-    "constant": lambda u: 0.0,
-    "linear": lambda u: u,
-    "cosine": lambda u: (1.0 - math.cos(math.pi * u)) / 2.0,
-}
 
 
 @dataclass(frozen=True)
@@ -118,9 +111,7 @@ class Schedule:
         """Value at ``step`` (counted from 0) of a run of ``steps`` steps."""
         left, right, blend = self._knots_at(step, steps)
         a, b = self.values[left], self.values[right]
-        if blend == 0.0:
-            return a
-        return a ** (1 - blend) * b**blend if self.log else (1 - blend) * a + blend * b
+        return blended(a, b, blend, self.log)
 
     def gradient(self, step: int, steps: int) -> NDArray[np.float64]:
         """Derivative of ``at(step, steps)`` with respect to each value, shape (len(values),)."""
@@ -152,79 +143,52 @@ class Schedule:
             group["lr"] = group["initial_lr"] = 1.0  # LambdaLR multiplies the initial rate
         return LambdaLR(optimizer, lambda step: self.at(min(step, steps - 1), steps))
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the schedule is, as plain values."""
+        return {
+            "name": self.name,
+            "form": self.form,
+            "log": self.log,
+            "values": list(self.values),
+        }
+
+    @classmethod
+    def from_record(cls, record: Any) -> Schedule:
+        """The schedule of a ``record`` that was read from a text."""
+        try:
+            return cls(record["name"], record["values"], record["form"], record["log"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"text: not a schedule: {error!r}.") from error
+
     def to_json(self) -> str:
         """This schedule as a JSON object; ``Schedule.from_json`` reads it back."""
-        return json.dumps(
-            {"name": self.name, "form": self.form, "log": self.log, "values": list(self.values)}
-        )
+        return json.dumps(self.record)
 
     @classmethod
     def from_json(cls, text: str) -> Schedule:
         """The schedule that ``to_json`` wrote."""
-        check_kind("text", text, str, "a string")
-        try:
-            record = json.loads(text)
-        except (RecursionError, ValueError) as error:
-            raise ValueError(f"text: not JSON: {error}.") from error
-        return _from_record(record, "text")
+        return cls.from_record(read_json(text))
 
     def to_csv(self) -> str:
         """One line per value (name, form, log, parameter, value); ``from_csv`` reads it back."""
-        out = io.StringIO()
-        rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(_CSV_COLUMNS)
-        for parameter, value in self.params.items():
-            rows.writerow((self.name, self.form, int(self.log), parameter, repr(value)))
-        return out.getvalue()
+        return write_csv([self.record])
 
     @classmethod
     def from_csv(cls, text: str) -> Schedule:
         """The schedule that ``to_csv`` wrote."""
-        check_kind("text", text, str, "a string")
-        rows = list(csv.DictReader(io.StringIO(text)))
-        if not rows or set(rows[0]) != set(_CSV_COLUMNS):
-            raise ValueError(f"text: expected CSV with the columns {', '.join(_CSV_COLUMNS)}.")
-        first = rows[0]
-        values = [row["value"] for row in rows]
-        schedule = _from_record({**first, "log": first["log"] == "1", "values": values}, "text")
-        found = tuple(row["parameter"] for row in rows)
-        if found != schedule.names:
-            raise ValueError(f"text: expected rows for {schedule.names} in order, got {found}.")
-        return schedule
+        records = read_csv(text)
+        if len(records) != 1:
+            raise ValueError(f"text: expected CSV of one schedule, got {len(records)} of them.")
+        return cls.from_record(records[0])
 
     def _knots_at(self, step: int, steps: int) -> tuple[int, int, float]:
         window = self.window(step, steps)
-        blend = _BLEND[self.form](self.windows * step / steps - window)
+        blend = BLEND[self.form](self.windows * step / steps - window)
         return window, min(window + 1, len(self.values) - 1), blend
-
-
-_CSV_COLUMNS = ("name", "form", "log", "parameter", "value")
-
-
-def parameter_names(name: str, count: int) -> tuple[str, ...]:
-    """Names of the trial parameters of a schedule with ``count`` values."""
-    return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
-
-
-def check_form(form: str) -> None:
-    """Raise a ValueError where ``form`` is not one that schedules have."""
-    if form not in get_args(Form):
-        raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}.")
-
-
-def count_values(form: str, windows: int) -> int:
-    """How many values a schedule has: one per window, or one per knot."""
-    return windows if form == "constant" else windows + 1
 
 
 def _check_step(step: int, steps: int) -> None:
     checked_count("steps", steps)
     if not isinstance(step, Integral) or not 0 <= step < steps:
         raise ValueError(f"step must lie in 0 … {steps - 1} (steps={steps}), got {step}.")
-
-
-def _from_record(record: dict[str, Any], argument: str) -> Schedule:
-    try:
-        return Schedule(record["name"], record["values"], record["form"], record["log"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{argument}: not a schedule: {error!r}.") from error

@@ -1,4 +1,4 @@
-"""What to say where a library that draws is not installed."""
+"""What to say where an optional library is not installed."""
 
 from __future__ import annotations
 

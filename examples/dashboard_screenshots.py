@@ -1,0 +1,232 @@
+"""Two small studies in optuna-dashboard, as a browser shows them.
+
+    python examples/dashboard_screenshots.py --output docs
+
+runs a search and a population (a few seconds each), publishes them, starts optuna-dashboard,
+drives Chromium through it and writes dashboard_*.png. Needs Chromium and its chromedriver:
+apt-get install chromium chromium-driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.error import URLError
+
+import optuna
+import torch
+import torch.nn.functional as F
+from optuna.artifacts import FileSystemArtifactStore
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
+
+from optuna_hypergrad import (
+    GradientSampler,
+    PopulationSampler,
+    members,
+    publish,
+    report_hypergradient,
+    suggest_schedule,
+    trial_seed,
+)
+from optuna_hypergrad.autodiff import SGD, hypergradient
+
+OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
+QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+SIZE = (1500, 1200)  # of the window, in pixels
+WAIT = 30  # seconds, for a page
+
+torch.manual_seed(1)
+x = torch.randn(600, 8)
+y = (x[:, 0] + x[:, 1] > x[:, 2] ** 2).long()
+train, validation = (x[:400], y[:400]), (x[400:], y[400:])
+
+
+def new_model(trial: optuna.Trial) -> torch.nn.Module:
+    torch.manual_seed(trial_seed(trial))
+    return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
+
+
+def trained(trial: optuna.Trial, model: torch.nn.Module, update: SGD, steps: int) -> float:
+    """Train for some steps, report the hypergradient, and return the validation loss."""
+    result = hypergradient(
+        model,
+        lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]),
+        update,
+        lambda step: tuple(part[step % 4 :: 4] for part in train),
+        validation,
+        steps=steps,
+    )
+    report_hypergradient(trial, result.gradient)
+    return result.loss
+
+
+def search(storage: str, trials: int = 12) -> optuna.Study:
+    """A schedule of learning rates, momentum and weight decay, from zero."""
+
+    def objective(trial: optuna.Trial) -> float:
+        lr = suggest_schedule(trial, "lr", -4.0, 4.0, windows=5)
+        momentum = suggest_schedule(trial, "momentum", 0.0, 0.99)
+        decay = suggest_schedule(trial, "weight_decay", 0.0, 4e-3)
+        return trained(trial, new_model(trial), SGD(lr, momentum, decay), steps=40)
+
+    study = optuna.create_study(
+        study_name="search", storage=storage, sampler=GradientSampler(seed=0)
+    )
+    study.optimize(objective, n_trials=trials)
+    return study
+
+
+def population(storage: str, store: FileSystemArtifactStore, trials: int = 60) -> optuna.Study:
+    """Six students, whose learning rate and momentum follow hypergradients while they train."""
+
+    def segment(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        lr = suggest_schedule(trial, "lr", 1e-3, 1.0, log=True)
+        momentum = suggest_schedule(trial, "momentum", 0.0, 0.95)
+        model = new_model(trial)
+        member.restore(model=model)
+        loss = trained(trial, model, SGD(lr, momentum), steps=8)
+        member.save(model=model)
+        return loss
+
+    sampler = PopulationSampler(seed=0, population_size=6, burn_in=2)
+    study = optuna.create_study(study_name="population", storage=storage, sampler=sampler)
+    study.optimize(segment, n_trials=trials)
+    return study
+
+
+@contextmanager
+def serving(storage: str, artifacts: Path) -> Iterator[str]:
+    """The address of an optuna-dashboard that shows a storage."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = str(Path(sys.executable).with_name("optuna-dashboard"))
+    options = ["--port", str(port), "--host", "127.0.0.1", "--artifact-dir", str(artifacts)]
+    server = subprocess.Popen(
+        [command, storage, *options, "--quiet", "--server", "wsgiref"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _answer(server, address)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(WAIT)
+
+
+def _answer(server: subprocess.Popen[bytes], address: str) -> None:
+    """Return as soon as the server answers."""
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/api/studies"):
+                return
+        except URLError:
+            time.sleep(0.1)
+    raise RuntimeError(f"optuna-dashboard does not answer at {address}: {server.poll()}.")
+
+
+@contextmanager
+def browsing(folder: Path) -> Iterator[webdriver.Chrome]:
+    """A headless Chromium with a fresh profile in the folder."""
+    options = webdriver.ChromeOptions()
+    for option in (*OPTIONS, *QUIET, f"--window-size={SIZE[0]},{SIZE[1]}"):
+        options.add_argument(option)
+    options.add_argument(f"--user-data-dir={folder / 'profile'}")
+    options.binary_location = shutil.which("chromium") or ""
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def look(driver: webdriver.Chrome, address: str, text: str) -> str:
+    """Open a page, wait until it says something, and return all that it says."""
+    driver.get(address)
+    WebDriverWait(driver, WAIT).until(lambda page: text in said(page))
+    return said(driver)
+
+
+def said(driver: webdriver.Chrome) -> str:
+    return str(driver.execute_script("return document.body.innerText"))
+
+
+def figures(driver: webdriver.Chrome) -> dict[str, str]:
+    """The titles of our figures on a study's page, by id, once all are drawn."""
+    cards = "[...document.querySelectorAll('[id^=\"user-defined-plot:hg-\"]')]"
+    entry = "[card.id.split(':')[1], card.querySelector('.gtitle')?.textContent]"
+    script = f"return Object.fromEntries({cards}.map(card => {entry}))"
+    found: dict[str, str | None] = {}
+
+    def drawn(page: webdriver.Chrome) -> bool:
+        found.clear()
+        found.update(page.execute_script(script))
+        return bool(found) and None not in found.values()
+
+    WebDriverWait(driver, WAIT).until(drawn)
+    return {id_: str(title) for id_, title in found.items()}
+
+
+def picture(driver: webdriver.Chrome, path: Path, of: str = "body") -> None:
+    """Scroll to an element, and store what the window shows, in few colours."""
+    driver.execute_script(f"document.querySelector('{of}').scrollIntoView(); scrollBy(0, -100)")
+    time.sleep(1)  # figures are drawn anew where the window has changed
+    shown = Image.open(io.BytesIO(driver.get_screenshot_as_png()))
+    shown.convert("RGB").quantize(128).save(path, optimize=True)
+
+
+def photograph(driver: webdriver.Chrome, address: str, folder: Path, best: int) -> None:
+    """All pages that show something of ours; the search is study 1, the population study 2."""
+    for number, name in enumerate(("search", "population"), start=1):
+        page = f"{address}/dashboard/studies/{number}"
+        driver.set_window_size(SIZE[0], 2200)
+        look(driver, page, "hg:best_trial")
+        figures(driver)
+        picture(driver, folder / f"dashboard_{name}.png", '[id^="user-defined-plot:"]')
+        driver.set_window_size(SIZE[0], 800)
+        look(driver, f"{page}/note", "optuna_hypergrad.publish")
+        picture(driver, folder / f"dashboard_{name}_note.png")
+        driver.set_window_size(2600, 1200)
+        look(driver, f"{page}/smartSelection", "UserAttribute hg:")
+        picture(driver, folder / f"dashboard_{name}_trials.png", "table")
+    driver.set_window_size(*SIZE)
+    trial = f"{address}/dashboard/studies/2/trials?numbers={best}"
+    look(driver, trial, "student.safetensors")
+    picture(driver, folder / "dashboard_trial.png")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--output", type=Path, default=Path(), help="folder of the pictures")
+    output = arguments.parse_args().output
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        storage, store = f"sqlite:///{folder}/studies.db", folder / "artifacts"
+        store.mkdir()
+        artifacts = FileSystemArtifactStore(str(store))
+        studies = search(storage), population(storage, artifacts)
+        for study in studies:
+            publish(study, artifacts)
+        with serving(storage, store) as address, browsing(folder) as driver:
+            photograph(driver, address, output, studies[1].best_trial.number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Training with schedules elsewhere: torch's own optimizers, Lightning, Hugging Face.
+
+The callbacks need ``pip install 'optuna_hypergrad[integrations]'``; their libraries are imported
+when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from optuna_hypergrad.integrations.scheduler import HyperparameterScheduler
+
+if TYPE_CHECKING:
+    from optuna_hypergrad.integrations.lightning import LightningSchedules
+    from optuna_hypergrad.integrations.transformers import TransformersSchedules
+
+__all__ = ["HyperparameterScheduler", "LightningSchedules", "TransformersSchedules"]
+
+_HOMES = {"LightningSchedules": "lightning", "TransformersSchedules": "transformers"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a callback, and its library, when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,19 @@
+"""Hyperparameters that change during training: one value per window of contiguous steps.
+
+A schedule is a function of (step, horizon) with few parameters, each of them an ordinary Optuna
+trial parameter. It knows its own derivative with respect to those parameters, so that
+hypergradients reach them whatever the form.
+"""
+
+from optuna_hypergrad.schedules.forms import Form, check_form, count_values, parameter_names
+from optuna_hypergrad.schedules.schedule import Schedule
+from optuna_hypergrad.schedules.several import Schedules
+
+__all__ = [
+    "Form",
+    "Schedule",
+    "Schedules",
+    "check_form",
+    "count_values",
+    "parameter_names",
+]

@@ -1,0 +1,75 @@
+"""The step sizes of a search over its outer steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from optuna.study import Study
+
+from optuna_hypergrad.samplers.history import OuterStep
+from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts.marks import (
+    Axis,
+    Chart,
+    Line,
+    Mark,
+    Panel,
+    Points,
+    message,
+)
+from optuna_hypergrad.visualization.charts.searches import NOTHING_YET, Hyper, follow
+from optuna_hypergrad.visualization.charts.thinning import thinned
+from optuna_hypergrad.visualization.charts.windows import (
+    COLUMNS,
+    MOST_WINDOWS,
+    SCALE,
+    most_steps,
+    shade,
+)
+
+LEAST = 1e-30
+TITLE = "Step sizes γ by outer step"
+
+
+def step_sizes(study: Study, names: Sequence[str] | None = None, chain: int | None = None) -> Chart:
+    """See ``plot_step_sizes``."""
+    course = follow(study, names, chain)
+    if course is None or not course.hypers:
+        return message(TITLE, NOTHING_YET)
+    shown = course.shown(most_steps(course.hypers))
+    if not any(step.step_size for step in shown):
+        return message(TITLE, "Every start has diverged: no step has been taken yet.")
+    panels = [_panel(hyper, shown) for hyper in course.hypers]
+    scale = SCALE if any(hyper.is_schedule for hyper in course.hypers) else None
+    columns = min(len(panels), COLUMNS)
+    return Chart(course.title(TITLE, len(shown)), panels, columns, scale, size=(4.4, 3.2))
+
+
+def _panel(hyper: Hyper, steps: Sequence[OuterStep]) -> Panel:
+    n = len(hyper.parameters)
+    marks: list[Mark] = []
+    kept = thinned(n, MOST_WINDOWS)
+    for i in kept:
+        color = shade(hyper.places[i]) if hyper.is_schedule else colors.BLACK
+        marks += _window(hyper.parameters[i], steps, color)
+    title = hyper.name if len(kept) == n else f"{hyper.name}, {len(kept)} of {n} windows"
+    unit = "e-folds" if hyper.is_log else f"units of {hyper.name}"
+    return Panel(title, Axis("outer step", is_integer=True), Axis(f"γ, in {unit}", True), marks)
+
+
+def _moving(gamma: float) -> float:
+    """γ, or NaN where halving has made it too small to move anything, and a logarithm of it."""
+    return gamma if gamma > LEAST else math.nan
+
+
+def _window(name: str, steps: Sequence[OuterStep], color: str) -> list[Mark]:
+    """γ of the move after each step, and where a step was not gone on from."""
+    x = [step.step for step in steps]
+    y = [_moving(step.step_size.get(name, math.nan)) for step in steps]
+    marks: list[Mark] = [Line([*x, x[-1] + 1], [*y, y[-1]], color, is_step=True)]
+    left = [i for i, step in enumerate(steps) if step.verdict in ("rejected", "diverged")]
+    if left:
+        at = ([x[i] for i in left], [y[i] for i in left])
+        marks.append(Points(*at, colors.RED, "rejected or diverged", "cross", 5.0))
+    return marks

@@ -1,0 +1,295 @@
+"""What publish leaves in a study, and what it leaves alone."""
+
+import builtins
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.artifacts import get_all_artifact_meta
+from optuna.trial import TrialState
+from optuna_dashboard import get_note, save_note
+from security.logs import logged
+from security.stores import MemoryStore
+
+from optuna_hypergrad import (
+    GradientSampler,
+    PublishCallback,
+    best_schedules,
+    lineage,
+    publish,
+    replay,
+    report_hypergradient,
+    suggest_schedule,
+)
+from optuna_hypergrad.dashboard import figures
+from optuna_hypergrad.dashboard.note import ROWS
+from optuna_hypergrad.reports import StoredDataError
+from optuna_hypergrad.schedules import Schedules
+from samplers import populations
+from samplers.studies import create, quadratic
+
+
+def search(n_trials: int = 5, **options: Any) -> optuna.Study:
+    study = create(**options)
+    study.optimize(quadratic, n_trials=n_trials)
+    return study
+
+
+def population(n_trials: int = 20) -> optuna.Study:
+    study = populations.create()
+    study.optimize(populations.bowl, n_trials=n_trials)
+    return study
+
+
+def stored(study: optuna.Study) -> dict[str, Any]:
+    attributes: dict[str, Any] = study._storage.get_study_system_attrs(study._study_id)
+    return attributes
+
+
+def published(study: optuna.Study) -> dict[str, Any]:
+    """The figures of a study as a dashboard reads them, by id."""
+    ids = {key.split(":")[2] for key in stored(study) if key.startswith(figures.PREFIX)}
+    return {id_: json.loads(figures._stored(study, id_)) for id_ in ids}
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (search, {"convergence", "schedules", "hypergradients", "step-sizes"}),
+        (population, {"convergence", "lineage", "population", "mutations"}),
+    ],
+)
+def test_figures_that_have_something_to_show(
+    make: Callable[[], optuna.Study], expected: set[str]
+) -> None:
+    study = make()
+    publish(study)
+    found = published(study)
+    assert {f"hg-{name}" for name in expected} <= {*found}
+    for figure in found.values():
+        assert figure["data"] and "width" not in figure["layout"]
+        assert figure["layout"]["height"] == figures.HEIGHT
+        assert len(json.dumps(figure)) < 30_000
+
+
+def test_a_second_call_changes_nothing() -> None:
+    study, store = search(), MemoryStore()
+    publish(study, store)
+    before, files = stored(study), dict(store.files)
+    publish(study, store)
+    assert stored(study) == before and store.files == files
+
+
+def test_a_later_call_replaces_what_was_there() -> None:
+    study, store = search(2), MemoryStore()
+    publish(study, store)
+    ids = {*published(study)}
+    assert study.user_attrs["hg:outer_steps"] == 2
+    study.optimize(quadratic, n_trials=6)
+    publish(study, store)
+    assert {*published(study)} == ids
+    assert study.user_attrs["hg:outer_steps"] == 8
+    assert study.user_attrs["hg:best_trial"] == study.best_trial.number
+    assert get_note(study).count("### Best schedule") == 1
+    assert f"Trial **{study.best_trial.number}**" in get_note(study)
+    assert len(store.files) == 4  # two files for each of two best trials
+
+
+def test_files_hold_the_schedules() -> None:
+    for study, expected in ((search(), best_schedules), (population(), replay)):
+        store = MemoryStore()
+        publish(study, store)
+        metas = get_all_artifact_meta(study)
+        texts = {meta.mimetype: store.files[meta.artifact_id].decode() for meta in metas}
+        assert {*texts} == {"text/csv", "application/json"}
+        assert Schedules.from_csv(texts["text/csv"]) == expected(study)
+        assert Schedules.from_json(texts["application/json"]) == expected(study)
+        number = study.best_trial.number
+        assert all(Path(meta.filename).stem.endswith(f"_trial_{number}") for meta in metas)
+
+
+def test_the_note_has_a_column_for_each_schedule_and_the_rest_below() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        names = ("lr", "noise")
+        for name in names:
+            suggest_schedule(trial, name, 0, 1, windows=2)
+        suggest_schedule(trial, "warmup", 0, 1, windows=1, form="linear")
+        suggest_schedule(trial, "fine", 0, 1, windows=ROWS + 2)
+        trial.suggest_categorical("kind", ["a|b"])
+        trial.suggest_int("depth", 3, 3)
+        report_hypergradient(trial, {"lr_0": 1.0})
+        return 1.5
+
+    study = create()
+    study.optimize(objective, n_trials=1)
+    publish(study)
+    rows = get_note(study).replace("\N{EM SPACE}", "").splitlines()
+    assert "Trial **0** has the best value, **1.5**." in rows
+    at = rows.index("| part | lr | noise |")
+    assert rows[at + 2 : at + 4] == ["| 0 to 50 % | 0 | 0 |", "| 50 to 100 % | 0 | 0 |"]
+    assert "| at 100 % | 0 |" in rows[rows.index("| part | warmup |") :]
+    assert "… and 2 more rows." in rows
+    at = rows.index("| hyperparameter | value |")
+    assert rows[at + 2 : at + 4] == ["| kind | a\\|b |", "| depth | 3 |"]
+
+
+def test_the_note_tells_the_lineage_of_the_best_student() -> None:
+    study = population()
+    publish(study)
+    rows = [line.split("|")[1].strip() for line in get_note(study).splitlines() if line[:1] == "|"]
+    assert rows[2:] == [str(one.trial) for one in reversed(lineage(study))]
+    assert study.user_attrs["hg:members"] == 4 and study.user_attrs["hg:generations"] == 5
+
+
+@pytest.mark.parametrize(
+    "words", ["My own words.", "# A\n\n| my | table |\n| --- | --- |\n| 1 | 2 |"]
+)
+def test_what_people_wrote_stays(words: str) -> None:
+    study = search(2)
+    save_note(study, words)
+    publish(study)
+    save_note(study, get_note(study) + "\n\nAnd below.")
+    study.optimize(quadratic, n_trials=5)
+    publish(study)
+    note = get_note(study)
+    assert note.startswith(words) and note.endswith("And below.")
+    assert note.count("### Best schedule") == 1
+
+
+def test_an_empty_study_and_one_that_runs() -> None:
+    study = create()
+    publish(study, MemoryStore())
+    assert stored(study) == {} and study.user_attrs == {}
+    quadratic(study.ask())
+    publish(study, MemoryStore())
+    assert study.user_attrs == {}
+    study.optimize(quadratic, n_trials=2)
+    study.ask()
+    publish(study)
+    assert study.user_attrs["hg:best_trial"] == 2
+
+
+def test_a_study_of_another_sampler_gets_its_convergence_only() -> None:
+    study, store = search(3, sampler=optuna.samplers.RandomSampler(seed=0)), MemoryStore()
+    publish(study, store)
+    assert {*published(study)} == {"hg-convergence"}
+    assert study.user_attrs == {} and get_note(study) == "" and store.files == {}
+
+
+def test_a_population_that_was_all_lost() -> None:
+    study = populations.create()
+    for _ in range(6):
+        populations.run(study, None, TrialState.FAIL)
+    publish(study)
+    assert get_note(study) == ""
+
+
+def test_segments_that_differ_in_their_hyperparameters_have_no_replay() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_float("x" if trial.number < 4 else "y", 0, 1)
+        return -float(trial.number)
+
+    study, store = populations.create(), MemoryStore()
+    study.optimize(objective, n_trials=8)
+    publish(study, store)
+    assert "### Lineage" in get_note(study) and store.files == {}
+
+
+def test_what_is_damaged_is_told() -> None:
+    study = search(3)
+    trial = study.get_trials(deepcopy=False)[1]
+    trial.system_attrs["hg:claim"] = {"trial": 1, "chain": "x"}
+    with pytest.raises(StoredDataError, match="hg:claim is damaged"):
+        publish(study)
+
+
+def test_a_figure_that_two_workers_tore_is_mended() -> None:
+    study = search()
+    publish(study)
+    whole = published(study)
+    key = f"{figures.PREFIX}hg-schedules:0"
+    study._storage.set_study_system_attr(study._study_id, key, "torn")
+    with pytest.raises(ValueError):
+        published(study)
+    publish(study)
+    assert published(study) == whole
+
+
+def test_workers_that_publish_at_once_leave_whole_figures(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    search(6, study_name="study", storage=storage)
+    errors: list[Exception] = []
+
+    def worker() -> None:
+        try:
+            publish(optuna.load_study(study_name="study", storage=storage))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=worker) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    study = optuna.load_study(study_name="study", storage=storage)
+    assert errors == [] and len(published(study)) >= 4
+    assert get_note(study).count("### Best schedule") == 1
+
+
+def test_several_objectives() -> None:
+    study = optuna.create_study(directions=["minimize"] * 2)
+    with pytest.raises(ValueError, match=r"study: .* it has several"):
+        publish(study)
+
+
+@pytest.mark.parametrize("call", [lambda: publish(create()), PublishCallback])
+def test_without_the_dashboard_the_extra_is_named(
+    call: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def lacking(name: str, *arguments: Any, **more: Any) -> Any:
+        if name == "optuna_dashboard":
+            raise ImportError(name)
+        return real(name, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "__import__", lacking)
+    with pytest.raises(ImportError, match=r"optuna-dashboard is needed .*hypergrad\[dashboard\]"):
+        call()
+
+
+def test_the_callback_publishes_after_every_few_trials() -> None:
+    study, seen = create(), []
+
+    def look(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        seen.append(study.user_attrs.get("hg:outer_steps"))
+
+    study.optimize(quadratic, n_trials=7, callbacks=[PublishCallback(every=3), look])
+    assert seen == [None, None, 3, 3, 3, 6, 6]
+
+
+def test_of_several_threads_one_publishes() -> None:
+    study = create(GradientSampler(seed=0, n_replicates=2))
+    study.optimize(quadratic, n_trials=8, n_jobs=2, callbacks=[PublishCallback(every=4)])
+    assert study.user_attrs["hg:outer_steps"] >= 1
+    assert get_note(study).count("### Best schedule") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError("at host with password"), "builtins.OSError"), (ValueError("no"), "ValueError: no")],
+)
+def test_a_search_goes_on_where_publishing_fails(error: Exception, told: str) -> None:
+    store = MemoryStore()
+    store.error = error
+    study = create()
+    with logged() as texts:
+        study.optimize(quadratic, n_trials=3, callbacks=[PublishCallback(1, store)])
+    assert len(study.trials) == 3
+    warnings = [text for text in texts if "was not published" in text]
+    assert len(warnings) == 3 and all(told in text for text in warnings)
+    assert not any("password" in text for text in warnings)

@@ -1,0 +1,142 @@
+"""Outer steps as people see them, against searches worked out by hand."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import optuna
+import pytest
+
+from optuna_hypergrad import GradientSampler, outer_steps, report_hypergradient
+from optuna_hypergrad.reports import StoredDataError
+from optuna_hypergrad.samplers.history import OuterStep
+from samplers.studies import create, quadratic
+
+
+def searched(
+    losses: Sequence[float], gradients: Sequence[float], log: bool = False, **options: Any
+) -> optuna.Study:
+    """A search over x in [−1, 1] (or in [0.01, 1], log), one given outcome after the other.
+
+    It starts at 0 with γ = 0.1 (or at 0.1, with a twentieth of ln 100).
+    """
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_float("x", 0.01 if log else -1.0, 1.0, log=log)
+        report_hypergradient(trial, {"x": gradients[trial.number]})
+        return losses[trial.number]
+
+    study = create(GradientSampler(seed=0, **options))
+    study.optimize(objective, n_trials=len(losses))
+    return study
+
+
+def seen(steps: Sequence[OuterStep]) -> list[tuple[float, str, float, float]]:
+    """Where x was, what became of the step, γ and where the search goes."""
+    rounded = [(s.params["x"], s.step_size["x"], s.proposal["x"]) for s in steps]
+    return [
+        (round(at, 6), step.verdict, round(gamma, 6), round(to, 6))
+        for (at, gamma, to), step in zip(rounded, steps, strict=True)
+    ]
+
+
+def test_a_flip_halves_the_step_size() -> None:
+    steps = outer_steps(searched([3.0, 2.0, 1.9], [-1.0, -1.0, 0.5]))
+    assert seen(steps) == [
+        (0.0, "accepted", 0.1, 0.1),
+        (0.1, "accepted", 0.1, 0.2),
+        (0.2, "accepted", 0.05, 0.15),
+    ]
+    assert [step.flipped for step in steps] == [set(), set(), {"x"}]
+    assert [step.sign for step in steps] == [{"x": -1}, {"x": -1}, {"x": 1}]
+    assert [step.gradient for step in steps] == [{"x": -1.0}, {"x": -1.0}, {"x": 0.5}]
+    assert [step.value for step in steps] == [3.0, 2.0, 1.9]
+
+
+def test_a_rejected_step_goes_back_to_the_best_which_is_measured_again() -> None:
+    steps = outer_steps(searched([3.0, 2.0, 10.0, 2.0], [-1.0, -1.0, 1.0, -1.0]))
+    assert seen(steps) == [
+        (0.0, "accepted", 0.1, 0.1),
+        (0.1, "accepted", 0.1, 0.2),
+        (0.2, "rejected", 0.05, 0.1),
+        (0.1, "measured again", 0.05, 0.15),
+    ]
+    assert [step.flipped for step in steps] == [set(), set(), {"x"}, set()]
+
+
+def test_a_step_that_diverged_halves_all_and_turns_nothing() -> None:
+    steps = outer_steps(searched([3.0, 2.0], [-1.0, math.nan]))
+    assert seen(steps) == [(0.0, "accepted", 0.1, 0.1), (0.1, "diverged", 0.05, 0.0)]
+    assert steps[1].gradient == {}
+    assert steps[1].value is None
+    assert not steps[1].flipped
+
+
+def test_while_every_start_has_diverged_no_move_is_known() -> None:
+    (step,) = outer_steps(searched([3.0], [math.nan]))
+    assert step.verdict == "diverged"
+    assert (step.step_size, step.sign, step.proposal) == ({}, {}, {})
+
+
+def test_step_sizes_of_logarithmic_ranges_are_in_e_folds() -> None:
+    (step,) = outer_steps(searched([3.0], [-1.0], log=True))
+    gamma = math.log(100) / 20
+    assert step.step_size["x"] == pytest.approx(gamma)
+    assert step.proposal["x"] == pytest.approx(0.1 * math.exp(gamma))
+
+
+def test_replicates_decide_a_step_by_their_mean() -> None:
+    study = searched([3.0, 5.0, 1.0, 1.0, 9.0], [1.0, 3.0, -1.0, math.nan, 1.0], n_replicates=2)
+    first, second = outer_steps(study)  # the third waits for another replicate
+    assert (first.trials, first.value, first.gradient) == ((0, 1), 4.0, {"x": 2.0})
+    assert [report["x"] for report in first.reports] == [1.0, 3.0]
+    assert (second.trials, second.verdict) == ((2, 3), "diverged")  # half of them is enough
+    assert (second.value, second.gradient) == (1.0, {"x": -1.0})
+    assert math.isnan(second.reports[1]["x"])
+
+
+def test_chains_come_one_after_the_other() -> None:
+    study = create(GradientSampler(seed=0, n_chains=2))
+    study.optimize(quadratic, n_trials=6)
+    steps = outer_steps(study)
+    assert [(step.chain, step.step) for step in steps] == [(c, s) for c in (0, 1) for s in range(3)]
+    assert [step.trials for step in steps] == [(0,), (2,), (4,), (1,), (3,), (5,)]
+
+
+@pytest.mark.parametrize("sampler", [None, optuna.samplers.RandomSampler()], ids=type)
+def test_the_rule_is_that_of_the_trials_whatever_the_sampler_is_now(sampler: Any) -> None:
+    options: dict[str, Any] = {"safeguard": None, "step_size": {"x": 0.2}}
+    study = searched([3.0, 2.0, 10.0, 2.0], [-1.0, -1.0, 1.0, -1.0], **options)
+    name, storage = study.study_name, study._storage
+    loaded = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+    assert seen(outer_steps(loaded)) == [
+        (0.0, "accepted", 0.2, 0.2),
+        (0.2, "accepted", 0.2, 0.4),
+        (0.4, "accepted", 0.1, 0.3),  # ten times as bad, and gone on from
+        (0.3, "accepted", 0.05, 0.35),
+    ]
+
+
+def test_a_proposal_is_where_the_next_trial_ran() -> None:
+    study = create()
+    study.optimize(quadratic, n_trials=30)
+    steps = outer_steps(study)
+    for step, after in pairwise(steps):
+        assert after.params == pytest.approx(step.proposal)
+
+
+def test_studies_of_other_samplers_have_no_outer_steps() -> None:
+    study = create(optuna.samplers.RandomSampler(seed=0))
+    study.optimize(quadratic, n_trials=3)
+    assert outer_steps(study) == []
+
+
+def test_what_was_damaged_is_not_told() -> None:
+    study = searched([3.0, 2.0], [-1.0, -1.0])
+    trials = study.get_trials()
+    trials[1].system_attrs["hg:claim"]["rule"] = {"safeguard": "none"}
+    damaged = optuna.create_study()
+    damaged.add_trials(trials)
+    with pytest.raises(StoredDataError, match="hg:claim"):
+        outer_steps(damaged)

@@ -1,0 +1,45 @@
+"""The page of limits is complete, and what it says is refused is refused."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from optuna_hypergrad import Schedule
+from optuna_hypergrad.autodiff import SGD, hypergradient
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "limits.md").read_text()
+
+
+def named(text: str) -> set[str]:
+    """The last words of what stands in backticks."""
+    return {re.findall(r"\w+", name.split("(")[0])[-1] for name in re.findall(r"`([^`]+)`", text)}
+
+
+@pytest.mark.parametrize("page", ["models.md", "population.md", "distributed.md"])
+def test_what_is_a_limit_elsewhere_is_one_here(page: str) -> None:
+    limits = (DOCS / page).read_text().split("\n## Limits\n")[1]
+    assert named(limits) <= named(PAGE)
+    assert ("CUDA" in limits) <= ("CUDA" in PAGE)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: F.hardsigmoid(x).sum(),
+        lambda x: F.multi_margin_loss(x, torch.zeros(len(x), dtype=torch.long)),
+        lambda x: torch.segment_reduce(x.sum(1), "sum", lengths=torch.tensor([len(x)])).sum(),
+    ],
+    ids=["hardsigmoid", "multi_margin_loss", "segment_reduce"],
+)
+def test_what_is_refused_is_refused(operation: object) -> None:
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        return operation(model(batch)).square()
+
+    batch = torch.randn(4, 3)
+    with pytest.raises(ValueError, match="derivative"):
+        hypergradient(nn.Linear(3, 2), loss, SGD(Schedule("lr", [0.1])), [batch], batch, steps=2)

@@ -1,0 +1,318 @@
+"""Figures of populations: the data of the charts, and that both libraries draw them."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from matplotlib import pyplot as plt
+
+from optuna_hypergrad import GradientSampler, report_hypergradient, visualization
+from optuna_hypergrad import lineage as lineage_of
+from optuna_hypergrad.visualization import matplotlib as twins
+from optuna_hypergrad.visualization.charts.lineage import lineage
+from optuna_hypergrad.visualization.charts.marks import Chart, Line, Points, Surface
+from optuna_hypergrad.visualization.charts.mutations import mutations
+from optuna_hypergrad.visualization.charts.population import population
+from optuna_hypergrad.visualization.charts.trajectories import trajectories
+from samplers.populations import bowl, create, run, silent
+from visualization.families import large, segment, study_of, trial
+
+CHARTS: list[Callable[..., Chart]] = [lineage, population, mutations, trajectories]
+NAMES = [f"plot_{chart.__name__}" for chart in CHARTS]
+LOST = optuna.trial.TrialState.FAIL
+
+
+def small(direction: str = "minimize") -> optuna.Study:
+    """Two members; member 1 is replaced by a clone of 0; then one is lost, one explores.
+
+    ======  ======  ==========  =======  ===========  =====
+    trial   member  generation  parent   dropout      value
+    ======  ======  ==========  =======  ===========  =====
+    0       0       0                    0.5 → 0.4    3
+    1       1       0                    0.9          4
+    2       0       1           0        0.4          2
+    3       1       1           0 clone  0.48         1
+    4       0       2           2        0.4          lost
+    5               2           3 clone  0.24         5
+    ======  ======  ==========  =======  ===========  =====
+    """
+
+    def at(dropout: float, lr: float = 0.01) -> dict[str, Any]:
+        return {"dropout": dropout, "lr": lr, "kind": "sgd"}
+
+    cloned = {"values": {"dropout": 0.48, "lr": 0.01}, "queried": {"dropout": 0.4}}
+    explored = {"values": {"dropout": 0.24, "lr": 0.01}, "resampled": ("dropout",)}
+    return study_of(
+        [
+            trial(segment(0, 0, 0), 3.0, at(0.5), refined={"dropout": 0.4}),
+            trial(segment(1, 1, 0), 4.0, at(0.9)),
+            trial(segment(2, 0, 1, parent=0, age=1, values={"dropout": 0.4}), 2.0, at(0.4)),
+            trial(segment(3, 1, 1, parent=0, **cloned), 1.0, at(0.48)),
+            trial(segment(4, 0, 2, parent=2, age=2), None, at(0.4)),
+            trial(segment(5, None, 2, parent=3, **explored), 5.0, at(0.24)),
+        ],
+        direction,
+    )
+
+
+def of(chart: Chart, kind: type, name: str | None, panel: int = 0) -> Any:
+    """The one mark of a kind and name."""
+    (mark,) = (m for m in chart.panels[panel].marks if type(m) is kind and m.name == name)
+    return mark
+
+
+def at(mark: Any) -> list[tuple[float, float] | None]:
+    """Points of a mark, None where a line has a gap."""
+    pairs = zip(mark.x, mark.y, strict=True)
+    return [None if math.isnan(x) else (x, pytest.approx(y)) for x, y in pairs]
+
+
+class TestLineage:
+    def test_lines_lead_from_parents_to_children(self) -> None:
+        chart = lineage(small())
+        assert at(of(chart, Line, "lineage of the best")) == [(0, 0), (1, 1)]
+        assert at(of(chart, Line, "survivors and their ancestors")) == [(0, 0), (1, 0)]
+        explorer, lost = [(1, 1), (2, 3)], [(1, 0), (2, 0)]
+        assert at(of(chart, Line, "died out")) == [*explorer, None, *lost]
+
+    def test_births_clones_losses_and_the_best_are_marked(self) -> None:
+        chart = lineage(small())
+        assert at(of(chart, Points, "birth")) == [(0, 0), (0, 1)]
+        assert at(of(chart, Points, "clone, mutated")) == [(1, 1), (2, 3)]
+        assert at(of(chart, Points, "lost: pruned or failed")) == [(2, 0)]
+        assert at(of(chart, Points, "best")) == [(1, 1)]
+        assert chart.panels[0].y.ticks == {0: "0", 1: "1", 3: "explorers"}
+        (first, _) = of(chart, Points, "clone, mutated").texts
+        assert first == (
+            "trial 3: member 1, generation 1, 1, clone of trial 0<br>dropout × 1.20 (teacher)"
+        )
+
+    def test_the_best_of_a_maximized_study_is_the_largest(self) -> None:
+        assert at(of(lineage(small("maximize")), Points, "best")) == [(2, 3)]
+
+    def test_a_segment_that_two_completed_counts_once(self) -> None:
+        twice = [trial(segment(n, 0, 0), 1.0 + n, {"dropout": 0.1}) for n in (0, 1)]
+        assert at(of(lineage(study_of(twice)), Points, "birth")) == [(0, 0), (0, 2)]
+
+    def test_the_line_of_the_best_is_its_lineage(self) -> None:
+        study = create(burn_in=0, seed=3)
+        study.optimize(bowl, n_trials=60)
+        line = of(lineage(study), Line, "lineage of the best")
+        ancestors = lineage_of(study)
+        points = {point for point in zip(line.x, line.y, strict=True) if not math.isnan(point[0])}
+        turns = {(a.generation, float(a.member or 0)) for a in ancestors if a.is_clone}
+        assert turns <= points <= {(a.generation, float(a.member or 0)) for a in ancestors}
+
+
+class TestPopulation:
+    def test_lines_lead_from_what_began_to_what_ended(self) -> None:
+        chart = population(small(), ["dropout"])
+        assert at(of(chart, Line, "lineage of the best")) == [
+            *((0, 0.5), (1, 0.4), None),
+            *((1, 0.48), (2, 0.48)),
+        ]
+        assert at(of(chart, Line, "survivors and their ancestors")) == [
+            *((1, 0.4), (1, 0.4), (2, 0.4)),
+        ]
+        assert at(of(chart, Points, "clone, mutated")) == [(1, 0.48), (2, 0.24)]
+        assert at(of(chart, Line, None)) == [(1, 0.4), (1, 0.48)]
+
+    def test_a_panel_for_each_parameter_with_its_axis(self) -> None:
+        chart = population(large(4, 3))
+        labels = {panel.y.label: panel.y for panel in chart.panels}
+        assert set(labels) == {"lr", "dropout", "layers", "kind"}
+        assert [name for name, axis in labels.items() if axis.is_log] == ["lr"]
+        assert labels["kind"].ticks == {0.0: "sgd", 1.0: "adam"}
+        assert labels["layers"].is_integer
+        assert [p.y.label for p in population(large(4, 3), ["kind", "lr"]).panels] == ["kind", "lr"]
+
+    def test_unknown_names_are_told(self) -> None:
+        with pytest.raises(ValueError, match=r"names must name a parameter of the study .*'x'"):
+            population(small(), ["dropout", "x"])
+
+    def test_of_many_parameters_the_first_are_drawn(self) -> None:
+        def wide(asked: optuna.Trial) -> float:
+            return sum(asked.suggest_float(f"x{i}", 0, 1) for i in range(15))
+
+        study = create()
+        study.optimize(wide, n_trials=3)
+        chart = population(study)
+        assert (len(chart.panels), chart.title) == (12, "Population; 12 of 15 parameters")
+        assert len(population(study, [f"x{i}" for i in range(14)]).panels) == 14
+
+
+class TestMutations:
+    def test_degree_and_distance_are_means_by_origin(self) -> None:
+        chart = mutations(small())
+        degree, distance, dropout = chart.panels
+        (line, points) = degree.marks
+        assert at(line) == at(points) == [(1, 0.2)]
+        lines = {mark.name: at(mark) for mark in distance.marks if isinstance(mark, Line)}
+        assert lines == {"by the teacher": [(1, 0.08)], "drawn anew": [(2, 0.24)]}
+        assert dropout.title == "dropout"
+        assert at(of(chart, Points, "by the teacher", panel=2)) == [(1, 1.2)]
+
+    def test_what_only_chance_did_has_no_weights(self) -> None:
+        study = create(burn_in=0, mutation="resample", resample_probability=1.0)
+        study.optimize(silent, n_trials=40)
+        degree, distance = mutations(study).panels
+        assert not degree.marks
+        assert {mark.name for mark in distance.marks} == {"drawn anew"}
+
+    def test_weights_beyond_two_are_counted(self) -> None:
+        params = {"layers": 1}, {"layers": 3}
+        first = trial(segment(0, 0, 0), 1.0, params[0], refined={"layers": 1.5})
+        more = {"parent": 0, "values": {"layers": 3.0}}
+        chart = mutations(study_of([first, trial(segment(1, 1, 1, **more), 1.0, params[1])]))
+        assert chart.panels[2].title == "layers (1 beyond 2)"
+        assert chart.panels[2].y.range == (-0.05, 2.05)
+
+    def test_nothing_is_mutated_at_first(self) -> None:
+        study = create()
+        study.optimize(bowl, n_trials=4)
+        assert mutations(study).panels[0].message == "No clone has been mutated yet."
+
+
+class TestTrajectories:
+    def test_paths_lead_through_what_began_and_ended(self) -> None:
+        chart = trajectories(small())
+        assert (chart.panels[0].x.label, chart.panels[0].y.label) == ("dropout", "lr")
+        assert chart.panels[0].y.is_log and chart.panels[0].x.range == (-0.02, 1.02)
+        best = [(0.5, 0.01), (0.4, 0.01)]
+        assert at(of(chart, Line, "lineage of the best")) == best
+        assert at(of(chart, Line, "cloned, to the best")) == [(0.4, 0.01), (0.48, 0.01)]
+        assert at(of(chart, Line, "cloned")) == [(0.48, 0.01), (0.24, 0.01)]
+        assert at(of(chart, Points, "birth")) == [(0.5, 0.01), (0.9, 0.01)]
+        assert at(of(chart, Points, "best")) == [(0.48, 0.01)]
+
+    def test_a_surface_is_evaluated_over_the_ranges(self) -> None:
+        chart = trajectories(small(), x="lr", y="dropout", surface=lambda lr, dropout: lr - dropout)
+        (surface,) = (mark for mark in chart.panels[0].marks if isinstance(mark, Surface))
+        assert (surface.x[0], surface.x[-1]) == pytest.approx((1e-4, 1.0))
+        assert (surface.y[0], surface.y[-1]) == (0.0, 1.0)
+        assert surface.x[1] / surface.x[0] == pytest.approx(surface.x[-1] / surface.x[-2])
+        assert surface.height[-1][0] == pytest.approx(1e-4 - 1)
+
+    def test_where_a_surface_is_not_finite_it_has_holes(self) -> None:
+        study = small()
+        figure = twins.plot_trajectories(study, surface=lambda x, y: math.inf if x < 0.5 else y)
+        plt.close(figure)
+        chart = trajectories(study, surface=lambda x, y: math.nan)
+        assert not any(isinstance(mark, Surface) for mark in chart.panels[0].marks)
+
+    def test_categorical_parameters_where_they_are_asked_for(self) -> None:
+        panel = trajectories(small(), y="kind").panels[0]
+        assert (panel.x.label, panel.y.ticks) == ("dropout", {0.0: "sgd", 1.0: "adam"})
+
+    @pytest.mark.parametrize("argument", ["x", "y"])
+    def test_unknown_parameters_are_told(self, argument: str) -> None:
+        with pytest.raises(ValueError, match=f"{argument} must name a parameter of the study"):
+            trajectories(small(), **{argument: "width"})
+
+    def test_a_surface_must_be_callable(self) -> None:
+        with pytest.raises(ValueError, match="surface must be callable, got 3"):
+            trajectories(small(), surface=3)  # type: ignore[arg-type]
+
+    def test_one_parameter_is_not_enough(self) -> None:
+        study = create()
+        study.optimize(bowl, n_trials=4)
+        assert "no two numeric" in trajectories(study).panels[0].message
+
+    def test_searches_by_gradients_have_paths(self) -> None:
+        study = optuna.create_study(sampler=GradientSampler(seed=0, n_chains=2))
+        study.optimize(valley, n_trials=16)
+        chart = trajectories(study)
+        for chain in (0, 1):
+            assert len(of(chart, Line, f"search {chain}").x) > 1
+        best = study.best_params
+        assert at(of(chart, Points, "best of the searches")) == [(best["x"], best["y"])]
+
+    def test_many_searches_share_one_entry_of_the_legend(self) -> None:
+        study = optuna.create_study(sampler=GradientSampler(seed=0, n_chains=9))
+        study.optimize(valley, n_trials=18)
+        marks = trajectories(study).panels[0].marks
+        assert {mark.name for mark in marks if isinstance(mark, Line)} == {"searches"}
+
+
+def valley(asked: optuna.Trial) -> float:
+    x, y = asked.suggest_float("x", -1, 1), asked.suggest_float("y", -1, 1)
+    report_hypergradient(asked, {"x": 2 * (x - 0.5), "y": 8 * (y - 0.3)})
+    return (x - 0.5) ** 2 + 4 * (y - 0.3) ** 2
+
+
+def empty() -> optuna.Study:
+    return create()
+
+
+def running() -> optuna.Study:
+    study = create()
+    study.optimize(valley, n_trials=13)
+    study.ask().suggest_float("x", -1, 1)
+    return study
+
+
+def one() -> optuna.Study:
+    study = create()
+    study.optimize(valley, n_trials=1)
+    return study
+
+
+def lost() -> optuna.Study:
+    study = create()
+    for _ in range(6):
+        run(study, None, LOST)
+    return study
+
+
+def foreign() -> optuna.Study:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(silent, n_trials=3)
+    return study
+
+
+def searched() -> optuna.Study:
+    study = optuna.create_study(sampler=GradientSampler(seed=0))
+    study.optimize(valley, n_trials=6)
+    return study
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("make", [empty, running, one, lost, foreign, searched, small])
+def test_both_libraries_draw_whatever_the_study_holds(
+    make: Callable[[], optuna.Study], name: str
+) -> None:
+    study = make()
+    assert getattr(visualization, name)(study).to_json()
+    figure = getattr(twins, name)(study)
+    figure.canvas.draw()
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+@pytest.mark.parametrize("make", [empty, foreign])
+def test_a_study_without_students_is_told(
+    make: Callable[[], optuna.Study], chart: Callable[[optuna.Study], Chart]
+) -> None:
+    (panel,) = chart(make()).panels
+    assert panel.message.startswith("No student") and not panel.marks
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_several_objectives_are_refused(chart: Callable[[optuna.Study], Chart]) -> None:
+    with pytest.raises(ValueError, match="study: "):
+        chart(optuna.create_study(directions=["minimize"] * 2))
+    with pytest.raises(ValueError, match="study must be"):
+        chart(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(20, 500), (2500, 4)])
+def test_ten_thousand_trials_make_small_figures_that_say_what_they_show(
+    shape: tuple[int, int],
+) -> None:
+    study = large(*shape)
+    for name in NAMES:
+        figure = getattr(visualization, name)(study)
+        assert 5_000 < len(figure.to_json()) < 300_000, name
+        assert "latest" in figure.layout.title.text or name == "plot_mutations"
