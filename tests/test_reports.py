@@ -131,6 +131,20 @@ def test_an_objective_runs_with_fixed_values_too() -> None:
     assert trial.user_attrs["hg:gradient"]["values"] == {"x": 0.5}
 
 
+def test_a_report_of_an_older_version_among_the_user_attributes_is_read() -> None:
+    study, trial = asked()
+    trial.set_user_attr("hg:gradient", {"trial": 0, "values": {"x": 0.5}})
+    assert read_gradient(study.trials[0]) == {"x": 0.5}
+
+
+def test_only_numbers_become_columns_of_a_dashboard() -> None:
+    study, trial = asked()
+    report_shape(trial, "x", Shape(2, "linear", True))
+    report_hypergradient(trial, {"x": 1 / 3})
+    assert study.trials[0].user_attrs == {"hg:gradient_norm": 0.333333}
+    assert study.trials[0].system_attrs["hg:gradient"]["values"] == {"x": 1 / 3}
+
+
 def test_a_report_that_another_trial_inherited_does_not_count() -> None:
     study, trial = asked()
     report_hypergradient(trial, {"x": 1.0})
@@ -146,7 +160,7 @@ def test_a_report_that_another_trial_inherited_does_not_count() -> None:
 )
 def test_damaged_attributes_give_an_error_that_names_the_trial(stored: Any) -> None:
     study, trial = asked()
-    trial.set_user_attr("hg:gradient", stored)
+    trial.storage.set_trial_system_attr(trial._trial_id, "hg:gradient", stored)
     with pytest.raises(StoredDataError, match="trial 0: hg:gradient is damaged"):
         read_gradient(study.trials[0])
     with pytest.raises(StoredDataError, match="trial 0: hg:claim is damaged"):
@@ -180,7 +194,7 @@ def test_refined_values_of_a_student_that_diverged_are_marked_and_start_nothing(
 
     study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=1))
     study.optimize(objective, n_trials=2)
-    assert study.trials[0].user_attrs["hg:refined"]["values"] == {"x": "nan"}
+    assert study.trials[0].system_attrs["hg:refined"]["values"] == {"x": "nan"}
     assert study.trials[1].params == study.trials[0].params
     with pytest.raises(ValueError, match="values: 'y' is not a parameter of this trial"):
         report_refined(study.ask(), {"y": 1.0})
@@ -206,7 +220,7 @@ def test_schedules_are_recorded_once_and_for_the_trial_itself() -> None:
 )
 def test_damaged_records_of_schedules_name_the_trial(stored: Any) -> None:
     study, trial = asked()
-    trial.set_user_attr("hg:schedules", stored)
+    trial.storage.set_trial_system_attr(trial._trial_id, "hg:schedules", stored)
     with pytest.raises(StoredDataError, match="trial 0: hg:schedules is damaged"):
         read_shapes(study.trials[0])
 

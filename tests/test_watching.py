@@ -62,7 +62,7 @@ def test_a_norm_is_stored_when_it_has_grown_tenfold() -> None:
     on_step.attach(lambda: next(norms))
     for step in range(7):
         on_step(step, 1.0)
-    stored = seen(trial).user_attrs["hg:tangents"]
+    stored = seen(trial).system_attrs["hg:tangents"]
     assert stored == {"trial": 0, "norms": {"1": 1.0, "3": 11.0, "5": "inf"}}
 
 
@@ -88,12 +88,12 @@ def run_of(lr: float) -> tuple[Any, ...]:
 def test_the_engine_lets_tangents_be_watched() -> None:
     trial, x = new_trial(), torch.ones(1, 1)
     result = hypergradient(*run_of(1.5), [x], x, steps=30, on_step=watch(trial, every=5))
-    norms = seen(trial).user_attrs["hg:tangents"]["norms"]
+    norms = seen(trial).system_attrs["hg:tangents"]["norms"]
     assert norms == {"0": 1.0} and result.tangent_norm < 10  # contracts, in spite of lr > 1
     backwards = new_trial()
     hypergradient(*run_of(1.5), [x], x, steps=30, mode="reverse", on_step=watch(backwards, every=5))
     assert seen(backwards).intermediate_values == seen(trial).intermediate_values
-    assert "hg:tangents" not in seen(backwards).user_attrs
+    assert "hg:tangents" not in seen(backwards).system_attrs
 
 
 def test_tangents_that_explode_end_the_run_before_the_loss_does() -> None:
@@ -110,6 +110,6 @@ def test_a_loop_of_ones_own_attaches_its_tangents() -> None:
     on_step.attach(lambda: run.tangent_norm)
     for step in range(20):
         on_step(step, float(run.step(x)))
-    norms = list(seen(trial).user_attrs["hg:tangents"]["norms"].values())
+    norms = list(seen(trial).system_attrs["hg:tangents"]["norms"].values())
     assert all(later >= 10 * norm for norm, later in pairwise(norms))
     assert run.tangent_norm / 10 < norms[-1] <= run.tangent_norm

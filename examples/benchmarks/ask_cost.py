@@ -51,13 +51,13 @@ def long_search(n_trials: int) -> list[FrozenTrial]:
 
 def _later_step(last: FrozenTrial, number: int) -> FrozenTrial:
     claim = {**last.system_attrs["hg:claim"], "trial": number, "step": number, "used": [number - 1]}
-    gradient = {**last.user_attrs["hg:gradient"], "trial": number}
+    gradient = {**last.system_attrs["hg:gradient"], "trial": number}
     return create_trial(
         value=last.value,
         params=last.params,
         distributions=last.distributions,
-        user_attrs={**last.user_attrs, "hg:gradient": gradient, "hg:step": number},
-        system_attrs={"hg:claim": claim},
+        user_attrs={**last.user_attrs, "hg:step": number},
+        system_attrs={"hg:claim": claim, "hg:gradient": gradient},
     )
 
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.checkpoints import CheckpointError, download
 from optuna_hypergrad.reports import read_checkpoint, read_claim, read_removed, read_segment
-from optuna_hypergrad.samplers.chains import replay
+from optuna_hypergrad.samplers.chains import decisions
 from optuna_hypergrad.samplers.steps import ancestry, claimed_trials, steps_of
 
 Trials = Sequence[FrozenTrial]
@@ -67,9 +67,10 @@ def _off_the_path(study: optuna.Study) -> int:
     off = 0
     for one in claimed:
         if one.trial.state == TrialState.COMPLETE:
-            decisions = ancestry(steps, one.claim)
-            numbers = [used.trial.number for decision in decisions for used in decision]
-            point = replay(decisions, rule, maximize=False).point()
+            stood_on = ancestry(steps, one.claim)
+            numbers = [used.trial.number for decision in stood_on for used in decision]
+            path = [*decisions(stood_on, rule, maximize=False)]
+            point = path[-1].after.point() if path else {}
             is_there = all(one.trial.params[name] == value for name, value in point.items())
             off += not is_there or len(numbers) != len(set(numbers))
     return off

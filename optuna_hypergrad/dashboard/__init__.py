@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from optuna.logging import get_logger
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -18,6 +17,7 @@ from optuna_hypergrad.dashboard.figures import publish_figures
 from optuna_hypergrad.dashboard.files import publish_files
 from optuna_hypergrad.dashboard.findings import findings
 from optuna_hypergrad.dashboard.note import publish_note
+from optuna_hypergrad.logger import get_logger
 from optuna_hypergrad.missing import needing
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class PublishCallback:
             # Drivers may quote in an error what they connected to; our own errors do not.
             text = f": {error}" if isinstance(error, ValueError) else ""
             kind = f"{type(error).__module__}.{type(error).__qualname__}"
-            get_logger(__name__).warning(
+            get_logger().warning(
                 f"trial {trial.number}: the study was not published, {kind}{text}. "
                 "The search goes on; publish(study) tells more."
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial, Trial
 
 from optuna_hypergrad.distributed.ranks import Ranks
+from optuna_hypergrad.reports.attributes import write_report
 
 
 class SharedTrial(BaseTrial):
@@ -39,7 +40,7 @@ class SharedTrial(BaseTrial):
         facts = ranks.told("a new trial", lambda: _facts(self._own))
         self._number: int = facts["number"]
         self.decided: dict[str, Any] = facts["decided"]
-        """System attributes that the sampler has written before the trial began."""
+        """System attributes: what the sampler has decided, and what the objective reported."""
         self._started: str | None = facts["started"]
         self._user_attrs: dict[str, Any] = facts["user_attrs"]
         self._params: dict[str, Any] = {}
@@ -106,6 +107,12 @@ class SharedTrial(BaseTrial):
             self._trial.set_user_attr(key, value)
         self._user_attrs[key] = value
 
+    def set_report(self, key: str, value: Mapping[str, Any]) -> None:
+        """Store what samplers read and people need not see."""
+        if self._trial is not None:
+            write_report(self._trial, key, value)
+        self.decided[key] = value
+
     def set_constraint(self, key: str, value: float) -> None:
         if self._trial is not None:
             self._trial.set_constraint(key, value)
@@ -133,7 +140,7 @@ class SharedTrial(BaseTrial):
 
     @property
     def system_attrs(self) -> dict[str, Any]:
-        """What the sampler had decided before the trial began."""
+        """What the sampler had decided before the trial began, and what was reported since."""
         return dict(self.decided)
 
     @property

@@ -16,6 +16,7 @@ from optuna_hypergrad.members.inheritance import inherited, parent_of
 from optuna_hypergrad.members.options import check_options, follow
 from optuna_hypergrad.reports import (
     Segment,
+    has_restored,
     read_segment,
     read_teacher,
     report_checkpoint,
@@ -224,6 +225,6 @@ class Member:
         if self.parent is None:
             return {}
         number, state = inherited(self._trial, self._segment, self._store)
-        if number != self.parent:
+        if number != self.parent or has_restored(self._trial):  # a retried trial inherits that
             report_restored(self._trial, number)
         return state

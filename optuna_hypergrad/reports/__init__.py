@@ -1,8 +1,8 @@
 """What a trial stores, and how it is read back: one writer and one reader for each attribute.
 
-An objective reports in user attributes; a sampler writes what it decided about a trial to that
-trial's system attributes. Everything is strict JSON: floats, ints, strings, and lists and dicts of
-them.
+Objectives and samplers write to a trial's system attributes, and what people should see of it, as
+plain numbers, to its user attributes. Everything is strict JSON: floats, ints, strings, and lists
+and dicts of them.
 """
 
 from optuna_hypergrad.reports.attributes import StoredDataError, check_trial
@@ -26,6 +26,7 @@ from optuna_hypergrad.reports.segments import Segment, check_descent, read_segme
 from optuna_hypergrad.reports.shapes import Shape, read_shapes, report_shape
 from optuna_hypergrad.reports.students import (
     Checkpoint,
+    has_restored,
     read_checkpoint,
     read_refined,
     read_removed,
@@ -47,6 +48,7 @@ __all__ = [
     "Taught",
     "check_descent",
     "check_trial",
+    "has_restored",
     "read_checkpoint",
     "read_claim",
     "read_drawn",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,44 @@ def own_report(user_attrs: Mapping[str, Any], number: int, key: str) -> Fields |
     with reading(number, key):
         fields = Fields(user_attrs[key])
         return fields if fields.whole("trial") == number else None
+
+
+def read_report(trial: BaseTrial, key: str) -> Fields | None:
+    """A report of more than a number, if the trial made it itself.
+
+    It is among the system attributes, which dashboards do not show; among the user attributes of
+    trials of other kinds than Optuna's own, and of older versions.
+    """
+    number = trial.number
+    hidden = own_report(system_attrs_now(trial), number, key)
+    return own_report(trial.user_attrs, number, key) if hidden is None else hidden
+
+
+def write_report(trial: BaseTrial, key: str, value: Mapping[str, Any]) -> None:
+    """Store a report of more than a number, of a running trial."""
+    from optuna.trial import Trial
+
+    if isinstance(trial, Trial):
+        storage, trial_id = trial.storage, trial._trial_id
+        _set(trial, key, lambda: storage.set_trial_system_attr(trial_id, key, value))
+    elif hasattr(trial, "set_report"):  # a trial that ranks share
+        trial.set_report(key, value)
+    else:
+        set_user_attr(trial, key, value)
+
+
+def system_attrs_now(trial: BaseTrial) -> Mapping[str, Any]:
+    """What is decided about a trial, and what it reported; an Optuna ``Trial`` remembers only what
+    there was before the decision."""
+    from optuna.trial import FrozenTrial, Trial
+
+    if isinstance(trial, FrozenTrial):
+        return trial.system_attrs
+    if isinstance(trial, Trial):
+        storage, trial_id = trial.storage, trial._trial_id
+        what = f"the attributes of trial {trial.number}"
+        return with_backoff(what, lambda: storage.get_trial_system_attrs(trial_id))
+    return getattr(trial, "decided", {})  # a trial that ranks share has them
 
 
 def own_decision(system_attrs: Mapping[str, Any], number: int, key: str) -> Fields | None:
@@ -108,7 +146,11 @@ def write_scalar(storage: BaseStorage, trial_id: int, key: str, value: float | s
 
 
 def set_user_attr(trial: BaseTrial, key: str, value: Any) -> None:
-    """Write a report of a running trial."""
+    """Write what of a running trial is to be seen."""
+    _set(trial, key, lambda: trial.set_user_attr(key, value))
+
+
+def _set(trial: BaseTrial, key: str, write: Callable[[], None]) -> None:
     from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import FrozenTrial
 
@@ -118,7 +160,7 @@ def set_user_attr(trial: BaseTrial, key: str, value: Any) -> None:
             raise UpdateFinishedTrialError(message)
         raise ValueError(f"trial {trial.number} is a FrozenTrial, which stores nothing.")
     try:
-        with_backoff(f"{key} of trial {trial.number}", lambda: trial.set_user_attr(key, value))
+        with_backoff(f"{key} of trial {trial.number}", write)
     except UpdateFinishedTrialError as error:
         raise UpdateFinishedTrialError(message) from error
 
@@ -140,15 +182,15 @@ def report_values(
     """
     _check_names(trial, argument, values)
     floats = {name: _as_float(argument, name, value) for name, value in values.items()}
-    if own_report(trial.user_attrs, trial.number, key) is not None:
+    if read_report(trial, key) is not None:
         raise ValueError(f"trial {trial.number} has already reported {what}.")
-    set_user_attr(trial, key, {"trial": trial.number, "values": marked(floats)})
+    write_report(trial, key, {"trial": trial.number, "values": marked(floats)})
     return floats
 
 
 def read_values(trial: FrozenTrial, key: str) -> dict[str, float] | None:
     """What ``report_values`` wrote, if the trial itself reported it."""
-    stored = own_report(trial.user_attrs, trial.number, key)
+    stored = read_report(trial, key)
     if stored is None:
         return None
     with reading(trial.number, key):

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from optuna_hypergrad.logger import get_logger
+
 T = TypeVar("T")
 
 DELAYS = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds, on average; then the error is raised
@@ -53,7 +55,7 @@ def with_backoff(what: str, attempt: Callable[[], T]) -> T:
             if not may_pass(error):
                 raise
             pause = delay * _random.uniform(0.5, 1.5)
-            _log(f"{what}: {type(error).__name__}; tried again in {pause:.1f} s.")
+            get_logger().warning(f"{what}: {type(error).__name__}; tried again in {pause:.1f} s.")
         time.sleep(pause)
     return attempt()
 
@@ -62,9 +64,3 @@ def may_pass(error: BaseException) -> bool:
     """Whether an error is of a kind that another attempt may be spared."""
     kinds = type(error).__mro__
     return any(f"{kind.__module__}.{kind.__qualname__}" in _PASSING for kind in kinds)
-
-
-def _log(message: str) -> None:
-    from optuna.logging import get_logger
-
-    get_logger(__name__).warning(message)

@@ -19,6 +19,8 @@ from optuna_hypergrad.reports.keys import GRADIENT, GRADIENT_NORM
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial, FrozenTrial
 
+DIGITS = 6  # of what is only to be seen
+
 
 def report_hypergradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> None:
     """Report the hypergradient of the trial's validation loss to the sampler.
@@ -55,7 +57,7 @@ def report_hypergradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> None:
     values = report_values(trial, GRADIENT, "gradient", gradient, "a hypergradient")
     norm = float(np.linalg.norm(list(values.values())))
     if math.isfinite(norm):
-        set_user_attr(trial, GRADIENT_NORM, norm)
+        set_user_attr(trial, GRADIENT_NORM, float(f"{norm:.{DIGITS}g}"))
 
 
 def read_gradient(trial: FrozenTrial) -> dict[str, float] | None:

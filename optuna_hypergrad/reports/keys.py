@@ -1,14 +1,15 @@
 """The attribute keys, all of them."""
 
-# User attributes, which the objective reports: {"trial": number, …}, so that what a retried or
-# copied trial only inherited can be told from its own.
+# What the objective reports: {"trial": number, …}, so that what a retried or copied trial only
+# inherited can be told from its own. System attributes, since as columns of optuna-dashboard they
+# would bury the numbers below.
 GRADIENT = "hg:gradient"  # "values": {name: float or mark}
 REFINED = "hg:refined"  # "values": {name: float or mark}
 CHECKPOINT = "hg:checkpoint"  # the fields of a Checkpoint
 SCHEDULES = "hg:schedules"  # "schedules": {name: the fields of a Shape}
 TANGENTS = "hg:tangents"  # "norms": {step: float or mark}
 
-# System attributes, which samplers and pruners decide.
+# System attributes, too, which samplers and pruners decide.
 CLAIM = "hg:claim"  # the fields of a Claim
 DRAWN = "hg:drawn"  # {name: internal value} that replicates are to repeat
 SEGMENT = "hg:segment"  # the fields of a Segment
@@ -16,7 +17,7 @@ TEACHER = "hg:teacher"  # the fields of a Taught
 SUPERFLUOUS = "hg:superfluous"  # "trial": number, of a replicate that can change nothing
 REMOVED = "hg:removed"  # numbers of the trials whose checkpoints this one has removed
 
-# Scalars for all to see: user attributes, one column each in optuna-dashboard.
+# Numbers for all to see: user attributes, one column each in optuna-dashboard.
 GRADIENT_NORM = "hg:gradient_norm"
 CHAIN, STEP, AGREEMENT, WINDOWS = "hg:chain", "hg:step", "hg:agreement", "hg:windows"
 MEMBER, GENERATION, PARENT = "hg:member", "hg:generation", "hg:parent"

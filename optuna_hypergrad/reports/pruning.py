@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from optuna_hypergrad.reports.attributes import (
     marked,
     own_report,
+    read_report,
     reading,
-    set_user_attr,
     write_decision,
+    write_report,
 )
 from optuna_hypergrad.reports.keys import SUPERFLUOUS, TANGENTS
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def report_tangent_norms(trial: BaseTrial, norms: dict[int, float]) -> None:
     """Report norms of the tangents ∂w/∂λ, by training step; the last report counts."""
     by_step = marked({str(step): norm for step, norm in norms.items()})
-    set_user_attr(trial, TANGENTS, {"trial": trial.number, "norms": by_step})
+    write_report(trial, TANGENTS, {"trial": trial.number, "norms": by_step})
 
 
 def read_tangent_norms(trial: FrozenTrial) -> dict[int, float]:
@@ -30,7 +31,7 @@ def read_tangent_norms(trial: FrozenTrial) -> dict[int, float]:
     Raises:
         StoredDataError: If the attribute was not written by ``report_tangent_norms``.
     """
-    stored = own_report(trial.user_attrs, trial.number, TANGENTS)
+    stored = read_report(trial, TANGENTS)
     if stored is None:
         return {}
     with reading(trial.number, TANGENTS):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_hypergrad.reports.attributes import check_trial
+from optuna_hypergrad.reports.attributes import check_trial, system_attrs_now
 from optuna_hypergrad.reports.claims import read_claim
 from optuna_hypergrad.reports.segments import read_segment
 
@@ -42,16 +41,8 @@ def trial_seed(trial: BaseTrial) -> int:
         >>> seeds[0] != seeds[1] and seeds[:2] == seeds[2:]
         True
     """
-    from optuna.trial import FrozenTrial, Trial
-
     check_trial(trial)
-    attrs: Mapping[str, Any]
-    if isinstance(trial, FrozenTrial):
-        attrs = trial.system_attrs
-    elif isinstance(trial, Trial):  # its cached attributes are older than the decision
-        attrs = trial.storage.get_trial_system_attrs(trial._trial_id)
-    else:
-        attrs = getattr(trial, "decided", {})  # a trial that ranks share has them
+    attrs = system_attrs_now(trial)
     decided = read_claim(trial.number, attrs) or read_segment(trial.number, attrs)
     entropy = [0 if decided is None else decided.seed, trial.number]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])

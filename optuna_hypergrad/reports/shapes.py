@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from optuna_hypergrad.reports.attributes import own_report, reading, set_user_attr
+from optuna_hypergrad.reports.attributes import read_report, reading, write_report
 from optuna_hypergrad.reports.fields import Fields
 from optuna_hypergrad.reports.keys import SCHEDULES
 
@@ -38,12 +38,12 @@ def report_shape(trial: BaseTrial, schedule: str, shape: Shape) -> None:
     """
     from optuna.trial import FrozenTrial
 
-    stored = own_report(trial.user_attrs, trial.number, SCHEDULES)
+    stored = read_report(trial, SCHEDULES)
     known = {} if stored is None else stored.mapping("schedules")
     if isinstance(trial, FrozenTrial) or known.get(schedule) == shape._asdict():
         return
     schedules = {**known, schedule: shape._asdict()}
-    set_user_attr(trial, SCHEDULES, {"trial": trial.number, "schedules": schedules})
+    write_report(trial, SCHEDULES, {"trial": trial.number, "schedules": schedules})
 
 
 def read_shapes(trial: FrozenTrial) -> dict[str, Shape]:
@@ -52,7 +52,7 @@ def read_shapes(trial: FrozenTrial) -> dict[str, Shape]:
     Raises:
         StoredDataError: If the attribute was not written by ``report_shape``.
     """
-    stored = own_report(trial.user_attrs, trial.number, SCHEDULES)
+    stored = read_report(trial, SCHEDULES)
     if stored is None:
         return {}
     with reading(trial.number, SCHEDULES):

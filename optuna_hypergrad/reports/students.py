@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna_hypergrad.reports.attributes import (
-    own_report,
+    read_report,
     read_values,
     reading,
     report_values,
     set_user_attr,
     write_decision,
+    write_report,
 )
 from optuna_hypergrad.reports.fields import Fields
 from optuna_hypergrad.reports.keys import CHECKPOINT, REFINED, REMOVED, RESTORED
@@ -63,7 +64,7 @@ def read_refined(trial: FrozenTrial) -> dict[str, float]:
 
 def report_checkpoint(trial: BaseTrial, checkpoint: Checkpoint) -> None:
     """Report a checkpoint that is already in the artifact store; the last one counts."""
-    set_user_attr(trial, CHECKPOINT, {"trial": trial.number, **checkpoint._asdict()})
+    write_report(trial, CHECKPOINT, {"trial": trial.number, **checkpoint._asdict()})
 
 
 def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
@@ -72,7 +73,7 @@ def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
     Raises:
         StoredDataError: If the attribute was not written by ``report_checkpoint``.
     """
-    stored = own_report(trial.user_attrs, trial.number, CHECKPOINT)
+    stored = read_report(trial, CHECKPOINT)
     if stored is None:
         return None
     with reading(trial.number, CHECKPOINT):
@@ -81,12 +82,17 @@ def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
 
 
 def report_restored(trial: BaseTrial, number: int) -> None:
-    """Report that not the parent's checkpoint was restored, but that of an older ancestor."""
+    """Report whose checkpoint was restored; needed where it was not the parent's."""
     set_user_attr(trial, RESTORED, number)
 
 
+def has_restored(trial: BaseTrial) -> bool:
+    """Whether there is a report of what was restored, if only one that was inherited."""
+    return RESTORED in trial.user_attrs
+
+
 def read_restored(trial: FrozenTrial) -> int | None:
-    """Number of the older ancestor whose checkpoint was restored; None if it was the parent's.
+    """Number of the trial whose checkpoint was restored; None if it was the parent's.
 
     Raises:
         StoredDataError: If the attribute was not written by ``report_restored``.

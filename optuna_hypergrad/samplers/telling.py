@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.logging import get_logger
 
+from optuna_hypergrad.logger import get_logger
 from optuna_hypergrad.reports import Claim, Segment
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.family import Family, Student
@@ -20,7 +20,6 @@ from optuna_hypergrad.samplers.history import outer_step
 from optuna_hypergrad.samplers.search import Decision
 from optuna_hypergrad.samplers.traits import ended_with
 
-LOGGER = "optuna.hypergrad"  # a child of Optuna's own
 MOST = 8  # changes in one line
 
 _SIGNS = {-1: "−", 0: "0", 1: "+"}
@@ -28,7 +27,7 @@ _SIGNS = {-1: "−", 0: "0", 1: "+"}
 
 def tell(line: Callable[[], str]) -> None:
     """Log a line, which is made up only where somebody reads it."""
-    logger = get_logger(LOGGER)
+    logger = get_logger()
     if logger.isEnabledFor(logging.INFO):
         logger.info(line())
 

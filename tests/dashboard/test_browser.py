@@ -146,7 +146,7 @@ def test_a_trial_has_its_checkpoint(site: Site) -> None:
     links = "[...document.querySelectorAll('a')].map(link => link.href)"
     (link,) = {one for one in site.script(links) if "/artifacts/" in one}
     with urllib.request.urlopen(link) as answer:
-        assert len(answer.read()) == trial.user_attrs["hg:checkpoint"]["size"]
+        assert len(answer.read()) == trial.system_attrs["hg:checkpoint"]["size"]
 
 
 def test_the_best_schedules_can_be_downloaded(site: Site) -> None:

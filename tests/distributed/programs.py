@@ -26,6 +26,7 @@ from optuna_hypergrad import (
 )
 from optuna_hypergrad.autodiff import SGD
 from optuna_hypergrad.distributed import RankError, hypergradient, join, optimize
+from optuna_hypergrad.reports.attributes import system_attrs_now
 
 LR = Schedule("lr", [0.3, 0.1])
 
@@ -102,7 +103,7 @@ def objective(trial: Any) -> float:
         on_step=watch(trial, every=5),
     )
     report_hypergradient(trial, result.gradient)
-    assert trial.user_attrs["hg:gradient"]["trial"] == trial.number
+    assert system_attrs_now(trial)["hg:gradient"]["trial"] == trial.number
     seen.append([trial.number, trial.params, result.loss, trial_seed(trial)])
     if trial.number == 1 and join().rank == join().size - 1:
         raise ValueError("only here")
@@ -124,7 +125,9 @@ def new_study() -> optuna.Study:
 
 
 def trials_of(study: optuna.Study) -> list[Any]:
-    return [[t.state.name, t.params, t.value, t.user_attrs] for t in study.trials]
+    return [
+        [t.state.name, t.params, t.value, {**t.user_attrs, **t.system_attrs}] for t in study.trials
+    ]
 
 
 def studies() -> dict[str, Any]:

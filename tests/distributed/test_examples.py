@@ -71,7 +71,7 @@ def test_torchrun_spreads_each_trial(tmp_path: Path) -> None:
     printed = run(tmp_path, *launched, str(EXAMPLES / "worker.py"), "--trials", "3")
     assert printed.startswith("2 ranks; 3 trials, best loss ")
     assert len(trials(tmp_path)) == 3 and len(workers(tmp_path)) == 1
-    assert all("hg:gradient" in trial.user_attrs for trial in trials(tmp_path))
+    assert all("hg:gradient" in trial.system_attrs for trial in trials(tmp_path))
 
 
 @pytest.mark.parametrize("database", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -127,6 +127,7 @@ def test_what_may_pass_is_known_by_its_kind(error: Exception, pauses: list[float
 def test_the_log_tells_what_but_no_secrets(pauses: list[float]) -> None:
     with logged() as texts:
         run(GradientSampler, FlakyStorage(1, StorageInternalError(SECRET)))
+    texts = [text for text in texts if "outer step" not in text]
     assert len(texts) == len(pauses)
     assert texts[0].startswith("hg:claim: StorageInternalError; tried again in 0.")
     assert not any(re.search("hunter2|user:|host|Traceback", text) for text in texts)

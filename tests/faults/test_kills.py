@@ -71,7 +71,7 @@ def test_a_trial_that_never_ends_is_counted_with_its_place(tmp_path: Path, sampl
 
 def test_a_missing_checkpoint_is_dangling(tmp_path: Path) -> None:
     study, store = finished_study(tmp_path, "population")
-    store.remove(study.trials[-1].user_attrs["hg:checkpoint"]["artifact"])
+    store.remove(study.trials[-1].system_attrs["hg:checkpoint"]["artifact"])
     assert losses(study, store) == {**NOTHING, "dangling": 1}
 
 

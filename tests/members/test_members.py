@@ -153,7 +153,7 @@ def test_hypertraining_is_set_to_what_the_trial_suggests(store: FileSystemArtifa
 
     study = create(burn_in=0)
     study.optimize(objective, n_trials=12)
-    refined = study.trials[8].user_attrs["hg:refined"]["values"]["rate"]
+    refined = study.trials[8].system_attrs["hg:refined"]["values"]["rate"]
     assert study.trials[10].params["rate"] == refined
 
 

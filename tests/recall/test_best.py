@@ -94,7 +94,7 @@ def test_a_study_without_a_complete_trial_has_no_best() -> None:
 def test_damaged_shapes_are_refused(shape: Any, message: str) -> None:
     study, _ = searched(trials=1)
     trial = study.trials[0]
-    trial.user_attrs["hg:schedules"]["schedules"]["lr"] = shape
+    trial.system_attrs["hg:schedules"]["schedules"]["lr"] = shape
     damaged = optuna.create_study()
     damaged.add_trial(trial)
     with pytest.raises(StoredDataError, match=message):

@@ -7,6 +7,7 @@ import torch
 from optuna.trial import FixedTrial
 
 from optuna_hypergrad import Schedule, suggest_schedule
+from optuna_hypergrad.reports import Shape, read_shapes
 
 FORMS = ("constant", "linear", "cosine")
 
@@ -78,8 +79,7 @@ def test_automatic_windows_are_a_fine_schedule(form: str, count: int) -> None:
     trial = ask()
     schedule = suggest_schedule(trial, "lr", 0, 1, windows="auto", form=form)
     assert schedule.params == trial.params and len(trial.params) == count
-    shape = {"size": count, "form": form, "is_shared": True}
-    assert trial.user_attrs["hg:schedules"]["schedules"] == {"lr": shape}
+    assert read_shapes(trial.study.trials[0]) == {"lr": Shape(count, form, is_shared=True)}
 
 
 def test_a_single_window_keeps_the_plain_name() -> None:

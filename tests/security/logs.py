@@ -17,7 +17,7 @@ class _Texts(logging.Handler):
 @contextmanager
 def logged() -> Iterator[list[str]]:
     """The texts of all records of our own loggers, tracebacks included."""
-    handler, logger = _Texts(), logging.getLogger("optuna_hypergrad")
+    handler, logger = _Texts(), logging.getLogger("optuna.hypergrad")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     try:

@@ -94,7 +94,7 @@ def torch_saved(bomb: Bomb) -> bytes:
 def plant(trials: list[FrozenTrial], store: MemoryStore, data: bytes) -> None:
     """Put a file in the place of every checkpoint, with the right size and checksum."""
     for trial in trials:
-        checkpoint = trial.user_attrs.get("hg:checkpoint")
+        checkpoint = trial.system_attrs.get("hg:checkpoint")
         if checkpoint is not None:
             checkpoint |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             store.files[checkpoint["artifact"]] = data
@@ -137,8 +137,8 @@ HOSTILE = ["../../etc/passwd", "/etc/passwd", "..", "a/b", "\0", "ａ" * 36, "A"
 def test_no_artifact_outside_the_folder_is_read(artifact: str) -> None:
     trials, store = copied(population_sampler)
     for trial in trials:
-        if "hg:checkpoint" in trial.user_attrs:
-            trial.user_attrs["hg:checkpoint"]["artifact"] = artifact
+        if "hg:checkpoint" in trial.system_attrs:
+            trial.system_attrs["hg:checkpoint"]["artifact"] = artifact
     errors = work_on(replayed(trials, population_sampler()), store)
     assert any("expected a UUID" in error and len(error) < 2000 for error in errors)
     assert artifact not in store.asked
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_something_else_is_no_student() -> None:
         study.tell(trial, 0.0)
     other = upload(study.ask(), store, {"weights": torch.ones(2)})
     trials = study.get_trials()
-    trials[0].user_attrs["hg:checkpoint"] |= other._asdict()
+    trials[0].system_attrs["hg:checkpoint"] |= other._asdict()
     tampered = replayed(trials[:3], population_sampler())
     member = members.begin(tampered.ask(), store)
     assert "expected the checkpoint of a student" in refused(member.restore)
