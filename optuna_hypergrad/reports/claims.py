@@ -87,8 +87,9 @@ def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
             used=used,
             agreement=stored.numbers("agreement", 0.0, 1.0),
             start=start,
-            windows=_windows(stored) if "windows" in stored else {},  # older claims have none,
-            rule=read_rule(Fields(stored.mapping("rule"))) if "rule" in stored else Rule(),  # …
+            # Claims of older versions have neither.
+            windows=_windows(stored) if "windows" in stored else {},
+            rule=read_rule(Fields(stored.mapping("rule"))) if "rule" in stored else Rule(),
         )
 
 

@@ -125,7 +125,7 @@ class GradientSampler(CompletedSampler[Table]):
                 many = self._n_chains > 1
                 write_claim(study._storage, trial._trial_id, claim, one_of_many=many)
                 table.decided[trial.number] = claim
-                tell(lambda: _told(trial, claim, table))
+                tell(lambda: _told(trial, claim, table, many))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -229,10 +229,14 @@ def _new_table(rule: Rule, study: Study) -> Table:
     return Table(rule, maximizes(study))
 
 
-def _told(trial: FrozenTrial, claim: Claim, table: Table) -> str:
-    is_enqueued = bool(trial.system_attrs.get("fixed_params"))
-    before = table.decision_before(claim)
-    return told_step(claim, before, is_again=table.n_claimed(claim) > 0, is_enqueued=is_enqueued)
+def _told(trial: FrozenTrial, claim: Claim, table: Table, one_of_many: bool) -> str:
+    return told_step(
+        claim,
+        table.decision_before(claim),
+        is_again=table.n_claimed(claim) > 0,
+        is_enqueued=bool(trial.system_attrs.get("fixed_params")),
+        one_of_many=one_of_many,
+    )
 
 
 class _Step(NamedTuple):

@@ -10,11 +10,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.algorithms.sign_descent import Verdict
-from optuna_hypergrad.arguments import check_kind
 from optuna_hypergrad.reports import Rule, read_claim
 from optuna_hypergrad.samplers.search import Decision
 from optuna_hypergrad.samplers.steps import mean_gradient
-from optuna_hypergrad.samplers.studies import maximizes
+from optuna_hypergrad.samplers.studies import check_one_objective, maximizes
 from optuna_hypergrad.samplers.table import Table
 
 
@@ -26,8 +25,10 @@ class OuterStep(NamedTuple):
     trials: tuple[int, ...]
     """Numbers of the trials that decided it: replicates of one point."""
     verdict: Verdict
-    """``"accepted"``: the search goes on from it. ``"rejected"``, ``"diverged"``: it goes back to
-    the best point. ``"measured again"``: that was the best point, run once more."""
+    """``"accepted"``: the search goes on from it. ``"rejected"``: it goes back to the best point.
+    ``"diverged"``: so it does, if there is one; a start that diverged is followed by another, and
+    with ``safeguard=None`` the search goes on. ``"measured again"``: that was the best point, run
+    once more."""
     value: float | None
     """Mean objective value of the replicates that did not diverge."""
     params: dict[str, Any]
@@ -75,9 +76,7 @@ def outer_steps(study: Study) -> list[OuterStep]:
         >>> [(step.params["x"].__round__(2), step.verdict) for step in outer_steps(study)][:3]
         [(0.0, 'accepted'), (0.1, 'accepted'), (0.2, 'accepted')]
     """
-    check_kind("study", study, Study, "an Optuna study")
-    if len(study.directions) > 1:
-        raise ValueError("study: hypergradients are of one objective, but it has several.")
+    check_one_objective(study)
     trials = study.get_trials(deepcopy=False)
     table = Table(_rule(trials), maximizes(study))
     table.read(trials)

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 from optuna.study import Study
 
-from optuna_hypergrad.arguments import check_kind
 from optuna_hypergrad.reports import check_descent
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.mutated import Mutated, goes_on_refined, mutated
-from optuna_hypergrad.samplers.studies import maximizes
+from optuna_hypergrad.samplers.studies import check_one_objective, maximizes
 from optuna_hypergrad.samplers.traits import ended_with
 
 
@@ -91,9 +90,7 @@ def students(study: Study) -> list[Ancestor]:
 
 
 def _family(study: Study) -> Family:
-    check_kind("study", study, Study, "an Optuna study")
-    if len(study.directions) > 1:
-        raise ValueError("study: a population has one objective, but this study has several.")
+    check_one_objective(study)
     family = Family()
     family.read(study.get_trials(deepcopy=False))
     return family

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
+
+from optuna_hypergrad.arguments import check_kind
 
 S = TypeVar("S", bound=BaseSampler)
 
@@ -20,6 +22,13 @@ def sampler_of(study: Study, kind: type[S]) -> S | None:
     """
     sampler = getattr(study.sampler, "_base_sampler", study.sampler)
     return sampler if isinstance(sampler, kind) else None
+
+
+def check_one_objective(study: Any) -> None:
+    """ValueError unless it is a study, with one objective."""
+    check_kind("study", study, Study, "an Optuna study")
+    if len(study.directions) > 1:
+        raise ValueError("study: hypergradients are of one objective, but it has several.")
 
 
 def maximizes(study: Study) -> bool:

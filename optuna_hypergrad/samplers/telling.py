@@ -14,13 +14,14 @@ from optuna.distributions import BaseDistribution
 
 from optuna_hypergrad.logger import get_logger
 from optuna_hypergrad.reports import Claim, Segment
-from optuna_hypergrad.samplers.distributions import proposed
+from optuna_hypergrad.samplers.distributions import proposed, to_distribution
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.history import outer_step
 from optuna_hypergrad.samplers.search import Decision
 from optuna_hypergrad.samplers.traits import ended_with
 
 MOST = 8  # changes in one line
+DIGITS = 3
 
 _SIGNS = {-1: "−", 0: "0", 1: "+"}
 
@@ -32,7 +33,14 @@ def tell(line: Callable[[], str]) -> None:
         logger.info(line())
 
 
-def told_step(claim: Claim, decision: Decision | None, *, is_again: bool, is_enqueued: bool) -> str:
+def told_step(
+    claim: Claim,
+    decision: Decision | None,
+    *,
+    is_again: bool,
+    is_enqueued: bool,
+    one_of_many: bool,
+) -> str:
     """What a trial of a GradientSampler is to do.
 
     Args:
@@ -40,8 +48,9 @@ def told_step(claim: Claim, decision: Decision | None, *, is_again: bool, is_enq
         decision: The outer step before; None for the first.
         is_again: Whether another trial has claimed the same step.
         is_enqueued: Whether a user has fixed parameters of it.
+        one_of_many: Whether there are other chains.
     """
-    of_chain = f" of chain {claim.chain}" if claim.chain else ""
+    of_chain = f" of chain {claim.chain}" if one_of_many else ""
     place = f"Trial {claim.trial}: outer step {claim.step}{of_chain}"
     if is_enqueued:
         return f"{place}, at an enqueued point."
@@ -49,7 +58,8 @@ def told_step(claim: Claim, decision: Decision | None, *, is_again: bool, is_enq
         return f"{place}, once more at the same point."
     if decision is None:
         return f"{place}, the start."
-    return f"{place}, after {_came_of(decision)}: {_listed([*_moves(decision)])}."
+    moves = _listed([*_moves(decision)]) if decision.after.state else "another start"
+    return f"{place}, after {_came_of(decision)}: {moves}."
 
 
 def told_segment(segment: Segment, family: Family) -> str:
@@ -76,11 +86,12 @@ def _came_of(decision: Decision) -> str:
 
 def _moves(decision: Decision) -> Iterator[str]:
     step, learned = outer_step(decision), decision.after.learned
-    for name, proposal in step.proposal.items():
-        before, after = _short(step.params.get(name)), _short(proposal)
+    for name in (name for name in step.proposal if name in step.params):
+        before, after = step.params[name], to_distribution(step.proposal[name], learned[name])
         if before != after:
             gamma = _gamma(step.step_size[name], learned[name])
-            yield f"{name} {before} → {after} (sign {_SIGNS[step.sign[name]]}, γ {gamma})"
+            why = f"sign {_SIGNS[step.sign[name]]}, γ {gamma}"
+            yield f"{name} {_change(before, after)} ({why})"
 
 
 def _gamma(gamma: float, distribution: BaseDistribution) -> str:
@@ -94,7 +105,7 @@ def _changes(segment: Segment, parent: Student) -> Iterator[str]:
     for name, before, after in _differences(segment, parent, parent.trial.params):
         sign = segment.sign.get(name)
         why = "refined" if sign is None else f"sign {_SIGNS[round(sign)]}"
-        yield f"{name} {_short(before)} → {_short(after)} ({why})"
+        yield f"{name} {_change(before, after)} ({why})"
 
 
 def _mutations(segment: Segment, parent: Student) -> Iterator[str]:
@@ -105,7 +116,7 @@ def _mutations(segment: Segment, parent: Student) -> Iterator[str]:
             yield f"{name} {_short(before)} × {_short(after / before)}"
         else:
             drawn = " (drawn anew)" if name in segment.resampled else ""
-            yield f"{name} {_short(before)} → {_short(after)}{drawn}"
+            yield f"{name} {_change(before, after)}{drawn}"
 
 
 def _differences(
@@ -116,11 +127,20 @@ def _differences(
             yield name, before[name], after
 
 
+def _change(before: Any, after: Any) -> str:
+    """Both, with as many digits as tell them apart."""
+    for digits in range(DIGITS, 17):
+        told = _short(before, digits), _short(after, digits)
+        if told[0] != told[1]:
+            break
+    return " → ".join(told)
+
+
 def _listed(changes: list[str]) -> str:
     rest = len(changes) - MOST
     more = [f"and {rest} more"] if rest > 0 else []
     return ", ".join([*changes[:MOST], *more]) or "nothing changes"
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _short(value: Any, digits: int = DIGITS) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

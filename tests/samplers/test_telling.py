@@ -58,10 +58,10 @@ def test_replicates_chains_and_guesses_are_told(lines: list[str]) -> None:
     ask(study)
     assert lines[1:4] == [
         "Trial 1: outer step 0 of chain 1, the start.",
-        "Trial 2: outer step 0, once more at the same point.",
+        "Trial 2: outer step 0 of chain 0, once more at the same point.",
         "Trial 3: outer step 0 of chain 1, once more at the same point.",
     ]
-    assert lines[5].startswith("Trial 5: outer step 2, at an enqueued point.")
+    assert lines[5].startswith("Trial 5: outer step 2 of chain 0, at an enqueued point.")
 
 
 def test_a_rejected_step_leads_back(lines: list[str]) -> None:
@@ -92,6 +92,25 @@ def test_a_step_that_diverged_leads_back(lines: list[str]) -> None:
     assert lines[2] == (
         "Trial 2: outer step 2, after trial 1 diverged: x -0.1 → 0 (sign +, γ 0.05)."
     )
+
+
+def test_a_start_that_diverged_is_followed_by_another(lines: list[str]) -> None:
+    study = create()
+    finish(study, ask(study, ["x"]), None, optuna.trial.TrialState.PRUNED)
+    ask(study, ["x"])
+    assert lines[1] == "Trial 1: outer step 1, after trial 0 diverged: another start."
+
+
+def test_as_many_digits_are_told_as_tell_the_move(lines: list[str]) -> None:
+    study = create()
+    trial = study.ask()
+    trial.suggest_float("x", 1000, 1001)
+    trial.suggest_int("n", 0, 40)
+    report_hypergradient(trial, {"x": 1.0, "n": 1.0})
+    study.tell(trial, 1.0)
+    study.ask()
+    n = trial.params["n"]
+    assert f"x 1000.5 → 1000.45 (sign +, γ 0.05), n {n} → {n - 2} (sign +, γ 2)." in lines[1]
 
 
 def test_a_population_tells_of_births_of_steps_and_of_clones(lines: list[str]) -> None:
