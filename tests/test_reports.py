@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from optuna_hypergrad import (
     trial_seed,
 )
 from optuna_hypergrad.reports import (
+    Claim,
+    Rule,
     Shape,
     StoredDataError,
     read_claim,
@@ -22,6 +25,7 @@ from optuna_hypergrad.reports import (
     read_shapes,
     report_refined,
     report_shape,
+    write_claim,
 )
 
 
@@ -231,3 +235,14 @@ def test_claims_that_were_stored_before_windows_were_cut_are_read() -> None:
     assert stored.pop("windows") == {}
     claim = read_claim(0, {"hg:claim": stored})
     assert claim == read_claim(0, study.trials[0].system_attrs)
+
+
+def test_of_a_rule_only_what_is_not_the_default_is_stored() -> None:
+    rule = Rule(safeguard=None, start={"x": 0.5}, step_size={"x": np.float64(0.25)}, n_replicates=2)
+    study = optuna.create_study()
+    for claim in (Claim(0, 0, 0, 0), Claim(1, 0, 0, 0, rule=rule)):
+        write_claim(study._storage, study.ask()._trial_id, claim)
+    stored = [trial.system_attrs["hg:claim"]["rule"] for trial in study.trials]
+    assert stored == [{}, {"safeguard": None, "step_size": {"x": 0.25}, "n_replicates": 2}]
+    claims = [read_claim(trial.number, trial.system_attrs) for trial in study.trials]
+    assert [claim.rule for claim in claims if claim] == [Rule(), replace(rule, start={})]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
@@ -42,7 +43,7 @@ class Progress:
         self._open = ExitStack()
 
     def __enter__(self) -> Progress:
-        if self._shown:
+        if self._shown and sys.stderr is not None and not sys.stderr.closed:
             bar = self._open.enter_context(_new_bar())
             self._bar = None if bar.disable else bar
         return self

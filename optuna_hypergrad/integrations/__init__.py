@@ -1,7 +1,7 @@
 """Training with schedules elsewhere: torch's own optimizers, Lightning, Hugging Face.
 
-The callbacks need ``pip install 'optuna_hypergrad[integrations]'``; their libraries are imported
-when they are first asked for.
+The callbacks need the extra ``integrations``; their libraries are imported when they are first
+asked for.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +60,9 @@ class LightningSchedules(Callback):
                 f"optimizer: expected one, the module has {count}; give each its own "
                 "HyperparameterScheduler in training_step."
             )
-        known = self._steps or trainer.estimated_stepping_batches  # else infinite
+        known = self._steps or trainer.estimated_stepping_batches
+        if math.isinf(known):
+            raise ValueError("steps: this training has no end that is known; say how many.")
         self._scheduler = HyperparameterScheduler(
             trainer.optimizers[0],
             self._schedules,

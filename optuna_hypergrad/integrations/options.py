@@ -47,6 +47,13 @@ class Option:
         same_group = None in (self.group, other.group) or self.group == other.group
         return same_group and (self.name, self.index) == (other.name, other.index)
 
+    def own(self, groups: Sequence[Group]) -> None:
+        """Give it a tensor of its own where it is one that groups share, as torch lets them."""
+        if self.group is None or not isinstance(groups[self.group][self.name], Tensor):
+            return
+        shared = groups[self.group][self.name]
+        groups[self.group][self.name] = shared.clone()
+
     def write(self, groups: Sequence[Group], value: float) -> None:
         """Set it; a tensor, which a captured graph may hold, keeps its identity."""
         for group in self.groups(groups):
@@ -88,6 +95,8 @@ def options(
             if option.overlaps(taken):
                 raise ValueError(f"uses: {other!r} and {name!r} are the same option.")
         found[name] = option
+    for option in found.values():
+        option.own(groups)
     return found
 
 

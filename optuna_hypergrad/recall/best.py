@@ -62,6 +62,10 @@ def schedules_of(trial: FrozenTrial, params: Mapping[str, Any]) -> Schedules:
         shaped = [_shaped(name, s, floats, params) for name, s in read_shapes(trial).items()]
     single = {n: Schedule(n, [params[n]], log=d.log) for n, d in floats.items()}
     owner = single | {name: schedule for schedule in shaped for name in schedule.names}
+    for schedule in shaped:
+        if len(schedule.names) > 1 and schedule.name in single:
+            both = f"both a schedule and a parameter {schedule.name!r}"
+            raise ValueError(f"study: trial {trial.number} has {both}; rename one.")
     return Schedules(dict.fromkeys(owner.values()))
 
 

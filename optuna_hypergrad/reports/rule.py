@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna_hypergrad.arguments import checked_count, checked_number
@@ -39,26 +39,28 @@ class Rule:
 
 
 def stored_rule(rule: Rule) -> dict[str, Any]:
-    """A rule as it is stored in a claim, so that the path can be told without the sampler."""
-    numbers = {name: _plain(getattr(rule, name)) for name in ("start", "step_size")}
-    return {**asdict(rule), **numbers, "n_replicates": int(rule.n_replicates)}
+    """What of a rule is not the default, so that the path can be told without the sampler.
+
+    Not where it starts, which the first trial tells.
+    """
+    stored = {
+        "safeguard": None if rule.safeguard is None else float(rule.safeguard),
+        "step_size": {name: float(size) for name, size in rule.step_size.items()},
+        "n_replicates": int(rule.n_replicates),
+        "tolerance": float(rule.tolerance),
+    }
+    return {name: value for name, value in stored.items() if value != getattr(Rule(), name)}
 
 
 def read_rule(fields: Fields) -> Rule:
     """What ``stored_rule`` made; ValueError for anything else."""
-    safeguard = None if fields["safeguard"] is None else fields.number("safeguard")
-    return Rule(
-        safeguard=safeguard,
-        start=fields.numbers("start"),
-        step_size=fields.numbers("step_size"),
-        n_replicates=fields.whole("n_replicates"),
-        tolerance=fields.number("tolerance"),
-    )
-
-
-def _plain(given: Mapping[str, float]) -> dict[str, float]:
-    """Without the scalars of numpy, which JSON has not."""
-    return {name: float(value) for name, value in given.items()}
+    kinds: dict[str, Callable[[str], Any]] = {
+        "safeguard": lambda name: None if fields[name] is None else fields.number(name),
+        "step_size": fields.numbers,
+        "n_replicates": fields.whole,
+        "tolerance": fields.number,
+    }
+    return Rule(**{name: read(name) for name, read in kinds.items() if name in fields})
 
 
 def _check_floats(argument: str, given: Mapping[str, float]) -> None:

@@ -42,6 +42,11 @@ def is_numeric(distribution: BaseDistribution) -> bool:
     return isinstance(distribution, FloatDistribution | IntDistribution)
 
 
+def is_log(distribution: BaseDistribution) -> bool:
+    """Whether a parameter has a logarithmic range."""
+    return bool(getattr(distribution, "log", False))
+
+
 def rounds_to(value: float, to: Any, distribution: BaseDistribution) -> bool:
     """Whether only rounding to an integer or a grid makes ``to`` of a value inside the range."""
     if not isinstance(distribution, FloatDistribution | IntDistribution):

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.reports import Rule, read_claim
 from optuna_hypergrad.samplers.search import Decision
-from optuna_hypergrad.samplers.steps import mean_gradient
+from optuna_hypergrad.samplers.steps import mean, mean_gradient
 from optuna_hypergrad.samplers.studies import check_one_objective, maximizes
 from optuna_hypergrad.samplers.table import Table
 
@@ -54,7 +54,8 @@ class OuterStep(NamedTuple):
 def outer_steps(study: Study) -> list[OuterStep]:
     """The decided outer steps of a study's searches, by chain and step.
 
-    They are worked out from the stored trials alone, whatever the study's sampler is now.
+    They are worked out from the stored trials alone, whatever the study's sampler is now; each as
+    the sampler saw it that went on from it, should its arguments have changed.
 
     Args:
         study: The study; one without trials of a ``GradientSampler`` has no outer steps.
@@ -97,7 +98,7 @@ def outer_step(decision: Decision) -> OuterStep:
         step=claim.step,
         trials=tuple(one.trial.number for one in used),
         verdict=decision.verdict,
-        value=float(np.mean(values)) if values else None,
+        value=mean(values) if values else None,
         params=dict(max(used, key=lambda one: len(one.trial.params)).trial.params),
         gradient=mean_gradient(used),
         reports=tuple(one.gradient or {} for one in used),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -110,7 +109,7 @@ def _outcome(
     sound = [one for one in used if not one.diverged]
     gradient = outer.mean_gradient(used)
     losses = [one.trial.value for one in sound if one.trial.value is not None]
-    loss = fmean(losses) if losses else float("nan")
+    loss = outer.mean(losses) if losses else float("nan")
     longest = max(used, key=lambda one: len(one.trial.params)).trial
     return sign_descent.Outcome(
         _point_of(longest, names, ranges, state),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from math import fsum
 from statistics import fmean
 from typing import NamedTuple
 
@@ -143,7 +144,15 @@ def agreement(used: Sequence[Claimed]) -> dict[str, float]:
 
 def mean_gradient(used: Sequence[Claimed]) -> dict[str, float]:
     """Mean hypergradient of the replicates, of those that did not diverge if there are any."""
-    return {name: fmean(values) for name, values in _reported(used).items()}
+    return {name: mean(values) for name, values in _reported(used).items()}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Their mean, also where their sum is beyond all floats."""
+    try:
+        return fmean(values)
+    except OverflowError:
+        return fsum(value / len(values) for value in values)
 
 
 def _reported(used: Sequence[Claimed]) -> dict[str, list[float]]:

@@ -134,11 +134,19 @@ class Table(TrialReader[Claim]):
         )
 
     def decisions(self, number: int) -> list[Decision]:
-        """The outer steps of the chain of this number that are decided."""
+        """The outer steps of the chain of this number that are decided.
+
+        Each as the sampler saw it that went on from it: its arguments may have changed since.
+        """
         steps = self._steps[number]
         used = outer.latest(steps, self.rule.n_replicates)
-        before = outer.ancestry(steps, used[0].claim) if used else []
-        return [*decisions([*before, used], self.rule, self._maximize)] if used else []
+        if not used:
+            return []
+        path = [*outer.ancestry(steps, used[0].claim), used]
+        rules = [*(claimed[0].claim.rule for claimed in path[1:]), self.rule]
+        distinct = [rule for i, rule in enumerate(rules) if rule not in rules[:i]]
+        found = [[*decisions(path, rule, self._maximize)] for rule in distinct]
+        return [found[distinct.index(rule)][step] for step, rule in enumerate(rules)]
 
     def decision_before(self, claim: Claim) -> Decision | None:
         """The outer step that a claim stands on; None for the first step."""

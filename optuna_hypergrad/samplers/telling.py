@@ -22,6 +22,7 @@ from optuna_hypergrad.samplers.traits import ended_with
 
 MOST = 8  # changes in one line
 DIGITS = 3
+LARGEST = 700.0  # whose exponential is still a float
 
 _SIGNS = {-1: "−", 0: "0", 1: "+"}
 
@@ -97,7 +98,9 @@ def _moves(decision: Decision) -> Iterator[str]:
 def _gamma(gamma: float, distribution: BaseDistribution) -> str:
     """A step size; of a logarithmic range, the factor that it multiplies by."""
     is_log = bool(getattr(distribution, "log", False))
-    return f"×{math.exp(gamma):.3g}" if is_log else f"{gamma:.3g}"
+    if is_log:
+        gamma = math.exp(gamma) if gamma < LARGEST else math.inf
+    return f"{'×' * is_log}{gamma:.3g}"
 
 
 def _changes(segment: Segment, parent: Student) -> Iterator[str]:

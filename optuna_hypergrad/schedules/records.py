@@ -30,6 +30,9 @@ def read_json(text: Any) -> Any:
         raise ValueError(f"text: not JSON: {error}.") from error
 
 
+BYTE_ORDER_MARK = "\ufeff"  # with which spreadsheets begin what they save
+
+
 def write_csv(records: Collection[Record]) -> str:
     """A table with a line for each value of each record."""
     out = io.StringIO()
@@ -53,14 +56,15 @@ def read_csv(text: Any) -> list[Record]:
         ValueError: If the text is no such table, or lines are missing or out of order.
     """
     check_kind("text", text, str, "a string")
+    lines = csv.reader(io.StringIO(text.removeprefix(BYTE_ORDER_MARK)))
     try:
-        header, *rows = [row for row in csv.reader(io.StringIO(text)) if row] or [[]]
+        header, *rows = [row for row in lines if row] or [[]]
     except csv.Error as error:
         raise ValueError(f"text: not CSV: {error}.") from error
     if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
         raise ValueError(f"text: expected CSV with the columns {', '.join(COLUMNS)}.")
-    lines = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-    return [_record([*own]) for _, own in groupby(lines, key=lambda line: line["name"])]
+    values = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    return [_record([*own]) for _, own in groupby(values, key=lambda line: line["name"])]
 
 
 def _record(rows: Sequence[Mapping[str, str]]) -> Record:

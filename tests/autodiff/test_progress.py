@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from contextlib import redirect_stderr
 
 import pytest
@@ -155,3 +156,12 @@ def test_the_loss_is_read_when_the_bar_is_drawn_only() -> None:
         for _ in range(10_000):
             bar.step(1.0, Loss())
     assert len(reads) < 1_000
+
+
+def test_without_a_stream_for_errors_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with Progress(shown=True) as bar:
+            assert not bar.seen

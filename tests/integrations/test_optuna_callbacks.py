@@ -89,7 +89,7 @@ def test_mlflow_has_a_run_of_every_trial(sampler: str, tmp_path: Path) -> None:
         params = {name: float(value) for name, value in run.params.items()}
         found[int(run.tags["number"])] = run.metrics.get("loss"), params
     assert found == told(study)
-    assert all("hg:gradient" in run.tags for run in runs if "loss" in run.metrics)
+    assert all("hg:gradient_norm" in run.tags for run in runs if "loss" in run.metrics)
 
 
 def test_weights_and_biases_log_every_trial(

@@ -127,3 +127,11 @@ def test_what_is_no_option_is_named(names: list[str], uses: Any, message: str) -
     found = {name: Schedule(name, [0.1]) for name in names}
     with pytest.raises(ValueError, match=message):
         HyperparameterScheduler(adam(), found, 5, uses=uses)
+
+
+def test_groups_that_share_a_tensor_have_rates_of_their_own() -> None:
+    groups = [{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(2)]
+    optimizer = torch.optim.Adam(groups, lr=torch.tensor(0.1), foreach=False)
+    schedules = Schedules([Schedule("x", [0.25]), Schedule("y", [0.75])])
+    HyperparameterScheduler(optimizer, schedules, 10, uses={"x": "0.lr", "y": "1.lr"})
+    assert [float(group["lr"]) for group in optimizer.param_groups] == [0.25, 0.75]

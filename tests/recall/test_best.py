@@ -99,3 +99,13 @@ def test_damaged_shapes_are_refused(shape: Any, message: str) -> None:
     damaged.add_trial(trial)
     with pytest.raises(StoredDataError, match=message):
         best_schedules(damaged)
+
+
+def test_a_schedule_and_a_parameter_of_one_name_are_named() -> None:
+    study = optuna.create_study()
+    trial = study.ask()
+    suggest_schedule(trial, "lr", 0, 1, windows=2)
+    trial.suggest_float("lr", 0, 1)
+    study.tell(trial, 1.0)
+    with pytest.raises(ValueError, match="study: trial 0 has both a schedule and a parameter 'lr'"):
+        best_schedules(study)

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
 from optuna_hypergrad import GradientSampler, outer_steps, report_hypergradient
 from optuna_hypergrad.reports import StoredDataError
 from optuna_hypergrad.samplers.history import OuterStep
-from samplers.studies import create, quadratic
+from samplers.studies import ask, create, finish, quadratic
 
 
 def searched(
@@ -140,3 +141,28 @@ def test_what_was_damaged_is_not_told() -> None:
     damaged.add_trials(trials)
     with pytest.raises(StoredDataError, match="hg:claim"):
         outer_steps(damaged)
+
+
+@pytest.mark.parametrize(
+    "after", [{"safeguard": 0.05}, {"safeguard": None, "step_size": {"x": 0.3}}]
+)
+def test_each_step_is_told_as_the_sampler_saw_it_that_went_on(after: dict[str, Any]) -> None:
+    study = create(GradientSampler(seed=0, safeguard=None))
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        if number == 8:
+            study.sampler = GradientSampler(seed=0, **after)
+        trial = ask(study, ["x"])
+        finish(study, trial, float(rng.random()), gradient=float(rng.normal()))
+    steps = outer_steps(study)
+    assert len(steps) == 16
+    for step, following in pairwise(steps):
+        assert following.params["x"] == pytest.approx(step.proposal["x"], abs=1e-12)
+
+
+def test_losses_whose_sum_is_no_float_have_a_mean() -> None:
+    study = create(GradientSampler(seed=0, n_replicates=2))
+    for trial in [ask(study, ["x"]) for _ in range(2)]:
+        finish(study, trial, 1e308)
+    assert outer_steps(study)[0].value == 1e308
+    assert ask(study, ["x"]).params["x"] == -0.1

@@ -101,6 +101,16 @@ def test_a_start_that_diverged_is_followed_by_another(lines: list[str]) -> None:
     assert lines[1] == "Trial 1: outer step 1, after trial 0 diverged: another start."
 
 
+def test_no_step_size_is_too_long_to_be_told(lines: list[str]) -> None:
+    study = create(GradientSampler(seed=0, step_size={"x": 800.0}))
+    for _ in range(2):
+        trial = study.ask()
+        trial.suggest_float("x", 1e-3, 1.0, log=True)
+        report_hypergradient(trial, {"x": 1.0})
+        study.tell(trial, 1.0)
+    assert "γ ×inf" in lines[1]
+
+
 def test_as_many_digits_are_told_as_tell_the_move(lines: list[str]) -> None:
     study = create()
     trial = study.ask()

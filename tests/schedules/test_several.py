@@ -85,3 +85,8 @@ HEAD = "name,form,log,parameter,value\n"
 def test_bad_input_names_the_argument(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read() -> None:
+    schedules = Schedules([Schedule("lr", [0.5, 0.25])])
+    assert Schedules.from_csv("\ufeff" + schedules.to_csv()) == schedules
