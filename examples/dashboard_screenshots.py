@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import shutil
 import socket
 import subprocess
@@ -47,6 +48,9 @@ OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", 
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 SIZE = (1500, 1200)  # of the window, in pixels
 WAIT = 30  # seconds, for a page
+HASHES = "966"  # decides about the order of figures: with Python 3.11, parts stand side by side
+FIGURE = '[id^="user-defined-plot:"]'
+ATTRIBUTES = ".MuiCard-root:has(table)"
 
 torch.manual_seed(1)
 x = torch.randn(600, 8)
@@ -119,6 +123,7 @@ def serving(storage: str, artifacts: Path) -> Iterator[str]:
         [command, storage, *options, "--quiet", "--server", "wsgiref"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONHASHSEED": HASHES},
     )
     try:
         address = f"http://127.0.0.1:{port}"
@@ -184,23 +189,32 @@ def figures(driver: webdriver.Chrome) -> dict[str, str]:
     return {id_: str(title) for id_, title in found.items()}
 
 
-def picture(driver: webdriver.Chrome, path: Path, of: str = "body") -> None:
-    """Scroll to an element, and store what the window shows, in few colours."""
+def picture(driver: webdriver.Chrome, path: Path, of: str = "body", to: str = "") -> None:
+    """Store what the window shows of an element and what follows, up to another element."""
     driver.execute_script(f"document.querySelector('{of}').scrollIntoView(); scrollBy(0, -100)")
     time.sleep(1)  # figures are drawn anew where the window has changed
-    shown = Image.open(io.BytesIO(driver.get_screenshot_as_png()))
-    shown.convert("RGB").quantize(128).save(path, optimize=True)
+    shown = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+    if to:
+        corners = f"{edge(of)}.left, {edge(of)}.top, document.body.clientWidth, {edge(to)}.bottom"
+        shown = shown.crop([int(place) for place in driver.execute_script(f"return [{corners}]")])
+    # Other methods of Pillow give small spots, such as stars, the colour of something else.
+    shown.quantize(128, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
+
+
+def edge(of: str) -> str:
+    """Where an element is in the window, in JavaScript."""
+    return f"document.querySelector('{of}').getBoundingClientRect()"
 
 
 def photograph(driver: webdriver.Chrome, address: str, folder: Path, best: int) -> None:
     """All pages that show something of ours; the search is study 1, the population study 2."""
     for number, name in enumerate(("search", "population"), start=1):
         page = f"{address}/dashboard/studies/{number}"
-        driver.set_window_size(SIZE[0], 2200)
+        driver.set_window_size(SIZE[0], 2700)
         look(driver, page, "hg:best_trial")
         figures(driver)
-        picture(driver, folder / f"dashboard_{name}.png", '[id^="user-defined-plot:"]')
-        driver.set_window_size(SIZE[0], 800)
+        picture(driver, folder / f"dashboard_{name}.png", FIGURE, ATTRIBUTES)
+        driver.set_window_size(SIZE[0], 850)
         look(driver, f"{page}/note", "optuna_hypergrad.publish")
         picture(driver, folder / f"dashboard_{name}_note.png")
         driver.set_window_size(2600, 1200)

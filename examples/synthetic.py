@@ -5,10 +5,11 @@ dimensions) from the same random starts and with the same number of evaluations:
 
     python examples/synthetic.py
 
-prints how far the best value is from the minimum, and draws the trajectories. A trial is one
-evaluation, so a segment is one step of a student. (Branin has three minima, all of them global;
-the other three trap who only descends.) With --seeds 20 --evaluations 1000 it makes the table of
-the README.
+prints how far the best value is from the minimum, and draws the trajectories: through the first
+two dimensions, over the slice of the function through its minimum, where white is low. A trial is
+one evaluation, so a segment is one step of a student. (Branin has three minima, all of them
+global; the other three trap who only descends.) With --seeds 20 --evaluations 1000 it makes the
+table of docs/population.md.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ import numpy as np
 import optuna
 from family import FAMILY
 from numpy.typing import NDArray
+from pictures import save
 
 from optuna_hypergrad import PopulationSampler, report_hypergradient
+
+# A figure of ours is of one study. To have panels of several in one, this one is made of the parts
+# that they are made of, which may change.
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.marks import Axis, Chart, Line, Panel
 from optuna_hypergrad.visualization.charts.trajectories import trajectories
@@ -154,7 +159,7 @@ def draw(seed: int, evaluations: int, path: Path) -> None:
             panels.append(replace(panel, title=f"{name}: {method}"))
         panels.append(_gaps(problem, studies))
     figure = draw_chart(Chart("", panels, columns=len(DRAWN) + 1, size=(3.7, 3.4)))
-    figure.savefig(path, dpi=80)
+    save(figure, path, dpi=80)
 
 
 def _gaps(problem: Problem, studies: dict[str, optuna.Study]) -> Panel:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from types import UnionType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
@@ -26,10 +28,26 @@ def check_name(argument: str, value: Any) -> None:
 
 
 def check_names(argument: str, value: Any) -> None:
-    """``value`` must be a sequence of strings, or None."""
+    """``value`` must be a sequence of at least one string, or None."""
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     if value is not None and not (is_list and all(isinstance(name, str) for name in value)):
         raise ValueError(f"{argument} must be a sequence of names, or None, got {short(value)}.")
+    if value is not None and not value:
+        raise ValueError(f"{argument} must hold at least one name, or be None, got {value!r}.")
+
+
+def named(argument: str, name: str, known: Mapping[str, T]) -> T:
+    """What has this name.
+
+    Example:
+        >>> named("names", "lr", {"x": 1, "y": 2})
+        Traceback (most recent call last):
+        ValueError: names must be of what there is (x, y), got 'lr'.
+    """
+    if name not in known:
+        there = ", ".join(known) or "nothing"
+        raise ValueError(f"{argument} must be of what there is ({there}), got {short(name)}.")
+    return known[name]
 
 
 def check_callable(argument: str, value: Any) -> None:

@@ -8,16 +8,16 @@ from contextlib import contextmanager
 
 @contextmanager
 def needing(library: str, extra: str = "visualization") -> Iterator[None]:
-    """Imports of an optional library; an ImportError says how to install it.
+    """Imports of an optional library; an ImportError says which extra installs it.
 
     Example:
         >>> with needing("nowhere"):
         ...     import nowhere
         Traceback (most recent call last):
-        ImportError: nowhere is needed here: pip install 'optuna_hypergrad[visualization]'.
+        ImportError: nowhere is needed: install the extra 'visualization' of optuna_hypergrad.
     """
     try:
         yield
     except ImportError as error:
-        message = f"{library} is needed here: pip install 'optuna_hypergrad[{extra}]'."
+        message = f"{library} is needed: install the extra '{extra}' of optuna_hypergrad."
         raise ImportError(message) from error

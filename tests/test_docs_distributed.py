@@ -15,7 +15,7 @@ def test_the_code_runs_in_one_process() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     exec(code, names)  # the block is this repository's own text
     study: optuna.Study = names["study"]
-    assert len(study.trials) == 4 and "hg:gradient" in study.trials[-1].user_attrs
+    assert len(study.trials) == 4 and "hg:gradient" in study.trials[-1].system_attrs
 
 
 def test_the_files_that_are_named_are_there() -> None:

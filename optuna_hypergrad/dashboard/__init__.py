@@ -1,7 +1,7 @@
 """What optuna-dashboard shows of a study: figures, a note, numbers, and schedules to download.
 
-Needs ``pip install 'optuna_hypergrad[dashboard]'``; whoever runs the dashboard itself needs none of
-this package, since all is stored with the study.
+Needs the extra ``dashboard``; whoever runs the dashboard itself needs none of this package, since
+all is stored with the study.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.arguments import check_can, check_kind, checked_count
+from optuna_hypergrad.arguments import check_can, checked_count
 from optuna_hypergrad.dashboard.figures import publish_figures
 from optuna_hypergrad.dashboard.files import publish_files
 from optuna_hypergrad.dashboard.findings import findings
 from optuna_hypergrad.dashboard.note import publish_note
 from optuna_hypergrad.logger import get_logger
 from optuna_hypergrad.missing import needing
+from optuna_hypergrad.samplers.studies import check_one_objective
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
@@ -38,8 +39,8 @@ def publish(study: Study, artifact_store: ArtifactStore | None = None) -> None:
       that was the best when it was published.
 
     It may be called again, by any worker, while trials run, and changes nothing that is up to date.
-    optuna-dashboard stores 2045 characters a write: a study is some 20 to 40 writes, one of 10,000
-    trials some 400.
+    optuna-dashboard stores 2045 characters a write: a study is some 20 to 50 writes, one of 10,000
+    trials some hundreds.
 
     Args:
         study: The study. One in which no sampler of this package ran gets its convergence only.
@@ -65,9 +66,7 @@ def publish(study: Study, artifact_store: ArtifactStore | None = None) -> None:
         >>> study.user_attrs["hg:outer_steps"]
         5
     """
-    check_kind("study", study, Study, "an Optuna study")
-    if len(study.directions) > 1:
-        raise ValueError("study: hypergradients are of one objective, but it has several.")
+    check_one_objective(study)
     _check_store(artifact_store)
     with needing("optuna-dashboard", "dashboard"):
         import optuna_dashboard  # noqa: F401

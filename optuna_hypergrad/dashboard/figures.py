@@ -93,6 +93,7 @@ def _save(study: Study, id_: str, figure: go.Figure) -> None:
 
 def _stored(study: Study, id_: str) -> str:
     """The figure's JSON as the dashboard reads it."""
+    # Study attributes of the system have no public reader.
     attributes: dict[str, Any] = study._storage.get_study_system_attrs(study._study_id)
     prefix = f"{PREFIX}{id_}:"
     count = sum(key.startswith(prefix) for key in attributes)

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from optuna.artifacts import get_all_artifact_meta, upload_artifact
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.study import Study
 
 from optuna_hypergrad.schedules import Schedules
@@ -20,10 +21,13 @@ TYPES = {".csv": "text/csv", ".json": "application/json"}
 def publish_files(study: Study, store: ArtifactStore, name: str, schedules: Schedules) -> None:
     """Upload schedules as CSV and JSON, unless the study has files of these names.
 
-    The names tell the trial, whose schedules cannot change any more.
+    The names tell the trial, whose schedules cannot change any more. A file counts if it is there:
+    Optuna lists one before it is written, and an upload may fail.
     """
-    known = {meta.filename for meta in get_all_artifact_meta(study)}
     texts = {".csv": schedules.to_csv(), ".json": schedules.to_json()}
+    names = {name + suffix for suffix in texts}
+    listed = [meta for meta in get_all_artifact_meta(study) if meta.filename in names]
+    known = {meta.filename for meta in listed if _is_there(store, meta.artifact_id)}
     with TemporaryDirectory() as folder:
         for suffix, text in texts.items():
             path = Path(folder, name + suffix)
@@ -35,3 +39,11 @@ def publish_files(study: Study, store: ArtifactStore, name: str, schedules: Sche
                     study_or_trial=study,
                     mimetype=TYPES[suffix],
                 )
+
+
+def _is_there(store: ArtifactStore, artifact_id: str) -> bool:
+    try:
+        with store.open_reader(artifact_id):
+            return True
+    except ArtifactNotFound:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from optuna.study import Study
@@ -9,6 +10,10 @@ from optuna.study import Study
 # Link definitions, which Markdown does not show.
 BEGIN = "[//]: # (optuna_hypergrad: written by publish, from here)"
 END = "[//]: # (optuna_hypergrad: to here)"
+MARK = f"(?:{re.escape(BEGIN)}|{re.escape(END)})"
+PART = re.compile(f"{re.escape(BEGIN)}(?:(?!{MARK}).)*{re.escape(END)}", re.DOTALL)
+LONE = re.compile(rf"{MARK}\s*")  # a mark whose other half is gone
+MARKUP = re.compile(r"[\\`*_<>\[\]$|~&]")  # what a cell must not be made of, but may say
 ROWS = 40  # of a table
 SPACE = "\N{EM SPACE}"  # the dashboard leaves none between columns
 
@@ -26,6 +31,10 @@ def publish_note(study: Study, text: str) -> None:
 def merged(note: str, text: str) -> str:
     """A note with our part replaced, or appended where there is none.
 
+    All that people wrote stays. Where one mark is gone, nobody can tell our words from theirs: all
+    stay, and the other mark goes. Of several parts, which workers that publish at once can leave,
+    the first is replaced and the others go.
+
     Example:
         >>> print(merged(merged("My own words.", "A table."), "A newer table."))
         My own words.
@@ -37,11 +46,10 @@ def merged(note: str, text: str) -> str:
         [//]: # (optuna_hypergrad: to here)
     """
     ours = f"{BEGIN}\n\n{text}\n\n{END}"
-    head, begin, tail = note.partition(BEGIN)
-    if not begin:
-        return f"{note.rstrip()}\n\n{ours}" if note.strip() else ours
-    _, _, rest = tail.rpartition(END)
-    return f"{head}{ours}{rest}" if END in tail else f"{head}{ours}"
+    before, *after = (LONE.sub("", words) for words in PART.split(note))
+    if not after:
+        before = before.rstrip() and f"{before.rstrip()}\n\n"
+    return "".join([before, ours, *after])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -64,4 +72,4 @@ def _line(cells: Sequence[object]) -> str:
 
 def _cell(value: object) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return MARKUP.sub(r"\\\g<0>", " ".join(text.splitlines()))

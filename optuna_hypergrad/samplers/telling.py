@@ -14,14 +14,14 @@ from optuna.distributions import BaseDistribution
 
 from optuna_hypergrad.logger import get_logger
 from optuna_hypergrad.reports import Claim, Segment
-from optuna_hypergrad.samplers.distributions import proposed, to_distribution
+from optuna_hypergrad.samplers.changes import short, told_change, told_mutation
+from optuna_hypergrad.samplers.distributions import is_log, proposed, to_distribution
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.history import outer_step
 from optuna_hypergrad.samplers.search import Decision
 from optuna_hypergrad.samplers.traits import ended_with
 
 MOST = 8  # changes in one line
-DIGITS = 3
 LARGEST = 700.0  # whose exponential is still a float
 
 _SIGNS = {-1: "−", 0: "0", 1: "+"}
@@ -80,7 +80,7 @@ def told_segment(segment: Segment, family: Family) -> str:
 
 def _came_of(decision: Decision) -> str:
     step = outer_step(decision)
-    value = "" if step.value is None else f" ({_short(step.value)})"
+    value = "" if step.value is None else f" ({short(step.value)})"
     became = step.verdict if step.verdict == "diverged" else f"was {step.verdict}"
     return f"trial {'+'.join(map(str, step.trials))}{value} {became}"
 
@@ -92,15 +92,14 @@ def _moves(decision: Decision) -> Iterator[str]:
         if before != after:
             gamma = _gamma(step.step_size[name], learned[name])
             why = f"sign {_SIGNS[step.sign[name]]}, γ {gamma}"
-            yield f"{name} {_change(before, after)} ({why})"
+            yield f"{name} {told_change(before, after)} ({why})"
 
 
 def _gamma(gamma: float, distribution: BaseDistribution) -> str:
     """A step size; of a logarithmic range, the factor that it multiplies by."""
-    is_log = bool(getattr(distribution, "log", False))
-    if is_log:
-        gamma = math.exp(gamma) if gamma < LARGEST else math.inf
-    return f"{'×' * is_log}{gamma:.3g}"
+    if not is_log(distribution):
+        return short(gamma)
+    return f"×{short(math.exp(gamma) if gamma < LARGEST else math.inf)}"
 
 
 def _changes(segment: Segment, parent: Student) -> Iterator[str]:
@@ -108,18 +107,14 @@ def _changes(segment: Segment, parent: Student) -> Iterator[str]:
     for name, before, after in _differences(segment, parent, parent.trial.params):
         sign = segment.sign.get(name)
         why = "refined" if sign is None else f"sign {_SIGNS[round(sign)]}"
-        yield f"{name} {_change(before, after)} ({why})"
+        yield f"{name} {told_change(before, after)} ({why})"
 
 
 def _mutations(segment: Segment, parent: Student) -> Iterator[str]:
     """What a clone begins with where it is not what its parent ended with."""
     for name, before, after in _differences(segment, parent, ended_with(parent)):
-        are_floats = isinstance(before, float) and isinstance(after, float)
-        if are_floats and before * after > 0 and name not in segment.resampled:
-            yield f"{name} {_short(before)} × {_short(after / before)}"
-        else:
-            drawn = " (drawn anew)" if name in segment.resampled else ""
-            yield f"{name} {_change(before, after)}{drawn}"
+        told = told_mutation(before, after, is_resampled=name in segment.resampled)
+        yield f"{name} {told}"
 
 
 def _differences(
@@ -130,20 +125,7 @@ def _differences(
             yield name, before[name], after
 
 
-def _change(before: Any, after: Any) -> str:
-    """Both, with as many digits as tell them apart."""
-    for digits in range(DIGITS, 17):
-        told = _short(before, digits), _short(after, digits)
-        if told[0] != told[1]:
-            break
-    return " → ".join(told)
-
-
 def _listed(changes: list[str]) -> str:
     rest = len(changes) - MOST
     more = [f"and {rest} more"] if rest > 0 else []
     return ", ".join([*changes[:MOST], *more]) or "nothing changes"
-
-
-def _short(value: Any, digits: int = DIGITS) -> str:
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

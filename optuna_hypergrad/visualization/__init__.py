@@ -276,7 +276,8 @@ def plot_population(study: Study, names: Sequence[str] | None = None) -> go.Figu
 
     A segment lasts from its generation to the next: a line leads from what it began with to what it
     ended with, and on to the next segment of the same student. Where a student was replaced by a
-    mutated clone, its line breaks off, and an orange point marks what the clone began with.
+    mutated clone, its line breaks off, and an orange point marks what the clone began with. The
+    black line of the best ends at a star, where the best value was found.
 
     Args:
         study: A study with trials of a ``PopulationSampler``; of others, the figure says so.

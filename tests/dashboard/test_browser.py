@@ -1,10 +1,7 @@
-"""optuna-dashboard in a real browser: what people see of a search and of a population.
-
-Where HYPERGRAD_SCREENSHOTS names a folder, pictures of all pages are left there.
-"""
+"""optuna-dashboard in a real browser: what people see of a search and of a population."""
 
 import json
-import os
+import math
 import runpy
 import shutil
 import urllib.request
@@ -12,20 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore
 from optuna_dashboard import get_note
+from PIL import Image
 from selenium.webdriver import Chrome
 
-from optuna_hypergrad import best_schedules, publish
+from optuna_hypergrad import GradientSampler, best_schedules, publish, report_hypergradient
 from optuna_hypergrad.schedules import Schedules
+from optuna_hypergrad.visualization.charts.colors import RED
 
 pytestmark = pytest.mark.skipif(
     shutil.which("chromium") is None or shutil.which("chromedriver") is None,
     reason="needs a browser: chromium and chromedriver are not installed",
 )
 SCRIPT = Path(__file__).parents[2] / "examples" / "dashboard_screenshots.py"
-PICTURES = os.environ.get("HYPERGRAD_SCREENSHOTS", "")
 OF_SEARCHES = {"hg-convergence", "hg-schedules", "hg-hypergradients", "hg-step-sizes"}
 OF_POPULATIONS = {"hg-convergence", "hg-lineage", "hg-population", "hg-mutations"}
 
@@ -108,6 +107,24 @@ def test_the_note_shows_the_best_schedule(site: Site) -> None:
     ]
 
 
+def test_names_are_shown_as_they_are(site: Site) -> None:
+    name, choice = r"_a_ *b* $c$ `d`", "<img src=x> [e](f) | ~~g~~ \\\\ &lt;"
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_categorical("choice", [choice])
+        value = trial.suggest_float(name, 0, 1)
+        report_hypergradient(trial, {name: 1.0})
+        return value
+
+    study = optuna.create_study(storage=site.storage, sampler=GradientSampler(seed=0))
+    study.optimize(objective, n_trials=1)
+    publish(study)
+    site.page(f"/dashboard/studies/{study._study_id}/note", "optuna_hypergrad.publish")
+    cells = site.script("[...document.querySelectorAll('td')].map(cell => cell.innerText.trim())")
+    assert choice in cells and name in cells
+    assert site.script("document.querySelectorAll('td :is(img, a, em, del, code)').length") == 0
+
+
 def test_what_people_write_into_the_note_stays(site: Site) -> None:
     site.page("/dashboard/studies/2/note", "Lineage of the best student")
     body = {"body": "My own words.\n\n" + get_note(site.population), "version": 2}
@@ -159,10 +176,10 @@ def test_the_best_schedules_can_be_downloaded(site: Site) -> None:
         assert Schedules.from_csv(answer.read().decode()) == best_schedules(site.search)
 
 
-@pytest.mark.skipif(not PICTURES, reason="HYPERGRAD_SCREENSHOTS names no folder for pictures")
-def test_pictures_of_all_pages(site: Site) -> None:
-    folder = Path(PICTURES)
-    folder.mkdir(parents=True, exist_ok=True)
+def test_pictures_of_all_pages(site: Site, tmp_path: Path) -> None:
     best = site.population.best_trial.number
-    site.example["photograph"](site.driver, site.address, folder, best)
-    assert len([*folder.glob("dashboard_*.png")]) >= 7
+    site.example["photograph"](site.driver, site.address, tmp_path, best)
+    assert len([*tmp_path.glob("dashboard_*.png")]) == 7
+    colors = Image.open(tmp_path / "dashboard_population.png").convert("RGB").getcolors(256)
+    red = [int(RED[i : i + 2], 16) for i in (1, 3, 5)]
+    assert min(math.dist(color, red) for _, color in colors or ()) < 20  # of the star

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import optuna_dashboard
 import pytest
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
@@ -19,6 +20,7 @@ from optuna_hypergrad import (
     GradientSampler,
     PublishCallback,
     best_schedules,
+    dashboard,
     lineage,
     publish,
     replay,
@@ -26,7 +28,7 @@ from optuna_hypergrad import (
     suggest_schedule,
 )
 from optuna_hypergrad.dashboard import figures
-from optuna_hypergrad.dashboard.note import ROWS
+from optuna_hypergrad.dashboard.note import BEGIN, END, ROWS, merged, table
 from optuna_hypergrad.reports import StoredDataError
 from optuna_hypergrad.schedules import Schedules
 from samplers import populations
@@ -74,6 +76,24 @@ def test_figures_that_have_something_to_show(
         assert figure["data"] and "width" not in figure["layout"]
         assert figure["layout"]["height"] == figures.HEIGHT
         assert len(json.dumps(figure)) < 30_000
+
+
+def test_a_card_without_shades_has_no_colour_bar() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        names = suggest_schedule(trial, "lr", 0, 1, windows=3).names
+        values = {name: trial.suggest_float(name, 0, 1) for name in ("a", "b", "c")}
+        report_hypergradient(trial, {name: 1.0 for name in (*names, *values)})
+        return sum(values.values())
+
+    study = create()
+    study.optimize(objective, n_trials=3)
+    publish(study)
+    bars = {
+        id_: sum("colorbar" in trace.get("marker", ()) for trace in figure["data"])
+        for id_, figure in published(study).items()
+    }
+    assert bars["hg-hypergradients"] == bars["hg-step-sizes"] == 1
+    assert bars["hg-hypergradients-2"] == bars["hg-step-sizes-2"] == 0
 
 
 def test_a_second_call_changes_nothing() -> None:
@@ -160,6 +180,37 @@ def test_what_people_wrote_stays(words: str) -> None:
     assert note.count("### Best schedule") == 1
 
 
+PARTS = [f"{BEGIN}\n\nOld table {i}.\n\n{END}" for i in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("note", "stays"),
+    [
+        (PARTS[0].replace(END, "") + "Mine.", ["Old table 0.", "Mine."]),
+        ("Mine.\n\n" + PARTS[0].replace(BEGIN, ""), ["Mine.", "Old table 0."]),
+        (f"One.\n\n{PARTS[0]}\n\nTwo.\n\n{PARTS[1]}\n\nThree.", ["One.", "Two.", "Three."]),
+        (f"{BEGIN}\n\nOne.\n\n{PARTS[0]}\n\nTwo.", ["One.", "Two."]),
+        (f"{PARTS[0]}\n\nOne.\n\n{END}\n\nTwo.", ["One.", "Two."]),
+        ("", []),
+        (" \n", []),
+    ],
+)
+def test_no_words_are_lost_with_the_marks(note: str, stays: list[str]) -> None:
+    found = merged(note, "A table.")
+    assert found.count(BEGIN) == found.count(END) == found.count("A table.") == 1
+    words = [line for line in found.splitlines() if line and line not in (BEGIN, END, "A table.")]
+    assert words == stays
+    assert merged(found, "A table.") == found
+
+
+def test_names_are_no_markup() -> None:
+    name = r"a*b_c<img src=x>`d`$e$[f](g)|h\i~~j~~&lt;"
+    cell = table([name], []).splitlines()[0]
+    escaped = r"a\*b\_c\<img src=x\>\`d\`\$e\$\[f\](g)\|h\\i\~\~j\~\~\&lt;"
+    assert cell == f"| {escaped}\N{EM SPACE} |"
+    assert table(["a\r\nb"], []).startswith("| a b")
+
+
 def test_an_empty_study_and_one_that_runs() -> None:
     study = create()
     publish(study, MemoryStore())
@@ -219,6 +270,25 @@ def test_a_figure_that_two_workers_tore_is_mended() -> None:
     assert published(study) == whole
 
 
+def test_a_figure_that_another_worker_tears_meanwhile_is_saved_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save, saved = optuna_dashboard.save_plotly_graph_object, []
+
+    def torn(study: optuna.Study, figure: Any, *, graph_object_id: str) -> None:
+        save(study, figure, graph_object_id=graph_object_id)
+        saved.append(graph_object_id)
+        if saved.count(graph_object_id) <= 2:
+            key = f"{figures.PREFIX}{graph_object_id}:0"
+            study._storage.set_study_system_attr(study._study_id, key, "torn")
+
+    monkeypatch.setattr(optuna_dashboard, "save_plotly_graph_object", torn)
+    study = search()
+    publish(study)
+    assert saved.count("hg-schedules") == 3
+    assert published(study)["hg-schedules"]["data"]
+
+
 def test_workers_that_publish_at_once_leave_whole_figures(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
     search(6, study_name="study", storage=storage)
@@ -258,7 +328,7 @@ def test_without_the_dashboard_the_extra_is_named(
         return real(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", lacking)
-    with pytest.raises(ImportError, match=r"optuna-dashboard is needed .*hypergrad\[dashboard\]"):
+    with pytest.raises(ImportError, match=r"optuna-dashboard is needed: .* 'dashboard'"):
         call()
 
 
@@ -272,9 +342,17 @@ def test_the_callback_publishes_after_every_few_trials() -> None:
     assert seen == [None, None, 3, 3, 3, 6, 6]
 
 
-def test_of_several_threads_one_publishes() -> None:
+def test_of_several_threads_one_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[optuna.Study] = []
+
+    def counted(study: optuna.Study, store: Any) -> None:
+        seen.append(study)
+        publish(study, store)
+
+    monkeypatch.setattr(dashboard, "publish", counted)
     study = create(GradientSampler(seed=0, n_replicates=2))
     study.optimize(quadratic, n_trials=8, n_jobs=2, callbacks=[PublishCallback(every=4)])
+    assert len(seen) == 2  # of eight trials
     assert study.user_attrs["hg:outer_steps"] >= 1
     assert get_note(study).count("### Best schedule") == 1
 
@@ -293,3 +371,16 @@ def test_a_search_goes_on_where_publishing_fails(error: Exception, told: str) ->
     warnings = [text for text in texts if "was not published" in text]
     assert len(warnings) == 3 and all(told in text for text in warnings)
     assert not any("password" in text for text in warnings)
+
+
+def test_files_whose_upload_failed_are_uploaded_the_next_time() -> None:
+    store, study = MemoryStore(), create()
+    study.optimize(quadratic, n_trials=3)
+    store.error = OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        publish(study, store)
+    store.error = None
+    publish(study, store)
+    publish(study, store)
+    assert len(store.files) == 2
+    assert Schedules.from_csv(next(b for b in store.files.values() if b[:4] == b"name").decode())

@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.trial import FixedTrial
@@ -99,7 +100,8 @@ def look(study: optuna.Study, sampler: GradientSampler) -> None:
     for step in assert_type(outer_steps(study), list[OuterStep]):
         assert_type(step.gradient, dict[str, float])
     plot_convergence(study, retrained=[0.1, 0.2]).write_html("convergence.html")
-    matplotlib.plot_lineage(study)
+    assert_type(matplotlib.plot_lineage(study), Figure).savefig("lineage.png")
+    assert_type(matplotlib.plot_schedules(study, names=["lr"]), Figure)
     publish(study, FileSystemArtifactStore("students"))
 
 

@@ -1,4 +1,4 @@
-"""Who uses the package under strict mypy finds every type, and none that is Any."""
+"""Who uses the package under strict mypy finds every type of ours; Plotly's figures have none."""
 
 import subprocess
 import sys

@@ -34,14 +34,14 @@ def trial(
 ) -> FrozenTrial:
     """A finished trial that was this segment; failed without a value."""
     attrs: dict[str, Any] = {"hg:segment": {**stored._asdict(), "resampled": [*stored.resampled]}}
-    user = {} if refined is None else {"hg:refined": {"trial": stored.trial, "values": refined}}
+    if refined is not None:
+        attrs["hg:refined"] = {"trial": stored.trial, "values": refined}
     return create_trial(
         state=TrialState.FAIL if value is None else TrialState.COMPLETE,
         value=value,
         params=dict(params),
         distributions={name: SPACE[name] for name in params},
         system_attrs=attrs,
-        user_attrs=user,
     )
 
 

@@ -1,5 +1,6 @@
 """Both drawers, on every kind of mark, axis and scale."""
 
+import io
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -132,10 +133,10 @@ class TestAxes:
     def test_decades_have_ticks_where_there_are_many(self) -> None:
         chart = of(Line([0, 1], [5e-5, 3.0], colors.BLUE), y=Axis("γ", is_log=True))
         axis = plotly(chart).layout.yaxis
-        expected = ["10⁻⁴", "10⁻³", "0.01", "0.1", "1"]
+        expected = ["10⁻⁴", "10⁻³", "10⁻²", "10⁻¹", "1"]
         assert (axis.type, [*axis.ticktext]) == ("log", expected)
         labels = [text.get_text() for text in axes(chart).get_yticklabels()]
-        assert labels == ["10⁻⁴", "10⁻³", "0.01", "0.1", "1"]
+        assert labels == expected
 
     def test_a_logarithmic_axis_of_one_value_or_none_has_an_extent(self) -> None:
         for y in ([0.05, 0.05], [-1.0, 0.0], []):
@@ -184,7 +185,8 @@ def test_a_name_is_in_the_legend_once() -> None:
 def test_a_scale_is_a_bar_of_colours(is_diverging: bool) -> None:
     ticks = {-1.0: "below\nzero", 1.0: "above"} if is_diverging else None
     scale = Scale("step", -1, 1, is_diverging, ticks, is_integer=not is_diverging)
-    chart = of(Points([0], [0], colors.BLUE), scale=scale)
+    points = Points([0], [0], colors.BLUE)
+    chart = Chart("title", [Panel("panel", Axis(), Axis(), [points], scale=scale)])
     bar = plotly(chart).data[-1].marker.colorbar
     assert bar.title.text == "step"
     assert bar.ticktext == (("below<br>zero", "above") if is_diverging else None)
@@ -210,3 +212,16 @@ def test_numbers_are_short_and_floats_of_numpy_are_plain() -> None:
     (trace,) = plotly(of(line)).data
     assert trace.y == (0.333333, None)
     assert type(trace.x[0]) is float
+
+
+def test_names_that_look_like_formulas_or_html_are_shown_as_they_are() -> None:
+    odd = r"_$\undefined$<b>"
+    line = Line([0.0, 1.0], [0.0, 1.0], "#000000", name=odd, texts=[odd, odd])
+    axis = Axis(odd, ticks={0.0: odd})
+    chart = Chart(odd, [Panel(odd, axis, axis, [line])], scale=Scale(odd, 0.0, 1.0))
+    figure = with_matplotlib.draw(chart)
+    figure.savefig(io.BytesIO())  # where a formula would be typeset
+    (legend,) = figure.legends
+    assert legend.get_texts()[0].get_text().strip() == odd.replace("$", r"\$")
+    drawn = with_plotly.draw(chart)
+    assert drawn.data[0].name == r"_$\undefined$&lt;b&gt;" == drawn.layout.title.text

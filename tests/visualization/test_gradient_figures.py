@@ -296,6 +296,69 @@ def test_step_sizes_are_those_of_the_outer_steps() -> None:
     assert [list(line.y[:-1]) for line in lines] == wanted  # each holds up to the next step
     assert lr.y.is_log
     assert (lr.y.label, decay.y.label) == ("γ, in units of lr", "γ, in e-folds")
+    crosses = [mark for mark in (*lr.marks, *decay.marks) if isinstance(mark, Points)]
+    left = [step.step for step in steps if step.verdict in ("rejected", "diverged")]
+    assert left and {cross.name for cross in crosses} == {"rejected or diverged"}
+    assert [[*cross.x] for cross in crosses] == [left] * 4
+
+
+@pytest.mark.parametrize("chart", OF_SEARCHES)
+class TestWhatIsAskedFor:
+    def test_nothing_is_no_choice(self, chart: Any) -> None:
+        for study in (clean(), optuna.create_study()):
+            with pytest.raises(ValueError, match="names must hold at least one name"):
+                chart(study, [])
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            ({"names": 3}, "names must be a sequence of names"),
+            ({"names": "lr"}, "names must be a sequence of names"),
+            ({"chain": -1}, "chain must be an integer of at least 0"),
+        ],
+    )
+    def test_of_another_kind_is_told_even_where_nothing_ran(
+        self, chart: Any, arguments: Any, told: str
+    ) -> None:
+        name = f"plot_{chart.__name__}"
+        with pytest.raises(ValueError, match=told):
+            getattr(visualization, name)(optuna.create_study(), **arguments)
+
+    def test_unknown_names_and_chains_are_told(self, chart: Any) -> None:
+        with pytest.raises(ValueError, match=r"names must be of what there is \(lr, .*got 'b'"):
+            chart(clean(), ["lr", "b"])
+        with pytest.raises(ValueError, match="chain must be one of 0, got 7"):
+            chart(clean(), chain=7)
+
+
+def test_where_no_step_had_a_hypergradient_the_figures_say_so() -> None:
+    def pruned(trial: optuna.Trial) -> float:
+        trial.suggest_float("x", 0, 1)
+        raise optuna.TrialPruned
+
+    study = run(3, pruned)
+    for chart in (hypergradients, step_sizes, hypervariance):
+        assert said(chart(study)) == "No hyperparameter of the search has a hypergradient yet."
+    assert not schedules(study).panels[0].message
+
+
+def test_integers_have_ticks_at_whole_numbers() -> None:
+    def layers(trial: optuna.Trial) -> float:
+        n = trial.suggest_int("layers", 1, 20)
+        report_hypergradient(trial, {"layers": 1.0})
+        return n
+
+    (panel,) = schedules(run(3, layers)).panels
+    assert (panel.y.is_integer, panel.y.label) == (True, "")
+
+
+def test_a_scale_is_of_the_panels_whose_colours_it_tells() -> None:
+    for chart, scaled in ((hypergradients, 1), (step_sizes, 1), (schedules, 3)):
+        panels = chart(clean()).panels
+        has_scale = [panel.scale is not None for panel in panels]
+        assert has_scale == [i < scaled for i in range(len(panels))]
+        alone = Chart("", panels[1:])
+        assert (alone.scale is not None) == (scaled > 1)
 
 
 class TestConvergence:
@@ -393,8 +456,10 @@ def large() -> optuna.Study:
             value=2 + math.sin(number),
             params={name: math.sin(step * (i + 0.7)) for i, name in enumerate(space)},
             distributions=dict(space),
-            user_attrs={"hg:gradient": {"trial": number, "values": noise}},
-            system_attrs={"hg:claim": {**claim, "start": None}},
+            system_attrs={
+                "hg:gradient": {"trial": number, "values": noise},
+                "hg:claim": {**claim, "start": None},
+            },
         )
         trials.append(one)
     study.add_trials(trials)
@@ -404,7 +469,8 @@ def large() -> optuna.Study:
 @pytest.mark.parametrize("chart", CHARTS)
 def test_ten_thousand_trials_make_a_small_figure(chart: Any) -> None:
     figure = getattr(visualization, f"plot_{chart.__name__}")(large())
-    assert len(figure.to_json()) < 300_000
+    assert 5_000 < len(figure.to_json()) < 300_000
+    assert all(panel.marks for panel in chart(large()).panels)
 
 
 def test_thinned_steps_are_counted_and_the_best_is_kept() -> None:

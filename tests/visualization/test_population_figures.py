@@ -1,6 +1,7 @@
 """Figures of populations: the data of the charts, and that both libraries draw them."""
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,11 @@ import optuna
 import pytest
 from matplotlib import pyplot as plt
 
-from optuna_hypergrad import GradientSampler, report_hypergradient, visualization
+from optuna_hypergrad import GradientSampler, outer_steps, report_hypergradient, visualization
 from optuna_hypergrad import lineage as lineage_of
 from optuna_hypergrad.visualization import matplotlib as twins
+from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts.descent import Descent
 from optuna_hypergrad.visualization.charts.lineage import lineage
 from optuna_hypergrad.visualization.charts.marks import Chart, Line, Points, Surface
 from optuna_hypergrad.visualization.charts.mutations import mutations
@@ -85,9 +88,27 @@ class TestLineage:
         assert at(of(chart, Points, "best")) == [(1, 1)]
         assert chart.panels[0].y.ticks == {0: "0", 1: "1", 3: "explorers"}
         (first, _) = of(chart, Points, "clone, mutated").texts
-        assert first == (
-            "trial 3: member 1, generation 1, 1, clone of trial 0<br>dropout × 1.20 (teacher)"
-        )
+        assert first == ("trial 3: member 1, generation 1, 1, clone of trial 0\ndropout 0.4 × 1.2")
+
+    def test_what_mutation_did_is_told_of_values_of_any_kind(self) -> None:
+        """The teacher doubled the fraction of lr's logarithmic range: the value is 100 times it."""
+        began = {"lr": 0.001, "layers": 2, "kind": "sgd", "dropout": 0.5}
+        cloned = {"lr": 0.1, "layers": 3, "kind": "adam", "dropout": 0.25}
+        values = {"lr": 0.1, "layers": 3.0, "kind": 1.0, "dropout": 0.25}
+        more: dict[str, Any] = {"queried": {"lr": 0.25}, "resampled": ("kind", "dropout")}
+        clone = segment(1, 1, 1, parent=0, values=values, **more)
+        study = study_of([trial(segment(0, 0, 0), 1.0, began), trial(clone, 2.0, cloned)])
+        told = [
+            "trial 1: member 1, generation 1, 2, clone of trial 0",
+            *("lr 0.001 × 100", "layers 2 → 3", "kind sgd → adam (drawn anew)"),
+            "dropout 0.5 → 0.25 (drawn anew)",
+        ]
+        for chart in (lineage(study), trajectories(study), population(study)):
+            (text,) = of(chart, Points, "clone, mutated").texts
+            assert text.split("\n") == told
+        traces = visualization.plot_lineage(study).data
+        (drawn,) = (trace for trace in traces if trace.name == "clone, mutated")
+        assert drawn.text == "<br>".join(told)
 
     def test_the_best_of_a_maximized_study_is_the_largest(self) -> None:
         assert at(of(lineage(small("maximize")), Points, "best")) == [(2, 3)]
@@ -118,6 +139,7 @@ class TestPopulation:
         ]
         assert at(of(chart, Points, "clone, mutated")) == [(1, 0.48), (2, 0.24)]
         assert at(of(chart, Line, None)) == [(1, 0.4), (1, 0.48)]
+        assert at(of(chart, Points, "best")) == [(2, 0.48)]  # where its line ends
 
     def test_a_panel_for_each_parameter_with_its_axis(self) -> None:
         chart = population(large(4, 3))
@@ -129,8 +151,14 @@ class TestPopulation:
         assert [p.y.label for p in population(large(4, 3), ["kind", "lr"]).panels] == ["kind", "lr"]
 
     def test_unknown_names_are_told(self) -> None:
-        with pytest.raises(ValueError, match=r"names must name a parameter of the study .*'x'"):
+        with pytest.raises(ValueError, match=r"names must be of what there is \(dropout, .*'x'"):
             population(small(), ["dropout", "x"])
+
+    @pytest.mark.parametrize("names", [3, "lr", []])
+    def test_names_of_another_kind_are_told_even_where_nothing_ran(self, names: Any) -> None:
+        for study in (small(), empty()):
+            with pytest.raises(ValueError, match="names must"):
+                population(study, names)
 
     def test_of_many_parameters_the_first_are_drawn(self) -> None:
         def wide(asked: optuna.Trial) -> float:
@@ -208,8 +236,10 @@ class TestTrajectories:
 
     @pytest.mark.parametrize("argument", ["x", "y"])
     def test_unknown_parameters_are_told(self, argument: str) -> None:
-        with pytest.raises(ValueError, match=f"{argument} must name a parameter of the study"):
+        with pytest.raises(ValueError, match=rf"{argument} must be of what there is \(dropout"):
             trajectories(small(), **{argument: "width"})
+        with pytest.raises(ValueError, match=f"{argument} must be a name, got 3"):
+            trajectories(empty(), **{argument: 3})
 
     def test_a_surface_must_be_callable(self) -> None:
         with pytest.raises(ValueError, match="surface must be callable, got 3"):
@@ -228,6 +258,47 @@ class TestTrajectories:
             assert len(of(chart, Line, f"search {chain}").x) > 1
         best = study.best_params
         assert at(of(chart, Points, "best of the searches")) == [(best["x"], best["y"])]
+
+    def test_steps_that_a_search_came_back_from_are_crosses(self) -> None:
+        study = optuna.create_study(sampler=GradientSampler(seed=0, step_size={"x": 0.7, "y": 0.7}))
+        study.optimize(valley, n_trials=12)
+        left = [s for s in outer_steps(study) if s.verdict in ("rejected", "diverged")]
+        crosses = of(trajectories(study), Points, "rejected or diverged")
+        assert left and at(crosses) == [(s.params["x"], s.params["y"]) for s in left]
+
+    def test_a_point_that_diverged_is_never_the_best(self) -> None:
+        def collapsing(asked: optuna.Trial) -> float:
+            value = valley(asked)
+            if asked.number in (3, 4):
+                raise optuna.TrialPruned
+            return 1e-4 if asked.number == 5 else value
+
+        study = optuna.create_study(sampler=GradientSampler(seed=0, n_replicates=3))
+        study.optimize(collapsing, n_trials=12)
+        diverged, best = outer_steps(study)[1], outer_steps(study)[-1]
+        assert (diverged.verdict, diverged.value) == ("diverged", 1e-4)
+        star = of(trajectories(study), Points, "best of the searches")
+        assert at(star) == [(best.params["x"], best.params["y"])]
+
+    def test_of_many_steps_the_latest_are_drawn_and_the_best(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = sys.modules["optuna_hypergrad.visualization.charts.trajectories"]
+        monkeypatch.setattr(module, "MOST", 3)
+        study = searched()
+        chart = trajectories(study)
+        assert chart.panels[0].x.label == "x"
+        assert chart.title == "Trajectories: the latest 3 of 6 steps"
+        assert len(of(chart, Line, "search 0").x) == 3
+        best = study.best_params
+        assert at(of(chart, Points, "best of the searches")) == [(best["x"], best["y"])]
+
+    def test_more_searches_than_colours_differ_by_their_dashes(self) -> None:
+        study = optuna.create_study(sampler=GradientSampler(seed=0, n_chains=8))
+        study.optimize(valley, n_trials=16)
+        lines = [m for m in trajectories(study).panels[0].marks if isinstance(m, Line)]
+        assert len({(line.color, line.dash) for line in lines}) == len(lines) == 8
+        assert colors.RED not in {line.color for line in lines}
 
     def test_many_searches_share_one_entry_of_the_legend(self) -> None:
         study = optuna.create_study(sampler=GradientSampler(seed=0, n_chains=9))
@@ -316,3 +387,9 @@ def test_ten_thousand_trials_make_small_figures_that_say_what_they_show(
         figure = getattr(visualization, name)(study)
         assert 5_000 < len(figure.to_json()) < 300_000, name
         assert "latest" in figure.layout.title.text or name == "plot_mutations"
+
+
+def test_of_a_generation_that_is_too_large_the_latest_students_are_shown() -> None:
+    descent = Descent.of(large(10, 2)).latest(4)
+    assert [student.trial for student in descent.shown] == [16, 17, 18, 19]
+    assert descent.titled("Lineage") == "Lineage: the latest 4 of 20 segments"

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 # Okabe and Ito (2008), "Color Universal Design", without the yellow that vanishes on white.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 RED, SKY, BLACK, GREY = "#D55E00", "#56B4E9", "#000000", "#999999"
-CYCLE = (BLUE, ORANGE, GREEN, PINK, RED, SKY, BLACK)
+CYCLE = (BLUE, ORANGE, GREEN, PINK, SKY, BLACK)  # red marks what is to be seen first
 
 # Of viridis, from dark to light, without its last tenth, which vanishes on white.
 _ANCHORS = ("#440154", "#482878", "#3E4A89", "#31688E", "#26828E", "#1F9E89", "#35B779", "#6DCD59", "#B4DE2C")  # fmt: skip # noqa: E501
-
 
 # From below zero over white to above.
 _SIDES = (BLUE, "#FFFFFF", RED)

@@ -24,6 +24,7 @@ from optuna_hypergrad.visualization.charts.marks import (
     Mark,
     Panel,
     Points,
+    Symbol,
     message,
 )
 
@@ -31,7 +32,7 @@ TITLE = "Convergence"
 WIDE = 10.0  # highest over lowest value, from where the axis is logarithmic
 
 # What became of a trial: colour and symbol.
-FATES: dict[str, tuple[str, Any]] = {
+FATES: dict[str, tuple[str, Symbol]] = {
     "trial": (colors.GREY, "circle"),
     "accepted": (colors.BLUE, "circle"),
     "measured again": (colors.SKY, "square"),

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from optuna.study import Study
 
+from optuna_hypergrad.samplers.changes import told_mutation
 from optuna_hypergrad.samplers.lineage import Ancestor, students
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.visualization.charts import colors
@@ -21,6 +22,7 @@ Kind = Literal["died out", "lives on", "best"]
 KINDS: tuple[Kind, ...] = ("died out", "lives on", "best")  # as they are drawn, the last on top
 Point = tuple[float, float]
 
+MOST_CHANGES = 6  # told of a clone
 NOBODY = "No student of a PopulationSampler has finished a segment yet."
 NAMES: dict[Kind, str] = {
     "died out": "died out",
@@ -111,12 +113,15 @@ def told(student: Ancestor) -> str:
     return f"trial {student.trial}: {who}, generation {student.generation}, {value}"
 
 
-def told_clone(student: Ancestor) -> str:
-    """The same, and what mutation did to a clone."""
-    changes = [
-        f"<br>{name} × {one.factor:.2f} ({one.origin})" for name, one in student.mutations.items()
-    ]
-    return f"{told(student)}, clone of trial {student.parent}" + "".join(changes[:6])
+def told_clone(parent: Ancestor, clone: Ancestor) -> str:
+    """The same, and what mutation did to a clone, as the line says with which its trial begins."""
+    lines = [f"{told(clone)}, clone of trial {parent.trial}"]
+    for name, after in clone.params.items():
+        before, mutation = parent.ended.get(name, after), clone.mutations.get(name)
+        if before != after:
+            is_resampled = mutation is not None and mutation.origin == "resampled"
+            lines.append(f"{name} {told_mutation(before, after, is_resampled=is_resampled)}")
+    return "\n".join(lines[: 1 + MOST_CHANGES])
 
 
 def _best(everyone: Iterable[Ancestor], maximize: bool) -> Ancestor | None:
@@ -156,4 +161,4 @@ def _latest_generations(everyone: list[Ancestor], most: int) -> list[Ancestor]:
         if room < 0:
             break
         first = generation
-    return [student for student in everyone if student.generation >= first][:most]
+    return [student for student in everyone if student.generation >= first][-most:]

@@ -11,6 +11,7 @@ from optuna.study import Study
 from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.samplers.history import OuterStep
 from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts.hypers import Hyper
 from optuna_hypergrad.visualization.charts.marks import (
     Axis,
     Band,
@@ -23,18 +24,18 @@ from optuna_hypergrad.visualization.charts.marks import (
     Scale,
     message,
 )
-from optuna_hypergrad.visualization.charts.searches import NOTHING_YET, Course, Hyper, follow
+from optuna_hypergrad.visualization.charts.searches import follow
 from optuna_hypergrad.visualization.charts.signed import SignedScale
 from optuna_hypergrad.visualization.charts.windows import (
     COLUMNS,
     MOST_WINDOWS,
     SCALE,
     most_steps,
-    shade,
 )
 
 TITLE = "Hypergradients by outer step"
 BEYOND = {-1.0: "largest\nnegative", 0.0: "0", 1.0: "largest\npositive"}
+RELATIVE = Scale("hypergradient, relative to its schedule", -1, 1, is_diverging=True, ticks=BEYOND)
 
 
 def hypergradients(
@@ -42,27 +43,18 @@ def hypergradients(
 ) -> Chart:
     """See ``plot_hypergradients``."""
     course = follow(study, names, chain)
-    if course is None or not course.hypers:
-        return message(TITLE, NOTHING_YET)
+    if isinstance(course, str):
+        return message(TITLE, course)
     shown = course.shown(most_steps(course.hypers))
     panels = [_panel(hyper, shown) for hyper in course.hypers]
     columns = min(len(panels), COLUMNS)
     title = course.title(TITLE, len(shown))
-    return Chart(title, panels, columns, _scale(course), size=(4.4, 3.2))
+    return Chart(title, panels, columns, size=(4.4, 3.2))
 
 
 def _panel(hyper: Hyper, steps: Sequence[OuterStep]) -> Panel:
     is_fine = len(hyper.parameters) > MOST_WINDOWS
     return _cells(hyper, steps) if is_fine else _lines(hyper, steps)
-
-
-def _scale(course: Course) -> Scale | None:
-    """What the colours mean: of cells if there are any, else of lines."""
-    most = max(len(hyper.parameters) for hyper in course.hypers)
-    if most > MOST_WINDOWS:
-        label = "hypergradient, relative to its schedule"
-        return Scale(label, -1, 1, is_diverging=True, ticks=BEYOND)
-    return SCALE if most > 1 else None
 
 
 def _lines(hyper: Hyper, steps: Sequence[OuterStep]) -> Panel:
@@ -71,10 +63,11 @@ def _lines(hyper: Hyper, steps: Sequence[OuterStep]) -> Panel:
     zero = Line([steps[0].step, steps[-1].step], [0, 0], colors.BLACK, width=0.6)
     marks: list[Mark] = [zero]
     for place, name in zip(hyper.places, hyper.parameters, strict=True):
-        color = shade(place) if hyper.is_schedule else colors.BLACK
+        color = colors.shade(place) if hyper.is_schedule else colors.BLACK
         marks += _window(name, [step for step in steps if name in step.gradient], scale, color)
     label = f"∂ loss / ∂ {hyper.name}"
-    return Panel(hyper.name, Axis("outer step", is_integer=True), scale.axis(label), marks)
+    axes = Axis("outer step", is_integer=True), scale.axis(label)
+    return Panel(hyper.name, *axes, marks, scale=SCALE if hyper.is_schedule else None)
 
 
 def _window(
@@ -117,6 +110,7 @@ def _cells(hyper: Hyper, steps: Sequence[OuterStep]) -> Panel:
         Axis("outer step", is_integer=True),
         Axis("fraction of training"),
         [cells],
+        scale=RELATIVE,
     )
 
 

@@ -14,6 +14,7 @@ from optuna_hypergrad.algorithms.noise import sign_fluctuation
 from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.samplers.history import OuterStep
 from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts.hypers import Hyper
 from optuna_hypergrad.visualization.charts.marks import (
     Axis,
     Bars,
@@ -21,7 +22,7 @@ from optuna_hypergrad.visualization.charts.marks import (
     Panel,
     message,
 )
-from optuna_hypergrad.visualization.charts.searches import NOTHING_YET, Hyper, follow
+from optuna_hypergrad.visualization.charts.searches import follow
 
 TITLE = "Noise of hypergradients"
 NO_REPLICATES = (
@@ -43,8 +44,8 @@ def hypervariance(
 ) -> Chart:
     """See ``plot_hypervariance``."""
     course = follow(study, wanted, chain)
-    if course is None or not course.hypers:
-        return message(TITLE, NOTHING_YET)
+    if isinstance(course, str):
+        return message(TITLE, course)
     names = [name for hyper in course.hypers for name in hyper.parameters]
     runs = [run for step in course.steps if len(run := _runs(names, step)) > 1]
     if not runs:

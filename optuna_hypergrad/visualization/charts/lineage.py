@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 from optuna.study import Study
 
@@ -119,11 +120,14 @@ def _students(descent: Descent, lanes: Lanes) -> list[Mark]:
         "lost: pruned or failed": [s for s in descent.shown if s.value is None],
         "best": [s for s in done if s is descent.best],
     }
-    return [_points(name, found, lanes) for name, found in of.items() if found]
+    parents = {clone.trial: parent for parent, clone in descent.clones(*KINDS)}
+    return [_points(name, found, lanes, parents) for name, found in of.items() if found]
 
 
-def _points(name: str, students: list[Ancestor], lanes: Lanes) -> Points:
+def _points(
+    name: str, students: list[Ancestor], lanes: Lanes, parents: Mapping[int, Ancestor]
+) -> Points:
     color, symbol, size = STYLES[name]
     x, y = [s.generation for s in students], [lanes[s.trial] for s in students]
-    texts = [told_clone(s) if s.is_clone else told(s) for s in students]
+    texts = [told_clone(parents[s.trial], s) if s.trial in parents else told(s) for s in students]
     return Points(x, y, color, name or None, symbol, size, texts=texts)

@@ -101,17 +101,6 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """Marks on a pair of axes."""
-
-    title: str
-    x: Axis
-    y: Axis
-    marks: Sequence[Mark]
-    message: str = ""  # said in its middle, where there is nothing to draw
-
-
-@dataclass(frozen=True)
 class Scale:
     """What the colours of ``colors.shades`` mean, or of a ``Heat``, from −1 to 1."""
 
@@ -124,14 +113,31 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """Marks on a pair of axes."""
+
+    title: str
+    x: Axis
+    y: Axis
+    marks: Sequence[Mark]
+    message: str = ""  # said in its middle, where there is nothing to draw
+    scale: Scale | None = None  # what its colours mean, where they are shades
+
+
+@dataclass(frozen=True)
 class Chart:
     """A figure."""
 
     title: str
     panels: Sequence[Panel]
     columns: int = 1
-    scale: Scale | None = None
     size: tuple[float, float] = field(default=(6.0, 3.2))  # of a panel, in inches
+
+    @property
+    def scale(self) -> Scale | None:
+        """What the colours of its panels mean: of cells if there are any, else of lines."""
+        scales = [panel.scale for panel in self.panels if panel.scale is not None]
+        return max(scales, key=lambda scale: scale.is_diverging, default=None)
 
 
 def message(title: str, text: str) -> Chart:

@@ -76,13 +76,13 @@ def mutations(study: Study) -> Chart:
 def _degree(seen: list[Seen]) -> Panel:
     weighted = [one for one in seen if one.told.origin != "resampled"]
     marks = _means(weighted, lambda told: abs(told.factor - 1))
-    return Panel("degree of mutation", GENERATIONS, Axis("mean |weight − 1|"), marks)
+    return Panel("degree of mutation, mean", GENERATIONS, Axis("|weight − 1|"), marks)
 
 
 def _distance(seen: list[Seen]) -> Panel:
     marks = _means(seen, lambda told: abs(told.after - told.before), is_log=True)
-    axis = Axis("mean move, fraction of range", is_log=bool(marks))
-    return Panel("how far clones are moved", GENERATIONS, axis, marks)
+    axis = Axis("fraction of range", is_log=bool(marks))
+    return Panel("how far clones are moved, mean", GENERATIONS, axis, marks)
 
 
 def _means(

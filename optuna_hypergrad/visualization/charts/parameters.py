@@ -14,7 +14,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.samplers.distributions import is_numeric
+from optuna_hypergrad.samplers.distributions import is_log, is_numeric
 from optuna_hypergrad.visualization.charts.marks import Axis
 
 MARGIN = 0.02  # of the range, at each end of an axis
@@ -29,7 +29,7 @@ class Parameter(NamedTuple):
     @property
     def is_log(self) -> bool:
         """Whether its range is logarithmic."""
-        return bool(getattr(self.distribution, "log", False))
+        return is_log(self.distribution)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -70,15 +70,3 @@ def parameters_of(trials: Iterable[FrozenTrial]) -> dict[str, Parameter]:
     for trial in trials:
         found |= trial.distributions
     return {name: Parameter(name, one) for name, one in found.items() if not one.single()}
-
-
-def chosen(argument: str, name: str, parameters: Mapping[str, Parameter]) -> Parameter:
-    """The parameter of this name.
-
-    Raises:
-        ValueError: If there is none; it names the argument.
-    """
-    if not isinstance(name, str) or name not in parameters:
-        known = ", ".join(parameters) or "none"
-        raise ValueError(f"{argument} must name a parameter of the study ({known}), got {name!r}.")
-    return parameters[name]

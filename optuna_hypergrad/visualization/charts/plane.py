@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from optuna_hypergrad.arguments import named
 from optuna_hypergrad.samplers.distributions import is_numeric
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.descent import Point
 from optuna_hypergrad.visualization.charts.marks import Mark, Points, Surface, Symbol
-from optuna_hypergrad.visualization.charts.parameters import Parameter, chosen
+from optuna_hypergrad.visualization.charts.parameters import Parameter
 
 GRID = 80  # points of a surface along each axis
 
@@ -21,7 +22,7 @@ STYLES: dict[str, tuple[str, Symbol, float]] = {
     "clone, mutated": (colors.ORANGE, "circle", 4.0),
     "best": (colors.RED, "star", 12.0),
     "start": (colors.BLUE, "open circle", 6.0),
-    "rejected": (colors.RED, "cross", 6.0),
+    "rejected or diverged": (colors.RED, "cross", 6.0),
     "best of the searches": (colors.RED, "star", 12.0),
 }
 
@@ -48,12 +49,12 @@ class Plane(NamedTuple):
 
 def plane_of(known: Mapping[str, Parameter], x: str | None, y: str | None) -> Plane | None:
     """The hyperparameters that were named, else the first numeric ones."""
-    named = [
-        None if x is None else chosen("x", x, known),
-        None if y is None else chosen("y", y, known),
+    wanted = [
+        None if x is None else named("x", x, known),
+        None if y is None else named("y", y, known),
     ]
-    free = (p for p in known.values() if is_numeric(p.distribution) and p not in named)
-    axes = [next(free, None) if one is None else one for one in named]
+    free = (p for p in known.values() if is_numeric(p.distribution) and p not in wanted)
+    axes = [next(free, None) if one is None else one for one in wanted]
     return Plane(axes[0], axes[1]) if axes[0] is not None and axes[1] is not None else None
 
 

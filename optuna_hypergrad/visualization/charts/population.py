@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from optuna.study import Study
 
-from optuna_hypergrad.arguments import check_names
+from optuna_hypergrad.arguments import check_names, named
 from optuna_hypergrad.samplers.lineage import Ancestor
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.descent import (
@@ -19,6 +19,7 @@ from optuna_hypergrad.visualization.charts.descent import (
     Point,
     Run,
     joined,
+    told,
     told_clone,
 )
 from optuna_hypergrad.visualization.charts.marks import (
@@ -30,7 +31,7 @@ from optuna_hypergrad.visualization.charts.marks import (
     Points,
     message,
 )
-from optuna_hypergrad.visualization.charts.parameters import Parameter, chosen, parameters_of
+from optuna_hypergrad.visualization.charts.parameters import Parameter, parameters_of
 
 TITLE = "Population"
 MOST = 4000  # segments in all panels: figures are stored as text, and sent
@@ -40,14 +41,14 @@ PANELS = 12  # unless more are asked for
 
 def population(study: Study, names: Sequence[str] | None = None) -> Chart:
     """See ``plot_population``."""
+    check_names("names", names)
     descent = Descent.of(study)
     if not descent.shown:
         return message(TITLE, NOBODY)
     trials = study.get_trials(deepcopy=False)
     known = parameters_of(trials[student.trial] for student in descent.shown)
-    check_names("names", names)
     if names is not None:
-        known = {name: chosen("names", name, known) for name in names}
+        known = {name: named("names", name, known) for name in names}
     if not known:
         return message(TITLE, "The students have no parameters that leave a choice.")
     drawn = [*known.values()][: PANELS if names is None else len(known)]
@@ -69,13 +70,26 @@ def _panel(descent: Descent, parameter: Parameter) -> Panel:
         if paths:
             x, y = joined(paths)
             marks.append(Line(x, y, COLORS[kind], NAMES[kind], width=WIDTHS[kind]))
-    clones = [clone for _, clone in descent.clones(*KINDS)]
-    if clones:
-        x = [clone.generation for clone in clones]
-        y = [parameter.at(clone.params) for clone in clones]
-        texts = [told_clone(clone) for clone in clones] if len(clones) <= FEW else []
-        marks.append(Points(x, y, colors.ORANGE, "clone, mutated", size=3, texts=texts))
+    marks += [*_clones(descent, parameter), *_best(descent, parameter)]
     return Panel("", Axis("generation", is_integer=True), parameter.axis(), marks)
+
+
+def _clones(descent: Descent, parameter: Parameter) -> Iterator[Mark]:
+    """What they began with."""
+    clones = [*descent.clones(*KINDS)]
+    if clones:
+        x = [clone.generation for _, clone in clones]
+        y = [parameter.at(clone.params) for _, clone in clones]
+        texts = [told_clone(*pair) for pair in clones] if len(clones) <= FEW else []
+        yield Points(x, y, colors.ORANGE, "clone, mutated", size=3, texts=texts)
+
+
+def _best(descent: Descent, parameter: Parameter) -> Iterator[Mark]:
+    """Where the best student was at its best, where its line ends."""
+    best = descent.best
+    if best is not None and best.generation >= descent.first:
+        at = [best.generation + 1], [parameter.at(best.ended)]
+        yield Points(*at, colors.RED, "best", "star", size=10, texts=[told(best)])
 
 
 def _jump(parent: Ancestor, clone: Ancestor, parameter: Parameter) -> list[Point]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution
 from optuna.study import Study
 
+from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.samplers.history import OuterStep
 from optuna_hypergrad.schedules import Schedule
 from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts.hypers import Hyper
 from optuna_hypergrad.visualization.charts.marks import (
     Axis,
     Chart,
@@ -20,31 +22,37 @@ from optuna_hypergrad.visualization.charts.marks import (
     Panel,
     Points,
     Scale,
+    Symbol,
     message,
 )
-from optuna_hypergrad.visualization.charts.searches import NOTHING_YET, Hyper, follow, told
+from optuna_hypergrad.visualization.charts.searches import follow, told
 
 TITLE = "Schedules by outer step"
 MOST_LINES, MOST_LINES_IN_ALL, MOST_POINTS = 60, 240, 300
 FINENESS = 128  # points of a line that is not straight between its knots
 COLUMNS = 3
+KINDS: tuple[tuple[str, Symbol, Sequence[Verdict]], ...] = (
+    ("accepted", "circle", ("accepted", "measured again")),
+    ("rejected", "open circle", ("rejected",)),
+    ("diverged", "cross", ("diverged",)),
+)
 
 
 def schedules(study: Study, names: Sequence[str] | None = None, chain: int | None = None) -> Chart:
     """See ``plot_schedules``."""
     course = follow(study, names, chain, learned=False)
-    if course is None or not course.hypers:
-        return message(TITLE, NOTHING_YET)
+    if isinstance(course, str):
+        return message(TITLE, course)
     shown = course.shown(_most(course.hypers))
     first, last = course.steps[0].step, course.steps[-1].step
     shades = colors.shades([step.step for step in shown], first, last)
-    panels = [
-        (_schedule if hyper.is_schedule else _values)(hyper, shown, shades, course.best)
-        for hyper in course.hypers
-    ]
     scale = Scale("outer step", first, last, is_integer=True) if last > first else None
+    panels = []
+    for hyper in course.hypers:
+        panel = _schedule if hyper.is_schedule else _values
+        panels.append(replace(panel(hyper, shown, shades, course.best), scale=scale))
     columns = min(len(panels), COLUMNS)
-    return Chart(course.title(TITLE, len(shown)), panels, columns, scale, size=(4.4, 3.2))
+    return Chart(course.title(TITLE, len(shown)), panels, columns, size=(4.4, 3.2))
 
 
 def _most(hypers: Sequence[Hyper]) -> int:
@@ -98,33 +106,17 @@ def _values(
     """A hyperparameter of a single value, over outer steps."""
     ran = [(s, shade) for s, shade in zip(steps, shades, strict=True) if _has(hyper, s)]
     x = [step.step for step, _ in ran]
-    y = [_number(hyper, step) for step, _ in ran]
+    y = [hyper.first.at(step.params) for step, _ in ran]
     marks: list[Mark] = [Line(x, y, colors.GREY, width=0.8, opacity=0.6)]
-    for name, symbol, verdicts in _KINDS:
+    for name, symbol, verdicts in KINDS:
         chosen = [(s, shade) for s, shade in ran if s is not best and s.verdict in verdicts]
-        at = ([step.step for step, _ in chosen], [_number(hyper, step) for step, _ in chosen])
+        steps_of, params = [s.step for s, _ in chosen], [s.params for s, _ in chosen]
+        at = (steps_of, [hyper.first.at(one) for one in params])
         of_step: dict[str, Any] = {"texts": [told(step) for step, _ in chosen], "size": 5.0}
         if chosen:
             marks.append(Points(*at, [shade for _, shade in chosen], name, symbol, **of_step))
     if best is not None and _has(hyper, best):
-        place = ([best.step], [_number(hyper, best)])
+        place = ([best.step], [hyper.first.at(best.params)])
         marks.append(Points(*place, colors.BLACK, "best", "star", size=9, texts=[told(best)]))
-    return Panel(hyper.name, Axis("outer step", is_integer=True), _axis(hyper), marks)
-
-
-_KINDS: Any = (
-    ("accepted", "circle", ("accepted", "measured again")),
-    ("rejected", "open circle", ("rejected",)),
-    ("diverged", "cross", ("diverged",)),
-)
-
-
-def _number(hyper: Hyper, step: OuterStep) -> float:
-    return float(hyper.distribution.to_internal_repr(step.params[hyper.name]))
-
-
-def _axis(hyper: Hyper) -> Axis:
-    if isinstance(hyper.distribution, CategoricalDistribution):
-        choices = enumerate(hyper.distribution.choices)
-        return Axis("", ticks={float(i): str(choice) for i, choice in choices})
-    return Axis("", hyper.is_log)
+    axis = replace(hyper.first.axis(), label="")  # the title has its name
+    return Panel(hyper.name, Axis("outer step", is_integer=True), axis, marks)

@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast, get_args
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from optuna.distributions import BaseDistribution
 from optuna.study import Study
-from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.arguments import check_names, checked_count
-from optuna_hypergrad.reports import Shape, StoredDataError, read_shapes
+from optuna_hypergrad.arguments import check_names, checked_count, named
 from optuna_hypergrad.samplers.history import OuterStep, outer_steps
 from optuna_hypergrad.samplers.studies import maximizes
-from optuna_hypergrad.schedules import Form, count_values, parameter_names
+from optuna_hypergrad.visualization.charts.hypers import Hyper, hypers_of
 from optuna_hypergrad.visualization.charts.thinning import thinned
 
 NOTHING_YET = "No outer step of a GradientSampler has been decided yet."
+NOTHING_LEARNED = "No hyperparameter of the search has a hypergradient yet."
+NO_HYPERS = "No hyperparameter has been suggested yet."
 MOST_PANELS = 12
-
-
-class Hyper(NamedTuple):
-    """A hyperparameter: a schedule of several parameters, or one parameter alone."""
-
-    name: str
-    parameters: tuple[str, ...]
-    form: Form
-    distribution: BaseDistribution  # of its first parameter
-
-    @property
-    def is_schedule(self) -> bool:
-        """Whether it has several values."""
-        return len(self.parameters) > 1
-
-    @property
-    def is_log(self) -> bool:
-        """Whether its range is logarithmic."""
-        return bool(getattr(self.distribution, "log", False))
-
-    @property
-    def places(self) -> list[float]:
-        """Where in training each value rules, as a fraction: mid-window, or at its knot."""
-        n = len(self.parameters)
-        if self.form == "constant":
-            return [(i + 0.5) / n for i in range(n)]
-        return [i / max(n - 1, 1) for i in range(n)]
 
 
 class Course(NamedTuple):
@@ -84,8 +57,8 @@ def follow(
     chain: int | None = None,
     *,
     learned: bool = True,
-) -> Course | None:
-    """The course of one search of a study; None where no outer step is decided.
+) -> Course | str:
+    """The course of one search of a study, or why there is nothing to see.
 
     Args:
         study: The study.
@@ -101,22 +74,32 @@ def follow(
         checked_count("chain", chain, least=0)
     steps = outer_steps(study)
     if not steps:
-        return None
+        return NOTHING_YET
     maximize = maximizes(study)
     chosen = _chosen(steps, chain, maximize)
     own = [step for step in steps if step.chain == chosen]
-    hypers = _named(_hypers(study.get_trials(deepcopy=False), own, learned), names)
+    hypers = hypers_of(study.get_trials(deepcopy=False), own, learned)
+    if not hypers:
+        return NOTHING_LEARNED if learned else NO_HYPERS
+    if names is None:
+        shown = hypers[:MOST_PANELS]
+    else:
+        by_name = {hyper.name: hyper for hyper in hypers}
+        hypers = shown = [named("names", name, by_name) for name in dict.fromkeys(names)]
     n_chains = len({step.chain for step in steps})
-    shown = hypers if names is not None else hypers[:MOST_PANELS]
     left_out = len(hypers) - len(shown)
     return Course(chosen, n_chains, own, shown, left_out, best_step(own, maximize))
 
 
 def best_step(steps: Iterable[OuterStep], maximize: bool) -> OuterStep | None:
     """The step with the best value, if one has any."""
-    sound = [step for step in steps if step.value is not None and step.verdict != "diverged"]
     sign = -1.0 if maximize else 1.0
-    return min(sound, key=lambda step: sign * cast(float, step.value), default=None)
+    sound = [
+        (sign * step.value, i, step)
+        for i, step in enumerate(steps)
+        if step.value is not None and math.isfinite(step.value) and step.verdict != "diverged"
+    ]
+    return min(sound)[2] if sound else None
 
 
 def told(step: OuterStep) -> str:
@@ -134,48 +117,3 @@ def _chosen(steps: Sequence[OuterStep], chain: int | None, maximize: bool) -> in
     if chain not in chains:
         raise ValueError(f"chain must be one of {', '.join(map(str, chains))}, got {chain}.")
     return chain
-
-
-def _hypers(
-    trials: Sequence[FrozenTrial], steps: Sequence[OuterStep], learned: bool
-) -> list[Hyper]:
-    """The hyperparameters of some steps, in the order in which they were suggested."""
-    ran = [trials[number] for step in steps for number in step.trials]
-    known: dict[str, BaseDistribution] = {}
-    shapes: dict[str, Shape] = {}
-    for trial in ran:
-        known |= trial.distributions
-        shapes |= read_shapes(trial)
-    reported = {name for step in steps for report in step.reports for name in report}
-    hypers = _grouped(known, shapes)
-    return [h for h in hypers if not learned or not reported.isdisjoint(h.parameters)]
-
-
-def _grouped(known: Mapping[str, BaseDistribution], shapes: Mapping[str, Shape]) -> list[Hyper]:
-    of_parameter: dict[str, Hyper] = {}
-    for name, shape in shapes.items():
-        parameters = parameter_names(name, shape.size)
-        if all(parameter in known for parameter in parameters):
-            hyper = Hyper(name, parameters, _form(name, shape), known[parameters[0]])
-            of_parameter |= dict.fromkeys(parameters, hyper)
-    alone = {name: Hyper(name, (name,), "constant", one) for name, one in known.items()}
-    return [*dict.fromkeys((alone | of_parameter).values())]
-
-
-def _form(name: str, shape: Shape) -> Form:
-    is_whole = shape.size >= count_values(shape.form, 1)
-    if shape.form not in get_args(Form) or not is_whole:
-        raise StoredDataError(f"schedule {name!r} is stored as {shape}, which is none.")
-    return cast(Form, shape.form)
-
-
-def _named(hypers: list[Hyper], names: Sequence[str] | None) -> list[Hyper]:
-    """Those of these names, in their order."""
-    if names is None:
-        return hypers
-    by_name: dict[str, Any] = {hyper.name: hyper for hyper in hypers}
-    for name in names:
-        if name not in by_name:
-            known = ", ".join(by_name) or "none"
-            raise ValueError(f"names: {name!r} is no hyperparameter here; there are: {known}.")
-    return [by_name[name] for name in dict.fromkeys(names)]

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.visualization.charts.marks import Axis
-from optuna_hypergrad.visualization.charts.ticks import label
+from optuna_hypergrad.visualization.charts.ticks import labels
 
 WIDE = 12.0  # largest over median size, from where a linear axis hides most of them
 MOST_DECADES = 6
@@ -55,4 +55,4 @@ class SignedScale:
         powers = range(last, first - 1, -every)
         sizes: Sequence[float] = [10.0**power for power in powers]
         values = [*(-size for size in sizes), 0.0, *reversed(sizes)]
-        return Axis(name, ticks={float(self.place(v)): label(v) for v in values})
+        return Axis(name, ticks=dict(zip(self.place(values).tolist(), labels(values), strict=True)))

@@ -9,6 +9,7 @@ from optuna.study import Study
 
 from optuna_hypergrad.samplers.history import OuterStep
 from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts.hypers import Hyper
 from optuna_hypergrad.visualization.charts.marks import (
     Axis,
     Chart,
@@ -18,14 +19,13 @@ from optuna_hypergrad.visualization.charts.marks import (
     Points,
     message,
 )
-from optuna_hypergrad.visualization.charts.searches import NOTHING_YET, Hyper, follow
+from optuna_hypergrad.visualization.charts.searches import follow
 from optuna_hypergrad.visualization.charts.thinning import thinned
 from optuna_hypergrad.visualization.charts.windows import (
     COLUMNS,
     MOST_WINDOWS,
     SCALE,
     most_steps,
-    shade,
 )
 
 LEAST = 1e-30
@@ -35,15 +35,14 @@ TITLE = "Step sizes γ by outer step"
 def step_sizes(study: Study, names: Sequence[str] | None = None, chain: int | None = None) -> Chart:
     """See ``plot_step_sizes``."""
     course = follow(study, names, chain)
-    if course is None or not course.hypers:
-        return message(TITLE, NOTHING_YET)
+    if isinstance(course, str):
+        return message(TITLE, course)
     shown = course.shown(most_steps(course.hypers))
     if not any(step.step_size for step in shown):
         return message(TITLE, "Every start has diverged: no step has been taken yet.")
     panels = [_panel(hyper, shown) for hyper in course.hypers]
-    scale = SCALE if any(hyper.is_schedule for hyper in course.hypers) else None
     columns = min(len(panels), COLUMNS)
-    return Chart(course.title(TITLE, len(shown)), panels, columns, scale, size=(4.4, 3.2))
+    return Chart(course.title(TITLE, len(shown)), panels, columns, size=(4.4, 3.2))
 
 
 def _panel(hyper: Hyper, steps: Sequence[OuterStep]) -> Panel:
@@ -51,11 +50,12 @@ def _panel(hyper: Hyper, steps: Sequence[OuterStep]) -> Panel:
     marks: list[Mark] = []
     kept = thinned(n, MOST_WINDOWS)
     for i in kept:
-        color = shade(hyper.places[i]) if hyper.is_schedule else colors.BLACK
+        color = colors.shade(hyper.places[i]) if hyper.is_schedule else colors.BLACK
         marks += _window(hyper.parameters[i], steps, color)
     title = hyper.name if len(kept) == n else f"{hyper.name}, {len(kept)} of {n} windows"
     unit = "e-folds" if hyper.is_log else f"units of {hyper.name}"
-    return Panel(title, Axis("outer step", is_integer=True), Axis(f"γ, in {unit}", True), marks)
+    axes = Axis("outer step", is_integer=True), Axis(f"γ, in {unit}", True)
+    return Panel(title, *axes, marks, scale=SCALE if hyper.is_schedule else None)
 
 
 def _moving(gamma: float) -> float:

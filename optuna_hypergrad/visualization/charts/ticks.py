@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 MOST = 8
 FEW_DECADES = 2.5
+LEAST_PLAIN, MOST_PLAIN = 0.001, 10_000  # what is read without powers
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -14,7 +16,7 @@ def log_ticks(low: float, high: float) -> dict[float, str]:
 
     Example:
         >>> log_ticks(1e-4, 2.0)
-        {0.0001: '10⁻⁴', 0.001: '10⁻³', 0.01: '0.01', 0.1: '0.1', 1.0: '1'}
+        {0.0001: '10⁻⁴', 0.001: '10⁻³', 0.01: '10⁻²', 0.1: '10⁻¹', 1.0: '1'}
         >>> log_ticks(0.3, 1.5)
         {0.5: '0.5', 1.0: '1'}
         >>> log_ticks(0.21, 0.28)
@@ -28,7 +30,7 @@ def log_ticks(low: float, high: float) -> dict[float, str]:
     ticks = [value for value in exact if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
     if len(ticks) < 2:
         ticks = _even(low, high)
-    return {value: label(value) for value in ticks}
+    return dict(zip(ticks, labels(ticks), strict=True))
 
 
 def _even(low: float, high: float) -> list[float]:
@@ -40,15 +42,20 @@ def _even(low: float, high: float) -> list[float]:
     return [float(f"{i * step:.6g}") for i in range(first, last + 1)]
 
 
-def label(value: float) -> str:
-    """A number for people.
+def labels(values: Sequence[float]) -> list[str]:
+    """Numbers of one axis for people: all as powers of ten where one of them needs it.
 
     Example:
-        >>> label(0.05), label(-2e-5), label(30000)
-        ('0.05', '−2·10⁻⁵', '3·10⁴')
+        >>> labels([-0.05, 0.0, 0.001]), labels([1e-5, 2e-4, 0.1, 1.0, 10.0])
+        (['−0.05', '0', '0.001'], ['10⁻⁵', '2·10⁻⁴', '10⁻¹', '1', '10'])
     """
+    as_powers = any(value and not LEAST_PLAIN <= abs(value) < MOST_PLAIN for value in values)
+    return [_label(value, as_powers) for value in values]
+
+
+def _label(value: float, as_power: bool) -> str:
     sign, size = "−" if value < 0 else "", abs(value)
-    if size == 0 or 0.01 <= size < 10_000:
+    if not as_power or size == 0 or 1 <= size < 100:
         return f"{sign}{size:g}"
     power = math.floor(math.log10(size) + 1e-9)
     digits = f"{size / 10.0**power:.3g}"

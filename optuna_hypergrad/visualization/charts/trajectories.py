@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optuna.study import Study
 
-from optuna_hypergrad.arguments import check_callable
+from optuna_hypergrad.arguments import check_callable, check_name
 from optuna_hypergrad.samplers.history import outer_steps
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.visualization.charts import colors
@@ -31,6 +31,7 @@ from optuna_hypergrad.visualization.charts.marks import (
 from optuna_hypergrad.visualization.charts.parameters import parameters_of
 from optuna_hypergrad.visualization.charts.plane import Height, Plane, plane_of, surface_over
 from optuna_hypergrad.visualization.charts.search_paths import search_paths
+from optuna_hypergrad.visualization.charts.searches import best_step
 
 TITLE = "Trajectories"
 MOST = 2000  # segments: figures are stored as text, and sent
@@ -43,6 +44,9 @@ def trajectories(
     study: Study, x: str | None = None, y: str | None = None, surface: Height | None = None
 ) -> Chart:
     """See ``plot_trajectories``."""
+    for argument, name in (("x", x), ("y", y)):
+        if name is not None:
+            check_name(argument, name)
     if surface is not None:
         check_callable("surface", surface)
     descent, steps = Descent.of(study), sorted(outer_steps(study), key=lambda step: step.trials)
@@ -56,7 +60,7 @@ def trajectories(
     shown = descent.latest(MOST)
     marks = [] if surface is None else surface_over(surface, plane)
     marks += _students(shown, plane) if shown.shown else []
-    marks += search_paths(steps[-MOST:], plane, maximizes(study))
+    marks += search_paths(steps[-MOST:], plane, best_step(steps, maximizes(study)))
     title = shown.titled(TITLE)
     title += f": the latest {MOST:,} of {len(steps):,} steps" if len(steps) > MOST else ""
     panel = Panel("", plane.x.axis(whole=True), plane.y.axis(whole=True), marks)
@@ -75,7 +79,9 @@ def _students(descent: Descent, plane: Plane) -> list[Mark]:
     cloned = [*descent.clones(*KINDS)]
     births = [s for s in descent.shown if s.parent is None]
     marks += plane.points("birth", [(s.params, told(s)) for s in births])
-    marks += plane.points("clone, mutated", [(s.params, told_clone(s)) for _, s in cloned])
+    marks += plane.points(
+        "clone, mutated", [(pair[1].params, told_clone(*pair)) for pair in cloned]
+    )
     best = descent.best
     return marks if best is None else marks + plane.points("best", [(best.ended, told(best))])
 

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts.hypers import Hyper
 from optuna_hypergrad.visualization.charts.marks import Scale
-from optuna_hypergrad.visualization.charts.searches import Hyper
 
 COLUMNS = 3
 MOST_WINDOWS = 12  # with a line each
 MOST_STEPS, LEAST_STEPS, MOST_POINTS = 300, 40, 4000
 
 SCALE = Scale("window, as a fraction of training", 0.0, 1.0)
-
-
-def shade(place: float) -> str:
-    """The colour of a window at this fraction of training."""
-    return colors.shade(place)
 
 
 def most_steps(hypers: Sequence[Hyper]) -> int:

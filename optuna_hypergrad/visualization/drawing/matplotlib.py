@@ -20,6 +20,7 @@ from optuna_hypergrad.visualization.charts.marks import (
     Points,
     Scale,
 )
+from optuna_hypergrad.visualization.charts.texts import with_texts
 from optuna_hypergrad.visualization.charts.ticks import log_ticks
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-MOST_LETTERS = 50  # of labels side by side
+MOST_LETTERS = 40  # of labels side by side
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 SYMBOLS = {
     "circle": "o",
@@ -42,20 +43,8 @@ SYMBOLS = {
 
 def draw(chart: Chart) -> Figure:
     """The chart as a figure, which ``plt.show()`` shows and ``figure.savefig`` stores."""
-    with needing("matplotlib"):
-        from matplotlib import pyplot as plt
-
-    columns = min(chart.columns, len(chart.panels))
-    rows = -(-len(chart.panels) // columns)
-    width, height = chart.size
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(columns * width + 0.5, rows * height + 0.5),
-        squeeze=False,
-        layout="constrained",
-    )
-    axes = list(grid.flat)
+    chart = with_texts(chart, _plain)
+    figure, axes = _layout(chart)
     for axis, panel in zip(axes, chart.panels, strict=False):
         _draw_panel(axis, panel)
     for empty in axes[len(chart.panels) :]:
@@ -65,6 +54,19 @@ def draw(chart: Chart) -> Figure:
     figure.suptitle(chart.title)
     _legend(figure, axes)
     return figure
+
+
+def _layout(chart: Chart) -> tuple[Figure, list[Axes]]:
+    """An empty figure with places for all panels."""
+    with needing("matplotlib"):
+        from matplotlib import pyplot as plt
+
+    columns = min(chart.columns, len(chart.panels))
+    rows = -(-len(chart.panels) // columns)
+    width, height = chart.size
+    size = columns * width + 0.5, rows * height + 0.5
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    return figure, [*grid.flat]
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
@@ -169,3 +171,10 @@ def _legend(figure: Figure, axes: list[Axes]) -> None:
         columns = min(len(entries), 4)
         place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "fontsize": 8}
         figure.legend([*entries.values()], [*entries], **place)
+
+
+def _plain(text: str) -> str:
+    """A text as it is: what lies between dollars would be typeset, and what begins with an
+    underscore has no place in a legend."""
+    shown = text.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown

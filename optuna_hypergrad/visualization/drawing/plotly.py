@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from optuna_hypergrad.visualization.charts.marks import (
     Panel,
     Surface,
 )
+from optuna_hypergrad.visualization.charts.texts import with_texts
 from optuna_hypergrad.visualization.charts.ticks import log_ticks
 from optuna_hypergrad.visualization.drawing.traces import color_bar, traces
 
@@ -28,6 +30,7 @@ def draw(chart: Chart, gap: float = 0.35) -> go.Figure:
     with needing("plotly"):
         from plotly.subplots import make_subplots
 
+    chart = with_texts(chart, _plain)
     columns = min(chart.columns, len(chart.panels))
     rows = -(-len(chart.panels) // columns)
     figure = make_subplots(
@@ -42,17 +45,25 @@ def draw(chart: Chart, gap: float = 0.35) -> go.Figure:
         _draw_panel(figure, panel, 1 + i // columns, 1 + i % columns, shown)
     if chart.scale is not None:
         figure.add_trace(color_bar(chart.scale), row=1, col=1)
+    return figure.update_layout(_layout(chart, rows, columns))
+
+
+def _plain(text: str) -> str:
+    """A text as it is, though plotly takes some HTML."""
+    return html.escape(text, quote=False).replace("\n", "<br>")
+
+
+def _layout(chart: Chart, rows: int, columns: int) -> dict[str, Any]:
     width, height = chart.size
-    figure.update_layout(
-        title=chart.title,
-        template="plotly_white",
-        width=INCH * (columns * width + 1.6),
-        height=INCH * (rows * height + 1.2),
-        legend={"orientation": "h", "y": -0.5 / (rows * height), "yanchor": "top"},
-        barmode="group",
-        margin={"t": 90, "r": 40},
-    )
-    return figure
+    return {
+        "title": chart.title,
+        "template": "plotly_white",
+        "width": INCH * (columns * width + 1.6),
+        "height": INCH * (rows * height + 1.2),
+        "legend": {"orientation": "h", "y": -0.5 / (rows * height), "yanchor": "top"},
+        "barmode": "group",
+        "margin": {"t": 90, "r": 40},
+    }
 
 
 def _draw_panel(figure: go.Figure, panel: Panel, row: int, column: int, shown: set[str]) -> None:
@@ -71,8 +82,7 @@ def _draw_panel(figure: go.Figure, panel: Panel, row: int, column: int, shown: s
         figure.update_xaxes(visible=False, **place)
         figure.update_yaxes(visible=False, **place)
         at = {"x": 0.5, "y": 0.5, "xref": "x domain", "yref": "y domain"}
-        text = panel.message.replace("\n", "<br>")
-        figure.add_annotation(text=text, showarrow=False, font_size=16, **at, **place)
+        figure.add_annotation(text=panel.message, showarrow=False, font_size=16, **at, **place)
 
 
 def _axis(panel: Panel, which: str) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def color_bar(scale: Scale) -> Any:
     if scale.ticks is not None:
         bar |= {
             "tickvals": [*scale.ticks],
-            "ticktext": [text.replace("\n", "<br>") for text in scale.ticks.values()],
+            "ticktext": [*scale.ticks.values()],
         }
     marker = {
         "color": [scale.low],
