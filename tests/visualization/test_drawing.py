@@ -218,7 +218,8 @@ def test_names_that_look_like_formulas_or_html_are_shown_as_they_are() -> None:
     odd = r"_$\undefined$<b>"
     line = Line([0.0, 1.0], [0.0, 1.0], "#000000", name=odd, texts=[odd, odd])
     axis = Axis(odd, ticks={0.0: odd})
-    chart = Chart(odd, [Panel(odd, axis, axis, [line])], scale=Scale(odd, 0.0, 1.0))
+    panel = Panel(odd, axis, axis, [line], scale=Scale(odd, 0.0, 1.0))
+    chart = Chart(odd, [panel])
     figure = with_matplotlib.draw(chart)
     figure.savefig(io.BytesIO())  # where a formula would be typeset
     (legend,) = figure.legends
