@@ -1,19 +1,16 @@
 """Optuna's callbacks for TensorBoard, MLflow and Weights & Biases, beside both samplers."""
 
+import json
+import subprocess
+import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-from optuna.trial import TrialState
 
-from optuna_hypergrad import (
-    GradientSampler,
-    PopulationSampler,
-    report_hypergradient,
-    suggest_schedule,
-)
+from integrations.callbacks import SAMPLERS, searched, told
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what these libraries import
@@ -21,17 +18,10 @@ with warnings.catch_warnings():
     import wandb
     from optuna_integration import (
         MLflowCallback,
-        TensorBoardCallback,
         WeightsAndBiasesCallback,
     )
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-    from tensorboard.util.tensor_util import make_ndarray
 
-SAMPLERS = {
-    "gradient": lambda: GradientSampler(seed=0),
-    "population": lambda: PopulationSampler(seed=0, population_size=3),
-}
+TESTS = Path(__file__).parents[1]
 
 pytestmark = [
     pytest.mark.parametrize("sampler", SAMPLERS),
@@ -40,42 +30,20 @@ pytestmark = [
 ]
 
 
-def objective(trial: optuna.Trial) -> float:
-    """A valley with its hypergradient; one trial is pruned."""
-    lr = suggest_schedule(trial, "lr", -1.0, 1.0, windows=2)
-    if trial.number == 4:
-        raise optuna.TrialPruned
-    report_hypergradient(trial, {n: 2 * (v - 0.3) for n, v in lr.params.items()})
-    return sum((value - 0.3) ** 2 for value in lr.values)
-
-
-def searched(sampler: str, callback: Any) -> optuna.Study:
-    study = optuna.create_study(study_name=f"study-{sampler}", sampler=SAMPLERS[sampler]())
-    study.optimize(objective, n_trials=7, callbacks=[callback])
-    return study
-
-
-def told(study: optuna.Study) -> dict[int, tuple[float | None, dict[str, float]]]:
-    """Value and parameters by number of the trial."""
-    assert study.trials[4].state == TrialState.PRUNED and len(study.trials) == 7
-    return {trial.number: (trial.value, trial.params) for trial in study.trials}
-
-
+@pytest.mark.skipif(not find_spec("tensorflow"), reason="Optuna's callback writes with tensorflow")
 def test_tensorboard_shows_every_complete_trial(sampler: str, tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow", reason="which Optuna's TensorBoardCallback writes with")
-    study = searched(sampler, TensorBoardCallback(str(tmp_path), metric_name="loss"))
-    found = {}
-    for folder in tmp_path.iterdir():
-        events = EventAccumulator(str(folder)).Reload()
-        (loss,) = events.Tensors("loss")
-        content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-        hparams = HParamsPluginData.FromString(content).session_start_info.hparams
-        params = {name: value.number_value for name, value in hparams.items()}
-        found[loss.step] = make_ndarray(loss.tensor_proto).item(), params
-    expected = {number: trial for number, trial in told(study).items() if trial[0] is not None}
-    assert found.keys() == expected.keys()
-    for number, (loss, params) in expected.items():
-        assert found[number] == (pytest.approx(loss), params)
+    program = ("-W", "ignore", "-m", "integrations.tensorboard_program")
+    command = (sys.executable, *program, sampler, str(tmp_path / "runs"))
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True)
+    found, expected = map(by_number, json.loads(done.stdout.splitlines()[-1]))
+    complete = {number: trial for number, trial in expected.items() if trial[0] is not None}
+    assert found.keys() == complete.keys() and len(found) == 6
+    for number, (loss, params) in complete.items():
+        assert found[number] == [pytest.approx(loss), params]
+
+
+def by_number(trials: dict[str, Any]) -> dict[int, Any]:
+    return {int(number): trial for number, trial in trials.items()}
 
 
 def test_mlflow_has_a_run_of_every_trial(sampler: str, tmp_path: Path) -> None:

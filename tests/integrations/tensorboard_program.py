@@ -1,0 +1,38 @@
+"""A study beside Optuna's TensorBoardCallback, in a process of its own.
+
+TensorFlow, which the callback writes with, brings an LLVM that breaks ``torch.compile``.
+
+    python -m integrations.tensorboard_program SAMPLER FOLDER
+
+prints as JSON what was written to the folder, and what should be there.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from optuna_integration import TensorBoardCallback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.util.tensor_util import make_ndarray
+
+from integrations.callbacks import Trials, searched, told
+
+
+def written(folder: Path) -> Trials:
+    """Value and parameters of each trial, as TensorBoard reads them."""
+    found = {}
+    for run in folder.iterdir():
+        events = EventAccumulator(str(run)).Reload()
+        (loss,) = events.Tensors("loss")
+        content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+        params = {name: value.number_value for name, value in hparams.items()}
+        found[loss.step] = make_ndarray(loss.tensor_proto).item(), params
+    return found
+
+
+if __name__ == "__main__":
+    sampler, folder = sys.argv[1:]
+    study = searched(sampler, TensorBoardCallback(folder, metric_name="loss"))
+    print(json.dumps([written(Path(folder)), told(study)]))
