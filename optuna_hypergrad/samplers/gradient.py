@@ -21,6 +21,7 @@ from optuna_hypergrad.reports import Claim, Rule, read_claim, write_claim, write
 from optuna_hypergrad.reports.fields import MOST
 from optuna_hypergrad.samplers.independent import CompletedSampler, propose
 from optuna_hypergrad.samplers.memory import Memory
+from optuna_hypergrad.samplers.steps import is_enqueued
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
 from optuna_hypergrad.samplers.table import ChainSummary, Table
 from optuna_hypergrad.samplers.telling import tell, told_step
@@ -91,13 +92,13 @@ class GradientSampler(CompletedSampler[Table]):
         self,
         *,
         seed: int | None = None,
-        safeguard: float | None = 0.05,
+        safeguard: float | None = Rule.safeguard,
         start: Literal["range", "best"] | Mapping[str, float] = "range",
         step_size: Mapping[str, float] | None = None,
-        n_replicates: int = 1,
+        n_replicates: int = Rule.n_replicates,
         n_chains: int = 1,
         independent_sampler: BaseSampler | None = None,
-        tolerance: float = 1e-3,
+        tolerance: float = Rule.tolerance,
         stop_when_converged: bool = True,
     ) -> None:
         self._from_best = start == "best"
@@ -234,7 +235,7 @@ def _told(trial: FrozenTrial, claim: Claim, table: Table, one_of_many: bool) -> 
         claim,
         table.decision_before(claim),
         is_again=table.n_claimed(claim) > 0,
-        is_enqueued=bool(trial.system_attrs.get("fixed_params")),
+        is_enqueued=is_enqueued(trial),
         one_of_many=one_of_many,
     )
 

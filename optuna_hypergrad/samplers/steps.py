@@ -66,12 +66,17 @@ class Claimed(NamedTuple):
     @property
     def is_enqueued(self) -> bool:
         """Whether a user fixed parameters of it with ``study.enqueue_trial``."""
-        return bool(self.trial.system_attrs.get("fixed_params"))
+        return is_enqueued(self.trial)
 
     @property
     def _has_marks(self) -> bool:
         """Whether it reported entries that are NaN or infinite."""
         return not all(map(math.isfinite, (self.gradient or {}).values()))
+
+
+def is_enqueued(trial: FrozenTrial) -> bool:
+    """Whether a user fixed parameters of a trial with ``study.enqueue_trial``."""
+    return bool(trial.system_attrs.get("fixed_params"))
 
 
 Steps = Sequence[Sequence[Claimed]]  # by outer step, the trials that claimed it, by number

@@ -17,7 +17,7 @@ from optuna_hypergrad.reports import Claim, Segment
 from optuna_hypergrad.samplers.changes import short, told_change, told_mutation
 from optuna_hypergrad.samplers.distributions import is_log, proposed, to_distribution
 from optuna_hypergrad.samplers.family import Family, Student
-from optuna_hypergrad.samplers.history import outer_step
+from optuna_hypergrad.samplers.history import OuterStep, outer_step
 from optuna_hypergrad.samplers.search import Decision
 from optuna_hypergrad.samplers.traits import ended_with
 
@@ -59,8 +59,11 @@ def told_step(
         return f"{place}, once more at the same point."
     if decision is None:
         return f"{place}, the start."
-    moves = _listed([*_moves(decision)]) if decision.after.state else "another start"
-    return f"{place}, after {_came_of(decision)}: {moves}."
+    step = outer_step(decision)
+    moves = [*_moves(step, decision.after.learned)]
+    return (
+        f"{place}, after {_came_of(step)}: {_listed(moves) if step.proposal else 'another start'}."
+    )
 
 
 def told_segment(segment: Segment, family: Family) -> str:
@@ -78,15 +81,13 @@ def told_segment(segment: Segment, family: Family) -> str:
     return f"{place} ← {origin}, {_listed([*_mutations(segment, parent)])}."
 
 
-def _came_of(decision: Decision) -> str:
-    step = outer_step(decision)
+def _came_of(step: OuterStep) -> str:
     value = "" if step.value is None else f" ({short(step.value)})"
     became = step.verdict if step.verdict == "diverged" else f"was {step.verdict}"
     return f"trial {'+'.join(map(str, step.trials))}{value} {became}"
 
 
-def _moves(decision: Decision) -> Iterator[str]:
-    step, learned = outer_step(decision), decision.after.learned
+def _moves(step: OuterStep, learned: Mapping[str, BaseDistribution]) -> Iterator[str]:
     for name in (name for name in step.proposal if name in step.params):
         before, after = step.params[name], to_distribution(step.proposal[name], learned[name])
         if before != after:
