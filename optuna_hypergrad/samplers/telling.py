@@ -60,10 +60,9 @@ def told_step(
     if decision is None:
         return f"{place}, the start."
     step = outer_step(decision)
-    moves = [*_moves(step, decision.after.learned)]
-    return (
-        f"{place}, after {_came_of(step)}: {_listed(moves) if step.proposal else 'another start'}."
-    )
+    moves = _listed([*_moves(step, decision.after.learned)])
+    what = "another start" if decision.after.state is None else moves
+    return f"{place}, after {_came_of(step)}: {what}."
 
 
 def told_segment(segment: Segment, family: Family) -> str:
