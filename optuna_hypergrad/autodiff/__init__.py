@@ -13,6 +13,7 @@ from optuna_hypergrad.autodiff.updates import (
     Averaged,
     Clipped,
     ParameterGroups,
+    Projected,
     Update,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "ForwardMode",
     "Hypergradient",
     "ParameterGroups",
+    "Projected",
     "ReplayError",
     "Update",
     "hypergradient",

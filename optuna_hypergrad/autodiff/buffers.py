@@ -23,6 +23,12 @@ class Buffer:
             return False
         return self.tensor is None or _equal(self.tensor, other.values)
 
+    def same_values_as(self, other: Buffer) -> bool:
+        """Whether both hold the same values, of whatever tensors."""
+        if self.values is None or other.values is None:
+            return self.values is other.values
+        return _equal(self.values, other.values)
+
 
 def buffers_of(model: nn.Module, before: tuple[Buffer, ...] = ()) -> tuple[Buffer, ...]:
     """All buffers, also those that are None so far; what is as ``before`` is kept once."""

@@ -48,6 +48,9 @@ class ForwardMode:
             None for exact hypergradients.
         clip_gradients: Largest absolute value of an entry of the training gradient, or None. It
             changes the training itself, and the hypergradients are those of the changed training.
+        constant_buffers: Buffers of the model, or modules with all of theirs, by their paths: what
+            later steps owe to the weights through them counts as constant. Running statistics of
+            batch norm always do.
         products: How Hessian products are taken; the result is the same to rounding. By double
             backward passes, ``"loop"``: column by column, or ``"batched"``: at once, faster for
             small matrices; ``"forward"`` and ``"forward-batched"``: by forward mode over the
@@ -90,6 +93,7 @@ class ForwardMode:
         truncation: Truncation = "leading",
         clip_products: float | None = None,
         clip_gradients: float | None = None,
+        constant_buffers: Collection[str] = (),
         products: Products = "auto",
     ) -> None:
         run = Run(
@@ -102,6 +106,7 @@ class ForwardMode:
             learn=learn,
             clip_gradients=clip_gradients,
             products=products,
+            constant_buffers=constant_buffers,
         )
         columns = Columns(run.hypers, truncate, truncation)
         self._begin(run, columns, average, clip_products)
@@ -149,6 +154,7 @@ class ForwardMode:
         active = self._columns.advance(step)
         places, directions = self._directions(active)
         slope, products = self._run.curvature(batches, hypers.loss, directions, "jvp")
+        self._run.check_weights(step, self._point, "loss_fn")
         self._taken += len(places)
         self._move(active, slope, places, products.weights, hypers)
         self._losses[step] = slope.loss
@@ -199,6 +205,11 @@ class ForwardMode:
         No step may follow.
         """
         self._run.finish(self._point)
+
+    @property
+    def point(self) -> Carried:
+        """The present weights and what the update remembers."""
+        return self._point
 
     @property
     def tangent_norm(self) -> float:

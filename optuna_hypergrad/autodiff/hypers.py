@@ -37,8 +37,8 @@ class Hypers:
         steps: Horizon of the run.
 
     Raises:
-        ValueError: If two different schedules share their name or a parameter's, or ``learn`` names
-            none of theirs.
+        ValueError: If two different schedules share their name or a parameter's, ``learn`` names
+            none of theirs, or a learned window holds no step.
     """
 
     def __init__(
@@ -60,6 +60,22 @@ class Hypers:
             for key, schedule in schedules.items()
             if not chosen.isdisjoint(schedule.names)
         }
+        for schedule in self.learned.values():
+            self._check_windows(schedule)
+
+    def _check_windows(self, schedule: Schedule) -> None:
+        """Raise a ValueError where a parameter to be learned has a say at no step."""
+        if len(schedule.values) <= self.steps:
+            return
+        reached = sum(schedule.gradient(step, self.steps) for step in range(self.steps))
+        pairs = zip(schedule.names, np.broadcast_to(reached, len(schedule.names)), strict=True)
+        idle = [name for name, weight in pairs if not weight and name in self.names]
+        if idle:
+            raise ValueError(
+                f"steps={self.steps}: {idle[0]!r} applies to no step, since the schedule "
+                f"{schedule.name!r} has {schedule.windows} windows. Use fewer windows, or more "
+                "steps."
+            )
 
     def learned_by(self, owner: Owner) -> list[str]:
         """Names of the learned hyperparameters of the update, or of the loss."""

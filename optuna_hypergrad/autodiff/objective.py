@@ -58,11 +58,14 @@ class Objective:
         check_callable("loss_fn", loss_fn)
         self.model, self.loss_fn, self.weights = model, loss_fn, weights
         self.learned, self._takes_hypers = list(learned), takes_hypers
+        self.used: set[str] = set()  # the learned ones that a loss has depended on so far
         self.switched: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def of(self, loss_fn: LossFn) -> Objective:
         """Another loss of the same model and hyperparameters."""
-        return Objective(self.model, loss_fn, self.weights, self.learned, self._takes_hypers)
+        other = Objective(self.model, loss_fn, self.weights, self.learned, self._takes_hypers)
+        other.used = self.used
+        return other
 
     def __call__(self, batch: Batch, hypers: Values) -> Tensor:
         """The loss; raises a ValueError where it is no scalar."""
@@ -92,6 +95,7 @@ class Objective:
             stops: Whether they stop where the loss stops them, recorded on the way; None where
                 they do, and nothing else is to be differentiated.
         """
+        self.weights.check_trainable()
         own = {k: v.requires_grad_() for k, v in hypers.items() if isinstance(v, Tensor)}
         leaves = [*self.weights.parameters, *(own[name] for name in self.learned)]
         with ExitStack() as stack:
@@ -103,6 +107,11 @@ class Objective:
                 loss = self.differentiable(batch, hypers)
             gradients = torch.autograd.grad(loss, leaves, create_graph=twice, allow_unused=True)
         by_weight = gradients[: len(self.weights.parameters)]
+        by_hyper = zip(self.learned, gradients[len(by_weight) :], strict=True)
+        stopped = (
+            stops is not None and stops.found
+        )  # what is behind a stop may be used all the same
+        self.used.update(name for name, g in by_hyper if g is not None or stopped)
         reached = tuple(gradient is not None for gradient in by_weight)
         slope = Slope(loss.detach(), self.weights.join(by_weight), reached)
         return slope, gradients, leaves

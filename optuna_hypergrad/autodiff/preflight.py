@@ -6,7 +6,7 @@ found by trial on the first batch, and remembered for like models while the proc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import get_args
 
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from optuna_hypergrad.autodiff.objective import Batch, Objective
 from optuna_hypergrad.autodiff.products import Products
 from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
+from optuna_hypergrad.autodiff.training_check import check_products, check_state
 from optuna_hypergrad.autodiff.tryout import MOST_ROWS, Found, Tryout, use
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
@@ -33,14 +34,19 @@ def checked_products(products: Products) -> Products:
 
 
 def preflight(
-    objective: Objective, products: Products, batch: Batch, hypers: Values, rows: int
+    objective: Objective,
+    products: Products,
+    batch: Batch,
+    hypers: Values,
+    rows: int,
+    constant_buffers: Collection[str] = (),
 ) -> Found:
     """The fastest way to take ``rows`` products at a time that works and is exact.
 
     Exact is what gives the same as double backward passes, one row after another, and these are
-    taken where no other way is clearly faster. Where a model is like an earlier one, all that is
-    tried is whether it can be differentiated twice. The model's buffers and the random number
-    generators are as before afterwards.
+    taken where no other way is clearly faster. The training is checked, too (training_check.py).
+    Where a model is like an earlier one, all that is tried is whether it can be differentiated
+    twice. The model's buffers and the random number generators are as before afterwards.
 
     Args:
         objective: The loss.
@@ -48,17 +54,23 @@ def preflight(
         batch: A batch to try it on.
         hypers: Values of the hyperparameters of the loss.
         rows: How many products are taken at a time.
+        constant_buffers: Buffers whose dependence on the weights is left out.
 
     Raises:
         ValueError: If the model cannot be differentiated twice; the message names the module. If
-            ``products`` is a way that fails for this model, or is not exact.
+            ``products`` is a way that fails for this model, or is not exact. If the training is
+            none whose derivative these products give; see training_check.py.
     """
     rows = min(rows, MOST_ROWS)
-    key = (products, rows, *_signature(objective, batch))
+    key = (products, rows, frozenset(constant_buffers), *_signature(objective, batch))
     with _undisturbed(objective):
         tryout = Tryout(objective, batch, hypers, rows)
         if key not in _found or tryout.obstacle(_found[key].kernels):
-            _found[key] = tryout.fastest() if products == "auto" else tryout.given(products)
+            check_state(objective, batch, hypers, constant_buffers)
+            found = tryout.fastest() if products == "auto" else tryout.given(products)
+            use(objective, found)
+            check_products(objective, batch, hypers)
+            _found[key] = found
     return _found[key]
 
 
@@ -67,10 +79,12 @@ def _undisturbed(objective: Objective) -> Iterator[None]:
     """Buffers, random numbers, and what the loss runs with, are put back."""
     surrounding = Surrounding(objective.model, objective.weights.device, ())
     before, switched = surrounding.now(), objective.switched
+    point = objective.weights.read()
     try:
         yield
     finally:
         objective.switched = switched
+        objective.weights.write(point)
         surrounding.restore(before)
 
 

@@ -26,11 +26,11 @@ class _StraightThrough(Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         return None, gradient
 
     @staticmethod
-    def jvp(ctx: Any, hard: Tensor | None, soft: Tensor) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, hard: Tensor | None, soft: Tensor) -> Tensor:
         return soft
 
 

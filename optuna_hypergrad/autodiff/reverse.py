@@ -57,6 +57,11 @@ class ReverseMode:
             self._progress.step(1.0, loss)
             yield loss
 
+    @property
+    def point(self) -> Carried:
+        """The present weights and what the update remembers, while it trains."""
+        return self._player.point
+
     def hypergradient(
         self,
         validation: Batch | Iterable[Batch],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
@@ -15,13 +16,15 @@ from optuna_hypergrad.autodiff.hypers import AtStep, Hypers
 from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective, Slope
 from optuna_hypergrad.autodiff.preflight import checked_products, preflight, use
 from optuna_hypergrad.autodiff.products import WAYS, Along, Product, Products
+from optuna_hypergrad.autodiff.training_check import check_differentiable, is_named
 from optuna_hypergrad.autodiff.updates import Clipped, Hyper, Update, evaluated
 from optuna_hypergrad.autodiff.updates.protocol import Values, check_update, checked_hypers
 from optuna_hypergrad.autodiff.validation import Statistics, Validated, validate
-from optuna_hypergrad.autodiff.weights import FlatWeights
+from optuna_hypergrad.autodiff.weights import FlatWeights, replaced
 
 Initial = Callable[[Mapping[str, Tensor], Values], Mapping[str, Tensor]]
 Microbatches = Sequence[Batch]  # whose losses one step takes the mean of
+_SELDOM = 32  # steps
 
 
 class Run:
@@ -42,6 +45,7 @@ class Run:
         learn: Collection[str] | None = None,
         clip_gradients: float | None = None,
         products: Products = "auto",
+        constant_buffers: Collection[str] = (),
     ) -> None:
         self.steps = checked_count("steps", steps)
         check_update(update)
@@ -55,6 +59,7 @@ class Run:
             model, loss_fn, self.weights, self.hypers.learned_by("loss"), hypers is not None
         )
         self._initial = initial
+        self._constant_buffers = checked_buffers(model, constant_buffers)
         self._products, self._way = checked_products(products), WAYS["loop"]
         self._rows = 0  # at a time, for which a way has been found
 
@@ -92,9 +97,35 @@ class Run:
         if rows != self._rows:
             self._rows = rows
             with torch.enable_grad():
-                found = preflight(self.objective, self._products, batch, self.at(0).loss, rows)
+                found = preflight(
+                    self.objective,
+                    self._products,
+                    batch,
+                    self.at(0).loss,
+                    rows,
+                    self._constant_buffers,
+                )
             use(self.objective, found)
             self._way = WAYS[found.way]
+            check_differentiable(self.update, self.weights.read(), self.at(0).update)
+
+    def check_weights(self, step: int, point: Carried, culprit: str) -> None:
+        """Raise a ValueError where the model does not hold the weights at ``point``.
+
+        On other devices than the CPU, which a comparison would wait for, not at every step.
+        """
+        seldom = self.weights.device.type != "cpu" and step < self.steps - 1
+        if not seldom or step % _SELDOM == 0:
+            self.weights.check_unchanged(point.weights, culprit)
+
+    def state_versions(self) -> dict[str, int]:
+        """By name, how often buffers and frozen parameters were changed; not the constant ones."""
+        tensors = dict(self.objective.model.named_buffers()) | self.weights.frozen
+        return {
+            name: tensor._version
+            for name, tensor in tensors.items()
+            if not is_named(name, self._constant_buffers)
+        }
 
     def slope(self, batches: Microbatches, hypers: Values) -> Slope:
         """The mean loss of the batches at the model's weights, and its gradient."""
@@ -127,14 +158,32 @@ class Run:
         last = self.at(self.steps - 1)
         self.weights.write(evaluated(self.update, *point))
         try:
-            found = validate(objective, validation, statistics, last.loss)
+            found = validate(
+                objective, validation, statistics, last.loss, exact=bool(self.hypers.names)
+            )
         finally:
             self.weights.write(point.weights)
+        self._warn_of_unused()
         return found, self._taken_back(point, found.gradient)
 
     def finish(self, point: Carried) -> None:
         """Leave the weights that were validated in the model: averages, where it takes them."""
         self.weights.write(evaluated(self.update, *point))
+
+    def _warn_of_unused(self) -> None:
+        """Warn of learned hyperparameters that nothing has depended on."""
+        unused = [name for name in self.learned if name not in self.objective.used]
+        if unused:
+            initial = self.initial_slopes()
+            unused = [name for name in unused if not (name in initial and initial[name].any())]
+        if unused:
+            name = self.hypers.learned["loss", unused[0]].name
+            warnings.warn(
+                f"hypers: neither the loss nor the initial weights depend on {name!r}, so its "
+                "hypergradient is 0. Use its value as the tensor that it is: float(), item() and "
+                "numpy take it out of torch.",
+                stacklevel=2,
+            )
 
     def _taken_back(self, point: Carried, slope: Tensor) -> Carried:
         """From the derivative by the weights that are validated to that by w and s."""
@@ -157,14 +206,19 @@ class Run:
         assert self._initial is not None
         values = {**self.at(0).loss, **dict(zip(self.objective.learned, own, strict=True))}
         named = dict(zip(self.weights.names, self.weights.split(self._given), strict=True))
-        chosen = self._initial(named, values)
-        unknown = [name for name in chosen if name not in named]
-        if unknown:
-            raise ValueError(f"initial: {unknown[0]!r} is not a learned weight ({list(named)}).")
-        for name, weight in chosen.items():
-            if weight.shape != named[name].shape:
-                raise ValueError(
-                    f"initial: {name} must have shape {tuple(named[name].shape)}, got "
-                    f"{tuple(weight.shape)}."
-                )
-        return torch.cat([{**named, **chosen}[name].reshape(-1) for name in named])
+        return replaced("initial", named, self._initial(named, values))
+
+
+def checked_buffers(model: nn.Module, names: Collection[str]) -> frozenset[str]:
+    """``constant_buffers``, or a ValueError that names what is neither a buffer nor a module."""
+    if isinstance(names, str):
+        raise ValueError(f"constant_buffers must be a collection of names, got {names!r}.")
+    check_kind("constant_buffers", names, Collection, "a collection of names")
+    known = {name for name, _ in model.named_buffers()} | {n for n, _ in model.named_modules()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        buffers = [name for name, _ in model.named_buffers()]
+        raise ValueError(
+            f"constant_buffers: {unknown[0]!r} is no buffer of the model ({buffers}), nor a module."
+        )
+    return frozenset(names)

@@ -17,10 +17,9 @@ from optuna_hypergrad.autodiff.metering import metered
 from optuna_hypergrad.autodiff.objective import Batch, LossFn
 from optuna_hypergrad.autodiff.products import Products
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress, WatchesTangents
-from optuna_hypergrad.autodiff.replay.ahead import looking_ahead
+from optuna_hypergrad.autodiff.replay.ahead import looking_ahead, undisturbed
 from optuna_hypergrad.autodiff.replay.keeping import Keeper, Place, check_place
 from optuna_hypergrad.autodiff.replay.player import Player
-from optuna_hypergrad.autodiff.replay.randomness import Randomness
 from optuna_hypergrad.autodiff.replay.stream import Batches, Stream
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.reverse import ReverseMode
@@ -52,6 +51,7 @@ def hypergradient(
     truncation: Truncation = "leading",
     clip_products: float | None = None,
     clip_gradients: float | None = None,
+    constant_buffers: Collection[str] = (),
     products: Products = "auto",
     memory: int | None = None,
     checkpoints: Place = "device",
@@ -100,6 +100,8 @@ def hypergradient(
         truncation: ``"leading"`` or ``"alternate"`` steps.
         clip_products: Bound on the entries of Hessian products, or None.
         clip_gradients: Bound on the entries of training gradients, or None.
+        constant_buffers: Buffers of the model, or modules with all of theirs, by their paths: what
+            later steps owe to the weights through them counts as constant.
         products: ``"auto"``, or how Hessian products are taken. ``ForwardMode`` says more on each
             of the arguments from ``learn`` on.
         memory: Reverse mode: bytes that checkpoints and recorded gradients may take; None for
@@ -157,6 +159,7 @@ def hypergradient(
         learn=learn,
         clip_gradients=clip_gradients,
         products=products,
+        constant_buffers=constant_buffers,
     )
     stream = Stream(batches, run.weights.device, accumulate)
     columns = Columns(run.hypers, truncate, truncation, share)
@@ -187,9 +190,8 @@ def hypergradient(
                 on_step.attach(lambda: ahead.tangent_norm)
         for step, loss in enumerate(losses):
             if on_step is not None:
-                before = Randomness.now(run.weights.device, stream.generators)
-                on_step(step, float(loss))
-                before.restore()  # so that the training does not depend on it
+                with undisturbed(run, step, trainer.point, stream.generators):
+                    on_step(step, float(loss))
         result = trainer.hypergradient(
             validation, loss_fn=validation_loss_fn, statistics=statistics
         )

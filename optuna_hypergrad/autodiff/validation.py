@@ -32,6 +32,7 @@ def validate(
     validation: Batch | Iterable[Batch],
     statistics: Statistics,
     hypers: Values,
+    exact: bool = True,
 ) -> Validated:
     """Mean loss over all examples in evaluation mode, and its gradient.
 
@@ -44,6 +45,8 @@ def validate(
             batch, through which the gradient is exact; or ``"running"``, as the finished model
             does, which the gradient then takes for constants.
         hypers: Values of the hyperparameters of the loss.
+        exact: Whether the gradient is that of the loss itself; else, where the loss stops
+            gradients, that which training takes.
 
     Raises:
         ValueError: If there is no batch, or the size of one of several cannot be told.
@@ -55,7 +58,7 @@ def validate(
     direct_sum = gradient_sum.new_zeros(len(objective.learned))
     with _undisturbed(objective.model, statistics):
         for batch, size in sized(validation):
-            stops = Stops(active=False)  # the loss itself moves with what its gradient stops at
+            stops = Stops(active=False) if exact else None
             with without_hooks(weights.parameters):
                 slope, gradients, _ = objective.graph(batch, hypers, twice=False, stops=stops)
             by_hyper = gradients[len(weights.parameters) :]

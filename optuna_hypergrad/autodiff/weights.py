@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class FlatWeights:
         if not named:
             raise ValueError("model: none of its parameters requires a gradient.")
         self.named, self.names, self.parameters = named, list(named), list(named.values())
+        self.frozen = {name: p for name, p in model.named_parameters() if name not in named}
         for name, p in named.items():
             if p.dtype not in (torch.float32, torch.float64):
                 raise ValueError(
@@ -61,6 +62,36 @@ class FlatWeights:
                 parameter.copy_(values)
         torch.clear_autocast_cache()  # of copies in half precision, where all runs under autocast
 
+    def check_unchanged(self, vector: Tensor, culprit: str) -> None:
+        """Raise a ValueError where the model's weights are no longer those in ``vector``.
+
+        Args:
+            vector: The weights that the model was given, shape (D,).
+            culprit: Who has run since.
+        """
+        for name, p, values in zip(self.names, self.parameters, self.split(vector), strict=True):
+            if not torch.equal(p, values) and not torch.equal(p.nan_to_num(), values.nan_to_num()):
+                raise ValueError(
+                    f"{culprit}: it changed the weights {name!r} of the model, which only the "
+                    "update may change. To keep weights within bounds, use Projected(update, "
+                    "model, projection) of optuna_hypergrad.autodiff."
+                )
+
+    def check_trainable(self) -> None:
+        """Raise a ValueError where other parameters require a gradient than when the run began."""
+        if all(p.requires_grad for p in self.parameters) and not any(
+            p.requires_grad for p in self.frozen.values()
+        ):
+            return
+        changed = [name for name, p in self.named.items() if not p.requires_grad]
+        changed += [name for name, p in self.frozen.items() if p.requires_grad]
+        raise ValueError(
+            f"model: requires_grad of {changed[0]!r} was changed during the run. Let all "
+            "parameters that are ever to be trained require a gradient from the start, and put "
+            "those that begin later into a group of ParameterGroups whose lr is a Schedule with "
+            "windows of 0.0."
+        )
+
     def split(self, vectors: Tensor) -> list[Tensor]:
         """Vectors of shape (…, D) as one view for each parameter, shape (…, *parameter)."""
         batch = vectors.shape[:-1]
@@ -82,3 +113,26 @@ class FlatWeights:
             return None
         pairs = zip(self._sizes, flags, strict=True)
         return torch.cat([torch.full((n,), flag, device=self.device) for n, flag in pairs])
+
+
+def replaced(function: str, named: Mapping[str, Tensor], chosen: Mapping[str, Tensor]) -> Tensor:
+    """All weights as one vector, shape (D,), some of them new.
+
+    Args:
+        function: What gave the new ones, for messages.
+        named: All weights by name, in order.
+        chosen: The new ones.
+
+    Raises:
+        ValueError: If one of these is not among the weights, or has another shape.
+    """
+    unknown = [name for name in chosen if name not in named]
+    if unknown:
+        raise ValueError(f"{function}: {unknown[0]!r} is not a learned weight ({list(named)}).")
+    for name, weight in chosen.items():
+        if weight.shape != named[name].shape:
+            raise ValueError(
+                f"{function}: {name} must have shape {tuple(named[name].shape)}, got "
+                f"{tuple(weight.shape)}."
+            )
+    return torch.cat([{**named, **chosen}[name].reshape(-1) for name in named])

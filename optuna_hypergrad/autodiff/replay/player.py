@@ -145,6 +145,7 @@ class Player:
             self._run.prepare(batches[0], 1)
         values = self._run.at(step)
         slope = self._run.slope(batches, values.loss)
+        self._run.check_weights(step, self.point, "loss_fn")
         self._check(step, slope.loss)
         if before is not None:
             self.tape.record(step, slope, before, batches)

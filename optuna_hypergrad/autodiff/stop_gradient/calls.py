@@ -8,19 +8,22 @@ from typing import Any
 from torch import Tensor
 
 # Results that are no tensors, or that say of a tensor how autograd sees it; switches.
-_OPAQUE = frozenset(
-    "numpy __array__ item tolist __float__ __int__ __bool__ __index__ __complex__ __repr__ __str__ "
-    "__format__ __len__ __deepcopy__ __reduce_ex__ __dlpack__ __dlpack_device__ __set__ __hash__ "
-    "__contains__ data_ptr size stride dim numel storage untyped_storage backward requires_grad_ "
-    "retain_grad share_memory_ register_post_accumulate_grad_hook is_floating_point is_complex "
-    "_set_grad_enabled".split()
-)
+# fmt: off
+_OPAQUE = frozenset([
+    "numpy", "__array__", "item", "tolist", "__float__", "__int__", "__bool__", "__index__",
+    "__complex__", "__repr__", "__str__", "__format__", "__len__", "__deepcopy__", "__hash__",
+    "__reduce_ex__", "__dlpack__", "__dlpack_device__", "__set__", "__contains__", "data_ptr",
+    "size", "stride", "dim", "numel", "storage", "untyped_storage", "backward", "retain_grad",
+    "requires_grad_", "share_memory_", "is_floating_point", "is_complex",
+    "register_post_accumulate_grad_hook",
+])
+_WRITING = frozenset([
+    "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__",
+    "__ipow__", "__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__",
+])
+# fmt: on
 _DIFFERENTIABLE = tuple(
     getattr(Tensor, name).__get__ for name in ("T", "mT", "H", "mH", "real", "imag")
-)
-_WRITING = frozenset(
-    "__setitem__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __imod__ __ipow__ __iand__ "
-    "__ior__ __ixor__ __ilshift__ __irshift__".split()
 )
 
 

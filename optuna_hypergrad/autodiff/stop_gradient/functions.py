@@ -27,7 +27,7 @@ class OpaqueError(Exception):
 
 
 class Context:
-    """What forward and backward of a ``Function`` get as ``ctx``; saved tensors keep their graph."""
+    """What a ``Function`` gets as ``ctx``; the tensors that it saves keep their graph."""
 
     def __init__(self, args: tuple[Any, ...]) -> None:
         self.saved_tensors: tuple[Tensor | None, ...] = ()
@@ -128,7 +128,7 @@ def _patch(change: int) -> None:
     global _users
     with _lock:
         _users += change
-        Function.apply = classmethod(_dispatched) if _users else _apply  # type: ignore[assignment,method-assign]
+        Function.apply = classmethod(_dispatched) if _users else _apply
 
 
 def _dispatched(cls: type[Function], *args: Any, **kwargs: Any) -> Any:

@@ -1,8 +1,8 @@
 """Records what a loss stops gradients at, while it is computed.
 
-What is detached, or computed without gradients, stays for the user's code what it is in torch: a
-tensor that requires no gradient. Beside it, the same value is kept as a function of the weights (its
-twin), and takes its place where a later operation uses it.
+What is detached, or computed without gradients, is for the user's code what it is in torch: a
+tensor that requires no gradient. Beside it, the same value is kept as a function of the weights
+(its twin), and takes its place where a later operation uses it.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class StopGradients(TorchFunctionMode):
         >>> w, stops = torch.tensor(3.0, requires_grad=True), Stops()
         >>> with StopGradients(stops):
         ...     loss = w * w.detach()
-        >>> g, = torch.autograd.grad(loss, w, create_graph=True)      # the training takes w.detach()
-        >>> stops.active = False
-        >>> float(g.detach()), float(torch.autograd.grad(g, w)[0])    # for g, but g moves with w
+        >>> g, = torch.autograd.grad(loss, w, create_graph=True)   # the training takes w.detach()
+        >>> stops.active = False                                   # for g, but g moves with w
+        >>> float(g.detach()), float(torch.autograd.grad(g, w)[0])
         (3.0, 1.0)
     """
 
@@ -68,7 +68,7 @@ class StopGradients(TorchFunctionMode):
 
     def __enter__(self) -> StopGradients:
         self._open.enter_context(answered_by(self._function))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -77,7 +77,7 @@ class StopGradients(TorchFunctionMode):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         self._open.close()
         self._twins.clear()
 
@@ -118,12 +118,14 @@ class StopGradients(TorchFunctionMode):
         target = changed_in_place(func, args, kwargs)
         if needs_grad and not stopping:
             self._stops.found = True
-            kept = [x if t is None or x is target else t for x, t in zip(leaves, twins, strict=True)]
+            kept = [
+                x if t is None or x is target else t for x, t in zip(leaves, twins, strict=True)
+            ]
             args, kwargs = tree_unflatten(kept, spec)
             return func(*args, **kwargs)
         if target is not None:
             return self._in_place(func, target, leaves, twins, spec)
-        replaced = [x if t is None else t for x, t in zip(leaves, twins, strict=True)]
+        replaced = [_own(x) if t is None else t for x, t in zip(leaves, twins, strict=True)]
         new_args, new_kwargs = tree_unflatten(replaced, spec)
         with torch.enable_grad():
             results = func(*new_args, **new_kwargs)
@@ -238,6 +240,11 @@ class StopGradients(TorchFunctionMode):
     def _keep(self, plain: Any, twin: Any) -> None:
         if isinstance(twin, Tensor) and twin.requires_grad:
             self._twins[id(plain)] = (plain, plain._version, twin)
+
+
+def _own(value: Any) -> Any:
+    """A copy of a buffer or the like, which may be written into after the graph has kept it."""
+    return value.clone() if isinstance(value, Tensor) and value.is_leaf else value
 
 
 def _share_memory(results: Any, sources: Sequence[Tensor | None]) -> bool:

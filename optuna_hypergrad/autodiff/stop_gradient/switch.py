@@ -40,7 +40,7 @@ class Switch(Function):
         return actual.detach()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         if ctx.stops.active:
             return None, None if ctx.constant else gradient, None
         return None, None, gradient

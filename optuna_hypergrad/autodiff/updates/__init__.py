@@ -3,13 +3,14 @@
 An update maps (weights, state, gradient, hyperparameters) to (weights, state). It never names a
 derivative: the derivatives with respect to every hyperparameter come from differentiating this
 very map, so the weights and their hypergradients cannot disagree. ``SGD``, ``Adam`` and ``AdamW``
-are torch's; ``Clipped``, ``Averaged`` and ``ParameterGroups`` wrap any update.
+are torch's; ``Clipped``, ``Averaged``, ``ParameterGroups`` and ``Projected`` wrap any update.
 """
 
 from optuna_hypergrad.autodiff.updates.adam import Adam, AdamW
 from optuna_hypergrad.autodiff.updates.averaging import Averaged
 from optuna_hypergrad.autodiff.updates.clipping import Clipped
 from optuna_hypergrad.autodiff.updates.groups import ParameterGroups
+from optuna_hypergrad.autodiff.updates.projection import Projected
 from optuna_hypergrad.autodiff.updates.protocol import Hyper, State, Update, Values, evaluated
 from optuna_hypergrad.autodiff.updates.sgd import SGD
 
@@ -21,6 +22,7 @@ __all__ = [
     "Clipped",
     "Hyper",
     "ParameterGroups",
+    "Projected",
     "State",
     "Update",
     "Values",
