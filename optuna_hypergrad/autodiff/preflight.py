@@ -7,17 +7,17 @@ found by trial on the first batch, and remembered for like models while the proc
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from optuna_hypergrad.autodiff.checks import check_products, check_state
 from optuna_hypergrad.autodiff.objective import Batch, Objective
 from optuna_hypergrad.autodiff.products import Products
 from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
-from optuna_hypergrad.autodiff.training_check import check_products, check_state
 from optuna_hypergrad.autodiff.tryout import MOST_ROWS, Found, Tryout, use
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
@@ -44,7 +44,7 @@ def preflight(
     """The fastest way to take ``rows`` products at a time that works and is exact.
 
     Exact is what gives the same as double backward passes, one row after another, and these are
-    taken where no other way is clearly faster. The training is checked, too (training_check.py).
+    taken where no other way is clearly faster. The training is checked, too (checks/).
     Where a model is like an earlier one, all that is tried is whether it can be differentiated
     twice. The model's buffers and the random number generators are as before afterwards.
 
@@ -59,14 +59,15 @@ def preflight(
     Raises:
         ValueError: If the model cannot be differentiated twice; the message names the module. If
             ``products`` is a way that fails for this model, or is not exact. If the training is
-            none whose derivative these products give; see training_check.py.
+            none whose derivative these products give; see checks/.
     """
     rows = min(rows, MOST_ROWS)
     key = (products, rows, frozenset(constant_buffers), *_signature(objective, batch))
     with _undisturbed(objective):
         tryout = Tryout(objective, batch, hypers, rows)
         if key not in _found or tryout.obstacle(_found[key].kernels):
-            check_state(objective, batch, hypers, constant_buffers)
+            with suppress(RuntimeError):  # what torch cannot do is named by what is tried next
+                check_state(objective, batch, hypers, constant_buffers)
             found = tryout.fastest() if products == "auto" else tryout.given(products)
             use(objective, found)
             check_products(objective, batch, hypers)

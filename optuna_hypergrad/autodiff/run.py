@@ -11,12 +11,12 @@ from torch.func import jacfwd
 
 from optuna_hypergrad.arguments import check_kind, check_positive, checked_count
 from optuna_hypergrad.autodiff.carried import Carried, moved
+from optuna_hypergrad.autodiff.checks import check_update_map, is_named
 from optuna_hypergrad.autodiff.forward_ad import forward_mode
 from optuna_hypergrad.autodiff.hypers import AtStep, Hypers
 from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective, Slope
 from optuna_hypergrad.autodiff.preflight import checked_products, preflight, use
 from optuna_hypergrad.autodiff.products import WAYS, Along, Product, Products
-from optuna_hypergrad.autodiff.training_check import check_differentiable, is_named
 from optuna_hypergrad.autodiff.updates import Clipped, Hyper, Update, evaluated
 from optuna_hypergrad.autodiff.updates.protocol import Values, check_update, checked_hypers
 from optuna_hypergrad.autodiff.validation import Statistics, Validated, validate
@@ -107,7 +107,7 @@ class Run:
                 )
             use(self.objective, found)
             self._way = WAYS[found.way]
-            check_differentiable(self.update, self.weights.read(), self.at(0).update)
+            check_update_map(self.update, self.weights.read(), self.at(0).update)
 
     def check_weights(self, step: int, point: Carried, culprit: str) -> None:
         """Raise a ValueError where the model does not hold the weights at ``point``.

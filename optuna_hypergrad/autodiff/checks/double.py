@@ -1,0 +1,84 @@
+"""A loss in double precision for the time being, whatever precision it was written for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
+
+_LOWER = (torch.float32, torch.float16, torch.bfloat16)
+_CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
+
+
+class _DoubleOnly(TorchFunctionMode):
+    """Casts to lower precision, autocast among them, are left out."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device.type
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        func = Tensor.double if func in _CASTS else func
+        args, kwargs = tree_map(_raised, (args, kwargs or {}))
+        with torch.autocast(self._device, enabled=False):
+            result = func(*args, **kwargs)
+        for leaf in tree_leaves(result):
+            if torch.is_tensor(leaf) and leaf.requires_grad and leaf.dtype in _LOWER:
+                raise TypeError(f"{getattr(func, '__name__', func)} gives {leaf.dtype}")
+        return result
+
+
+@contextmanager
+def in_double(model: nn.Module) -> Iterator[None]:
+    """Parameters and buffers in double precision for the time being; they stay the same objects."""
+    parameters = [(p, p.data) for p in model.parameters() if p.is_floating_point()]
+    buffers = [
+        (module, name, tensor)
+        for module in model.modules()
+        for name, tensor in module._buffers.items()
+    ]
+    modes = [(module, module.training) for module in model.modules()]
+    generators = Surrounding(model, next(model.parameters()).device, ()).now().randomness
+    try:
+        for parameter, values in parameters:
+            parameter.data = values.double()
+        for module, name, tensor in buffers:
+            if tensor is not None:
+                module._buffers[name] = doubled(tensor.clone())
+        with _DoubleOnly(next(model.parameters()).device):
+            yield
+    finally:
+        for parameter, values in parameters:
+            parameter.data = values
+        for module, name, tensor in buffers:
+            module._buffers[name] = tensor
+        for module, mode in modes:
+            module.training = mode
+        generators.restore()
+        torch.clear_autocast_cache()
+
+
+def doubled(tree: Any) -> Any:
+    """With all floating tensors in double precision."""
+
+    def one(leaf: Any) -> Any:
+        return leaf.double() if torch.is_tensor(leaf) and leaf.is_floating_point() else leaf
+
+    return tree_map(one, tree)
+
+
+def _raised(leaf: Any) -> Any:
+    return torch.float64 if leaf in _LOWER and isinstance(leaf, torch.dtype) else leaf

@@ -1,0 +1,100 @@
+"""Whether later gradients depend on weights that are no longer there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from optuna_hypergrad.autodiff.buffers import Buffer, buffers_of, put_back
+from optuna_hypergrad.autodiff.checks.directions import direction_at
+from optuna_hypergrad.autodiff.objective import Batch, Objective
+from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
+from optuna_hypergrad.autodiff.updates.protocol import Values
+
+_MOVE = 0.3  # relative to the weights: how far these are moved to see what follows them
+
+Running = nn.modules.batchnorm._NormBase  # whose running statistics count as constants
+
+
+def check_state(
+    objective: Objective, batch: Batch, hypers: Values, constant: Collection[str]
+) -> None:
+    """Raise a ValueError where later gradients depend on weights that are no longer there.
+
+    Gradients are taken at the weights, at others and at the first again, from equal buffers and
+    generators. The weights are as before afterwards; buffers and generators are not.
+
+    Args:
+        objective: The loss.
+        batch: The batch.
+        hypers: Values of the hyperparameters of the loss.
+        constant: Buffers, or modules by their paths, whose dependence on the weights is left out.
+    """
+    weights, model = objective.weights, objective.model
+    surrounding = Surrounding(model, weights.device, ())
+    start, point = surrounding.now(), weights.read()
+    frozen = {name: p._version for name, p in model.named_parameters() if not p.requires_grad}
+
+    def gradient(at: Tensor, buffers: tuple[Buffer, ...] = start.buffers) -> Tensor:
+        surrounding.restore(start)
+        put_back(buffers)
+        weights.write(at)
+        found = objective.slope(batch, hypers).gradient
+        weights.check_unchanged(at, "loss_fn")
+        return found
+
+    first, after = gradient(point), buffers_of(model)
+    _, after_moved = gradient(point + _MOVE * direction_at(point)), buffers_of(model)
+    if _differ(first, gradient(point)):
+        raise ValueError(_HIDDEN.format(_changed_frozen(model, frozen)))
+    names = [
+        name
+        for name, module in _changed(model, after, after_moved).items()
+        if not isinstance(module, Running) and not is_named(name, constant)
+    ]
+    if names and _differ(gradient(point, after), gradient(point, after_moved)):
+        raise ValueError(_CARRIED.format(", ".join(map(repr, names)), names))
+
+
+def _differ(first: Tensor, second: Tensor) -> bool:
+    """Whether two gradients differ by more than rounding; False where one is NaN."""
+    eps = torch.finfo(first.dtype).eps
+    tolerance = 30 * eps if first.device.type == "cpu" else eps**0.5  # atomics on other devices
+    return bool((first - second).norm() > tolerance * first.norm())
+
+
+def _changed(
+    model: nn.Module, first: tuple[Buffer, ...], second: tuple[Buffer, ...]
+) -> dict[str, nn.Module]:
+    """Buffers that came out differently, by path, each with its module."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    pairs = zip(first, second, strict=True)
+    changed = [a for a, b in pairs if not a.same_values_as(b)]
+    return {f"{paths[id(b.module)]}.{b.name}".lstrip("."): b.module for b in changed}
+
+
+def _changed_frozen(model: nn.Module, versions: dict[str, int]) -> str:
+    """What to say of parameters that are not learned and were changed all the same."""
+    parameters = dict(model.named_parameters())
+    changed = [name for name, version in versions.items() if parameters[name]._version != version]
+    return f" loss_fn changes {changed[0]!r}, a parameter that is not learned." if changed else ""
+
+
+def is_named(name: str, chosen: Collection[str]) -> bool:
+    """Whether a buffer, or a module that it is in, is among ``chosen``."""
+    return any(name == path or name.startswith(f"{path}.") for path in chosen)
+
+
+_HIDDEN = (
+    "loss_fn or model: its gradient differs between two calls at the same weights, batch, buffers, "
+    "modes and random numbers, so it depends on something that cannot be put back.{} Look for a "
+    "counter, a cache, a second module or a generator of your own; keep it in buffers of the "
+    "model, or as a function of the step in batches."
+)
+_CARRIED = (
+    "model: its buffers {} depend on the weights and shape the gradients of later steps, which "
+    "hypergradients do not follow. Start from the same values at every step (a recurrent state: "
+    "from zeros), or leave this dependence out by hypergradient(..., constant_buffers={})."
+)
