@@ -16,7 +16,7 @@ from optuna_hypergrad.autodiff.products import Along, Products
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.tangents import advance
-from optuna_hypergrad.autodiff.updates import Hyper, Update
+from optuna_hypergrad.autodiff.updates import Hyper, State, Update
 from optuna_hypergrad.autodiff.validation import Statistics
 
 
@@ -52,6 +52,9 @@ class ForwardMode:
             backward passes, ``"loop"``: column by column, or ``"batched"``: at once, faster for
             small matrices; ``"forward"`` and ``"forward-batched"``: by forward mode over the
             gradient; ``"auto"``: the fastest that works, tried out on the first batch.
+        state: What the update remembers from an earlier run, its ``result.state``, to go on from;
+            None for a start from nothing. It counts as fixed: hypergradients see nothing of the
+            runs before.
 
     Raises:
         ValueError: If an argument is out of range; the message names it.
@@ -91,6 +94,7 @@ class ForwardMode:
         clip_products: float | None = None,
         clip_gradients: float | None = None,
         products: Products = "auto",
+        state: State | None = None,
     ) -> None:
         run = Run(
             model,
@@ -102,6 +106,7 @@ class ForwardMode:
             learn=learn,
             clip_gradients=clip_gradients,
             products=products,
+            state=state,
         )
         columns = Columns(run.hypers, truncate, truncation)
         self._begin(run, columns, average, clip_products)
@@ -191,6 +196,7 @@ class ForwardMode:
             mode="forward",
             clipped=int(self._clipped) / max(self._taken * len(self._run.weights), 1),
             tangent_norm=self.tangent_norm,
+            state=self._point.state,
         )
 
     def finish(self) -> None:

@@ -15,8 +15,13 @@ from optuna_hypergrad.autodiff.hypers import AtStep, Hypers
 from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective, Slope
 from optuna_hypergrad.autodiff.preflight import checked_products, preflight, use
 from optuna_hypergrad.autodiff.products import WAYS, Along, Products
-from optuna_hypergrad.autodiff.updates import Clipped, Hyper, Update, evaluated
-from optuna_hypergrad.autodiff.updates.protocol import Values, check_update, checked_hypers
+from optuna_hypergrad.autodiff.updates import Clipped, Hyper, State, Update, evaluated, trained
+from optuna_hypergrad.autodiff.updates.protocol import (
+    Values,
+    check_update,
+    checked_hypers,
+    checked_state,
+)
 from optuna_hypergrad.autodiff.validation import Statistics, Validated, validate
 from optuna_hypergrad.autodiff.weights import FlatWeights
 
@@ -42,6 +47,7 @@ class Run:
         learn: Collection[str] | None = None,
         clip_gradients: float | None = None,
         products: Products = "auto",
+        state: State | None = None,
     ) -> None:
         self.steps = checked_count("steps", steps)
         check_update(update)
@@ -55,6 +61,8 @@ class Run:
             model, loss_fn, self.weights, self.hypers.learned_by("loss"), hypers is not None
         )
         self._initial = initial
+        start = self.weights.read()
+        self._state = checked_state(self.update, state, start, self.at(0).update)
         self._products, self._way = checked_products(products), WAYS["loop"]
         self._rows = 0  # at a time, for which a way has been found
 
@@ -73,11 +81,13 @@ class Run:
         return self.hypers.at(step, self.weights.parameters[0])
 
     def begin(self) -> Carried:
-        """The weights to start from, which the model then holds."""
+        """What to start from; the model then holds the weights."""
+        weights = trained(self.update, self.weights.read(), self._state)
         if self._initial is not None:
-            self._given = self.weights.read()
-            self.weights.write(self._initialised(self._own()))
-        return Carried(self.weights.read(), ())
+            self._given = weights
+            weights = self._initialised(self._own())
+        self.weights.write(weights)
+        return Carried(weights, self._state)
 
     def initial_slopes(self) -> dict[str, Tensor]:
         """∂(initial weights)/∂(value at step 0) by learned hyperparameter of the loss, (D,)."""
