@@ -150,7 +150,7 @@ def _check_continues(update: Update, state: State, weights: Tensor, hypers: Valu
             kept = _shapes(update(weights, state, zeros, hypers)[1])
         except (ValueError, IndexError):  # of an update that unpacks another number of tensors
             kept = fresh
-    if kept != _shapes(state):
+    if kept != _shapes(state) or len(fresh) > len(state):
         keeps = f"keeps tensors of shapes {fresh}" if fresh else "keeps no state"
         raise ValueError(
             "state must be what an update of the same kind has left: this "
