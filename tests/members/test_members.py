@@ -13,7 +13,13 @@ import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from torch import nn
 
-from optuna_hypergrad import PopulationSampler, autodiff, members, report_hypergradient
+from optuna_hypergrad import (
+    PopulationSampler,
+    autodiff,
+    members,
+    report_hypergradient,
+    students,
+)
 from optuna_hypergrad.checkpoints import CheckpointError
 from optuna_hypergrad.reports import read_checkpoint, read_segment, read_teacher
 
@@ -335,6 +341,37 @@ def test_a_student_of_the_engine_goes_on_as_if_it_had_never_stopped(
     found = weights_of(study, 2, store)["model"]
     assert torch.allclose(found["weight"], expected.weight, rtol=1e-5)
     assert torch.allclose(found["bias"], expected.bias, rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["int", "float", "category"])
+def test_a_width_that_students_are_born_with_fits_every_checkpoint(
+    store: FileSystemArtifactStore, how: str
+) -> None:
+    """No trial fails, though clones of all widths are mutated."""
+
+    def width(trial: optuna.Trial) -> int:
+        if how == "int":
+            return trial.suggest_int("width", 4, 64)
+        if how == "float":
+            return round(trial.suggest_float("width", 4, 64))
+        return int(trial.suggest_categorical("width", [4, 8, 16, 32]))
+
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        hidden = width(trial)
+        model = nn.Sequential(nn.Linear(2, hidden), nn.Linear(hidden, 1))
+        optimizer = SGD(model.parameters(), lr=lr)
+        member.restore(model=model, optimizer=optimizer)
+        loss = train(model, optimizer)
+        member.save(model=model, optimizer=optimizer)
+        return loss
+
+    fixed = ["width"] if how == "float" else []
+    study = create(population_size=5, burn_in=0, fixed=fixed)
+    study.optimize(objective, n_trials=40)
+    assert len({trial.params["width"] for trial in study.trials}) > 1
+    assert sum(student.is_clone for student in students(study)) > 5
 
 
 def test_what_nobody_needs_is_removed_and_the_best_is_kept(store: FileSystemArtifactStore) -> None:
