@@ -61,8 +61,7 @@ class Run:
             model, loss_fn, self.weights, self.hypers.learned_by("loss"), hypers is not None
         )
         self._initial = initial
-        start = self.weights.read()
-        self._state = checked_state(self.update, state, start, self.at(0).update)
+        self._state = self._checked(state)
         self._products, self._way = checked_products(products), WAYS["loop"]
         self._rows = 0  # at a time, for which a way has been found
 
@@ -143,6 +142,12 @@ class Run:
     def finish(self, point: Carried) -> None:
         """Leave the weights that were validated in the model: averages, where it takes them."""
         self.weights.write(evaluated(self.update, *point))
+
+    def _checked(self, state: State | None) -> State:
+        """The state to start from."""
+        if state is None:
+            return ()
+        return checked_state(self.update, state, self.weights.read(), self.at(0).update)
 
     def _taken_back(self, point: Carried, slope: Tensor) -> Carried:
         """From the derivative by the weights that are validated to that by w and s."""

@@ -117,12 +117,10 @@ def checked_state(update: Update, state: object, weights: Tensor, hypers: Values
 
     Args:
         update: The inner update.
-        state: What an earlier run ended with; None at a start from nothing.
+        state: What an earlier run ended with.
         weights: The weights that are trained, shape (D,).
         hypers: Values of the update's hyperparameters at the first step.
     """
-    if state is None:
-        return ()
     if not isinstance(state, tuple | list) or not all(isinstance(p, Tensor) for p in state):
         raise ValueError(f"state must be a tuple of tensors, or None, got {short(state)}.")
     for i, part in enumerate(state):
