@@ -134,7 +134,7 @@ class _Trial:
             tuple(part.new_ones((count, *part.shape)) for part in point.state),
         )
         own = point.weights.new_ones((count, len(run.learned)))
-        slope, products = run.curvature(self._batches, values.loss, Along(rows.weights, own))
+        slope, products = run.curvature(self._batches, values.loss, Along(rows.weights, own), "jvp")
         slopes = {name: own.new_ones(count) for name in run.hypers.learned_by("update")}
         advance(
             run.update, point, rows, slope.gradient, products.weights, values.update, slopes, None
@@ -151,7 +151,7 @@ class _Trial:
         gradient = self._slope.gradient
         back = retreat(run.update, point, gradient, self._values.update, None, point)
         own = gradient.new_zeros((1, len(run.learned)))
-        run.curvature(self._batches, self._values.loss, Along(back.gradient[None], own))
+        run.curvature(self._batches, self._values.loss, Along(back.gradient[None], own), "vjp")
 
     def _move(self) -> None:
         """One step of the update alone."""

@@ -153,7 +153,7 @@ class ForwardMode:
         hypers = self._run.at(step)
         active = self._columns.advance(step)
         places, directions = self._directions(active)
-        slope, products = self._run.curvature(batches, hypers.loss, directions)
+        slope, products = self._run.curvature(batches, hypers.loss, directions, "jvp")
         self._taken += len(places)
         self._move(active, slope, places, products.weights, hypers)
         self._losses[step] = slope.loss

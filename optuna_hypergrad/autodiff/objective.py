@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_callable
+from optuna_hypergrad.autodiff.stop_gradient import StopGradients, Stops, hooks_while_stopped
 from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients, Reached
 
@@ -80,16 +81,26 @@ class Objective:
         return loss
 
     def graph(
-        self, batch: Batch, hypers: Values, *, twice: bool
+        self, batch: Batch, hypers: Values, *, twice: bool, stops: Stops | None = None
     ) -> tuple[Slope, Gradients, list[Tensor]]:
         """The gradient by parameter, then by learned hyperparameter, and these as leaves.
 
-        With ``twice`` the gradients can be differentiated again.
+        Args:
+            batch: The batch.
+            hypers: Values of the hyperparameters of the loss.
+            twice: Whether the gradients can be differentiated again.
+            stops: Whether they stop where the loss stops them, recorded on the way; None where
+                they do, and nothing else is to be differentiated.
         """
         own = {k: v.requires_grad_() for k, v in hypers.items() if isinstance(v, Tensor)}
         leaves = [*self.weights.parameters, *(own[name] for name in self.learned)]
-        with torch.enable_grad(), self.switched():
-            loss = self.differentiable(batch, hypers)
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(self.switched())
+            if stops is not None:
+                stack.enter_context(hooks_while_stopped(self.model, stops))
+            with nullcontext() if stops is None else StopGradients(stops):
+                loss = self.differentiable(batch, hypers)
             gradients = torch.autograd.grad(loss, leaves, create_graph=twice, allow_unused=True)
         by_weight = gradients[: len(self.weights.parameters)]
         reached = tuple(gradient is not None for gradient in by_weight)
@@ -97,5 +108,5 @@ class Objective:
         return slope, gradients, leaves
 
     def slope(self, batch: Batch, hypers: Values) -> Slope:
-        """The loss and its gradient by the weights."""
+        """The loss and its gradient by the weights, as the training takes it."""
         return self.graph(batch, hypers, twice=False)[0]

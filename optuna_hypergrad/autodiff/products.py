@@ -1,9 +1,12 @@
 """Hessian products: the one costly thing about hypergradients.
 
-With x = (w, h) the weights and the learned hyperparameters of the loss L, forward mode needs
-∂²L/∂w∂x · ẋ along its tangents, and reverse mode ∂²L/∂x∂w · ẇ along its adjoint. Both are rows of
-one symmetric matrix, H·ẋ, so one product serves both. Masks that dropout drew and statistics that
-batch norm took are the same in the gradient and in the products.
+With x = (w, h) the weights and the learned hyperparameters of the loss, and g(x) the training
+gradient, forward mode needs the JVP ∂g/∂x · ẋ along its tangents, and reverse mode the VJP
+(∂g/∂x)ᵀ · a along its adjoint. Where g is the gradient of a loss L, both are products with its
+symmetric Hessian, so one product serves both: H·ẋ. Where the loss stops gradients
+(stop_gradient/), g is the gradient of nothing, and the JVP is taken as the derivative of the VJP,
+which is linear in a. Masks that dropout drew and statistics that batch norm took are the same in
+the gradient and in the products.
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
+from optuna_hypergrad.autodiff.buffers import buffers_of, put_back
 from optuna_hypergrad.autodiff.forward_ad import forward_mode
 from optuna_hypergrad.autodiff.objective import Batch, Objective, Slope
 from optuna_hypergrad.autodiff.replay.randomness import Randomness
+from optuna_hypergrad.autodiff.stop_gradient import Stops, without_hooks
 from optuna_hypergrad.autodiff.updates.protocol import Values
+from optuna_hypergrad.autodiff.weights import Gradients
 
+Product = Literal["jvp", "vjp"]
 Products = Literal["auto", "loop", "batched", "forward", "forward-batched"]
 
 
@@ -57,6 +64,7 @@ class Linear(NamedTuple):
 
     slope: Slope
     product: Callable[[Along, bool], Along]  # of one row, or of any number; True: the last call
+    symmetric: bool = True  # else one row at a time
 
 
 @dataclass(frozen=True)
@@ -68,70 +76,105 @@ class Way:
         at_once: Whether all rows go through together, in the memory of as many graphs.
     """
 
-    linearise: Callable[[Objective, Batch, Values], Linear]
+    linearise: Callable[[Objective, Batch, Values, Product], Linear]
     at_once: bool
 
     def __call__(
-        self, objective: Objective, batch: Batch, hypers: Values, along: Along
+        self, objective: Objective, batch: Batch, hypers: Values, along: Along, kind: Product
     ) -> tuple[Slope, Along]:
-        """The slope of the batch, and H·ẋ for each row of ``along``.
+        """The slope of the batch, and its product with each row of ``along``.
 
         Args:
             objective: The loss.
             batch: The batch that it is taken on.
             hypers: Values of the hyperparameters of the loss.
-            along: The directions.
+            along: The directions: ẋ, or a with zeros for the hyperparameters.
+            kind: ``"jvp"``, whose result is by the weights alone, or ``"vjp"``.
         """
         if len(along) == 0:
             return objective.slope(batch, hypers), along
-        slope, product = self.linearise(objective, batch, hypers)
-        if self.at_once:
+        slope, product, symmetric = self.linearise(objective, batch, hypers, kind)
+        if self.at_once and symmetric:
             return slope, product(along, True)
         last = len(along) - 1
         rows = [product(along.row(n), n == last) for n in range(len(along))]
         return slope, Along.stacked(rows)
 
 
-def double_backward(objective: Objective, batch: Batch, hypers: Values) -> Linear:
+def double_backward(objective: Objective, batch: Batch, hypers: Values, kind: Product) -> Linear:
     """Products as the derivative of g·ẋ, one backward pass through the graph of g = ∂L/∂x."""
-    weights = objective.weights
-    slope, gradients, leaves = objective.graph(batch, hypers, twice=True)
+    parameters, stops = objective.weights.parameters, Stops()
+    slope, gradients, leaves = objective.graph(batch, hypers, twice=True, stops=stops)
+    stops.active = False  # g moves with all that it depends on
+    symmetric = not stops.found
+    outputs, sources = gradients, leaves
+    if kind == "jvp" and not symmetric:
+        sources = [torch.zeros_like(p, requires_grad=True) for p in parameters]  # a
+        outputs = _vjp(objective, gradients, leaves, sources)
 
     def product(along: Along, last: bool) -> Along:
-        rows = [*weights.split(along.weights), *along.hypers.unbind(-1)]
-        pairs = zip(gradients, rows, strict=True)
+        rows = [*objective.weights.split(along.weights), *along.hypers.unbind(-1)]
+        pairs = zip(outputs, rows, strict=False)  # in a VJP, the hyperparameters' rows are zero
         curved = [(g, z) for g, z in pairs if g is not None and g.requires_grad]
         if not curved:
             return Along(torch.zeros_like(along.weights), torch.zeros_like(along.hypers))
         one = len(along) == 1
-        with objective.switched():  # activation checkpointing runs parts of the model again
+        with objective.switched(), without_hooks(parameters):
+            # Switched, because activation checkpointing runs parts of the model again.
             found = torch.autograd.grad(
                 [g for g, _ in curved],
-                leaves,
+                sources,
                 [z[0] if one else z for _, z in curved],
                 retain_graph=not last,
                 allow_unused=True,
                 is_grads_batched=not one,
             )
-        count = len(weights.parameters)
         of_hypers = [
             z.new_zeros(z.shape) if f is None else f.detach().reshape(z.shape)
-            for f, z in zip(found[count:], along.hypers.unbind(-1), strict=True)
+            for f, z in zip(found[len(parameters) :], along.hypers.unbind(-1), strict=False)
         ]
         return Along(
-            weights.join(found[:count], (len(along),)),
-            torch.stack(of_hypers, -1) if of_hypers else along.hypers,
+            objective.weights.join(found[: len(parameters)], (len(along),)),
+            torch.stack(of_hypers, -1) if of_hypers else torch.zeros_like(along.hypers),
         )
 
-    return Linear(slope, product)
+    return Linear(slope, product, symmetric)
 
 
-def forward_over_reverse(objective: Objective, batch: Batch, hypers: Values) -> Linear:
-    """Products as the forward-mode derivative of g, which is taken once more for it."""
+def _vjp(
+    objective: Objective, gradients: Gradients, leaves: list[Tensor], adjoint: list[Tensor]
+) -> Gradients:
+    """(∂g/∂x)ᵀ · a as a function of a, by leaf; g is the gradient by the weights."""
+    pairs = zip(gradients, adjoint, strict=False)
+    curved = [(g, a) for g, a in pairs if g is not None and g.requires_grad]
+    if not curved:
+        return [None] * len(leaves)
+    with torch.enable_grad(), objective.switched(), without_hooks(objective.weights.parameters):
+        return torch.autograd.grad(
+            [g for g, _ in curved],
+            leaves,
+            [a for _, a in curved],
+            create_graph=True,
+            allow_unused=True,
+        )
+
+
+def forward_over_reverse(
+    objective: Objective, batch: Batch, hypers: Values, kind: Product
+) -> Linear:
+    """Products as the forward-mode derivative of g, which is taken once more for it.
+
+    Where the loss stops gradients, which ``torch.func`` would stop for good, double backward
+    passes take its place.
+    """
     gradient, point = _pure_gradient(objective, batch, hypers)
-    weights = objective.weights
-    before = Randomness.now(weights.device)
-    slope = objective.slope(batch, hypers)
+    weights, stops = objective.weights, Stops()
+    before, buffers = Randomness.now(weights.device), buffers_of(objective.model)
+    slope = objective.graph(batch, hypers, twice=False, stops=stops)[0]
+    if stops.found:
+        before.restore()
+        put_back(buffers)
+        return double_backward(objective, batch, hypers, kind)
 
     def tangent(of_weights: Tensor, of_hypers: Tensor) -> Tensor:
         parts = dict(zip(weights.names, weights.split(of_weights), strict=True))

@@ -5,8 +5,59 @@ For hyperparameters of the loss. Random numbers come from torch's generator, so 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import Function
+
+
+class _StraightThrough(Function):
+    """Forwards the first input, backwards the second; in hypergradients, too."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(hard: Tensor, soft: Tensor) -> Tensor:
+        return hard.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+        return None, gradient
+
+    @staticmethod
+    def jvp(ctx: Any, hard: Tensor | None, soft: Tensor) -> Tensor:  # type: ignore[override]
+        return soft
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """``hard``, with the derivative of ``soft`` wherever a derivative is taken.
+
+    ``soft + (hard - soft).detach()`` has this derivative in the training gradient alone: a
+    hypergradient is that of the training that ran, in which ``hard`` jumps or stands still. With
+    this function a hypergradient, and the validation loss, take ``soft`` for ``hard`` as well.
+
+    Args:
+        hard: Of any shape.
+        soft: Of the same shape.
+
+    Reference:
+        Bengio, Léonard and Courville, "Estimating or propagating gradients through stochastic
+        neurons", 2013.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor(0.3, requires_grad=True)
+        >>> y = straight_through((x > 0).float(), torch.sigmoid(x))
+        >>> float(y.detach()), round(float(torch.autograd.grad(y, x)[0]), 4)
+        (1.0, 0.2445)
+    """
+    result: Tensor = _StraightThrough.apply(hard.detach(), soft)
+    return result
 
 
 def rounded(value: Tensor) -> Tensor:
@@ -29,7 +80,7 @@ def rounded(value: Tensor) -> Tensor:
         >>> float(y.detach()), float(torch.autograd.grad(y, h)[0])
         (9.0, 3.0)
     """
-    return value + (value.round() - value).detach()
+    return straight_through(value.round(), value)
 
 
 def chosen(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -53,7 +104,7 @@ def chosen(logits: Tensor, temperature: float = 1.0) -> Tensor:
     gumbel = -torch.log(-torch.log(_uniform(logits)))
     soft = torch.softmax((logits + gumbel) / temperature, dim=-1)
     hard = torch.nn.functional.one_hot(soft.detach().argmax(-1), logits.shape[-1]).to(soft.dtype)
-    return soft + (hard - soft).detach()
+    return straight_through(hard, soft)
 
 
 def relaxed_dropout(x: Tensor, rate: Tensor | float, temperature: float = 0.1) -> Tensor:

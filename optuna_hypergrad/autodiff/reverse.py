@@ -137,7 +137,8 @@ class ReverseMode:
         back = retreat(self._run.update, point, gradient, values.update, reached, self._adjoint)
         batches = self._player.revisit(step, point, record)
         own = gradient.new_zeros((1, len(self._run.learned)))
-        slope, products = self._run.curvature(batches, values.loss, Along(back.gradient[None], own))
+        along = Along(back.gradient[None], own)
+        slope, products = self._run.curvature(batches, values.loss, along, "vjp")
         self._taken += 1
         check_replay(step, slope.gradient, gradient)
         self._adjoint = Carried(back.adjoint.weights + products.weights[0], back.adjoint.state)

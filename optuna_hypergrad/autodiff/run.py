@@ -14,7 +14,7 @@ from optuna_hypergrad.autodiff.forward_ad import forward_mode
 from optuna_hypergrad.autodiff.hypers import AtStep, Hypers
 from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective, Slope
 from optuna_hypergrad.autodiff.preflight import checked_products, preflight, use
-from optuna_hypergrad.autodiff.products import WAYS, Along, Products
+from optuna_hypergrad.autodiff.products import WAYS, Along, Product, Products
 from optuna_hypergrad.autodiff.updates import Clipped, Hyper, State, Update, evaluated, trained
 from optuna_hypergrad.autodiff.updates.protocol import (
     Values,
@@ -109,9 +109,11 @@ class Run:
         """The mean loss of the batches at the model's weights, and its gradient."""
         return Slope.mean([self.objective.slope(batch, hypers) for batch in batches])
 
-    def curvature(self, batches: Microbatches, hypers: Values, along: Along) -> tuple[Slope, Along]:
-        """The slope, and the Hessian's products with the rows of ``along``."""
-        found = [self._way(self.objective, batch, hypers, along) for batch in batches]
+    def curvature(
+        self, batches: Microbatches, hypers: Values, along: Along, kind: Product
+    ) -> tuple[Slope, Along]:
+        """The slope, and the JVPs or VJPs of its gradient with the rows of ``along``."""
+        found = [self._way(self.objective, batch, hypers, along, kind) for batch in batches]
         slopes, products = zip(*found, strict=True)
         return Slope.mean(slopes), Along.mean(products)
 

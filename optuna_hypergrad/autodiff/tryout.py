@@ -21,6 +21,7 @@ from optuna_hypergrad.autodiff.metering import timed
 from optuna_hypergrad.autodiff.objective import Batch, Objective
 from optuna_hypergrad.autodiff.products import WAYS, Along, forward_over_reverse
 from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
+from optuna_hypergrad.autodiff.stop_gradient import StopGradients, Stops
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
 _QUICK = 0.002  # seconds that the gradient of a quick model takes at most
@@ -79,10 +80,14 @@ class Tryout:
     def obstacle(self, kernels: Kernels) -> RuntimeError | None:
         """What torch says where the loss, or a part of it, cannot be differentiated twice."""
         self._begin(kernels)
+        stops = Stops()
         try:
             with torch.enable_grad(), self._objective.switched():
-                loss = self._objective.differentiable(self._batch, self._hypers)
+                with StopGradients(stops):
+                    loss = self._objective.differentiable(self._batch, self._hypers)
                 differentiate_twice([loss], self._objective.weights.parameters)
+            if stops.found:  # then a JVP is the derivative of a VJP, and so a third derivative
+                self._products(Found("loop", kernels), self._along(1))
         except RuntimeError as error:
             return error
         return None
@@ -168,7 +173,8 @@ class Tryout:
     def _products(self, found: Found, along: Along) -> Tensor:
         """The products as one vector."""
         self._begin(found.kernels)
-        products = WAYS[found.way](self._objective, self._batch, self._hypers, along)[1]
+        objective, batch, hypers = self._objective, self._batch, self._hypers
+        products = WAYS[found.way](objective, batch, hypers, along, "jvp")[1]
         return torch.cat([products.weights.flatten(), products.hypers.flatten()])
 
     def _gradient(self) -> None:

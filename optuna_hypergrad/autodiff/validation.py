@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.buffers import buffers_of, put_back
 from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective
+from optuna_hypergrad.autodiff.stop_gradient import Stops, without_hooks
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
 __all__ = ["Batch", "LossFn", "Statistics", "Validated", "validate"]
@@ -54,7 +55,9 @@ def validate(
     direct_sum = gradient_sum.new_zeros(len(objective.learned))
     with _undisturbed(objective.model, statistics):
         for batch, size in sized(validation):
-            slope, gradients, _ = objective.graph(batch, hypers, twice=False)
+            stops = Stops(active=False)  # the loss itself moves with what its gradient stops at
+            with without_hooks(weights.parameters):
+                slope, gradients, _ = objective.graph(batch, hypers, twice=False, stops=stops)
             by_hyper = gradients[len(weights.parameters) :]
             gradient_sum += size * slope.gradient
             for k, part in enumerate(by_hyper):
