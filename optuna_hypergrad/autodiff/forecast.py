@@ -134,7 +134,9 @@ class _Trial:
             tuple(part.new_ones((count, *part.shape)) for part in point.state),
         )
         own = point.weights.new_ones((count, len(run.learned)))
-        slope, products = run.curvature(self._batches, values.loss, Along(rows.weights, own), "jvp")
+        slope, products = run.curvature(
+            self._batches, values.loss, Along(rows.weights, own), "jvp"
+        )
         slopes = {name: own.new_ones(count) for name in run.hypers.learned_by("update")}
         advance(
             run.update, point, rows, slope.gradient, products.weights, values.update, slopes, None

@@ -42,9 +42,7 @@ def while_stopped(hook: Hook, stops: Stops) -> Hook:
 def hooks_while_stopped(model: nn.Module, stops: Stops) -> Iterator[None]:
     """Within it, hooks of modules that run and of parameters see the training gradient alone."""
     places = [p._backward_hooks for p in model.parameters()]
-    places += [
-        hooks for m in model.modules() for hooks in (m._backward_hooks, m._backward_pre_hooks)
-    ]
+    places += [hooks for m in model.modules() for hooks in (m._backward_hooks, m._backward_pre_hooks)]
     kept = [(hooks, dict(hooks)) for hooks in places if hooks]
     stops.found |= bool(kept)
     for hooks, before in kept:

@@ -118,9 +118,7 @@ class StopGradients(TorchFunctionMode):
         target = changed_in_place(func, args, kwargs)
         if needs_grad and not stopping:
             self._stops.found = True
-            kept = [
-                x if t is None or x is target else t for x, t in zip(leaves, twins, strict=True)
-            ]
+            kept = [x if t is None or x is target else t for x, t in zip(leaves, twins, strict=True)]
             args, kwargs = tree_unflatten(kept, spec)
             return func(*args, **kwargs)
         if target is not None:
