@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -202,7 +203,8 @@ class Member:
         """Report the hyperparameters that the student has refined while it trained.
 
         Its next segment starts from them. Values outside of a parameter's range are moved to the
-        nearest bound; those that are NaN or infinite, of a student that diverged, start nothing.
+        nearest bound; those that are NaN or infinite, of a student that diverged, start nothing; nor
+        do those of parameters that the sampler fixes, with a warning.
 
         Args:
             values: By the names of numeric trial parameters, in their own units; parameters may
@@ -213,6 +215,12 @@ class Member:
                 categorical, or holds what is not one number; if the trial has reported before.
         """
         report_refined(self._trial, values)
+        ignored = sorted({*values} & {*self._segment.fixed})
+        if ignored:
+            message = (
+                f"refined: {ignored[0]!r} is fixed in the sampler, so the student's next segment"
+            )
+            warnings.warn(f"{message} starts from the value that it was born with.", stacklevel=2)
 
     def teach(self, hypergradient: Hypergradient, *, steps: int = 5) -> int:
         """Train the population's teacher on this student before it is mutated.

@@ -374,6 +374,21 @@ def test_a_width_that_students_are_born_with_fits_every_checkpoint(
     assert sum(student.is_clone for student in students(study)) > 5
 
 
+def test_who_refines_what_is_fixed_is_warned(store: FileSystemArtifactStore) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        scale, lr = trial.suggest_float("scale", 0, 1), trial.suggest_float("lr", 0, 1)
+        with pytest.warns(UserWarning, match="refined: 'scale' is fixed in the sampler"):
+            member.refined({"scale": scale / 2, "lr": lr / 2})
+        member.save()
+        return scale
+
+    study = create(population_size=1, fixed=["scale"])
+    study.optimize(objective, n_trials=2)
+    first, second = (trial.params for trial in study.trials)
+    assert second == {"scale": first["scale"], "lr": first["lr"] / 2}
+
+
 def test_what_nobody_needs_is_removed_and_the_best_is_kept(store: FileSystemArtifactStore) -> None:
     study = create(population_size=3)
 
