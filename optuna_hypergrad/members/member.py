@@ -203,8 +203,8 @@ class Member:
         """Report the hyperparameters that the student has refined while it trained.
 
         Its next segment starts from them. Values outside of a parameter's range are moved to the
-        nearest bound; those that are NaN or infinite, of a student that diverged, start nothing; nor
-        do those of parameters that the sampler fixes, with a warning.
+        nearest bound; those that are NaN or infinite, of a student that diverged, start nothing;
+        nor do those of parameters that the sampler fixes, with a warning.
 
         Args:
             values: By the names of numeric trial parameters, in their own units; parameters may
