@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 PAGE = (Path(__file__).parents[1] / "docs" / "engine.md").read_text()
 
@@ -33,3 +34,15 @@ def test_the_better_activation_is_found(page: dict[str, Any]) -> None:
     # Whether a product is positive is |x₀ + x₁| against |x₀ − x₁|.
     gradient = page["choice"].gradient
     assert gradient["abs"] < 0 < gradient["tanh"]
+
+
+def test_two_segments_are_one_training_of_torch(page: dict[str, Any]) -> None:
+    expected = page["new_model"]()
+    optimizer = torch.optim.AdamW(expected.parameters(), lr=1e-2, eps=1e-4)
+    for step in range(60):
+        optimizer.zero_grad()
+        page["loss"](expected, page["batches"](step)).backward()
+        optimizer.step()
+    for found, parameter in zip(page["model"].parameters(), expected.parameters(), strict=True):
+        assert torch.allclose(found, parameter, rtol=1e-3, atol=1e-5)
+    assert page["first"].gradient["lr"] != page["second"].gradient["lr"]

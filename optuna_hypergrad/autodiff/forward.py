@@ -16,7 +16,7 @@ from optuna_hypergrad.autodiff.products import Along, Products
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.tangents import advance
-from optuna_hypergrad.autodiff.updates import Hyper, Update
+from optuna_hypergrad.autodiff.updates import Hyper, State, Update
 from optuna_hypergrad.autodiff.validation import Statistics
 
 
@@ -55,6 +55,9 @@ class ForwardMode:
             backward passes, ``"loop"``: column by column, or ``"batched"``: at once, faster for
             small matrices; ``"forward"`` and ``"forward-batched"``: by forward mode over the
             gradient; ``"auto"``: the fastest that works, tried out on the first batch.
+        state: What the update remembers from an earlier run, its ``result.state``, to go on from;
+            None for a start from nothing. It counts as fixed: hypergradients see nothing of the
+            runs before.
 
     Raises:
         ValueError: If an argument is out of range; the message names it.
@@ -95,6 +98,7 @@ class ForwardMode:
         clip_gradients: float | None = None,
         constant_buffers: Collection[str] = (),
         products: Products = "auto",
+        state: State | None = None,
     ) -> None:
         run = Run(
             model,
@@ -107,6 +111,7 @@ class ForwardMode:
             clip_gradients=clip_gradients,
             products=products,
             constant_buffers=constant_buffers,
+            state=state,
         )
         columns = Columns(run.hypers, truncate, truncation)
         self._begin(run, columns, average, clip_products)
@@ -197,6 +202,7 @@ class ForwardMode:
             mode="forward",
             clipped=int(self._clipped) / max(self._taken * len(self._run.weights), 1),
             tangent_norm=self.tangent_norm,
+            state=self._point.state,
         )
 
     def finish(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optuna_hypergrad.autodiff.forecast import Forecast
 from optuna_hypergrad.autodiff.metering import Cost
+from optuna_hypergrad.autodiff.updates import State
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,7 @@ class Hypergradient:
     """Seconds that the run took, and the most memory that it held beyond what was held before."""
     forecast: Forecast | None = None
     """With ``mode="auto"``: what both modes were expected to cost."""
+    state: State = field(default=(), repr=False, compare=False)
+    """What the update remembers at the end (momentum, moments, the step count), a tuple of tensors
+    of shape (D,), one number for each learned weight, or (). ``hypergradient(…, state=…)`` goes on
+    from it."""

@@ -96,6 +96,7 @@ class ReverseMode:
             per_step=self._by_schedule(per_step),
             replayed=self._player.replayed,
             kept_bytes=self._player.peak_bytes,
+            state=self._point.state,
         )
 
     def finish(self) -> None:

@@ -17,8 +17,13 @@ from optuna_hypergrad.autodiff.hypers import AtStep, Hypers
 from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective, Slope
 from optuna_hypergrad.autodiff.preflight import checked_products, preflight, use
 from optuna_hypergrad.autodiff.products import WAYS, Along, Product, Products
-from optuna_hypergrad.autodiff.updates import Clipped, Hyper, Update, evaluated
-from optuna_hypergrad.autodiff.updates.protocol import Values, check_update, checked_hypers
+from optuna_hypergrad.autodiff.updates import Clipped, Hyper, State, Update, evaluated, trained
+from optuna_hypergrad.autodiff.updates.protocol import (
+    Values,
+    check_update,
+    checked_hypers,
+    checked_state,
+)
 from optuna_hypergrad.autodiff.validation import Statistics, Validated, validate
 from optuna_hypergrad.autodiff.weights import FlatWeights, replaced
 
@@ -46,6 +51,7 @@ class Run:
         clip_gradients: float | None = None,
         products: Products = "auto",
         constant_buffers: Collection[str] = (),
+        state: State | None = None,
     ) -> None:
         self.steps = checked_count("steps", steps)
         check_update(update)
@@ -60,6 +66,7 @@ class Run:
         )
         self._initial = initial
         self._constant_buffers = checked_buffers(model, constant_buffers)
+        self._state = self._checked(state)
         self._products, self._way = checked_products(products), WAYS["loop"]
         self._rows = 0  # at a time, for which a way has been found
 
@@ -78,11 +85,13 @@ class Run:
         return self.hypers.at(step, self.weights.parameters[0])
 
     def begin(self) -> Carried:
-        """The weights to start from, which the model then holds."""
+        """What to start from; the model then holds the weights."""
+        weights = trained(self.update, self.weights.read(), self._state)
         if self._initial is not None:
-            self._given = self.weights.read()
-            self.weights.write(self._initialised(self._own()))
-        return Carried(self.weights.read(), ())
+            self._given = weights
+            weights = self._initialised(self._own())
+        self.weights.write(weights)
+        return Carried(weights, self._state)
 
     def initial_slopes(self) -> dict[str, Tensor]:
         """∂(initial weights)/∂(value at step 0) by learned hyperparameter of the loss, (D,)."""
@@ -184,6 +193,12 @@ class Run:
                 "numpy take it out of torch.",
                 stacklevel=2,
             )
+
+    def _checked(self, state: State | None) -> State:
+        """The state to start from."""
+        if state is None:
+            return ()
+        return checked_state(self.update, state, self.weights.read(), self.at(0).update)
 
     def _taken_back(self, point: Carried, slope: Tensor) -> Carried:
         """From the derivative by the weights that are validated to that by w and s."""

@@ -24,7 +24,7 @@ from optuna_hypergrad.autodiff.replay.stream import Batches, Stream
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.reverse import ReverseMode
 from optuna_hypergrad.autodiff.run import Initial, Run
-from optuna_hypergrad.autodiff.updates import Hyper, Update
+from optuna_hypergrad.autodiff.updates import Hyper, State, Update
 from optuna_hypergrad.autodiff.validation import Statistics, check_statistics
 
 Mode = Literal["forward", "reverse", "auto"]
@@ -57,6 +57,7 @@ def hypergradient(
     checkpoints: Place = "device",
     on_step: Callable[[int, float], None] | None = None,
     progress: bool = False,
+    state: State | None = None,
 ) -> Hypergradient:
     """Train ``model`` and differentiate its validation loss through all of the training.
 
@@ -117,6 +118,9 @@ def hypergradient(
             tangents.
         progress: Show a progress bar of the whole outer step, going back included, with the time
             that is left: on standard error where that is a terminal, or in a notebook.
+        state: What the update remembers from an earlier run, its ``result.state``, to go on from
+            (segments of a population, a long training in parts); None for a start from nothing.
+            It counts as fixed: hypergradients see nothing of the runs before.
 
     Returns:
         Hypergradients by trial parameter, the validation loss and what else the run measured.
@@ -160,6 +164,7 @@ def hypergradient(
         clip_gradients=clip_gradients,
         products=products,
         constant_buffers=constant_buffers,
+        state=state,
     )
     stream = Stream(batches, run.weights.device, accumulate)
     columns = Columns(run.hypers, truncate, truncation, share)

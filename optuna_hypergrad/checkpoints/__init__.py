@@ -1,6 +1,12 @@
 """Checkpoints of students: safetensors and JSON in an Optuna artifact store, never pickle."""
 
-from optuna_hypergrad.checkpoints.encoding import CheckpointError, UnreachableError, decode, encode
+from optuna_hypergrad.checkpoints.encoding import (
+    CheckpointError,
+    UnreachableError,
+    check,
+    decode,
+    encode,
+)
 from optuna_hypergrad.checkpoints.resuming import load_optimizer, rng_state, set_rng_state
 from optuna_hypergrad.checkpoints.store import FILENAME, download, remove, upload
 from optuna_hypergrad.reports import Checkpoint
@@ -10,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "UnreachableError",
+    "check",
     "decode",
     "download",
     "encode",

@@ -4,14 +4,18 @@ The structure is in the file's metadata. None, booleans, strings, finite floats,
 and lists stand for themselves; anything else is an object with one entry, named by its kind:
 
     {"dict": [[key, value], …]}    {"tuple": [value, …]}    {"tensor": name}    {"array": name}
-    {"int": "0x…"}                 {"float": "nan"}    {"counter": {"dict": …}}
+    {"int": "0x…"}                 {"float": "nan"}    {"complex": "1+2j"}
+    {"set": [value, …]}            {"counter": {"dict": …}}
+
+What is of a subclass of these, or a number of numpy's, is stored as the plain value that it is.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter, OrderedDict
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,7 @@ from torch import Tensor, nn
 from optuna_hypergrad.arguments import check_kind
 
 Keys = tuple[object, ...]  # those that lead to a value inside the state
+Arrays = dict[str, "Tensor | np.ndarray[Any, Any]"]  # by the name that the structure gives them
 
 _DTYPES = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64),
@@ -30,6 +35,14 @@ _DTYPES = {
     *(torch.int64, torch.int32, torch.int16, torch.int8),
     *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
 }
+
+_PLAIN: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    (bool, bool),
+    (str, str.__str__),  # of an enumeration the value, not the name
+    *((int, int), (float, float), (complex, complex)),
+    *((list, list), (tuple, tuple), (deque, list), ((set, frozenset), set)),
+    *((Counter, Counter), (Mapping, dict)),
+)
 
 
 class CheckpointError(RuntimeError):
@@ -44,13 +57,15 @@ def encode(state: Any) -> bytes:
     """A nested state as the bytes of a safetensors file.
 
     Args:
-        state: Any nesting of dicts and Counters with str or int keys, lists, tuples, None, bools,
-            ints, floats and strs around tensors and numpy arrays. All come back as they were,
-            except that tensors and parameters come back as plain tensors that are contiguous,
-            share no memory and require no gradient, and an ``OrderedDict`` as a dict.
+        state: Any nesting of mappings with str or int keys, lists, tuples, sets, None, bools,
+            numbers and strs around tensors and numpy arrays. Tensors and parameters come back as
+            plain tensors that are contiguous, share no memory and require no gradient; a number
+            of numpy's as Python's (``np.float64`` as a float); a named tuple as a tuple, a deque
+            as a list, a frozenset as a set, every mapping but a ``Counter`` as a dict, and what
+            is of another subclass as that which it is a subclass of. All else is as it was.
 
     Raises:
-        TypeError: If the state holds anything else; it names the path of it.
+        TypeError: If the state holds anything else; it names the path of it, and what to do.
         CheckpointError: If the structure without the tensors exceeds 100 MB.
 
     Example:
@@ -58,14 +73,28 @@ def encode(state: Any) -> bytes:
         >>> decode(encode({"step": 3, "weights": (torch.ones(2), None)}))
         {'step': 3, 'weights': (tensor([1., 1.]), None)}
     """
-    tensors: dict[str, Tensor] = {}
+    structure, arrays = _packed(state)
     try:
-        structure = json.dumps(_pack(state, (), tensors), allow_nan=False)
-        return save(tensors, {"state": structure})
-    except RecursionError as error:
-        raise TypeError("state: contains itself or is nested too deeply.") from error
+        copies = {name: _copied(array) for name, array in arrays.items()}
+        return save(copies, {"state": structure})
     except SafetensorError as error:
         raise CheckpointError(f"state: cannot be stored: {error}") from error
+
+
+def check(state: Any) -> None:
+    """Raise the TypeError that ``encode`` would raise; nothing is copied.
+
+    Args:
+        state: What is to be encoded.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> check({"best": {"loss": Fraction(1, 3)}})
+        Traceback (most recent call last):
+        TypeError: best.loss: cannot store <class 'fractions.Fraction'>; convert it to a number,
+        string, tensor, list, tuple, set or dict.
+    """
+    _packed(state)
 
 
 def decode(data: bytes, device: torch.device | str | None = None) -> Any:
@@ -90,31 +119,64 @@ def decode(data: bytes, device: torch.device | str | None = None) -> Any:
         raise CheckpointError(message) from error
 
 
-def _pack(value: Any, path: Keys, tensors: dict[str, Tensor]) -> Any:
-    """The JSON that stands for ``value``; its tensors are added to ``tensors``."""
-    kind = type(value)  # exactly, since a subclass would come back as its parent
+def _packed(state: Any) -> tuple[str, Arrays]:
+    """The structure as JSON, and what it names."""
+    arrays: Arrays = {}
+    try:
+        return json.dumps(_pack(state, (), arrays), allow_nan=False), arrays
+    except RecursionError as error:
+        raise TypeError("state: contains itself or is nested too deeply.") from error
+
+
+def _pack(value: Any, path: Keys, arrays: Arrays) -> Any:
+    """The JSON that stands for ``value``; its tensors and arrays are added to ``arrays``."""
+    value = _plain(value)
+    kind = type(value)
     if value is None or kind in (bool, str):
         return value
     if kind is int:
         return value if abs(value) < 2**63 else {"int": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {"float": str(value)}
+    if kind is complex:
+        return {"complex": str(value)}
     if kind in (list, tuple):
-        items = [_pack(item, (*path, i), tensors) for i, item in enumerate(value)]
+        items = [_pack(item, (*path, i), arrays) for i, item in enumerate(value)]
         return items if kind is list else {"tuple": items}
+    if kind is set:  # in an order that does not depend on the process
+        return {"set": sorted((_pack(item, path, arrays) for item in value), key=json.dumps)}
     if kind is Counter:  # of torch's MultiStepLR
-        return {"counter": _pack(dict(value), path, tensors)}
-    if kind in (dict, OrderedDict):
-        pairs = ((_checked_key(key, path), item) for key, item in value.items())
-        return {"dict": [[key, _pack(item, (*path, key), tensors)] for key, item in pairs]}
-    name = str(len(tensors))
+        return {"counter": _pack(dict(value), path, arrays)}
+    if kind is dict:
+        pairs = ((_checked_key(_plain(key), path), item) for key, item in value.items())
+        return {"dict": [[key, _pack(item, (*path, key), arrays)] for key, item in pairs]}
+    return _named(value, path, arrays)
+
+
+def _named(value: Any, path: Keys, arrays: Arrays) -> dict[str, str]:
+    """What stands for a tensor or an array."""
+    name, kind = str(len(arrays)), type(value)  # exactly, since a subclass would be lost
     if kind in (Tensor, nn.Parameter):
-        tensors[name] = _copied(value, path)
-        return {"tensor": name}
-    if kind is np.ndarray:
-        tensors[name] = _converted(value, path)
-        return {"array": name}
-    raise TypeError(f"{_dotted(path)}: cannot store {kind}.")
+        _check_tensor(value, path)
+    elif kind is np.ndarray:
+        _check_array(value, path)
+    else:
+        raise TypeError(
+            f"{_dotted(path)}: cannot store {kind}; convert it to a number, string, tensor, list, "
+            "tuple, set or dict."
+        )
+    arrays[name] = value
+    return {"array" if kind is np.ndarray else "tensor": name}
+
+
+def _plain(value: Any) -> Any:
+    """What comes back for ``value``: of Python's own kind where it is of a subclass of that."""
+    if isinstance(value, np.generic) and value.dtype.kind in "biufcU":
+        return value.item()
+    for kind, plain in _PLAIN:
+        if isinstance(value, kind):
+            return plain(value)
+    return value
 
 
 def _unpack(node: Any, tensors: dict[str, Tensor], device: torch.device | str | None) -> Any:
@@ -134,6 +196,10 @@ def _unpack(node: Any, tensors: dict[str, Tensor], device: torch.device | str | 
             return tensors[content].numpy()
         case "counter":
             return Counter(_unpack(content, tensors, device))
+        case "set":
+            return {_unpack(item, tensors, device) for item in content}
+        case "complex":
+            return complex(content)
         case "int":
             return int(content, 16)
         case "float":
@@ -154,19 +220,23 @@ def _loaded(data: bytes) -> dict[str, Tensor]:
         raise ValueError(str(error)) from error
 
 
-def _copied(tensor: Tensor, path: Keys) -> Tensor:
-    """A copy on the CPU: contiguous and with memory of its own, as safetensors demands."""
+def _check_tensor(tensor: Tensor, path: Keys) -> None:
     if tensor.is_meta or tensor.layout != torch.strided or tensor.dtype not in _DTYPES:
         kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
         raise TypeError(f"{_dotted(path)}: cannot store {type(tensor)} of {kind}.")
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def _converted(array: np.ndarray[Any, Any], path: Keys) -> Tensor:
+def _check_array(array: np.ndarray[Any, Any], path: Keys) -> None:
     dtype = array.dtype
     if not dtype.isnative or getattr(torch, dtype.name, None) not in _DTYPES:
         raise TypeError(f"{_dotted(path)}: cannot store {type(array)} of {dtype!r}.")
-    return torch.from_numpy(array.copy("C"))
+
+
+def _copied(array: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """A copy on the CPU: contiguous and with memory of its own, as safetensors demands."""
+    if isinstance(array, np.ndarray):
+        return torch.from_numpy(array.copy("C"))
+    return array.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _dotted(path: Keys) -> str:

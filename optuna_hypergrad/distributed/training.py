@@ -125,9 +125,8 @@ def hypergradient(
             **options,
         )
         same.compare("the validation loss", result.loss)
-        return _combined(
-            ranks.meet("the result of a training", asdict(result)), learned.names, result
-        )
+        told = asdict(replace(result, state=()))  # which all ranks have
+        return _combined(ranks.meet("the result of a training", told), learned.names, result)
 
 
 def _combined(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -134,10 +135,12 @@ class Member:
             birth, where nothing is restored.
 
         Raises:
+            TypeError: If the state of a part is such that ``save`` could not store it.
             CheckpointError: If no ancestor's checkpoint can be read, or it lacks a part; an
                 ``UnreachableError`` if the store fails, and the trial is to be repeated.
             ValueError: If an optimizer uses another value than the trial suggests.
         """
+        self.check(**{name: part for name, part in parts.items() if hasattr(part, "state_dict")})
         state = self._inherited()
         stored = state.get("parts", {})
         for name, part in parts.items():
@@ -149,6 +152,29 @@ class Member:
             checkpoints.set_rng_state(state["rng"])
         return {name: part for name, part in stored.items() if name not in parts}
 
+    def check(self, **parts: Any) -> None:
+        """Check, before the training, that ``save`` will be able to store such parts.
+
+        ``restore`` checks those that it is given.
+
+        Args:
+            parts: As in ``save``, with examples of the values that are yet to come.
+
+        Raises:
+            TypeError: As ``save``.
+
+        Example:
+            >>> import optuna, tempfile
+            >>> from optuna_hypergrad import members
+            >>> store = optuna.artifacts.FileSystemArtifactStore(tempfile.mkdtemp())
+            >>> member = members.begin(optuna.create_study().ask(), store)
+            >>> member.check(best=0.1, seen=range(3))
+            Traceback (most recent call last):
+            TypeError: seen: cannot store <class 'range'>; convert it to a number, string, tensor,
+            list, tuple, set or dict.
+        """
+        checkpoints.check(_states(parts))
+
     def save(self, **parts: Any) -> None:
         """Leave a checkpoint, once the segment is trained; the last one counts.
 
@@ -157,12 +183,16 @@ class Member:
 
         Args:
             parts: What ``restore`` is to give back: anything with ``state_dict``; otherwise
-                numbers, strings, tensors, numpy arrays, and nested lists, tuples and dicts.
+                numbers, strings, tensors, numpy arrays, and nested lists, tuples, sets and
+                mappings. What is not Python's own comes back as that: ``np.float64`` as a float,
+                a named tuple as a tuple, a deque as a list, a ``defaultdict`` as a dict.
 
         Raises:
-            TypeError: If a part holds something that cannot be stored; it names the path.
+            TypeError: If a part holds something that cannot be stored; it names the path, and
+                nothing is uploaded. A checkpoint that was saved before stays.
         """
-        saved = {n: p.state_dict() if hasattr(p, "state_dict") else p for n, p in parts.items()}
+        saved = _states(parts)
+        checkpoints.check(saved)
         state = {"parts": saved, "rng": checkpoints.rng_state()}
         checkpoint = checkpoints.upload(self._trial, self._store, state)
         report_checkpoint(self._trial, checkpoint)
@@ -173,7 +203,8 @@ class Member:
         """Report the hyperparameters that the student has refined while it trained.
 
         Its next segment starts from them. Values outside of a parameter's range are moved to the
-        nearest bound; those that are NaN or infinite, of a student that diverged, start nothing.
+        nearest bound; those that are NaN or infinite, of a student that diverged, start nothing;
+        nor do those of parameters that the sampler fixes, with a warning.
 
         Args:
             values: By the names of numeric trial parameters, in their own units; parameters may
@@ -184,6 +215,12 @@ class Member:
                 categorical, or holds what is not one number; if the trial has reported before.
         """
         report_refined(self._trial, values)
+        ignored = sorted({*values} & {*self._segment.fixed})
+        if ignored:
+            message = (
+                f"refined: {ignored[0]!r} is fixed in the sampler, so the student's next segment"
+            )
+            warnings.warn(f"{message} starts from the value that it was born with.", stacklevel=2)
 
     def teach(self, hypergradient: Hypergradient, *, steps: int = 5) -> int:
         """Train the population's teacher on this student before it is mutated.
@@ -228,3 +265,8 @@ class Member:
         if number != self.parent or has_restored(self._trial):  # a retried trial inherits that
             report_restored(self._trial, number)
         return state
+
+
+def _states(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stored of each part."""
+    return {n: p.state_dict() if hasattr(p, "state_dict") else p for n, p in parts.items()}

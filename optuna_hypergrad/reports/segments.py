@@ -49,12 +49,15 @@ class Segment(NamedTuple):
     """What the teacher was asked about, in fractions of the ranges; empty if it was not asked."""
     resampled: tuple[str, ...] = ()
     """Parameters whose mutated values are not the teacher's."""
+    fixed: tuple[str, ...] = ()
+    """Parameters that the user wants neither mutated nor refined."""
 
 
 def write_segment(storage: BaseStorage, trial_id: int, segment: Segment) -> None:
     """Store a sampler's decision with a running trial, and what of it is to be seen: the parent
     only of clones, since each write takes a database some milliseconds."""
-    stored = {**segment._asdict(), "resampled": [*segment.resampled]}
+    lists = {"resampled": [*segment.resampled], "fixed": [*segment.fixed]}
+    stored = {**segment._asdict(), **lists}
     write_decision(storage, trial_id, SEGMENT, stored)
     cloned = None if segment.age else segment.parent
     seen = {MEMBER: segment.member, GENERATION: segment.generation, PARENT: cloned}
@@ -112,4 +115,5 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
             sign=stored.numbers("sign", -1.0, 1.0),
             queried=queried,
             resampled=stored.texts("resampled"),
+            fixed=stored.texts("fixed") if "fixed" in stored else (),  # older ones have none
         )

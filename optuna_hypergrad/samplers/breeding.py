@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, Activation
-from optuna_hypergrad.arguments import checked_number
+from optuna_hypergrad.arguments import checked_number, short
 
 Selection = Literal["truncation", "tournament"]
 Mutation = Literal["teacher", "perturb", "resample", "hypergradient"]
@@ -30,6 +31,8 @@ class Breeding:
     refine: bool
     synchronous: bool
     timeout: float | None
+    fixed: tuple[str, ...] = ()
+    mutable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_choice("selection", self.selection, get_args(Selection))
@@ -42,6 +45,17 @@ class Breeding:
         if self.timeout is not None:
             expected = "be positive seconds, or None"
             checked_number("timeout", self.timeout, expected, lambda seconds: seconds > 0)
+        both = sorted({*self.fixed} & {*self.mutable})
+        if both:
+            raise ValueError(f"fixed and mutable must differ, got {both[0]!r} in both.")
+
+
+def checked_names(argument: str, value: Collection[str]) -> tuple[str, ...]:
+    """``value`` in alphabetical order, or a ValueError that names the argument."""
+    is_list = isinstance(value, Collection) and not isinstance(value, str | Mapping)
+    if not is_list or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{argument} must be a list of names, got {short(value)}.")
+    return tuple(sorted(set(value)))
 
 
 def _check_choice(argument: str, value: object, choices: tuple[object, ...]) -> None:

@@ -42,7 +42,7 @@ def mutated(clone: Student, parent: Student, refine: bool) -> dict[str, Mutated]
         refine: Whether students go on from refined values; see ``goes_on_refined``.
     """
     segment, numeric = clone.segment, Numeric.of(parent.trial.distributions)
-    handed = handed_on(parent, refine).values
+    handed = handed_on(parent, refine, segment.fixed).values
     fractions = zip(
         numeric.names,
         numeric.fractions(handed).tolist(),
@@ -69,8 +69,9 @@ def goes_on_refined(family: Family) -> bool:
         parent = family[student.segment.parent]
         if read_gradient(parent.trial) is None and not read_refined(parent.trial):
             continue
-        left = handed_on(parent, refine=False).values
-        if left != handed_on(parent, refine=True).values:
+        fixed = student.segment.fixed
+        left = handed_on(parent, refine=False, fixed=fixed).values
+        if left != handed_on(parent, refine=True, fixed=fixed).values:
             return left != dict(student.segment.values)
     return True
 

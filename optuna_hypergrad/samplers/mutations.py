@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from optuna_hypergrad.algorithms import mutation
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.reports import Taught, read_gradient
+from optuna_hypergrad.reports import Taught, read_gradient, read_refined
 from optuna_hypergrad.samplers.breeding import Breeding
 from optuna_hypergrad.samplers.distributions import is_numeric, to_distribution
 from optuna_hypergrad.samplers.family import Student
@@ -47,35 +47,53 @@ def mutate(
     if breeding.mutation == "hypergradient":
         step_size = {name: pace[0] for name, pace in traits.pace.items()}
         sign = {name: pace[1] for name, pace in traits.pace.items()}
-        return Mutant(descended(parent, traits.values, step_size, sign), {})
-    values, queried = traits.values, {}
+        return Mutant(descended(parent, traits.values, step_size, sign, breeding.fixed), {})
+    values, queried, free = traits.values, {}, _free(parent, breeding)
     if breeding.mutation != "resample":
-        values = _perturbed(parent, values, rng)
+        values = _perturbed(free, values, rng)
     if taught is not None:
-        queried = _queried(parent, traits)
-        values |= asked(taught, queried, parent.trial.distributions)
-    drawn = _resampled(parent.trial.distributions, breeding.resample_probability, rng)
+        queried = _queried(parent, free, traits)
+        values |= asked(taught, queried, free)
+    drawn = _resampled(free, breeding.resample_probability, rng)
     # A mutant is somewhere else: its steps are long again.
     return Mutant(Traits({**values, **drawn}, {}), queried, tuple(drawn))
 
 
-def _queried(parent: Student, traits: Traits) -> dict[str, float]:
+def _free(parent: Student, breeding: Breeding) -> dict[str, BaseDistribution]:
+    """The parameters that mutation may change.
+
+    A checkpoint may depend on an integer or a category, unless these change in training as well.
+    """
+    refined = {*(read_gradient(parent.trial) or {}), *read_refined(parent.trial)}
+    named = {*breeding.mutable, *refined}
+    return {
+        name: distribution
+        for name, distribution in parent.trial.distributions.items()
+        if (isinstance(distribution, FloatDistribution) or name in named)
+        and name not in breeding.fixed
+        and not distribution.single()
+    }
+
+
+def _queried(
+    parent: Student, free: Mapping[str, BaseDistribution], traits: Traits
+) -> dict[str, float]:
     """Where the teacher is asked, in fractions: the parameters with hypergradients."""
-    numeric = Numeric.of(parent.trial.distributions)
+    numeric = Numeric.of(free)
     gradient = read_gradient(parent.trial) or {}
     fractions = zip(numeric.names, numeric.fractions(traits.values).tolist(), strict=True)
     return {name: fraction for name, fraction in fractions if name in gradient}
 
 
 def _perturbed(
-    parent: Student, values: Mapping[str, float], rng: np.random.Generator
+    free: Mapping[str, BaseDistribution], values: Mapping[str, float], rng: np.random.Generator
 ) -> dict[str, float]:
     """Numbers times 0.8 or 1.2; those on a grid move by a step of it at least."""
-    numeric = Numeric.of(parent.trial.distributions)
+    numeric = Numeric.of(free)
     before = numeric.fractions(values)
     moved = numeric.values(mutation.perturb(before, rng))
     for name, value in moved.items():
-        moved[name] = _next_grid_point(values[name], value, parent.trial.distributions[name])
+        moved[name] = _next_grid_point(values[name], value, free[name])
     return {**values, **moved}
 
 
@@ -90,12 +108,11 @@ def _next_grid_point(before: float, after: float, distribution: Any) -> float:
 
 
 def _resampled(
-    distributions: Mapping[str, BaseDistribution], probability: float, rng: np.random.Generator
+    free: Mapping[str, BaseDistribution], probability: float, rng: np.random.Generator
 ) -> dict[str, float]:
     """Some parameters, drawn anew from the prior: uniformly, in log space for log ranges."""
-    chosen = [n for n in sorted(distributions) if not distributions[n].single()]
-    chosen = [name for name in chosen if rng.random() < probability]
-    return {name: _draw(distributions[name], rng) for name in chosen}
+    chosen = [name for name in sorted(free) if rng.random() < probability]
+    return {name: _draw(free[name], rng) for name in chosen}
 
 
 def _draw(distribution: BaseDistribution, rng: np.random.Generator) -> float:

@@ -88,7 +88,7 @@ def begin(
     parent, is_cloned = inheritance
     if parent is None:
         return birth
-    mutant = Mutant(handed_on(parent, breeding.refine), {})
+    mutant = Mutant(handed_on(parent, breeding.refine, breeding.fixed), {})
     if is_cloned:
         mutant = mutate(parent, mutant.traits, taught, breeding, rng)
     return birth._replace(

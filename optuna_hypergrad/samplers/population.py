@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.algorithms.mutation import Activation
 from optuna_hypergrad.arguments import checked_count
+from optuna_hypergrad.logger import get_logger
 from optuna_hypergrad.reports import (
     Segment,
     Taught,
@@ -21,7 +23,7 @@ from optuna_hypergrad.reports import (
     write_teacher,
 )
 from optuna_hypergrad.reports.fields import MOST
-from optuna_hypergrad.samplers.breeding import Breeding, Mutation, Selection
+from optuna_hypergrad.samplers.breeding import Breeding, Mutation, Selection, checked_names
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.family import Family
 from optuna_hypergrad.samplers.founders import founding_values
@@ -73,14 +75,21 @@ class PopulationSampler(CompletedSampler[Family]):
             count from the lower bound, in log space for log ranges, since a factor cannot change
             a sign or leave zero. ``"perturb"``: all are multiplied by 0.8 or 1.2.
             ``"hypergradient"``: one more step along the hypergradient. ``"resample"``: nothing but
-            what ``resample_probability`` does. None: nothing.
+            what ``resample_probability`` does. None: nothing. Of integers and categories only
+            those that ``mutable`` names change.
         activation: Of the teacher: ``"softmax"`` (attention) or ``"leaky_relu"`` (a multilayer
             perceptron).
         resample_probability: With ``mutation="teacher"``, ``"perturb"`` or ``"resample"``, the
-            probability by which each parameter of a clone, categorical ones included, is drawn
-            anew from its whole range. 0 with ``"teacher"`` is the paper's bare teacher.
+            probability by which each parameter of a clone that may mutate is drawn anew from its
+            whole range. 0 with ``"teacher"`` is the paper's bare teacher.
         refine: Whether students go on from refined values or along their hypergradients. False
             leaves hyperparameters to mutation alone.
+        fixed: Names of parameters that a student and its clones keep from birth on: they are
+            neither mutated nor refined.
+        mutable: Names of integer and categorical parameters that mutation may change, too. A clone
+            inherits all others as they are, as the checkpoint that it goes on from may depend on
+            them (a width, a kind of layer), unless its parent reported hypergradients or refined
+            values of them.
         start: Where students are born: ``"independent"`` (``independent_sampler``), or
             ``"best"``: the i-th student at the i-th best complete trial, of whatever sampler,
             that the study holds besides the population.
@@ -124,6 +133,8 @@ class PopulationSampler(CompletedSampler[Family]):
         activation: Activation = "softmax",
         resample_probability: float = 0.1,
         refine: bool = True,
+        fixed: Collection[str] = (),
+        mutable: Collection[str] = (),
         start: Literal["independent", "best"] = "independent",
         independent_sampler: BaseSampler | None = None,
         synchronous: bool = False,
@@ -143,9 +154,12 @@ class PopulationSampler(CompletedSampler[Family]):
             refine=refine,
             synchronous=synchronous,
             timeout=timeout,
+            fixed=checked_names("fixed", fixed),
+            mutable=checked_names("mutable", mutable),
         )
         self._seed = checked_seed(seed)
         self._from_best = start == "best"
+        self._has_checked_names = False
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Decide which segment the trial runs; a retried trial keeps the one it inherited."""
@@ -159,6 +173,8 @@ class PopulationSampler(CompletedSampler[Family]):
             if taught is not None:
                 write_teacher(study._storage, trial._trial_id, trial.number, taught)
             tell(lambda: told_segment(segment, family))
+            if segment.parent is not None and segment.age == 0:
+                self._warn_of_unknown_names(family)
             family.decided[trial.number] = segment
 
     def sample_relative(
@@ -210,13 +226,33 @@ class PopulationSampler(CompletedSampler[Family]):
         taught = None
         if inheritance.is_cloned and breeding.mutation == "teacher":
             taught = brought_up_to_date(family, number, seed, breeding.activation)
-        birth = Segment(number, *turn, breeding.population_size, seed, study.study_name)
+        birth = Segment(
+            number,
+            *turn,
+            breeding.population_size,
+            seed,
+            study.study_name,
+            fixed=breeding.fixed,
+        )
         segment = begin(birth, inheritance, breeding, taught, rng)
         if segment.parent is None and self._from_best:
             failures = len(family.attempts(*turn))
             values = founding_values(study, birth, failures)
             segment = segment._replace(values=values)
         return segment, taught if segment.queried else None
+
+    def _warn_of_unknown_names(self, family: Family) -> None:
+        """Once, when students are cloned for the first time and have suggested all there is."""
+        if self._has_checked_names:
+            return
+        self._has_checked_names = True
+        known = {name for student in family for name in student.trial.distributions}
+        for argument in ("fixed", "mutable"):
+            for name in sorted({*getattr(self.breeding, argument)} - known):
+                get_logger().warning(
+                    f"PopulationSampler: {argument} names {name!r}, which no trial has suggested; "
+                    f"they have suggested {', '.join(sorted(known)) or 'nothing'}."
+                )
 
     def _independent_for(
         self, segment: Segment | None, trial: FrozenTrial, name: str = ""

@@ -112,7 +112,8 @@ def _changes(segment: Segment, parent: Student) -> Iterator[str]:
 
 def _mutations(segment: Segment, parent: Student) -> Iterator[str]:
     """What a clone begins with where it is not what its parent ended with."""
-    for name, before, after in _differences(segment, parent, ended_with(parent)):
+    kept = {name: value for name, value in parent.trial.params.items() if name in segment.fixed}
+    for name, before, after in _differences(segment, parent, {**ended_with(parent), **kept}):
         told = told_mutation(before, after, is_resampled=name in segment.resampled)
         yield f"{name} {told}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,21 +55,26 @@ class Traits(NamedTuple):
     pace: dict[str, tuple[float, float]]  # step size and sign of those with hypergradients
 
 
-def handed_on(student: Student, refine: bool) -> Traits:
+def handed_on(student: Student, refine: bool, fixed: Collection[str]) -> Traits:
     """What a student hands on at the end of its segment.
 
     The values that it refined itself; for others with a hypergradient, one step of descent; for
-    the rest, and without ``refine``, what it ran with.
+    the rest, for ``fixed`` ones, and without ``refine``, what it ran with.
     """
     values = ran_with(student)
     if not refine:
         return Traits(values, {})
-    stepped = descended(student, values, student.segment.step_size, student.segment.sign)
+    segment = student.segment
+    stepped = descended(student, values, segment.step_size, segment.sign, fixed)
     numeric = Numeric.of(student.trial.distributions)
     bounds = zip(numeric.names, numeric.ranges.low, numeric.ranges.high, strict=True)
     reported = read_refined(student.trial)
     refined = {name: value for name, value in reported.items() if math.isfinite(value)}
-    own = {n: float(np.clip(refined[n], low, high)) for n, low, high in bounds if n in refined}
+    own = {
+        name: float(np.clip(refined[name], low, high))
+        for name, low, high in bounds
+        if name in refined and name not in fixed
+    }
     return Traits({**stepped.values, **own}, stepped.pace)
 
 
@@ -78,6 +83,7 @@ def descended(
     values: Mapping[str, float],
     step_size: Mapping[str, float],
     sign: Mapping[str, float],
+    fixed: Collection[str],
 ) -> Traits:
     """One step from ``values`` along the hypergradient that the student reported."""
     numeric = Numeric.of(student.trial.distributions)
@@ -86,7 +92,8 @@ def descended(
         numeric.array(step_size, missing=refinement.FIRST_STEP), numeric.array(sign, missing=0.0)
     )
     point, pace = refinement.descend(numeric.fractions(values), gradient, pace)
-    felt = [name for name, g in zip(numeric.names, gradient, strict=True) if math.isfinite(g)]
+    pairs = zip(numeric.names, gradient, strict=True)
+    felt = [name for name, g in pairs if math.isfinite(g) and name not in fixed]
     moved, steps = numeric.values(point), np.stack(pace, axis=1).tolist()
     paces = dict(zip(numeric.names, map(tuple, steps), strict=True))
     return Traits(

@@ -1,7 +1,10 @@
 """What an objective of a population holds: restoring, checking, saving, cleaning, teaching."""
 
+import copy
+from collections import defaultdict, deque
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -10,7 +13,13 @@ import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from torch import nn
 
-from optuna_hypergrad import PopulationSampler, members, report_hypergradient
+from optuna_hypergrad import (
+    PopulationSampler,
+    autodiff,
+    members,
+    report_hypergradient,
+    students,
+)
 from optuna_hypergrad.checkpoints import CheckpointError
 from optuna_hypergrad.reports import read_checkpoint, read_segment, read_teacher
 
@@ -232,6 +241,152 @@ def test_values_of_many_kinds_come_back(store: FileSystemArtifactStore) -> None:
     state = members.begin(study.ask(), store).restore()
     assert state["tuple"] == (1, None) and state["nested"] == {0: [True]}
     assert np.isnan(state["nan"]) and np.array_equal(state["array"], np.arange(3))
+
+
+class Metrics(NamedTuple):
+    loss: float
+    accuracy: float
+
+
+def test_what_metrics_and_counters_are_made_of_comes_back(store: FileSystemArtifactStore) -> None:
+    """numpy's numbers and the containers of ``collections``, as Python's own."""
+
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        inherited = member.restore()
+        best = min(np.float64(inherited.get("best", np.inf)), np.float64(1 / (trial.number + 1)))
+        seen = defaultdict(int, inherited.get("seen", {}))
+        seen[np.int64(trial.number)] += 1
+        recent = deque(inherited.get("recent", ()), maxlen=2)
+        recent.append(Metrics(best, np.float32(0.5)))
+        member.save(best=best, seen=seen, recent=recent, better=np.bool_(True))
+        return best
+
+    study = create(population_size=1)
+    study.optimize(objective, n_trials=3)
+    left = members.begin(study.ask(), store).restore()
+    assert left == {
+        "best": 1 / 3,
+        "seen": {0: 1, 1: 1, 2: 1},
+        "recent": [(1 / 2, 0.5), (1 / 3, 0.5)],
+        "better": True,
+    }
+    assert [type(left["best"]), type(left["better"])] == [float, bool]
+    assert [type(key) for key in left["seen"]] == [int] * 3
+
+
+def test_what_cannot_be_saved_is_told_before_the_training(store: FileSystemArtifactStore) -> None:
+    class Told(nn.Linear):
+        def get_extra_state(self) -> Any:
+            return {"since": Decimal(1)}
+
+        def set_extra_state(self, state: Any) -> None: ...
+
+    member = members.begin(create().ask(), store)
+    reason = "since: cannot store <class 'decimal.Decimal'>; convert it to a number"
+    with pytest.raises(TypeError, match=rf"^model\._extra_state\.{reason}"):
+        member.restore(model=Told(2, 1))
+    with pytest.raises(TypeError, match=rf"^model\._extra_state\.{reason}"):
+        member.check(model=Told(2, 1), best=0.5)
+    member.check(model=nn.Linear(2, 1), best=np.float64(0.5))
+    assert not files(store)
+
+
+def test_a_value_that_cannot_be_saved_costs_no_checkpoint(store: FileSystemArtifactStore) -> None:
+    study = create(population_size=1)
+    member = members.begin(trial := study.ask(), store)
+    member.save(steps=3)
+    with pytest.raises(TypeError, match=r"^best\.loss: cannot store <class 'decimal.Decimal'>"):
+        member.save(steps=6, best={"loss": Decimal(1)})
+    assert len(files(store)) == 1
+    study.tell(trial, 1.0)
+    assert members.begin(study.ask(), store).restore() == {"steps": 3}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_a_student_of_the_engine_goes_on_as_if_it_had_never_stopped(
+    store: FileSystemArtifactStore, kind: str
+) -> None:
+    x = torch.randn(32, 2)
+    data = [(part, part.sum(1, keepdim=True)) for part in x.split(8)]
+
+    def loss_fn(model: nn.Module, batch: Any) -> torch.Tensor:
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        model = nn.Linear(2, 1)
+        if trial.number == 0:
+            model.load_state_dict(start.state_dict())
+        state = member.restore(model=model).get("state")
+        made = {"sgd": autodiff.SGD(0.05, momentum=0.9), "adam": autodiff.Adam(0.05)}[kind]
+        result = autodiff.hypergradient(
+            model, loss_fn, made, data, data[0], steps=4, learn=(), state=state
+        )
+        member.save(model=model, state=result.state)
+        return result.loss
+
+    start = nn.Linear(2, 1)
+    study = create(population_size=1)
+    study.optimize(objective, n_trials=3)
+    expected = copy.deepcopy(start)
+    optimizer: torch.optim.Optimizer = {
+        "sgd": SGD(expected.parameters(), lr=0.05, momentum=0.9),
+        "adam": torch.optim.Adam(expected.parameters(), lr=0.05),
+    }[kind]
+    for batch in data * 3:
+        optimizer.zero_grad()
+        loss_fn(expected, batch).backward()
+        optimizer.step()
+    found = weights_of(study, 2, store)["model"]
+    assert torch.allclose(found["weight"], expected.weight, rtol=1e-5)
+    assert torch.allclose(found["bias"], expected.bias, rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["int", "float", "category"])
+def test_a_width_that_students_are_born_with_fits_every_checkpoint(
+    store: FileSystemArtifactStore, how: str
+) -> None:
+    """No trial fails, though clones of all widths are mutated."""
+
+    def width(trial: optuna.Trial) -> int:
+        if how == "int":
+            return trial.suggest_int("width", 4, 64)
+        if how == "float":
+            return round(trial.suggest_float("width", 4, 64))
+        return int(trial.suggest_categorical("width", [4, 8, 16, 32]))
+
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        hidden = width(trial)
+        model = nn.Sequential(nn.Linear(2, hidden), nn.Linear(hidden, 1))
+        optimizer = SGD(model.parameters(), lr=lr)
+        member.restore(model=model, optimizer=optimizer)
+        loss = train(model, optimizer)
+        member.save(model=model, optimizer=optimizer)
+        return loss
+
+    fixed = ["width"] if how == "float" else []
+    study = create(population_size=5, burn_in=0, fixed=fixed)
+    study.optimize(objective, n_trials=40)
+    assert len({trial.params["width"] for trial in study.trials}) > 1
+    assert sum(student.is_clone for student in students(study)) > 5
+
+
+def test_who_refines_what_is_fixed_is_warned(store: FileSystemArtifactStore) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        member = members.begin(trial, store)
+        scale, lr = trial.suggest_float("scale", 0, 1), trial.suggest_float("lr", 0, 1)
+        with pytest.warns(UserWarning, match="refined: 'scale' is fixed in the sampler"):
+            member.refined({"scale": scale / 2, "lr": lr / 2})
+        member.save()
+        return scale
+
+    study = create(population_size=1, fixed=["scale"])
+    study.optimize(objective, n_trials=2)
+    first, second = (trial.params for trial in study.trials)
+    assert second == {"scale": first["scale"], "lr": first["lr"] / 2}
 
 
 def test_what_nobody_needs_is_removed_and_the_best_is_kept(store: FileSystemArtifactStore) -> None:

@@ -1,9 +1,12 @@
 """What PopulationSampler decides: turns, inheritance, refinement, mutation."""
 
 import copy
+import logging
 import pickle
+import re
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optuna_hypergrad import PopulationSampler, lineage, report_hypergradient
+from optuna_hypergrad import PopulationSampler, lineage, report_hypergradient, students
 from optuna_hypergrad.algorithms.mutation import SLOTS, Teacher
-from optuna_hypergrad.reports import Taught, read_teacher, report_refined
+from optuna_hypergrad.reports import Taught, read_segment, read_teacher, report_refined
 from optuna_hypergrad.samplers.breeding import Breeding, Mutation
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.mutations import mutate
@@ -188,7 +191,7 @@ def test_ten_thousand_mutations_stay_in_bounds(mutation: Mutation) -> None:
     study = create(population_size=1)
     study.optimize(objective, n_trials=1)
     student = family_of(study)[0]
-    traits, rng = handed_on(student, True), np.random.default_rng(0)
+    traits, rng = handed_on(student, True, ()), np.random.default_rng(0)
     names, space = ("int", "linear", "log", "steps"), study.trials[0].distributions
     keys = rng.normal(size=(4, SLOTS))
     for _ in range(10_000):
@@ -203,7 +206,13 @@ def test_ten_thousand_mutations_stay_in_bounds(mutation: Mutation) -> None:
 
 
 def test_numbers_on_a_grid_move_by_a_step_at_least() -> None:
-    study = create(mutation="perturb", resample_probability=0.0, burn_in=0, population_size=2)
+    study = create(
+        mutation="perturb",
+        resample_probability=0.0,
+        burn_in=0,
+        population_size=2,
+        mutable=["n"],
+    )
 
     def objective(trial: optuna.Trial) -> float:
         trial.suggest_int("n", 0, 100, step=25)
@@ -232,17 +241,150 @@ def test_progress_of_less_than_a_step_is_not_lost_on_integers() -> None:
     assert abs(study.trials[-1].params["n"] - 3) <= 1
 
 
-def test_categorical_values_are_resampled_and_inherited_otherwise() -> None:
+def test_categorical_values_that_may_mutate_are_resampled_and_inherited_otherwise() -> None:
     def objective(trial: optuna.Trial) -> float:
         return float("abcd".index(trial.suggest_categorical("kind", [*"abcd"])))
 
     for probability, changes in ((0.0, False), (1.0, True)):
-        study = create(resample_probability=probability, burn_in=0, population_size=6)
+        study = create(
+            resample_probability=probability, burn_in=0, population_size=6, mutable=("kind",)
+        )
         study.optimize(objective, n_trials=60)
         clones = [s for s in segments(study) if s.parent is not None and s.age == 0]
         kinds = [t.params["kind"] for t in study.trials]
         assert clones
         assert any(kinds[s.trial] != kinds[s.parent] for s in clones) == changes
+
+
+MUTATIONS: list[Any] = ["teacher", "perturb", "resample", "hypergradient", None]
+
+
+def architecture(trial: optuna.Trial) -> float:
+    """A network that suggests its own shape, and two numbers, one with a hypergradient."""
+    width = trial.suggest_int("width", 4, 64, log=True)
+    depth = trial.suggest_int("depth", 1, 3)
+    kind = trial.suggest_categorical("kind", ["tanh", "relu"])
+    lr, noise = trial.suggest_float("lr", 1e-3, 1, log=True), trial.suggest_float("noise", 0, 1)
+    report_hypergradient(trial, {"lr": 1.0})
+    return lr + noise + 1 / width + depth + (kind == "relu")
+
+
+def steps_of_students(study: optuna.Study) -> Iterator[tuple[dict[str, Any], dict[str, Any], bool]]:
+    """Parameters of parent and child, and whether the child is a clone."""
+    for segment in segments(study):
+        if segment.parent is not None:
+            before, after = study.trials[segment.parent], study.trials[segment.trial]
+            yield before.params, after.params, segment.age == 0
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_student_and_its_clones_keep_integers_and_categories(mutation: Any) -> None:
+    study = create(mutation=mutation, burn_in=0, population_size=6, resample_probability=0.5)
+    study.optimize(architecture, n_trials=60)
+    seen = [*steps_of_students(study)]
+    assert sum(is_clone for _, _, is_clone in seen) > 5
+    for before, after, _ in seen:
+        for name in ("width", "depth", "kind"):
+            assert before[name] == after[name]
+    assert len({(t.params["width"], t.params["depth"]) for t in study.trials[:6]}) > 3  # by birth
+    if mutation in ("teacher", "perturb", "resample"):
+        for name in ("lr", "noise"):
+            assert any(a[name] != b[name] for a, b, is_clone in seen if is_clone)
+
+
+def test_those_that_are_named_mutate_and_the_others_do_not() -> None:
+    study = create(
+        burn_in=0, population_size=6, resample_probability=0.5, mutable=["depth", "kind"]
+    )
+    study.optimize(architecture, n_trials=90)
+    clones = [(before, after) for before, after, is_clone in steps_of_students(study) if is_clone]
+    changed = {name for before, after in clones for name in before if before[name] != after[name]}
+    assert changed == {"depth", "kind", "lr", "noise"}
+
+
+@pytest.mark.parametrize("refines", [True, False])
+def test_an_integer_that_students_refine_mutates_as_well(refines: bool) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        holes, width = trial.suggest_int("holes", 0, 40), trial.suggest_int("width", 4, 64)
+        if refines:
+            report_refined(trial, {"holes": holes + 0.6})
+        else:
+            report_hypergradient(trial, {"holes": 1.0})
+        return float(holes) + width
+
+    study = create(burn_in=0, mutation="perturb", resample_probability=0.0)
+    study.optimize(objective, n_trials=60)
+    clones = [(a, b) for a, b, is_clone in steps_of_students(study) if is_clone]
+    assert clones
+    assert any(abs(b["holes"] - a["holes"]) > 2 for a, b in clones)  # more than one refinement
+    assert all(a["width"] == b["width"] for a, b in clones)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+@pytest.mark.parametrize("refines", [True, False])
+def test_what_is_fixed_is_neither_mutated_nor_refined(mutation: Any, refines: bool) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        scale, lr = trial.suggest_float("scale", 0, 1), trial.suggest_float("lr", 0, 1)
+        report_hypergradient(trial, {"scale": 1.0, "lr": 1.0})
+        if refines:
+            report_refined(trial, {"scale": scale / 2, "lr": lr / 2})
+        return scale + lr
+
+    study = create(mutation=mutation, burn_in=0, resample_probability=0.5, fixed=("scale",))
+    study.optimize(objective, n_trials=30)
+    for before, after, _ in steps_of_students(study):
+        assert before["scale"] == after["scale"]
+    assert any(before["lr"] != after["lr"] for before, after, _ in steps_of_students(study))
+    assert all(segment.fixed == ("scale",) for segment in segments(study))
+    for student in students(study):
+        assert "scale" not in student.mutations
+    study.sampler = PopulationSampler(seed=1, population_size=4)  # nothing is fixed any more
+    study.optimize(objective, n_trials=12)
+    pairs = [*steps_of_students(study)][-12:]
+    assert any(before["scale"] != after["scale"] for before, after, _ in pairs)
+
+
+def test_segments_of_older_versions_fix_nothing() -> None:
+    study = create()
+    study.optimize(bowl, n_trials=1)
+    attrs = study.get_trials(deepcopy=False)[0].system_attrs
+    older = {name: value for name, value in attrs["hg:segment"].items() if name != "fixed"}
+    read = read_segment(0, {**attrs, "hg:segment": older})
+    assert read is not None and read.fixed == ()
+
+
+def test_a_name_that_no_trial_suggests_is_told_once() -> None:
+    told: list[str] = []
+
+    def warned(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            told.append(record.getMessage())
+        return True
+
+    logger = logging.getLogger("optuna.hypergrad")
+    logger.addFilter(warned)
+    try:
+        study = create(burn_in=0, fixed=["widht"], mutable=("depth",))
+        study.optimize(architecture, n_trials=60)
+    finally:
+        logger.removeFilter(warned)
+    assert told == [
+        "PopulationSampler: fixed names 'widht', which no trial has suggested; they have suggested "
+        "depth, kind, lr, noise, width."
+    ]
+
+
+@pytest.mark.parametrize("argument", ["fixed", "mutable"])
+@pytest.mark.parametrize("value", ["width", [1], {"width": 1}, None, 3])
+def test_names_must_be_a_list_of_names(argument: str, value: Any) -> None:
+    expected = re.escape(f"{argument} must be a list of names, got {value!r}.")
+    with pytest.raises(ValueError, match=expected):
+        PopulationSampler(**{argument: value})
+
+
+def test_nothing_is_both_fixed_and_mutable() -> None:
+    with pytest.raises(ValueError, match="fixed and mutable must differ, got 'kind' in both"):
+        PopulationSampler(fixed=["a", "kind"], mutable={"kind"})
 
 
 def test_the_teacher_learns_and_is_stored() -> None:

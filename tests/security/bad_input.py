@@ -29,6 +29,16 @@ NO_NUMBER = ["x", None, [1.0], {}, 1j]
 NOT_FINITE = [NAN, INF, -INF]
 NO_CHOICE = ["x", None, 3, [], {}]
 NO_OBJECT = [None, 3, "x", object()]
+NO_STATE = [object(), {1.5: 0}, range(3)]  # to be stored
+OTHERS_STATE = [
+    3,
+    "x",
+    {},
+    (1.0,),
+    (torch.ones(2),),
+    (torch.ones(3).double(),),
+    (torch.ones(3),) * 2,
+]
 
 EXPECTED = (ValueError, TypeError, checkpoints.CheckpointError)
 
@@ -188,6 +198,8 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
             "refine": ["x", 3, None],
             "start": NO_CHOICE,
             "independent_sampler": [3, "tpe", optuna.samplers.RandomSampler],
+            "fixed": ["x", 3, None, [1], {"x": 1}],
+            "mutable": ["x", 3, None, [1], {"x": 1}],
             "synchronous": ["x", 3, None],
             "timeout": [0, -1.0, NAN, "x"],
         },
@@ -406,6 +418,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
             "clip_products": [0.0, -1.0, NAN, "x"],
             "clip_gradients": [0.0, -1.0, NAN, "x"],
             "products": NO_CHOICE,
+            "state": OTHERS_STATE,
         },
     ),
     "hypergradient": (
@@ -429,6 +442,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
             "clip_products": [0.0, -1.0, NAN, "x"],
             "clip_gradients": [0.0, -1.0, NAN, "x"],
             "products": NO_CHOICE,
+            "state": OTHERS_STATE,
             "memory": [-1, 0, 1.5, "x"],
             "checkpoints": NO_CHOICE,
             "on_step": [3, "x"],
@@ -502,14 +516,15 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
             "keep": NO_CHOICE,
         },
     ),
-    "encode": (checkpoints.encode, {"state": [object(), {1.5: 0}, {1, 2}]}),
+    "check": (checkpoints.check, {"state": NO_STATE}),
+    "encode": (checkpoints.encode, {"state": NO_STATE}),
     "decode": (checkpoints.decode, {"data": [None, 3, "x", b"", b"x" * 9]}),
     "upload": (
         uploaded,
         NO_STORE
         | {
             "trial": [*NO_OBJECT, FixedTrial({})],
-            "state": [object(), {"a": {1}}],
+            "state": [object(), {"a": range(3)}],
             "filename": [None, 3, "", "a/b", "..", "\0"],
         },
     ),

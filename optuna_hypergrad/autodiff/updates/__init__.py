@@ -11,7 +11,14 @@ from optuna_hypergrad.autodiff.updates.averaging import Averaged
 from optuna_hypergrad.autodiff.updates.clipping import Clipped
 from optuna_hypergrad.autodiff.updates.groups import ParameterGroups
 from optuna_hypergrad.autodiff.updates.projection import Projected
-from optuna_hypergrad.autodiff.updates.protocol import Hyper, State, Update, Values, evaluated
+from optuna_hypergrad.autodiff.updates.protocol import (
+    Hyper,
+    State,
+    Update,
+    Values,
+    evaluated,
+    trained,
+)
 from optuna_hypergrad.autodiff.updates.sgd import SGD
 
 __all__ = [
@@ -27,4 +34,5 @@ __all__ = [
     "Update",
     "Values",
     "evaluated",
+    "trained",
 ]

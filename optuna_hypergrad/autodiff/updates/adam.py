@@ -80,6 +80,7 @@ class Adam:
         """m̂ / (√ŝ + ε) and the new state."""
         beta1, beta2 = hypers["beta1"], hypers["beta2"]
         t, m, s, *largest = state or self._start(slope)
+        largest = largest if self.amsgrad else []  # of another run's state, which is then refused
         t = t + 1
         m = beta1 * m + (1 - beta1) * slope
         s = beta2 * s + (1 - beta2) * slope.square()

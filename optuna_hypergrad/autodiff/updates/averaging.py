@@ -68,3 +68,7 @@ class Averaged:
     def evaluated(self, weights: Tensor, state: State) -> Tensor:
         """The averaged weights, shape (D,), which validation sees."""
         return weights + state[0] if state else weights
+
+    def trained(self, weights: Tensor, state: State) -> Tensor:
+        """The weights that are trained, shape (D,), from averaged ones."""
+        return weights - state[0] if state else weights

@@ -17,6 +17,7 @@ from optuna_hypergrad.autodiff.updates.protocol import (
     check_wrapped,
     checked_hypers,
     evaluated,
+    trained,
 )
 
 Members = Iterable[nn.Parameter] | Callable[[str, nn.Parameter], bool]
@@ -84,6 +85,10 @@ class ParameterGroups:
     def evaluated(self, weights: Tensor, state: State) -> Tensor:
         """The weights to validate; see ``evaluated``."""
         return evaluated(self.update, weights, state)
+
+    def trained(self, weights: Tensor, state: State) -> Tensor:
+        """The weights to train on from; see ``trained``."""
+        return trained(self.update, weights, state)
 
     def _spread(self, name: str, hypers: Values, like: Tensor) -> float | Tensor:
         """The value for each weight, shape (D,); where no group has its own, the value itself."""

@@ -14,6 +14,7 @@ from optuna_hypergrad.autodiff.updates.protocol import (
     Values,
     check_wrapped,
     evaluated,
+    trained,
 )
 from optuna_hypergrad.autodiff.weights import FlatWeights, replaced
 
@@ -74,3 +75,7 @@ class Projected:
     def evaluated(self, weights: Tensor, state: State) -> Tensor:
         """The weights to validate; see ``evaluated``."""
         return evaluated(self.update, weights, state)
+
+    def trained(self, weights: Tensor, state: State) -> Tensor:
+        """The weights to train on from; see ``trained``."""
+        return trained(self.update, weights, state)

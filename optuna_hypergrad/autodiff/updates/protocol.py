@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from optuna_hypergrad.arguments import check_can, checked_number
+from optuna_hypergrad.arguments import check_can, checked_number, short
 from optuna_hypergrad.schedules import Schedule
 
 Hyper = float | Schedule
@@ -34,7 +35,8 @@ class Update(Protocol):
 
         Args:
             weights: All learned weights as one vector, shape (D,).
-            state: ``()`` before the first step, then what the step before gave: floating tensors
+            state: ``()`` before the first step (or what an earlier run ended with, where one is
+                continued), then what the step before gave: floating tensors
                 of shape (D,), or () for what all weights share. Where the loss does not reach a
                 weight, it and its entries of the state stay as they are (0 before the first
                 step), as with ``torch.optim``; then a part of shape () comes back as (D,).
@@ -72,6 +74,90 @@ def evaluated(update: Update, weights: Tensor, state: State) -> Tensor:
     """
     own = getattr(update, "evaluated", None)
     return weights if own is None else own(weights, state)
+
+
+def trained(update: Update, weights: Tensor, state: State) -> Tensor:
+    """The weights to train on from, where ``weights`` are those of ``evaluated``: its inverse.
+
+    Args:
+        update: The inner update.
+        weights: What a run has left in the model, shape (D,).
+        state: What the update remembered then; ``()`` at a start from nothing.
+
+    Returns:
+        Weights of shape (D,), by ``update.trained``; ``weights`` themselves for an update without
+        ``evaluated``.
+
+    Raises:
+        ValueError: If the update has ``evaluated``, but not ``trained``.
+
+    Example:
+        >>> import torch
+        >>> from optuna_hypergrad.autodiff.updates import SGD, Averaged, evaluated, trained
+        >>> averaged, w, state = Averaged(SGD(lr=0.5), decay=0.5), torch.tensor([0.25]), (
+        ...     torch.tensor([0.125]),
+        ... )
+        >>> trained(averaged, evaluated(averaged, w, state), state)
+        tensor([0.2500])
+    """
+    if not state or not hasattr(update, "evaluated"):
+        return weights
+    own = getattr(update, "trained", None)
+    if own is None:
+        raise ValueError(
+            f"state: {update} has evaluated(weights, state), but no trained(weights, state) that "
+            "gives back the weights to train on from; a run cannot be continued without it."
+        )
+    before: Tensor = own(weights, state)
+    return before
+
+
+def checked_state(update: Update, state: object, weights: Tensor, hypers: Values) -> State:
+    """``state`` where the weights are, or a ValueError that says why ``update`` cannot use it.
+
+    Args:
+        update: The inner update.
+        state: What an earlier run ended with.
+        weights: The weights that are trained, shape (D,).
+        hypers: Values of the update's hyperparameters at the first step.
+    """
+    if not isinstance(state, tuple | list) or not all(isinstance(p, Tensor) for p in state):
+        raise ValueError(f"state must be a tuple of tensors, or None, got {short(state)}.")
+    for i, part in enumerate(state):
+        if part.shape not in ((), weights.shape):
+            raise ValueError(
+                f"state[{i}] must have shape {tuple(weights.shape)}, a number for each learned "
+                f"weight of the model, or (), got {tuple(part.shape)}."
+            )
+        if part.dtype != weights.dtype:
+            raise ValueError(
+                f"state[{i}] must be {weights.dtype} as the weights, got {part.dtype}."
+            )
+    parts = tuple(part.detach().to(weights.device) for part in state)
+    if parts:
+        _check_continues(update, parts, weights, hypers)
+    return parts
+
+
+def _check_continues(update: Update, state: State, weights: Tensor, hypers: Values) -> None:
+    """A step from ``state`` must leave a state of the same shapes, or it is another update's."""
+    zeros = torch.zeros_like(weights)
+    with torch.no_grad():
+        fresh = _shapes(update(weights, (), zeros, hypers)[1])
+        try:
+            kept = _shapes(update(weights, state, zeros, hypers)[1])
+        except (ValueError, IndexError):  # of an update that unpacks another number of tensors
+            kept = fresh
+    if kept != _shapes(state) or len(fresh) > len(state):
+        keeps = f"keeps tensors of shapes {fresh}" if fresh else "keeps no state"
+        raise ValueError(
+            "state must be what an update of the same kind has left: this "
+            f"{type(update).__name__} {keeps}, got shapes {_shapes(state)}."
+        )
+
+
+def _shapes(state: State) -> list[tuple[int, ...]]:
+    return [tuple(part.shape) for part in state]
 
 
 def checked_hypers(hypers: Mapping[str, object]) -> dict[str, Hyper]:

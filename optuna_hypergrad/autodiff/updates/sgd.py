@@ -81,7 +81,7 @@ class SGD:
         momentum, dampening = hypers["momentum"], hypers["dampening"]
         slope = gradient + hypers["weight_decay"] * weights  # q
         if not self._has_buffer(momentum):
-            return weights - hypers["lr"] * slope, state
+            return weights - hypers["lr"] * slope, state[:1]  # kept as it is, as torch keeps it
         # torch's first buffer is the undampened gradient.
         velocity = momentum * state[0] + (1 - dampening) * slope if state else slope
         direction = slope + momentum * velocity if self.nesterov else velocity
