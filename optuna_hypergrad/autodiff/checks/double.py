@@ -32,7 +32,8 @@ class _DoubleOnly(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         func = Tensor.double if func in _CASTS else func
-        args, kwargs = tree_map(_raised, (args, kwargs or {}))
+        args = tuple(map(_raised, args))
+        kwargs = {name: _raised(value) for name, value in (kwargs or {}).items()}
         with torch.autocast(self._device, enabled=False):
             result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
@@ -81,4 +82,4 @@ def doubled(tree: Any) -> Any:
 
 
 def _raised(leaf: Any) -> Any:
-    return torch.float64 if leaf in _LOWER and isinstance(leaf, torch.dtype) else leaf
+    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _LOWER else leaf
