@@ -14,6 +14,7 @@ from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.reports import Rule
 from optuna_hypergrad.samplers import steps as outer
+from optuna_hypergrad.samplers.constraints import mean_violation, restoring_gradient
 from optuna_hypergrad.samplers.distributions import ranges_of, to_distribution
 from optuna_hypergrad.samplers.sharing import fine_schedules, share
 from optuna_hypergrad.samplers.steps import Claimed
@@ -73,6 +74,8 @@ def decide(search: Search, used: Sequence[Claimed], rule: Rule, maximize: bool) 
         after = search._replace(restarts=search.restarts + (not is_guess))
     elif is_guess and sign_descent.is_rejected(state, outcome, rule.safeguard):
         after = search
+    elif verdict == "rejected" and _has_no_way(state, outcome):
+        after = search._replace(state=None, restarts=search.restarts + 1, windows={})
     else:
         if state is None:
             gamma = _step_size(names, ranges, rule.step_size)
@@ -81,6 +84,12 @@ def decide(search: Search, used: Sequence[Claimed], rule: Rule, maximize: bool) 
         cut = search.windows if outcome.diverged else windows
         after = search._replace(state=state, windows=cut)
     return Decision(used, search, outcome, verdict, after)
+
+
+def _has_no_way(state: sign_descent.State | None, outcome: sign_descent.Outcome) -> bool:
+    """Whether nothing feasible is known, and the loss's hypergradient does not lead there."""
+    infeasible = state is not None and state.best is not None and state.best.violation > 0
+    return infeasible and not outcome.restores
 
 
 def parameter_setting(name: str, given: Mapping[str, float]) -> float | None:
@@ -94,7 +103,7 @@ def learned_by(used: Sequence[Claimed]) -> dict[str, BaseDistribution]:
     learned: dict[str, BaseDistribution] = {}
     for one in used:
         known = one.trial.distributions
-        learned |= {name: known[name] for name in one.gradient or {} if name in known}
+        learned |= {name: known[name] for name in known if name in one.learned}
     return learned
 
 
@@ -107,7 +116,8 @@ def _outcome(
 ) -> sign_descent.Outcome:
     """What the trials that decide a step say together; half of them diverged is diverged."""
     sound = [one for one in used if not one.diverged]
-    gradient = outer.mean_gradient(used)
+    restoring = restoring_gradient(sound)
+    gradient = restoring or outer.mean_gradient(used)
     losses = [one.trial.value for one in sound if one.trial.value is not None]
     loss = outer.mean(losses) if losses else float("nan")
     longest = max(used, key=lambda one: len(one.trial.params)).trial
@@ -116,6 +126,8 @@ def _outcome(
         -loss if maximize else loss,
         np.array([gradient.get(name, float("nan")) for name in names], dtype=float),
         diverged=2 * len(sound) <= len(used),
+        violation=mean_violation(sound),
+        restores=bool(restoring),
     )
 
 

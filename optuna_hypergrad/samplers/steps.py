@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 from statistics import fmean
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from optuna_hypergrad.reports import (
     Claim,
     StoredDataError,
     read_claim,
+    read_constraint_gradients,
     read_gradient,
     read_superfluous,
 )
@@ -35,6 +36,22 @@ class Claimed(NamedTuple):
     trial: FrozenTrial
     claim: Claim
     gradient: dict[str, float] | None
+    constraint_gradients: Mapping[str, Mapping[str, float]] = {}
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, claim: Claim) -> Claimed:
+        """A trial with what it has reported by now."""
+        return cls(trial, claim, read_gradient(trial), read_constraint_gradients(trial))
+
+    @property
+    def learned(self) -> set[str]:
+        """The parameters whose hypergradient it reported, be it of a constraint."""
+        return {*(self.gradient or {})}.union(*self.constraint_gradients.values())
+
+    @property
+    def reports(self) -> bool:
+        """Whether it reported any hypergradient."""
+        return self.gradient is not None or bool(self.constraint_gradients)
 
     @property
     def diverged(self) -> bool:
@@ -54,7 +71,7 @@ class Claimed(NamedTuple):
         """Whether it finished and tells something about its point."""
         if self.is_superfluous:
             return False
-        if self.gradient is None:  # only being pruned tells that the sampler's own point is bad
+        if not self.reports:  # only being pruned tells that the sampler's own point is bad
             return self.trial.state == TrialState.PRUNED and not self.is_enqueued
         return self.trial.state.is_finished() and not self.failed
 
@@ -85,7 +102,7 @@ Steps = Sequence[Sequence[Claimed]]  # by outer step, the trials that claimed it
 def claimed_trials(trials: Iterable[FrozenTrial]) -> list[Claimed]:
     """The trials that hold a claim, by number."""
     pairs = ((trial, read_claim(trial.number, trial.system_attrs)) for trial in trials)
-    return [Claimed(t, claim, read_gradient(t)) for t, claim in pairs if claim is not None]
+    return [Claimed.of(trial, claim) for trial, claim in pairs if claim is not None]
 
 
 def steps_of(claimed: Iterable[Claimed], chain: int) -> list[list[Claimed]]:

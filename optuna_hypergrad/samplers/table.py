@@ -113,7 +113,7 @@ class Table(TrialReader[Claim]):
         steps = [*self._steps[number]]
         if claim.step < len(steps):
             steps[claim.step] = [*steps[claim.step]]
-        outer.place(steps, Claimed(finished, claim, read_gradient(finished)))
+        outer.place(steps, Claimed.of(finished, claim))
         used = outer.latest(steps, self.rule.n_replicates)
         search = self._searches.after(outer.stood_on(steps, used[0].claim) if used else (), steps)
         if used:
@@ -237,14 +237,15 @@ class Table(TrialReader[Claim]):
         return decision.step
 
     def _take(self, trial: FrozenTrial, decision: Claim | None) -> None:
-        gradient = read_gradient(trial)
-        self._reported.update(gradient or ())
         if decision is None:
+            self._reported.update(read_gradient(trial) or ())
             return
-        if gradient is not None:
+        one = Claimed.of(trial, decision)
+        self._reported |= one.learned
+        if one.reports:
             self._beside.update(trial.params)
         self._has_completed |= trial.state == TrialState.COMPLETE
-        outer.place(self._steps[decision.chain], Claimed(trial, decision, gradient))
+        outer.place(self._steps[decision.chain], one)
 
     def _may_have_hypergradient(self, name: str, distribution: BaseDistribution) -> bool:
         """Whether one was reported, or may yet be for a float that no trial has had before."""

@@ -1,0 +1,58 @@
+"""Constraints: which trials are better, and the way back to where they are feasible."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from optuna.trial import FrozenTrial
+
+from optuna_hypergrad.reports import read_constraints, total_violation
+from optuna_hypergrad.samplers.steps import Claimed, mean
+
+LARGEST = 1e300  # of a constraint in a mean: of infinite values of both signs there is none
+
+
+def rank_key(trial: FrozenTrial, maximize: bool) -> tuple[float, float]:
+    """What sorts complete trials, the best first: total violation, then loss.
+
+    A feasible trial is better than an infeasible one, and of two infeasible ones that which
+    violates its constraints less, as to Optuna's own samplers (constrained domination).
+    """
+    value = math.inf if trial.value is None or math.isnan(trial.value) else trial.value
+    return total_violation(read_constraints(trial)), -value if maximize else value
+
+
+def mean_violation(used: Sequence[Claimed]) -> float:
+    """Total violation of the mean constraints of replicates; 0 where they are feasible."""
+    return total_violation(_mean_constraints(used))
+
+
+def restoring_gradient(used: Sequence[Claimed]) -> dict[str, float]:
+    """Sum of the mean hypergradients of the constraints that replicates violate, by parameter.
+
+    Empty where none is violated, or none of these was reported.
+    """
+    total: dict[str, float] = {}
+    for constraint, value in _mean_constraints(used).items():
+        if value > 0:
+            reports = [one.constraint_gradients.get(constraint, {}) for one in used]
+            for name, slope in _mean_by_name(reports).items():
+                total[name] = total.get(name, 0.0) + slope
+    return total
+
+
+def _mean_constraints(used: Sequence[Claimed]) -> dict[str, float]:
+    stored = [read_constraints(one.trial) for one in used]
+    bounded = [{n: min(max(v, -LARGEST), LARGEST) for n, v in one.items()} for one in stored]
+    return _mean_by_name(bounded)
+
+
+def _mean_by_name(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of the finite values, of whoever has them."""
+    values: dict[str, list[float]] = {}
+    for one in several:
+        for name, value in one.items():
+            if math.isfinite(value):
+                values.setdefault(name, []).append(value)
+    return {name: mean(found) for name, found in values.items()}
