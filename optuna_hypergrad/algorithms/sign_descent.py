@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_hypergrad.algorithms.projection import by_fractions, projected
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 
 Verdict = Literal["accepted", "rejected", "diverged", "measured again"]
@@ -47,6 +48,13 @@ class Accepted(NamedTuple):
         return sum(self.violations) / len(self.violations)
 
 
+class Violated(NamedTuple):
+    """The infeasible outcome that a search is leaving along its constraints."""
+
+    violation: float
+    gradient: Array  # of the violated constraints, by fractions of the ranges, shape (n,)
+
+
 class State(NamedTuple):
     """State of one search over n hyperparameters."""
 
@@ -57,7 +65,8 @@ class State(NamedTuple):
     first_loss: float = float("nan")  # of the first feasible outcome that did not diverge
     noise: float | None = None  # spread of the loss at one point, once one has run twice
     returning: bool = False  # whether ``point`` is the best one, to be measured again
-    left: float = math.inf  # violation of the infeasible outcome that ``point`` leads away from
+    violated: Violated | None = None  # what ``point`` leads away from, if it was infeasible
+    zeros: NDArray[np.int64] | None = None  # how often in a row each entry was 0, shape (n,)
 
 
 def init(ranges: Ranges, point: Array, step_size: Array | None = None) -> State:
@@ -85,8 +94,11 @@ def advance(
     what the search takes for noise. Where there is none, it does not run again.
 
     Constraints: an infeasible outcome whose gradient is that of the violated constraints is left
-    along it, by the same rule, until a point is feasible again (the switching subgradient method,
-    with signs). One that comes without, or no nearer to feasibility, is rejected.
+    along it until a point is feasible again (the switching subgradient method, with signs). To
+    turn round at a constraint halves no γ; what flips when the search is back does. The first step
+    from there follows the hypergradient of the loss without its part along that constraint
+    (gradient projection), so that the search moves along the bound of the feasible region. An
+    infeasible outcome without such a gradient, or no nearer to feasibility, is rejected.
 
     Args:
         state: State before the outcome.
@@ -114,14 +126,16 @@ def advance(
     """
     if is_rejected(state, outcome, safeguard):
         return _back_to_best(state, outcome, ranges)
-    sign = _sign(outcome.gradient)
-    gamma = np.where(sign * state.sign < 0, state.step_size / 2, state.step_size)
+    sign = _sign(_followed(state, outcome, ranges))
+    flips = (sign * state.sign < 0) & ~(outcome.restores and state.violated is None)
+    gamma = np.where(flips, state.step_size / 2, state.step_size)
     moved = state._replace(
         point=ranges.clip(outcome.point - gamma * sign),
         step_size=gamma,
         sign=np.where(sign != 0, sign, state.sign),
         returning=False,
-        left=outcome.violation or math.inf,
+        violated=_violated(outcome, ranges),
+        zeros=_zeros(state, outcome),
     )
     return moved if outcome.diverged else _measured(state, moved, outcome)
 
@@ -153,24 +167,12 @@ def is_rejected(state: State | None, outcome: Outcome, safeguard: float | None) 
         return outcome.diverged
     if outcome.violation:
         lost = state.best.violation == 0 and not outcome.restores
-        return lost or outcome.violation >= (state.best.violation or state.left)
+        left = math.inf if state.violated is None else state.violated.violation
+        return lost or outcome.violation >= (state.best.violation or left)
     if state.best.violation:
         return False
     progress = state.first_loss - state.best.loss
     return outcome.loss > state.best.loss + max(safeguard * progress, state.noise or 0.0)
-
-
-def has_converged(state: State, ranges: Ranges, tolerance: float) -> bool:
-    """Whether every hyperparameter has settled.
-
-    One has where its γ has fallen below ``tolerance`` times its range, or where it sits on its
-    bound and its hypergradient points out of it.
-    """
-    if state.returning or not len(state.point):
-        return False
-    outwards = state.point - state.step_size * state.sign
-    on_bound = (state.sign != 0) & (ranges.clip(outwards) == state.point)
-    return bool(np.all(on_bound | (state.step_size <= tolerance * ranges.width)))
 
 
 def _back_to_best(state: State, outcome: Outcome, ranges: Ranges) -> State:
@@ -187,7 +189,8 @@ def _back_to_best(state: State, outcome: Outcome, ranges: Ranges) -> State:
         step_size=gamma,
         sign=sign,
         returning=again,
-        left=math.inf,
+        violated=None,
+        zeros=_zeros(state, outcome),
     )
 
 
@@ -212,6 +215,29 @@ def _measured(state: State, moved: State, outcome: Outcome) -> State:
     if np.isnan(first) and not outcome.violation:
         first = outcome.loss
     return moved._replace(best=best, first_loss=first)
+
+
+def _followed(state: State, outcome: Outcome, ranges: Ranges) -> Array:
+    """The gradient whose signs the search moves against, shape (n,)."""
+    if state.violated is None or outcome.violation or outcome.diverged:
+        return outcome.gradient
+    own = by_fractions(outcome.point, outcome.gradient, ranges)
+    return projected(own, state.violated.gradient)
+
+
+def _violated(outcome: Outcome, ranges: Ranges) -> Violated | None:
+    if not outcome.restores:
+        return None
+    gradient = by_fractions(outcome.point, outcome.gradient, ranges)
+    return Violated(outcome.violation, gradient)
+
+
+def _zeros(state: State, outcome: Outcome) -> NDArray[np.int64]:
+    before = np.zeros(len(state.point), dtype=np.int64) if state.zeros is None else state.zeros
+    if outcome.diverged or outcome.restores:
+        return before
+    known = np.isfinite(outcome.gradient)
+    return np.where(known, np.where(outcome.gradient == 0, before + 1, 0), before)
 
 
 def _sign(gradient: Array) -> NDArray[np.int8]:

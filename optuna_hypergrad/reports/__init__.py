@@ -13,7 +13,11 @@ from optuna_hypergrad.reports.claims import (
     write_claim,
     write_drawn,
 )
-from optuna_hypergrad.reports.constraints import read_constraints, total_violation
+from optuna_hypergrad.reports.constraints import (
+    read_constraints,
+    total_violation,
+    write_constraints,
+)
 from optuna_hypergrad.reports.hypergradients import (
     read_constraint_gradients,
     read_gradient,
@@ -77,6 +81,7 @@ __all__ = [
     "total_violation",
     "trial_seed",
     "write_claim",
+    "write_constraints",
     "write_drawn",
     "write_removed",
     "write_segment",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from optuna_hypergrad.arguments import short
-from optuna_hypergrad.reports.attributes import reading
+from optuna_hypergrad.arguments import check_kind, checked_number, short
+from optuna_hypergrad.reports.attributes import reading, write_decision
 from optuna_hypergrad.reports.keys import CONSTRAINTS
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 
@@ -28,6 +29,19 @@ def read_constraints(trial: FrozenTrial) -> dict[str, float]:
     attrs = trial.system_attrs
     with reading(trial.number, CONSTRAINTS):
         return {name: _value(name, value) for name, value in _stored(attrs)}
+
+
+def write_constraints(storage: BaseStorage, trial_id: int, values: Sequence[float]) -> None:
+    """Store what a ``constraints_func`` returned for a running trial, as Optuna's samplers do.
+
+    Raises:
+        ValueError: If it is no sequence of numbers, or one is NaN.
+    """
+    what = "what constraints_func returns"
+    check_kind(what, values, Sequence, "a sequence of floats")
+    for value in values:
+        checked_number(what, value, "hold numbers, none of them NaN", lambda v: not math.isnan(v))
+    write_decision(storage, trial_id, CONSTRAINTS, [float(value) for value in values])
 
 
 def total_violation(constraints: Mapping[str, float]) -> float:

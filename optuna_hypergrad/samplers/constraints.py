@@ -20,7 +20,25 @@ def rank_key(trial: FrozenTrial, maximize: bool) -> tuple[float, float]:
     violates its constraints less, as to Optuna's own samplers (constrained domination).
     """
     value = math.inf if trial.value is None or math.isnan(trial.value) else trial.value
-    return total_violation(read_constraints(trial)), -value if maximize else value
+    return violation(trial), -value if maximize else value
+
+
+def violation(trial: FrozenTrial) -> float:
+    """Total violation of a trial's constraints; 0 where it is feasible."""
+    return total_violation(read_constraints(trial))
+
+
+def ranked(keys: Sequence[tuple[float, float]]) -> list[float]:
+    """Ranks from 0 on, equal for equal keys: losses for a selection among students.
+
+    Those with an infinite loss have an infinite rank.
+
+    Example:
+        >>> ranked([(0.0, 3.0), (2.0, 0.1), (0.0, 1.0), (math.inf, math.inf), (0.0, 3.0)])
+        [1.0, 2.0, 0.0, inf, 1.0]
+    """
+    places = {key: float(place) for place, key in enumerate(sorted({*keys}))}
+    return [places[key] if math.isfinite(key[1]) else math.inf for key in keys]
 
 
 def mean_violation(used: Sequence[Claimed]) -> float:

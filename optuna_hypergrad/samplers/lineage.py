@@ -111,7 +111,7 @@ def _best(family: Family, maximize: bool) -> int:
     complete = [student for student in family if student.complete]
     if not complete:
         raise ValueError("study: no student of a population has completed a segment.")
-    return min(complete, key=lambda student: student.loss(maximize)).number
+    return min(complete, key=lambda student: student.rank_key(maximize)).number
 
 
 def _ancestor(student: Student, family: Family, refine: bool) -> Ancestor:

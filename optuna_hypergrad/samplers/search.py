@@ -9,7 +9,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.algorithms import sign_descent
+from optuna_hypergrad.algorithms import convergence, sign_descent
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.reports import Rule
@@ -47,10 +47,15 @@ class Search(NamedTuple):
         return dict(zip(self.names, values, strict=True))
 
     def has_converged(self, tolerance: float) -> bool:
-        """Whether every step size has fallen below the tolerance."""
+        """Whether every parameter has settled; see ``convergence.has_converged``."""
         if self.state is None:
             return False
-        return sign_descent.has_converged(self.state, self.ranges, tolerance)
+        return convergence.has_converged(self.state, self.ranges, tolerance)
+
+    @property
+    def is_stationary(self) -> bool:
+        """Whether no hypergradient but 0 has come for several decisions."""
+        return self.state is not None and convergence.is_stationary(self.state)
 
 
 class Decision(NamedTuple):

@@ -57,14 +57,14 @@ class Claimed(NamedTuple):
     def diverged(self) -> bool:
         """Whether it ended where the search must not go on."""
         trial = self.trial
-        if trial.state != TrialState.COMPLETE or self._has_marks:
+        if trial.state != TrialState.COMPLETE or self.has_marks:
             return True
         return trial.value is None or not math.isfinite(trial.value)
 
     @property
     def failed(self) -> bool:
         """Whether it ended by an error. A NaN loss ends so, too, but has reported NaN."""
-        return self.trial.state == TrialState.FAIL and not self._has_marks
+        return self.trial.state == TrialState.FAIL and not self.has_marks
 
     @property
     def decides(self) -> bool:
@@ -86,7 +86,7 @@ class Claimed(NamedTuple):
         return is_enqueued(self.trial)
 
     @property
-    def _has_marks(self) -> bool:
+    def has_marks(self) -> bool:
         """Whether it reported entries that are NaN or infinite."""
         return not all(map(math.isfinite, (self.gradient or {}).values()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.reports import Claim, Rule, read_claim, read_drawn, read_gradient
 from optuna_hypergrad.samplers import steps as outer
 from optuna_hypergrad.samplers.chains import Searches, decisions, start_value
+from optuna_hypergrad.samplers.constraints import rank_key
 from optuna_hypergrad.samplers.distributions import to_distribution
 from optuna_hypergrad.samplers.founders import best_first
 from optuna_hypergrad.samplers.reader import TrialReader
@@ -80,6 +82,11 @@ class Table(TrialReader[Claim]):
         self._beside: set[str] = set()  # parameters that trials with hypergradients had
         self._has_completed = False  # whether a trial with a claim has
 
+    @property
+    def reported(self) -> Collection[str]:
+        """The parameters whose hypergradient was reported by a trial that has been read."""
+        return self._reported
+
     def read(self, trials: Sequence[FrozenTrial]) -> None:
         """Take in what is new; ``trials`` are all of the study, by number."""
         super().read(trials)
@@ -101,15 +108,11 @@ class Table(TrialReader[Claim]):
         used = outer.latest(steps, self.rule.n_replicates)
         return Chain(number, steps, used, self._searches.after(used, steps))
 
-    def converged(self, number: int) -> bool:
-        """Whether the chain of this number has converged."""
-        return self.chain(number).search.has_converged(self.rule.tolerance)
-
-    def converges_with(self, number: int, finished: FrozenTrial) -> bool:
-        """Whether the chain of this number has converged once a trial is stored like this."""
+    def search_with(self, number: int, finished: FrozenTrial) -> Search:
+        """The search of the chain of this number once a trial is stored like this."""
         claim = read_claim(finished.number, finished.system_attrs)
         if claim is None or claim.chain != number:
-            return self.converged(number)
+            return self.chain(number).search
         steps = [*self._steps[number]]
         if claim.step < len(steps):
             steps[claim.step] = [*steps[claim.step]]
@@ -118,7 +121,7 @@ class Table(TrialReader[Claim]):
         search = self._searches.after(outer.stood_on(steps, used[0].claim) if used else (), steps)
         if used:
             search = self._searches.beyond(search, used, steps).after
-        return search.has_converged(self.rule.tolerance)
+        return search
 
     def summary(self, number: int) -> ChainSummary:
         """Where the chain of this number stands."""
@@ -132,6 +135,17 @@ class Table(TrialReader[Claim]):
             converged=chain.search.has_converged(self.rule.tolerance),
             windows=chain.search.windows,
         )
+
+    def best_with(self, finished: FrozenTrial) -> FrozenTrial | None:
+        """The best trial of all once one is stored like this."""
+        others = (trial for trial in self._trials if trial.number != finished.number)
+        ranked = best_first([*others, finished], self._maximize)
+        return ranked[0] if ranked else None
+
+    def rank_key(self, number: int) -> tuple[float, ...]:
+        """What sorts chains, the one with the best trial first."""
+        best = self.chain(number).best(self._maximize)
+        return (math.inf,) if best is None else rank_key(best, self._maximize)
 
     def decisions(self, number: int) -> list[Decision]:
         """The outer steps of the chain of this number that are decided.
