@@ -11,10 +11,10 @@ from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.arguments import check_positive
 from optuna_hypergrad.reports import read_claim, write_superfluous
+from optuna_hypergrad.samplers.chains import Chain
 from optuna_hypergrad.samplers.gradient import GradientSampler
 from optuna_hypergrad.samplers.steps import Claimed, same_point, stood_on
 from optuna_hypergrad.samplers.studies import sampler_of
-from optuna_hypergrad.samplers.table import Chain
 
 
 class ConsensusPruner(BasePruner):

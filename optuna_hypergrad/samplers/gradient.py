@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -20,18 +18,22 @@ from optuna_hypergrad.reports import (
     Claim,
     Rule,
     read_claim,
-    read_constraint_gradients,
-    read_constraints,
     write_claim,
     write_drawn,
 )
 from optuna_hypergrad.reports.fields import MOST
+from optuna_hypergrad.samplers.chains import ChainSummary
 from optuna_hypergrad.samplers.independent import CompletedSampler, ConstraintsFunc, propose
-from optuna_hypergrad.samplers.left_out import left_out
 from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.steps import is_enqueued
-from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
-from optuna_hypergrad.samplers.table import ChainSummary, Table
+from optuna_hypergrad.samplers.studies import (
+    checked_seed,
+    finished_as,
+    maximizes,
+    random_seed,
+    stop,
+)
+from optuna_hypergrad.samplers.table import Table
 from optuna_hypergrad.samplers.telling import tell, told_end, told_step
 
 
@@ -134,7 +136,7 @@ class GradientSampler(CompletedSampler[Table]):
         self._seed = checked_seed(seed)
         check_kind("stop_when_converged", stop_when_converged, bool, "True or False")
         self._stop_when_converged = stop_when_converged
-        self._has_warned = self._has_warned_of_constraints = False
+        self._has_warned = False
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Claim an outer step for the trial; a retried trial keeps the one it inherited."""
@@ -193,9 +195,9 @@ class GradientSampler(CompletedSampler[Table]):
         is_claimed = read_claim(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or not is_claimed:
             return
-        finished = self._finished(study, trial, state, values)
+        finished = finished_as(study, trial, state, values)
         if state == TrialState.COMPLETE:
-            self._tell_report(study, finished)
+            self._tell_gaps(study, finished)
         if not self._stop_when_converged:
             return
         with self.memory.reading(study, since=trial) as table:
@@ -203,37 +205,15 @@ class GradientSampler(CompletedSampler[Table]):
         with self.memory.reading(study, since=trial if is_alone else None) as table:
             searches = [table.search_with(number, finished) for number in range(self._n_chains)]
             tolerance = table.rule.tolerance
-            if all(search.has_converged(tolerance) for search in searches):
-                _stop(study, lambda: told_end(searches, tolerance, table.best_with(finished)))
+            if all(one.has_converged(tolerance) for one in searches) and stop(study):
+                best = table.best_with(finished)
+                tell(lambda: told_end(searches, tolerance, best))
 
-    def _finished(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> FrozenTrial:
-        """A trial as it will be stored: the storage still has it running."""
-        finished = copy.copy(trial)
-        finished.state, finished.values = state, None if values is None else [*values]
-        if self._constraints_func is not None or self._independent is not None:
-            # What after_trial has stored meanwhile, such as constraints.
-            finished.system_attrs = study._storage.get_trial_system_attrs(trial._trial_id)
-        return finished
-
-    def _tell_report(self, study: Study, finished: FrozenTrial) -> None:
-        """Tell of parameters and constraints that were reported by halves."""
+    def _tell_gaps(self, study: Study, finished: FrozenTrial) -> None:
         with self.memory.reading(study, since=finished) as table:
-            known = table.reported
-        if any(name in known for name in left_out(finished)):
-            self._tell_left_out(finished, "does not move")
-        self._tell_left_out(finished, f"is left to {self._independent_name}")
-        named, constraints = read_constraint_gradients(finished), read_constraints(finished)
-        unknown = [name for name in named if name not in constraints]
-        if unknown and not self._has_warned_of_constraints:
-            self._has_warned_of_constraints = True
-            there = ", ".join(map(repr, constraints)) or "none"
-            warnings.warn(_NO_CONSTRAINT.format(finished.number, unknown[0], there), stacklevel=4)
+            self._gaps.tell_left_out(finished, "does not move", among=table.reported)
+        self._gaps.tell_left_out(finished, f"is left to {self._independent_name}")
+        self._gaps.warn_of_constraints(finished)
 
     def chains(self, study: Study) -> list[ChainSummary]:
         """Where each chain of a study stands, the one with the best value first."""
@@ -282,15 +262,6 @@ class GradientSampler(CompletedSampler[Table]):
         return (TPESampler if self._independent is None else type(self._independent)).__name__
 
 
-def _stop(study: Study, why: Callable[[], str]) -> None:
-    """End ``study.optimize``, and say so unless another thread has."""
-    is_new = not getattr(study, "_stop_flag", False)
-    with contextlib.suppress(RuntimeError):  # ask-and-tell has no loop to stop
-        study.stop()
-        if is_new:
-            tell(why)
-
-
 def _new_table(rule: Rule, study: Study) -> Table:
     return Table(rule, maximizes(study))
 
@@ -316,9 +287,4 @@ class _Step(NamedTuple):
 _NO_REPORTS = (
     "GradientSampler: no trial has reported a hypergradient, so {} proposes all parameters; see "
     "optuna_hypergrad.report_hypergradient."
-)
-_NO_CONSTRAINT = (
-    "GradientSampler: trial {} reported a hypergradient of the constraint {!r}, but its "
-    "constraints are {}; give report_hypergradient(..., constraint=...) the name that "
-    "trial.set_constraint was given, or the index of a value of constraints_func."
 )

@@ -13,9 +13,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_hypergrad.arguments import check_callable
 from optuna_hypergrad.reports import write_constraints
-from optuna_hypergrad.samplers.left_out import left_out
 from optuna_hypergrad.samplers.memory import Memory, R
-from optuna_hypergrad.samplers.telling import tell, told_left_out
+from optuna_hypergrad.samplers.reported import Gaps
 
 ConstraintsFunc = Callable[[FrozenTrial], Sequence[float]]
 
@@ -46,7 +45,7 @@ class CompletedSampler(BaseSampler, Generic[R]):
             if hasattr(Trial, "set_constraint"):
                 warnings.warn(_DEPRECATED, FutureWarning, stacklevel=3)
         self._constraints_func = constraints_func
-        self._left_out: set[str] = set()  # parameters that have been told to be so
+        self._gaps = Gaps()
 
     def reseed_rng(self) -> None:
         """Reseed the independent sampler; our decisions depend on the trials alone."""
@@ -82,13 +81,6 @@ class CompletedSampler(BaseSampler, Generic[R]):
             write_constraints(study._storage, trial._trial_id, self._constraints_func(trial))
         if self._independent is not None:
             self._independent.after_trial(study, trial, state, values)
-
-    def _tell_left_out(self, trial: FrozenTrial, fate: str) -> None:
-        """Tell once of each parameter whose hypergradient a trial did not report."""
-        names = [name for name in left_out(trial) if name not in self._left_out]
-        if names:
-            self._left_out.update(names)
-            tell(lambda: told_left_out(trial.number, names, fate))
 
 
 def propose(

@@ -206,7 +206,7 @@ class PopulationSampler(CompletedSampler[Family]):
         """Tell of hypergradients that were left out."""
         super().after_trial(study, trial, state, values)
         if state == TrialState.COMPLETE:
-            self._tell_left_out(trial, "is mutated without one")
+            self._gaps.tell_left_out(trial, "is mutated without one")
 
     def _segment_of(self, study: Study, trial: FrozenTrial) -> Segment | None:
         with self.memory.reading(study, since=trial) as family:
