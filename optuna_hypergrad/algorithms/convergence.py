@@ -1,6 +1,8 @@
-"""When a search by sign descent has nothing left to do."""
+"""When a search by sign descent has nothing left to do, and why."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,28 +13,36 @@ from optuna_hypergrad.algorithms.sign_descent import State
 MOST_ZEROS = 3  # as many in a row settle a hyperparameter; the seed of one run, or two, may be why
 
 
-def has_converged(state: State, ranges: Ranges, tolerance: float) -> bool:
-    """Whether every hyperparameter has settled.
+class Settled(NamedTuple):
+    """Which hyperparameters have settled, and why; each of shape (n,)."""
 
-    One has where its γ has fallen below ``tolerance`` times its range, where it sits on its bound
-    and its hypergradient points out of it, or where its hypergradient has been exactly 0 several
-    times in a row.
+    small: NDArray[np.bool_]
+    """γ has fallen below the tolerance times the range."""
+    on_bound: NDArray[np.bool_]
+    """It sits on its bound, and its hypergradient points out of it."""
+    flat: NDArray[np.bool_]
+    """Its hypergradient has been exactly 0 several times in a row."""
+
+
+def settled(state: State, ranges: Ranges, tolerance: float) -> Settled:
+    """Which hyperparameters of a search have settled; ``tolerance`` is a fraction of a range.
+
+    Example:
+        >>> from optuna_hypergrad.algorithms.sign_descent import init
+        >>> ranges = Ranges(np.array([-1.0, 0.0]), np.array([1.0, 1.0]), np.array([False, False]))
+        >>> settled(init(ranges, np.zeros(2), np.array([1e-5, 0.1])), ranges, 1e-3).small
+        array([ True, False])
     """
+    outwards = state.point - state.step_size * state.sign
+    return Settled(
+        small=state.step_size <= tolerance * ranges.width,
+        on_bound=(state.sign != 0) & (ranges.clip(outwards) == state.point),
+        flat=np.zeros(len(state.point), bool) if state.zeros is None else state.zeros >= MOST_ZEROS,
+    )
+
+
+def has_converged(state: State, ranges: Ranges, tolerance: float) -> bool:
+    """Whether every hyperparameter has settled, and the best point need not run again."""
     if state.returning or not len(state.point):
         return False
-    outwards = state.point - state.step_size * state.sign
-    on_bound = (state.sign != 0) & (ranges.clip(outwards) == state.point)
-    is_small = state.step_size <= tolerance * ranges.width
-    return bool(np.all(on_bound | is_small | _is_flat(state)))
-
-
-def is_stationary(state: State) -> bool:
-    """Whether all hypergradients have been exactly 0 several times in a row: no move is known."""
-    return len(state.point) > 0 and not state.returning and bool(np.all(_is_flat(state)))
-
-
-def _is_flat(state: State) -> NDArray[np.bool_]:
-    """Where the hypergradient has been 0 so often in a row that it will stay so."""
-    if state.zeros is None:
-        return np.zeros(len(state.point), dtype=bool)
-    return state.zeros >= MOST_ZEROS
+    return bool(np.all(np.any(settled(state, ranges, tolerance), axis=0)))

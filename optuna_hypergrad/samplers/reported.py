@@ -25,16 +25,18 @@ class Gaps:
         self._told: set[str] = set()  # parameters
         self._has_warned = False
 
-    def tell_left_out(self, trial: FrozenTrial, fate: str, among: Collection[str] = ()) -> None:
+    def tell_left_out(
+        self, trial: FrozenTrial, fate: str, among: Collection[str] | None = None
+    ) -> None:
         """Log which parameters' hypergradients a complete trial left out.
 
         Args:
             trial: The trial.
             fate: What becomes of these parameters.
-            among: Tell of these alone, if any.
+            among: Tell of these alone.
         """
         names = [name for name in left_out(trial) if name not in self._told]
-        names = [name for name in names if name in among] if among else names
+        names = [name for name in names if among is None or name in among]
         if names:
             self._told.update(names)
             tell(lambda: told_left_out(trial.number, names, fate))

@@ -52,10 +52,15 @@ class Search(NamedTuple):
             return False
         return convergence.has_converged(self.state, self.ranges, tolerance)
 
-    @property
-    def is_stationary(self) -> bool:
-        """Whether no hypergradient but 0 has come for several decisions."""
-        return self.state is not None and convergence.is_stationary(self.state)
+    def settled(self, tolerance: float) -> dict[str, list[str]]:
+        """The parameters that have settled, by why: see ``convergence.Settled``."""
+        if self.state is None:
+            return {}
+        reasons = convergence.settled(self.state, self.ranges, tolerance)._asdict()
+        return {
+            reason: [name for name, is_so in zip(self.names, where, strict=True) if is_so]
+            for reason, where in reasons.items()
+        }
 
 
 class Decision(NamedTuple):

@@ -78,19 +78,32 @@ def told_end(searches: Sequence[Search], tolerance: float, best: FrozenTrial | N
         tolerance: Below which fraction of its range a step size is small.
         best: The best trial, if there is one.
     """
-    stuck = [number for number, search in enumerate(searches) if search.is_stationary]
-    chains = f"all {len(searches)} searches have" if len(searches) > 1 else "the search has"
-    if len(stuck) < len(searches):
-        why = f"{chains} converged: step sizes are below {short(tolerance)} of their ranges"
-        why += ", or parameters sit on a bound"
-        on = f"GradientSampler(tolerance={short(tolerance / 10)}) takes smaller steps, "
-    else:
-        why = f"{chains} nothing to follow: all hypergradients were 0 several times in a row"
-        on = "check that the loss depends on what is learned; "
-    if stuck and len(stuck) < len(searches):
-        why += f"; of chain {', '.join(map(str, stuck))}, all hypergradients were 0"
-    on += f"GradientSampler(n_chains={len(searches) + 1}) adds a search from a random point"
-    return f"The study ends, since {why}. {_told_best(best)}To go on: {on}."
+    of_chains = f"all {len(searches)} searches have" if len(searches) > 1 else "the search has"
+    why, on = _why_settled(searches, tolerance)
+    ways = [*on, f"GradientSampler(n_chains={len(searches) + 1}) adds a search from another start"]
+    return (
+        f"The study ends, since {of_chains} converged: {'; '.join(why)}. {_told_best(best)}"
+        f"To go on: {', or '.join(ways)}."
+    )
+
+
+def _why_settled(searches: Sequence[Search], tolerance: float) -> tuple[list[str], list[str]]:
+    """Why parameters have settled, and what of it can be changed."""
+    found: dict[str, dict[str, None]] = {"small": {}, "on_bound": {}, "flat": {}}
+    for search in searches:
+        for reason, names in search.settled(tolerance).items():
+            found[reason] |= dict.fromkeys(names)
+    why, on = [], []
+    if found["flat"]:
+        why.append(f"the hypergradient stays 0 of {_listed([*found['flat']])}")
+        on.append("check that the loss depends on what stays 0")
+    if found["on_bound"]:
+        why.append(f"on a bound, {_listed([*found['on_bound']])}")
+        on.append("widen the range of what is on a bound")
+    if found["small"]:
+        why.append(f"γ is below {short(tolerance)} of its range for {_listed([*found['small']])}")
+        on.append(f"GradientSampler(tolerance={short(tolerance / 10)}) takes smaller steps")
+    return why, on
 
 
 def told_left_out(number: int, names: Sequence[str], fate: str) -> str:
@@ -119,11 +132,11 @@ def told_segment(segment: Segment, family: Family) -> str:
 
 def _came_of(decision: Decision) -> str:
     step = outer_step(decision)
-    facts = [] if step.value is None else [short(step.value)]
-    if step.violation:
-        facts.append(f"infeasible by {short(step.violation)}")
-    told = f" ({', '.join(facts)})" if facts else ""
-    return f"trial {'+'.join(map(str, step.trials))}{told} {_became(decision)}"
+    value = "" if step.value is None else f" ({short(step.value)})"
+    excess = f"was infeasible by {short(step.violation)}" if step.violation else ""
+    became = _became(decision) if not excess or decision.verdict != "accepted" else ""
+    told = " and ".join(part for part in (excess, became) if part)
+    return f"trial {'+'.join(map(str, step.trials))}{value} {told}"
 
 
 def _became(decision: Decision) -> str:
