@@ -33,7 +33,7 @@ def report_hypergradient(
     such and make the trial count as diverged.
 
     With ``constraint``, report the hypergradient of a constraint instead, once for each:
-    ``GradientSampler`` leaves a point that violates constraints along these. It is enough to
+    the samplers leave a point that violates constraints along these. It is enough to
     report it of a constraint that is violated. Entries that are NaN or infinite say nothing there.
 
     Args:

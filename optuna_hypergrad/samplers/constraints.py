@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.reports import read_constraints, total_violation
+from optuna_hypergrad.reports import (
+    read_constraint_gradients,
+    read_constraints,
+    read_gradient,
+    total_violation,
+)
 from optuna_hypergrad.samplers.steps import Claimed, mean
 
 LARGEST = 1e300  # of a constraint in a mean: of infinite values of both signs there is none
@@ -51,12 +56,27 @@ def restoring_gradient(used: Sequence[Claimed]) -> dict[str, float]:
 
     Empty where none is violated, or none of these was reported.
     """
+    return _summed(_mean_constraints(used), [one.constraint_gradients for one in used])
+
+
+def followed_gradient(trial: FrozenTrial) -> dict[str, float]:
+    """The hypergradient that leads on from one trial.
+
+    That of the constraints that it violates, where it reported any of these; else that of the loss.
+    """
+    restoring = _summed(read_constraints(trial), [read_constraint_gradients(trial)])
+    return restoring or read_gradient(trial) or {}
+
+
+def _summed(
+    constraints: Mapping[str, float], reports: Sequence[Mapping[str, Mapping[str, float]]]
+) -> dict[str, float]:
+    """Sum over the violated constraints of their mean hypergradient."""
     total: dict[str, float] = {}
-    for constraint, value in _mean_constraints(used).items():
-        if value > 0:
-            reports = [one.constraint_gradients.get(constraint, {}) for one in used]
-            for name, slope in _mean_by_name(reports).items():
-                total[name] = total.get(name, 0.0) + slope
+    for constraint in (name for name, value in constraints.items() if value > 0):
+        gradient = _mean_by_name([report.get(constraint, {}) for report in reports])
+        for name, slope in gradient.items():
+            total[name] = total.get(name, 0.0) + slope
     return total
 
 

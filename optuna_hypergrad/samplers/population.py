@@ -58,7 +58,8 @@ class PopulationSampler(CompletedSampler[Family]):
 
     Students are compared and cloned at equal generations, so that a fast one has no advantage. A
     feasible student is better than an infeasible one, and of two infeasible ones the one with the
-    smaller total violation of its constraints, as to Optuna's own samplers.
+    smaller total violation of its constraints, as to Optuna's own samplers. A student that violates
+    constraints goes on along their hypergradients, where it reported them.
 
     Args:
         seed: Seeds everything random; the same seed repeats a single-worker study. None draws

@@ -95,13 +95,13 @@ def _why_settled(searches: Sequence[Search], tolerance: float) -> tuple[list[str
             found[reason] |= dict.fromkeys(names)
     why, on = [], []
     if found["flat"]:
-        why.append(f"the hypergradient stays 0 of {_listed([*found['flat']])}")
+        why.append(f"the hypergradient stays 0 for {_listed([*found['flat']])}")
         on.append("check that the loss depends on what stays 0")
     if found["on_bound"]:
-        why.append(f"on a bound, {_listed([*found['on_bound']])}")
+        why.append(f"{_listed([*found['on_bound']])} at a bound of the range")
         on.append("widen the range of what is on a bound")
     if found["small"]:
-        why.append(f"γ is below {short(tolerance)} of its range for {_listed([*found['small']])}")
+        why.append(f"γ is below {short(tolerance)} of the range for {_listed([*found['small']])}")
         on.append(f"GradientSampler(tolerance={short(tolerance / 10)}) takes smaller steps")
     return why, on
 
