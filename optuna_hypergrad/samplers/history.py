@@ -42,8 +42,9 @@ class OuterStep(NamedTuple):
     """γ of the move that follows, in units of the parameter, or of its natural logarithm where
     its range is logarithmic; empty while every start has diverged."""
     sign: dict[str, int]
-    """Signs of the hypergradient that the move goes against, of the loss or of the violated
-    constraints; 0 where nothing is known."""
+    """Signs of the hypergradient that the move goes against: of the loss, of its part along a
+    constraint that was violated just before, or of the violated constraints. 0 where nothing is
+    known."""
     flipped: frozenset[str]
     """Parameters whose hypergradient has turned against the sign that the search came by. Of an
     accepted step, γ is halved for these."""
