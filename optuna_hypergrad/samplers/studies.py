@@ -13,6 +13,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import check_kind
+from optuna_hypergrad.reports.backoff import with_backoff
 
 S = TypeVar("S", bound=BaseSampler)
 
@@ -48,7 +49,10 @@ def finished_as(
     """
     finished = copy.copy(trial)
     finished.state, finished.values = state, None if values is None else [*values]
-    finished.system_attrs = study._storage.get_trial_system_attrs(trial._trial_id)
+    finished.system_attrs = with_backoff(
+        f"the attributes of trial {trial.number}",
+        lambda: study._storage.get_trial_system_attrs(trial._trial_id),
+    )
     return finished
 
 
