@@ -170,6 +170,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
             "n_replicates": NO_COUNT,
             "n_chains": NO_COUNT,
             "independent_sampler": [3, "tpe", optuna.samplers.RandomSampler],
+            "constraints_func": [3, "x", [1.0]],
             "tolerance": [-0.1, 1.0, NAN, "x", None],
             "stop_when_converged": [1, "x", None],
         },
@@ -188,6 +189,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
             "refine": ["x", 3, None],
             "start": NO_CHOICE,
             "independent_sampler": [3, "tpe", optuna.samplers.RandomSampler],
+            "constraints_func": [3, "x", [1.0]],
             "synchronous": ["x", 3, None],
             "timeout": [0, -1.0, NAN, "x"],
         },
@@ -226,6 +228,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {
             "trial": NO_OBJECT,
             "gradient": [None, 3, [], {}, {"x": 1.0}, {3: 1.0}, {"lr": "x"}, {"lr": BATCH}],
+            "constraint": ["", 3, 0.5, [], object()],
         },
     ),
     "ConsensusPruner": (
