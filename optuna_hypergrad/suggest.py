@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial
+
 from optuna_hypergrad.arguments import check_kind, check_name, checked_count, checked_number
-from optuna_hypergrad.reports import Shape, check_trial, report_shape
+from optuna_hypergrad.reports import Shape, check_trial, read_shapes, report_shape
 from optuna_hypergrad.schedules import (
     Form,
     Schedule,
@@ -50,7 +54,9 @@ def suggest_schedule(
 
     Raises:
         ValueError: If ``windows`` is neither a positive integer nor ``"auto"``, ``form`` is
-            unknown, or Optuna rejects the range.
+            unknown, or Optuna rejects the range; if the trial has suggested something else under
+            this name. The same again is allowed, and gives the same values, as with
+            ``trial.suggest_float``.
 
     Example:
         >>> from optuna.trial import FixedTrial
@@ -71,7 +77,33 @@ def suggest_schedule(
     is_auto = windows == "auto"
     count = count_values(form, FINE_WINDOWS if is_auto else checked_count("windows", windows))
     names = parameter_names(name, count)
+    shape = Shape(count, form, is_auto)
+    _check_name_is_free(trial, name, names, FloatDistribution(low, high, log=log), shape)
     values = [trial.suggest_float(parameter, low, high, log=log) for parameter in names]
     if count > 1:  # a single value says it all
-        report_shape(trial, name, Shape(count, form, is_auto))
+        report_shape(trial, name, shape)
     return Schedule(name, values, form, log)
+
+
+def _check_name_is_free(
+    trial: BaseTrial, name: str, names: Sequence[str], among: FloatDistribution, shape: Shape
+) -> None:
+    """ValueError if the trial has suggested something else under the name of a schedule.
+
+    Optuna would give the values of what came first, and at most warn.
+    """
+    if isinstance(trial, FrozenTrial):  # it has all its parameters from the beginning
+        return
+    had = trial.distributions
+    taken = [parameter for parameter in names if had.get(parameter, among) != among]
+    if len(names) > 1 and name in had:
+        taken.append(name)
+    first = parameter_names(name, 2)[0]
+    if not taken and first in had and read_shapes(trial).get(name, shape) != shape:
+        taken.append(first)
+    if taken:
+        raise ValueError(
+            f"name: this trial has suggested {name!r} before, and otherwise (parameter "
+            f"{taken[0]!r}: {had[taken[0]]}); the second would get the values of the first. Give "
+            "each schedule a name of its own."
+        )

@@ -80,7 +80,7 @@ def test_the_norm_is_a_scalar_for_the_dashboard() -> None:
 @pytest.mark.parametrize(
     "gradient, message",
     [
-        ({}, "gradient is empty"),
+        ({}, "gradient is empty: nothing in the update is a Schedule, .* see .*suggest_schedule"),
         ([1.0], "gradient must map parameter names to floats"),
         ({"z": 1.0}, r"'z' is not a parameter of this trial \(x, y, c, n\)"),
         ({"c": 1.0}, "'c' is categorical"),

@@ -6,11 +6,13 @@ out; nothing here knows what the hyperparameters mean.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_hypergrad.algorithms.projection import by_fractions, projected
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 
 Verdict = Literal["accepted", "rejected", "diverged", "measured again"]
@@ -23,6 +25,8 @@ class Outcome(NamedTuple):
     loss: float  # to be minimised; not read where the run diverged
     gradient: Array  # hypergradient, shape (n,); an entry that is NaN says nothing
     diverged: bool = False
+    violation: float = 0.0  # total violation of its constraints; 0 where it is feasible
+    restores: bool = False  # whether ``gradient`` is that of the violated constraints, summed
 
 
 class Accepted(NamedTuple):
@@ -31,11 +35,24 @@ class Accepted(NamedTuple):
     point: Array  # shape (n,)
     losses: tuple[float, ...]  # of each time that it ran
     sign: NDArray[np.int8]  # signs to leave it by, shape (n,)
+    violations: tuple[float, ...] = (0.0,)  # of its constraints, likewise
 
     @property
     def loss(self) -> float:
         """Mean loss."""
         return sum(self.losses) / len(self.losses)
+
+    @property
+    def violation(self) -> float:
+        """Mean violation."""
+        return sum(self.violations) / len(self.violations)
+
+
+class Violated(NamedTuple):
+    """The infeasible outcome that a search is leaving along its constraints."""
+
+    violation: float
+    gradient: Array  # of the violated constraints, by fractions of the ranges, shape (n,)
 
 
 class State(NamedTuple):
@@ -45,9 +62,11 @@ class State(NamedTuple):
     step_size: Array  # γ, in search coordinates, shape (n,)
     sign: NDArray[np.int8]  # last non-zero sign of each hypergradient, 0 before, shape (n,)
     best: Accepted | None = None
-    first_loss: float = float("nan")  # of the first outcome that did not diverge
+    first_loss: float = float("nan")  # of the first feasible outcome that did not diverge
     noise: float | None = None  # spread of the loss at one point, once one has run twice
     returning: bool = False  # whether ``point`` is the best one, to be measured again
+    violated: Violated | None = None  # what ``point`` leads away from, if it was infeasible
+    zeros: NDArray[np.int64] | None = None  # how often in a row each entry was 0, shape (n,)
 
 
 def init(ranges: Ranges, point: Array, step_size: Array | None = None) -> State:
@@ -74,6 +93,13 @@ def advance(
     so it runs once more before the search leaves it: its loss is then the mean, and the spread is
     what the search takes for noise. Where there is none, it does not run again.
 
+    Constraints: an infeasible outcome whose gradient is that of the violated constraints is left
+    along it until a point is feasible again (the switching subgradient method, with signs). To
+    turn round at a constraint halves no γ; what flips when the search is back does. The first step
+    from there follows the hypergradient of the loss without its part along that constraint
+    (gradient projection), so that the search moves along the bound of the feasible region. An
+    infeasible outcome without such a gradient, or no nearer to feasibility, is rejected.
+
     Args:
         state: State before the outcome.
         outcome: What came of the point that ran.
@@ -85,7 +111,8 @@ def advance(
 
     Reference:
         FDS, Algorithm 1 and Section 4, with the product of signs (as the authors compute) for the
-        printed s_o ≠ s_{o−1}, which would also halve at the step from 0 to ±1.
+        printed s_o ≠ s_{o−1}, which would also halve at the step from 0 to ±1. Polyak (1967), "A
+        general method of solving extremum problems", for the constraints.
 
     Example:
         >>> ranges = Ranges(np.array([-1.0]), np.array([1.0]), np.array([False]))
@@ -99,13 +126,16 @@ def advance(
     """
     if is_rejected(state, outcome, safeguard):
         return _back_to_best(state, outcome, ranges)
-    sign = _sign(outcome.gradient)
-    gamma = np.where(sign * state.sign < 0, state.step_size / 2, state.step_size)
+    sign = _sign(_followed(state, outcome, ranges))
+    flips = (sign * state.sign < 0) & ~(outcome.restores and state.violated is None)
+    gamma = np.where(flips, state.step_size / 2, state.step_size)
     moved = state._replace(
         point=ranges.clip(outcome.point - gamma * sign),
         step_size=gamma,
         sign=np.where(sign != 0, sign, state.sign),
         returning=False,
+        violated=_violated(outcome, ranges),
+        zeros=_zeros(state, outcome),
     )
     return moved if outcome.diverged else _measured(state, moved, outcome)
 
@@ -126,33 +156,31 @@ def is_rejected(state: State | None, outcome: Outcome, safeguard: float | None) 
     That is so if it diverged, or if its loss exceeds that of the best point by more than
     ``safeguard`` times the progress made since the first, and by more than the noise. Scaling or
     shifting the loss changes nothing. The best point itself is only rejected if it diverges.
+
+    Feasible outcomes are better than infeasible ones, of which the smaller violation is better, as
+    to Optuna's samplers. An infeasible outcome is rejected, but for one on its way back from
+    where the search left the feasible region, or into it: such a one must be nearer than the last.
     """
     if safeguard is None or state is None or state.best is None:
         return False
     if outcome.diverged or _runs_best_again(state, outcome):
         return outcome.diverged
+    if outcome.violation:
+        lost = state.best.violation == 0 and not outcome.restores
+        left = math.inf if state.violated is None else state.violated.violation
+        return lost or outcome.violation >= (state.best.violation or left)
+    if state.best.violation:
+        return False
     progress = state.first_loss - state.best.loss
     return outcome.loss > state.best.loss + max(safeguard * progress, state.noise or 0.0)
 
 
-def has_converged(state: State, ranges: Ranges, tolerance: float) -> bool:
-    """Whether every hyperparameter has settled.
-
-    One has where its γ has fallen below ``tolerance`` times its range, or where it sits on its
-    bound and its hypergradient points out of it.
-    """
-    if state.returning or not len(state.point):
-        return False
-    outwards = state.point - state.step_size * state.sign
-    on_bound = (state.sign != 0) & (ranges.clip(outwards) == state.point)
-    return bool(np.all(on_bound | (state.step_size <= tolerance * ranges.width)))
-
-
 def _back_to_best(state: State, outcome: Outcome, ranges: Ranges) -> State:
     assert state.best is not None
-    point, _, sign = state.best
+    point, sign = state.best.point, state.best.sign
     too_far = _sign(outcome.gradient) * sign < 0
-    if outcome.diverged or not too_far.any():
+    is_blind = outcome.violation > 0 and not outcome.restores  # which of them went too far?
+    if outcome.diverged or is_blind or not too_far.any():
         too_far[:] = True
     gamma = np.where(too_far, state.step_size / 2, state.step_size)
     again = state.noise != 0.0
@@ -161,6 +189,8 @@ def _back_to_best(state: State, outcome: Outcome, ranges: Ranges) -> State:
         step_size=gamma,
         sign=sign,
         returning=again,
+        violated=None,
+        zeros=_zeros(state, outcome),
     )
 
 
@@ -174,12 +204,40 @@ def _measured(state: State, moved: State, outcome: Outcome) -> State:
     best, first = state.best, state.first_loss
     if best is not None and _runs_best_again(state, outcome):
         losses = (*best.losses, outcome.loss)
+        violations = (*best.violations, outcome.violation)
         return moved._replace(
-            best=Accepted(best.point, losses, moved.sign), noise=float(np.std(losses, ddof=1))
+            best=Accepted(best.point, losses, moved.sign, violations),
+            noise=float(np.std(losses, ddof=1)),
         )
-    if best is None or outcome.loss < best.loss:
-        best = Accepted(outcome.point, (outcome.loss,), moved.sign)
-    return moved._replace(best=best, first_loss=outcome.loss if np.isnan(first) else first)
+    found = (outcome.violation, outcome.loss)
+    if best is None or found < (best.violation, best.loss):
+        best = Accepted(outcome.point, (outcome.loss,), moved.sign, (outcome.violation,))
+    if np.isnan(first) and not outcome.violation:
+        first = outcome.loss
+    return moved._replace(best=best, first_loss=first)
+
+
+def _followed(state: State, outcome: Outcome, ranges: Ranges) -> Array:
+    """The gradient whose signs the search moves against, shape (n,)."""
+    if state.violated is None or outcome.violation or outcome.diverged:
+        return outcome.gradient
+    own = by_fractions(outcome.point, outcome.gradient, ranges)
+    return projected(own, state.violated.gradient)
+
+
+def _violated(outcome: Outcome, ranges: Ranges) -> Violated | None:
+    if not outcome.restores:
+        return None
+    gradient = by_fractions(outcome.point, outcome.gradient, ranges)
+    return Violated(outcome.violation, gradient)
+
+
+def _zeros(state: State, outcome: Outcome) -> NDArray[np.int64]:
+    before = np.zeros(len(state.point), dtype=np.int64) if state.zeros is None else state.zeros
+    if outcome.diverged or outcome.restores:
+        return before
+    known = np.isfinite(outcome.gradient)
+    return np.where(known, np.where(outcome.gradient == 0, before + 1, 0), before)
 
 
 def _sign(gradient: Array) -> NDArray[np.int8]:

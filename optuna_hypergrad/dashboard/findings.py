@@ -11,8 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.dashboard.note import table
 from optuna_hypergrad.recall import best_schedules, replay
+from optuna_hypergrad.samplers.constraints import violation
+from optuna_hypergrad.samplers.founders import best_first
 from optuna_hypergrad.samplers.history import outer_steps
 from optuna_hypergrad.samplers.lineage import Ancestor, lineage, students
+from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.schedules import Schedule, Schedules
 
 HINT = "*Written by `optuna_hypergrad.publish`; what you write above or below stays.*"
@@ -44,7 +47,9 @@ def _of_search(study: Study) -> Findings | None:
     steps = outer_steps(study)
     if not steps:
         return None
-    best, schedules = study.best_trial, best_schedules(study)
+    ranked = best_first(study.get_trials(deepcopy=False), maximizes(study))
+    best = ranked[0] if ranked else study.best_trial
+    schedules = best_schedules(study, best.number)
     numbers = {
         "hg:best_trial": best.number,
         "hg:outer_steps": len(steps),
@@ -75,6 +80,8 @@ def _lived(study: Study, ancestors: Sequence[Ancestor]) -> Schedules:
 
 def _text(title: str, best: FrozenTrial, tables: Sequence[str]) -> str:
     value = f"Trial **{best.number}** has the best value, **{best.value:.4g}**."
+    if excess := violation(best):
+        value = f"No trial is feasible; trial **{best.number}** is the nearest, by {excess:.4g}."
     return "\n\n".join([f"### {title}", value, *tables, HINT])
 
 

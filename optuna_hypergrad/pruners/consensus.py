@@ -10,11 +10,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.arguments import check_positive
-from optuna_hypergrad.reports import read_claim, write_superfluous
+from optuna_hypergrad.reports import read_claim, read_constraints, write_superfluous
+from optuna_hypergrad.samplers.chains import Chain
 from optuna_hypergrad.samplers.gradient import GradientSampler
 from optuna_hypergrad.samplers.steps import Claimed, same_point, stood_on
 from optuna_hypergrad.samplers.studies import sampler_of
-from optuna_hypergrad.samplers.table import Chain
 
 
 class ConsensusPruner(BasePruner):
@@ -26,7 +26,8 @@ class ConsensusPruner(BasePruner):
     With several replicates a step, it also ends those that are outstanding once the finished ones
     settle it: no sum of hypergradients would change its sign by outstanding ones of at most
     ``margin`` times the largest absolute value seen of that parameter, and more than half of
-    all replicates have ended well. The step is then decided by those that have finished.
+    all replicates have ended well. The step is then decided by those that have finished. Trials
+    with constraints do not settle a step so.
 
     A replicate pruned so does not count as diverged, nor as anything else. Enqueued trials are not
     pruned, nor is anything of another sampler. Objectives must
@@ -99,6 +100,8 @@ def _is_replicated(own: Claimed, finished: Sequence[Claimed]) -> bool:
 
 def _is_settled(finished: Sequence[Claimed], n_replicates: int, margin: float) -> bool:
     """Whether the outstanding replicates of a step can neither turn a sign nor make it diverge."""
+    if any(read_constraints(one.trial) for one in finished):
+        return False  # the mean constraints decide which hypergradient is followed
     sound = [one for one in finished if not one.diverged]
     gradients = [one.gradient or {} for one in sound]
     names = {name for gradient in gradients for name in gradient}

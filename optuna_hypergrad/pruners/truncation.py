@@ -34,6 +34,7 @@ class TruncationPruner(BasePruner):
 
     What is judged is what the objective reports with ``trial.report``: what it will return, as of
     now, in the study's direction, at the same steps in each segment, counted from its beginning.
+    Constraints, which are known at the end of a segment, are not.
 
     Args:
         n_warmup_steps: Number of steps of a segment before which nothing is pruned.

@@ -13,6 +13,7 @@ from optuna_hypergrad.arguments import check_kind
 from optuna_hypergrad.reports import Shape, read_shapes
 from optuna_hypergrad.reports.attributes import reading
 from optuna_hypergrad.reports.keys import SCHEDULES
+from optuna_hypergrad.samplers.constraints import violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, parameter_names
 
 
@@ -29,8 +30,8 @@ def best_schedules(study: Study, trial: int | None = None) -> Schedules:
         trial: Number of another complete or pruned trial; by default the best one.
 
     Raises:
-        ValueError: If there is no such trial, or none is complete, or several objectives leave
-            open which is the best.
+        ValueError: If there is no such trial, or none is complete and feasible, or several
+            objectives leave open which is the best.
         StoredDataError: If the storage holds something else than what was written there.
 
     Example:
@@ -84,8 +85,11 @@ def _best(study: Study) -> FrozenTrial:
     if len(study.directions) > 1:
         count = len(study.directions)
         raise ValueError(f"study: which trial is best, with {count} objectives? Name one: trial=….")
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
         raise ValueError("study: no trial has completed.")
+    if all(violation(trial) for trial in complete):
+        raise ValueError("study: no complete trial is feasible. Name one: trial=….")
     return study.best_trial
 
 

@@ -13,7 +13,16 @@ from optuna_hypergrad.reports.claims import (
     write_claim,
     write_drawn,
 )
-from optuna_hypergrad.reports.hypergradients import read_gradient, report_hypergradient
+from optuna_hypergrad.reports.constraints import (
+    read_constraints,
+    total_violation,
+    write_constraints,
+)
+from optuna_hypergrad.reports.hypergradients import (
+    read_constraint_gradients,
+    read_gradient,
+    report_hypergradient,
+)
 from optuna_hypergrad.reports.pruning import (
     read_superfluous,
     read_tangent_norms,
@@ -51,6 +60,8 @@ __all__ = [
     "has_restored",
     "read_checkpoint",
     "read_claim",
+    "read_constraint_gradients",
+    "read_constraints",
     "read_drawn",
     "read_gradient",
     "read_refined",
@@ -67,8 +78,10 @@ __all__ = [
     "report_restored",
     "report_shape",
     "report_tangent_norms",
+    "total_violation",
     "trial_seed",
     "write_claim",
+    "write_constraints",
     "write_drawn",
     "write_removed",
     "write_segment",

@@ -52,6 +52,12 @@ def read_report(trial: BaseTrial, key: str) -> Fields | None:
     return own_report(trial.user_attrs, number, key) if hidden is None else hidden
 
 
+def own_keys(trial: FrozenTrial, prefix: str) -> list[str]:
+    """The keys of a trial's reports that begin alike."""
+    keys = dict.fromkeys([*trial.system_attrs, *trial.user_attrs])
+    return [key for key in keys if key.startswith(prefix)]
+
+
 def write_report(trial: BaseTrial, key: str, value: Mapping[str, Any]) -> None:
     """Store a report of more than a number, of a running trial."""
     from optuna.trial import Trial

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optuna_hypergrad.arguments import check_name
 from optuna_hypergrad.reports.attributes import (
     check_trial,
+    own_keys,
     read_values,
     report_values,
     set_user_attr,
 )
-from optuna_hypergrad.reports.keys import GRADIENT, GRADIENT_NORM
+from optuna_hypergrad.reports.keys import CONSTRAINT_GRADIENT, GRADIENT, GRADIENT_NORM
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial, FrozenTrial
@@ -22,17 +24,26 @@ if TYPE_CHECKING:
 DIGITS = 6  # of what is only to be seen
 
 
-def report_hypergradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> None:
+def report_hypergradient(
+    trial: BaseTrial, gradient: Mapping[str, Any], *, constraint: str | None = None
+) -> None:
     """Report the hypergradient of the trial's validation loss to the sampler.
 
     Call it once, before the objective returns. Entries that are NaN or infinite are stored as
     such and make the trial count as diverged.
+
+    With ``constraint``, report the hypergradient of a constraint instead, once for each:
+    the samplers leave a point that violates constraints along these. It is enough to
+    report it of a constraint that is violated. Entries that are NaN or infinite say nothing there.
 
     Args:
         trial: The running trial that the objective was given.
         gradient: Derivative of a loss to be *minimised*, whatever the study's direction, by the
             names of trial parameters, in loss per unit of the parameter. Floats, numpy scalars
             and tensors of one element; parameters may be left out.
+        constraint: Name of the constraint that ``gradient`` is the derivative of: the ``key`` of
+            ``Trial.set_constraint``, or ``"0"``, ``"1"``, … for the values that a
+            ``constraints_func`` returns. None for the loss.
 
     Raises:
         ValueError: If ``gradient`` is empty, names what the trial has not suggested or cannot
@@ -54,6 +65,13 @@ def report_hypergradient(trial: BaseTrial, gradient: Mapping[str, Any]) -> None:
         0.3
     """
     check_trial(trial)
+    if isinstance(gradient, Mapping) and not gradient:
+        raise ValueError(_EMPTY)
+    if constraint is not None:
+        check_name("constraint", constraint)
+        what = f"a hypergradient of the constraint {constraint!r}"
+        report_values(trial, f"{CONSTRAINT_GRADIENT}:{constraint}", "gradient", gradient, what)
+        return
     values = report_values(trial, GRADIENT, "gradient", gradient, "a hypergradient")
     norm = float(np.linalg.norm(list(values.values())))
     if math.isfinite(norm):
@@ -69,3 +87,22 @@ def read_gradient(trial: FrozenTrial) -> dict[str, float] | None:
         StoredDataError: If the attribute was not written by ``report_hypergradient``.
     """
     return read_values(trial, GRADIENT)
+
+
+def read_constraint_gradients(trial: FrozenTrial) -> dict[str, dict[str, float]]:
+    """The hypergradients of constraints that the trial itself reported, by constraint.
+
+    Raises:
+        StoredDataError: If an attribute was not written by ``report_hypergradient``.
+    """
+    prefix = f"{CONSTRAINT_GRADIENT}:"
+    reported = {
+        key.removeprefix(prefix): read_values(trial, key) for key in own_keys(trial, prefix)
+    }
+    return {name: values for name, values in reported.items() if values is not None}
+
+
+_EMPTY = (
+    "gradient is empty: nothing in the update is a Schedule, so that nothing can be learned; "
+    "see optuna_hypergrad.suggest_schedule."
+)

@@ -4,6 +4,8 @@
 # inherited can be told from its own. System attributes, since as columns of optuna-dashboard they
 # would bury the numbers below.
 GRADIENT = "hg:gradient"  # "values": {name: float or mark}
+# With ":" and the name of the constraint behind it; the same fields.
+CONSTRAINT_GRADIENT = "hg:constraint_gradient"
 REFINED = "hg:refined"  # "values": {name: float or mark}
 CHECKPOINT = "hg:checkpoint"  # the fields of a Checkpoint
 SCHEDULES = "hg:schedules"  # "schedules": {name: the fields of a Shape}
@@ -25,3 +27,6 @@ RESTORED = "hg:restored"  # the trial whose checkpoint was restored, where it is
 
 # Optuna's own: the system attribute that marks a retried trial, with the number of the failed one.
 RETRIED = "failed_trial"
+# … and its constraints: a list, of ``constraints_func``; or, of ``Trial.set_constraint``, a number
+# each with ":" and the name behind the key.
+CONSTRAINTS = "constraints"

@@ -11,7 +11,7 @@ from optuna_hypergrad.reports.keys import SCHEDULES
 FINEST = 10_000  # parameters of one schedule; a count is stored without their names
 
 if TYPE_CHECKING:
-    from optuna.trial import BaseTrial, FrozenTrial
+    from optuna.trial import BaseTrial
 
 
 class Shape(NamedTuple):
@@ -46,7 +46,7 @@ def report_shape(trial: BaseTrial, schedule: str, shape: Shape) -> None:
     write_report(trial, SCHEDULES, {"trial": trial.number, "schedules": schedules})
 
 
-def read_shapes(trial: FrozenTrial) -> dict[str, Shape]:
+def read_shapes(trial: BaseTrial) -> dict[str, Shape]:
     """The shapes of the schedules that the trial itself suggested, by name.
 
     Raises:

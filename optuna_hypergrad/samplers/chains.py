@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.reports import Rule
+from optuna_hypergrad.reports import Claim, Rule
 from optuna_hypergrad.samplers import steps as outer
 from optuna_hypergrad.samplers.distributions import ranges_of
+from optuna_hypergrad.samplers.founders import best_first
 from optuna_hypergrad.samplers.search import (
     Decision,
     Search,
@@ -19,6 +22,49 @@ from optuna_hypergrad.samplers.search import (
     parameter_setting,
 )
 from optuna_hypergrad.samplers.steps import Claimed, Steps
+
+
+class Chain(NamedTuple):
+    """One search of a study, up to its latest decision."""
+
+    number: int
+    steps: Steps
+    used: Sequence[Claimed]  # the trials of this decision; none before the first
+    search: Search
+
+    @property
+    def decided(self) -> int:
+        """How many steps are decided."""
+        return 1 + self.used[0].claim.step if self.used else 0
+
+    @property
+    def running(self) -> int:
+        """How many trials run at the step that is to be decided next."""
+        open_step = self.steps[self.decided :]
+        return sum(not one.trial.state.is_finished() for claimed in open_step for one in claimed)
+
+    @property
+    def first(self) -> Claim | None:
+        """The claim that began it."""
+        return self.steps[0][0].claim if self.steps and self.steps[0] else None
+
+    def best(self, maximize: bool) -> FrozenTrial | None:
+        """Its best complete trial."""
+        trials = [one.trial for claimed in self.steps for one in claimed]
+        ranked = best_first(trials, maximize)
+        return ranked[0] if ranked else None
+
+
+class ChainSummary(NamedTuple):
+    """Where one search of a study stands."""
+
+    chain: int
+    steps: int  # outer steps decided
+    best_trial: int | None  # number of the chain's best complete trial
+    best_value: float | None
+    converged: bool
+    windows: Mapping[str, tuple[int, ...]]
+    """By schedule with ``windows="auto"``: how many parameters each shared window holds."""
 
 
 class Searches:

@@ -5,12 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 DIGITS = 3  # significant ones, and more only where two values would look the same
-MOST_DIGITS = 17  # tell any two floats apart
+MOST_DIGITS = 12  # two floats that agree in so many differ by rounding alone
+LONGEST = 1e6  # from here on numbers are written with an exponent
 
 
 def short(value: Any, digits: int = DIGITS) -> str:
-    """A value of any hyperparameter."""
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    """A value of any hyperparameter, as people write it.
+
+    Example:
+        >>> short(0.1 + 0.2), short(2000.0), short(0.9999999999999999), short(1e-5), short("sgd")
+        ('0.3', '2000', '1', '1e-05', 'sgd')
+    """
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < LONGEST else text
+
+
+def differ(before: Any, after: Any) -> bool:
+    """Whether two values are written differently with all digits that people may want."""
+    return short(before, MOST_DIGITS) != short(after, MOST_DIGITS)
 
 
 def told_change(before: Any, after: Any) -> str:
@@ -20,10 +34,18 @@ def told_change(before: Any, after: Any) -> str:
         >>> told_change(0.1, 0.25), told_change(1000.0, 999.9), told_change("sgd", "adam")
         ('0.1 → 0.25', '1000 → 999.9', 'sgd → adam')
     """
-    for digits in range(DIGITS, MOST_DIGITS):
-        if short(before, digits) != short(after, digits):
-            break
+    digits = _telling(before, after)
     return f"{short(before, digits)} → {short(after, digits)}"
+
+
+def told_factor(factor: float) -> str:
+    """A factor other than 1, with as many digits as tell it from 1.
+
+    Example:
+        >>> told_factor(1.25), told_factor(1.0001234)
+        ('1.25', '1.0001')
+    """
+    return short(factor, _telling(1.0, factor))
 
 
 def told_mutation(before: Any, after: Any, *, is_resampled: bool) -> str:
@@ -44,5 +66,11 @@ def told_mutation(before: Any, after: Any, *, is_resampled: bool) -> str:
         return f"{told_change(before, after)} (drawn anew)"
     are_floats = isinstance(before, float) and isinstance(after, float)
     if are_floats and before * after > 0:
-        return f"{short(before)} × {short(after / before)}"
+        return f"{short(before)} × {told_factor(after / before)}"
     return told_change(before, after)
+
+
+def _telling(before: Any, after: Any) -> int:
+    """How many digits tell two values apart."""
+    digits = range(DIGITS, MOST_DIGITS)
+    return next((d for d in digits if short(before, d) != short(after, d)), MOST_DIGITS)

@@ -25,6 +25,7 @@ from optuna_hypergrad.reports import (
     read_segment,
     read_teacher,
 )
+from optuna_hypergrad.samplers.constraints import rank_key
 from optuna_hypergrad.samplers.reader import TrialReader
 
 
@@ -58,6 +59,15 @@ class Student(NamedTuple):
     def is_clone(self) -> bool:
         """Whether it began as a mutated clone."""
         return self.segment.parent is not None and self.segment.age == 0
+
+    def rank_key(self, maximize: bool) -> tuple[float, float]:
+        """What sorts students, the best first; see ``constraints.rank_key``.
+
+        Infinite where there is no finite value, or it was pruned.
+        """
+        if math.isfinite(self.loss(maximize)):
+            return rank_key(self.trial, maximize)
+        return math.inf, math.inf
 
     def loss(self, maximize: bool) -> float:
         """Its value as something to be minimised; infinite if there is none, or it was pruned."""

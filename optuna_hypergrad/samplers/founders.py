@@ -9,17 +9,16 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import Segment, read_segment
+from optuna_hypergrad.samplers.constraints import rank_key
 from optuna_hypergrad.samplers.distributions import internal_values
 from optuna_hypergrad.samplers.studies import maximizes
 
 
 def best_first(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTrial]:
-    """The complete trials with finite values, the best first."""
-    sign = -1.0 if maximize else 1.0
-    values = {t.number: t.value for t in trials if t.state == TrialState.COMPLETE}
-    ranked = sorted((sign * v, n) for n, v in values.items() if v is not None and math.isfinite(v))
-    by_number = {t.number: t for t in trials}
-    return [by_number[number] for _, number in ranked]
+    """The complete trials with finite values, the best first; infeasible ones come last."""
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+    finite = (t for t in complete if t.value is not None and math.isfinite(t.value))
+    return sorted(finite, key=lambda trial: (*rank_key(trial, maximize), trial.number))
 
 
 def founding_values(study: Study, birth: Segment, failures: int) -> dict[str, float]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import math
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,17 +11,30 @@ from typing import Any, Literal, NamedTuple
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_hypergrad.arguments import check_kind, checked_count
-from optuna_hypergrad.reports import Claim, Rule, read_claim, write_claim, write_drawn
+from optuna_hypergrad.reports import (
+    Claim,
+    Rule,
+    read_claim,
+    write_claim,
+    write_drawn,
+)
 from optuna_hypergrad.reports.fields import MOST
-from optuna_hypergrad.samplers.independent import CompletedSampler, propose
+from optuna_hypergrad.samplers.chains import ChainSummary
+from optuna_hypergrad.samplers.independent import CompletedSampler, ConstraintsFunc, propose
 from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.steps import is_enqueued
-from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
-from optuna_hypergrad.samplers.table import ChainSummary, Table
-from optuna_hypergrad.samplers.telling import tell, told_step
+from optuna_hypergrad.samplers.studies import (
+    checked_seed,
+    finished_as,
+    maximizes,
+    random_seed,
+    stop,
+)
+from optuna_hypergrad.samplers.table import Table
+from optuna_hypergrad.samplers.telling import tell, told_end, told_step
 
 
 class GradientSampler(CompletedSampler[Table]):
@@ -41,6 +51,13 @@ class GradientSampler(CompletedSampler[Table]):
     that finish later do not rewrite it. Failed trials are repeated; pruned ones (but for those that
     ``ConsensusPruner`` ends) and those with hypergradients that are not finite count as diverged.
 
+    Feasible trials are better than infeasible ones, and of those the smaller total violation is
+    better, as to Optuna's own samplers. A point that violates constraints is left along their
+    hypergradients (``report_hypergradient(..., constraint=...)``). Where none of these is reported,
+    an infeasible trial is rejected: every step size is halved and the search returns to the best
+    feasible point. While there is none, it follows the loss's hypergradient for as long as that
+    lessens the violation, and then starts elsewhere.
+
     Parameters without hypergradients (categorical ones, ints, whatever is not reported) come from
     ``independent_sampler``, drawn anew for each outer step; a sampler that you pass keeps random
     state of its own, which a restart does not bring back.
@@ -50,7 +67,7 @@ class GradientSampler(CompletedSampler[Table]):
         safeguard: Fraction of the progress since the first trial that a trial's loss may fall
             behind the best one before it is rejected: the search returns to the best point,
             measures it once more, and takes smaller steps from there. Divergence is always
-            rejected. None follows the paper, which rejects nothing.
+            rejected. None follows the paper, which rejects nothing, not even infeasible trials.
         start: Where the first chain starts: ``"range"`` (0 where a range spans it, else the
             middle), ``"best"`` (the best complete trial, of whatever sampler, at that time), or
             values by parameter or schedule name, with the rest as for ``"range"``.
@@ -61,9 +78,14 @@ class GradientSampler(CompletedSampler[Table]):
             random points (with ``start="best"``, from the next best trials).
         independent_sampler: For the parameters without hypergradients. By default TPE, seeded
             for each outer step.
+        constraints_func: Of a finished trial, its constraints, as Optuna's own samplers take it:
+            the trial is feasible where none exceeds 0. For Optuna 4; deprecated there from 5 on in
+            favour of ``Trial.set_constraint``, which needs no argument here.
         tolerance: A chain has converged when every step size is below this fraction of its range.
-        stop_when_converged: End ``study.optimize`` when all chains have converged. With
-            ask-and-tell there is no loop to end; see ``chains``.
+            A parameter that sits on its bound, or had a hypergradient of 0 three times in a row,
+            counts as settled.
+        stop_when_converged: End ``study.optimize`` when all chains have converged, with an INFO
+            line that says why. With ask-and-tell there is no loop to end; see ``chains``.
 
     Raises:
         ValueError: If an argument is out of range; the message names it. Studies with several
@@ -98,6 +120,7 @@ class GradientSampler(CompletedSampler[Table]):
         n_replicates: int = Rule.n_replicates,
         n_chains: int = 1,
         independent_sampler: BaseSampler | None = None,
+        constraints_func: ConstraintsFunc | None = None,
         tolerance: float = Rule.tolerance,
         stop_when_converged: bool = True,
     ) -> None:
@@ -107,7 +130,8 @@ class GradientSampler(CompletedSampler[Table]):
                 raise ValueError(f"start must be 'range', 'best' or a mapping, got {start!r}.")
             start = {}
         rule = Rule(safeguard, start, step_size or {}, n_replicates, tolerance)
-        super().__init__(independent_sampler, Memory(partial(_new_table, rule)))
+        memory = Memory(partial(_new_table, rule))
+        super().__init__(independent_sampler, memory, constraints_func)
         self._n_chains = checked_count("n_chains", n_chains, most=MOST)
         self._seed = checked_seed(seed)
         check_kind("stop_when_converged", stop_when_converged, bool, "True or False")
@@ -169,27 +193,33 @@ class GradientSampler(CompletedSampler[Table]):
         """Stop ``study.optimize`` when all chains have converged."""
         super().after_trial(study, trial, state, values)
         is_claimed = read_claim(trial.number, trial.system_attrs) is not None
-        if len(study.directions) > 1 or not self._stop_when_converged or not is_claimed:
+        if len(study.directions) > 1 or not is_claimed:
             return
-        finished = copy.copy(trial)  # the storage still has it running
-        finished.state, finished.values = state, None if values is None else [*values]
+        finished = finished_as(study, trial, state, values)
+        if state == TrialState.COMPLETE:
+            self._tell_gaps(study, finished)
+        if not self._stop_when_converged:
+            return
         with self.memory.reading(study, since=trial) as table:
             is_alone = table.n_open == 1
         with self.memory.reading(study, since=trial if is_alone else None) as table:
-            chains = range(self._n_chains)
-            has_converged = all(table.converges_with(number, finished) for number in chains)
-        if has_converged:
-            with contextlib.suppress(RuntimeError):  # ask-and-tell has no loop to stop
-                study.stop()
+            searches = [table.search_with(number, finished) for number in range(self._n_chains)]
+            tolerance = table.rule.tolerance
+            if all(one.has_converged(tolerance) for one in searches) and stop(study):
+                best = table.best_with(finished)
+                tell(lambda: told_end(searches, tolerance, best))
+
+    def _tell_gaps(self, study: Study, finished: FrozenTrial) -> None:
+        with self.memory.reading(study, since=finished) as table:
+            self._gaps.tell_left_out(finished, "does not move", among=table.reported)
+        self._gaps.tell_left_out(finished, f"is left to {self._independent_name}")
+        self._gaps.warn_of_constraints(finished)
 
     def chains(self, study: Study) -> list[ChainSummary]:
         """Where each chain of a study stands, the one with the best value first."""
         with self.memory.reading(study) as table:
-            summaries = [table.summary(number) for number in range(self._n_chains)]
-        sign = -1.0 if maximizes(study) else 1.0
-        return sorted(
-            summaries, key=lambda s: math.inf if s.best_value is None else sign * s.best_value
-        )
+            chains = range(self._n_chains)
+            return [table.summary(number) for number in sorted(chains, key=table.rank_key)]
 
     def _step_of(
         self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
@@ -215,15 +245,21 @@ class GradientSampler(CompletedSampler[Table]):
         """The user's sampler, or a TPE sampler seeded by what it draws for."""
         if self._independent is not None:
             return self._independent
-        return TPESampler(seed=random_seed(*entropy))
+        options: dict[str, Any] = {}
+        if self._constraints_func is not None and not hasattr(Trial, "set_constraint"):
+            options["constraints_func"] = self._constraints_func  # Optuna 4 needs to be told
+        return TPESampler(seed=random_seed(*entropy), **options)
 
     def _warn_once(self, study: Study, trial: FrozenTrial) -> None:
         with self.memory.reading(study, since=trial) as table:
             if self._has_warned or not table.reports_nothing:
                 return
         self._has_warned = True
-        sampler = TPESampler if self._independent is None else type(self._independent)
-        warnings.warn(_NO_REPORTS.format(sampler.__name__), stacklevel=3)
+        warnings.warn(_NO_REPORTS.format(self._independent_name), stacklevel=3)
+
+    @property
+    def _independent_name(self) -> str:
+        return (TPESampler if self._independent is None else type(self._independent)).__name__
 
 
 def _new_table(rule: Rule, study: Study) -> Table:

@@ -25,7 +25,8 @@ class OuterStep(NamedTuple):
     trials: tuple[int, ...]
     """Numbers of the trials that decided it: replicates of one point."""
     verdict: Verdict
-    """``"accepted"``: the search goes on from it. ``"rejected"``: it goes back to the best point.
+    """``"accepted"``: the search goes on from it, also where that leads back to the feasible
+    region. ``"rejected"``: it goes back to the best point, or elsewhere while none is feasible.
     ``"diverged"``: so it does, if there is one; a start that diverged is followed by another, and
     with ``safeguard=None`` the search goes on. ``"measured again"``: that was the best point, run
     once more."""
@@ -41,7 +42,9 @@ class OuterStep(NamedTuple):
     """γ of the move that follows, in units of the parameter, or of its natural logarithm where
     its range is logarithmic; empty while every start has diverged."""
     sign: dict[str, int]
-    """Signs of the hypergradient that the move goes against; 0 where nothing is known."""
+    """Signs of the hypergradient that the move goes against: of the loss, of its part along a
+    constraint that was violated just before, or of the violated constraints. 0 where nothing is
+    known."""
     flipped: frozenset[str]
     """Parameters whose hypergradient has turned against the sign that the search came by. Of an
     accepted step, γ is halved for these."""
@@ -49,6 +52,8 @@ class OuterStep(NamedTuple):
     """Where the move leads, in units of the parameter; not rounded."""
     windows: Mapping[str, tuple[int, ...]]
     """By schedule with ``windows="auto"``: how many parameters each shared window holds."""
+    violation: float = 0.0
+    """Total violation of the replicates' mean constraints; 0 where they are feasible."""
 
 
 def outer_steps(study: Study) -> list[OuterStep]:
@@ -105,6 +110,7 @@ def outer_step(decision: Decision) -> OuterStep:
         flipped=_flipped(decision),
         proposal=after.point(),
         windows=after.windows,
+        violation=decision.outcome.violation,
         **by_name,
     )
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from optuna_hypergrad.arguments import check_callable
+from optuna_hypergrad.reports import write_constraints
 from optuna_hypergrad.samplers.memory import Memory, R
+from optuna_hypergrad.samplers.reported import Gaps
+
+ConstraintsFunc = Callable[[FrozenTrial], Sequence[float]]
 
 
 class CompletedSampler(BaseSampler, Generic[R]):
@@ -19,15 +25,27 @@ class CompletedSampler(BaseSampler, Generic[R]):
     Args:
         independent_sampler: The user's; None for a default that is seeded by what it draws for.
         memory: What is known of the study.
+        constraints_func: The user's, as Optuna's own samplers take it; None for none.
     """
 
-    def __init__(self, independent_sampler: BaseSampler | None, memory: Memory[R]) -> None:
+    def __init__(
+        self,
+        independent_sampler: BaseSampler | None,
+        memory: Memory[R],
+        constraints_func: ConstraintsFunc | None,
+    ) -> None:
         if not isinstance(independent_sampler, BaseSampler | None):
             raise ValueError(
                 f"independent_sampler must be a sampler or None, got {independent_sampler!r}."
             )
         self._independent = independent_sampler
         self.memory = memory  # for pruners and ``members``, too
+        if constraints_func is not None:
+            check_callable("constraints_func", constraints_func)
+            if hasattr(Trial, "set_constraint"):
+                warnings.warn(_DEPRECATED, FutureWarning, stacklevel=3)
+        self._constraints_func = constraints_func
+        self._gaps = Gaps()
 
     def reseed_rng(self) -> None:
         """Reseed the independent sampler; our decisions depend on the trials alone."""
@@ -58,7 +76,9 @@ class CompletedSampler(BaseSampler, Generic[R]):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Pass on to the independent sampler."""
+        """Store the trial's constraints, and pass on to the independent sampler."""
+        if self._constraints_func is not None and state in (TrialState.COMPLETE, TrialState.PRUNED):
+            write_constraints(study._storage, trial._trial_id, self._constraints_func(trial))
         if self._independent is not None:
             self._independent.after_trial(study, trial, state, values)
 
@@ -77,3 +97,9 @@ def propose(
         if name not in params:
             params[name] = sampler.sample_independent(study, trial, name, distribution)
     return params
+
+
+_DEPRECATED = (
+    "constraints_func: Optuna 5 deprecates it for all samplers, and 7 will remove it; call "
+    "trial.set_constraint(name, value) in the objective instead."
+)

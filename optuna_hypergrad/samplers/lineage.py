@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from optuna.study import Study
 
 from optuna_hypergrad.reports import check_descent
+from optuna_hypergrad.samplers.constraints import violation
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.mutated import Mutated, goes_on_refined, mutated
 from optuna_hypergrad.samplers.studies import check_one_objective, maximizes
@@ -26,6 +27,7 @@ class Ancestor(NamedTuple):
     ended: dict[str, Any]  # what it ended with: refined where it reported so
     parent: int | None = None  # number of the trial that it inherited from; None at a birth
     mutations: Mapping[str, Mutated] = {}  # of a clone, by parameter, where it changed anything
+    violation: float = 0.0  # total violation of its constraints; 0 where it is feasible
 
 
 def lineage(study: Study, trial: int | None = None) -> list[Ancestor]:
@@ -111,7 +113,7 @@ def _best(family: Family, maximize: bool) -> int:
     complete = [student for student in family if student.complete]
     if not complete:
         raise ValueError("study: no student of a population has completed a segment.")
-    return min(complete, key=lambda student: student.loss(maximize)).number
+    return min(complete, key=lambda student: student.rank_key(maximize)).number
 
 
 def _ancestor(student: Student, family: Family, refine: bool) -> Ancestor:
@@ -128,5 +130,6 @@ def _ancestor(student: Student, family: Family, refine: bool) -> Ancestor:
         params=dict(student.trial.params),
         ended=ended_with(student),
         parent=student.segment.parent,
+        violation=violation(student.trial),
         mutations=mutated(student, parent, refine) if parent is not None and is_clone else {},
     )

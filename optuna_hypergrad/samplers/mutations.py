@@ -12,6 +12,7 @@ from optuna_hypergrad.algorithms import mutation
 from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.reports import Taught, read_gradient, read_refined
 from optuna_hypergrad.samplers.breeding import Breeding
+from optuna_hypergrad.samplers.constraints import followed_gradient
 from optuna_hypergrad.samplers.distributions import is_numeric, to_distribution
 from optuna_hypergrad.samplers.family import Student
 from optuna_hypergrad.samplers.teaching import asked
@@ -64,8 +65,8 @@ def _free(parent: Student, breeding: Breeding) -> dict[str, BaseDistribution]:
 
     A checkpoint may depend on an integer or a category, unless these change in training as well.
     """
-    refined = {*(read_gradient(parent.trial) or {}), *read_refined(parent.trial)}
-    named = {*breeding.mutable, *refined}
+    followed = {*(read_gradient(parent.trial) or {}), *followed_gradient(parent.trial)}
+    named = {*breeding.mutable, *followed, *read_refined(parent.trial)}
     return {
         name: distribution
         for name, distribution in parent.trial.distributions.items()

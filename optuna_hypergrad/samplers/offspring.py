@@ -11,6 +11,7 @@ import numpy as np
 from optuna_hypergrad.algorithms import selection
 from optuna_hypergrad.reports import Segment, Taught
 from optuna_hypergrad.samplers.breeding import Breeding
+from optuna_hypergrad.samplers.constraints import ranked
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.mutations import Mutant, mutate
 from optuna_hypergrad.samplers.retention import needed
@@ -43,7 +44,7 @@ def inherit(
     barren = _barren(family, turn)
     alive = family.at_age(turn.generation - 1, breeding.population_size)
     pool = [student for student in alive if student.number not in barren]
-    losses = [student.loss(maximize) for student in pool]
+    losses = ranked([student.rank_key(maximize) for student in pool])
     if not any(map(math.isfinite, losses)):
         return _last_resort(family, turn, barren, maximize)
     own = None if turn.member is None else family.head(turn.member, turn.generation - 1)
@@ -65,7 +66,7 @@ def _last_resort(
     kept = needed(family, maximize) - barren
     before = (s for s in family.kept if s.number in kept and s.generation < turn.generation)
     sound = (student for student in before if math.isfinite(student.loss(maximize)))
-    best = min(sound, key=lambda student: (student.loss(maximize), student.number), default=None)
+    best = min(sound, key=lambda s: (s.rank_key(maximize), s.number), default=None)
     return Inheritance(best, is_cloned=best is not None)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.algorithms.mutation import Activation
 from optuna_hypergrad.arguments import checked_count
@@ -27,7 +27,7 @@ from optuna_hypergrad.samplers.breeding import Breeding, Mutation, Selection, ch
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.family import Family
 from optuna_hypergrad.samplers.founders import founding_values
-from optuna_hypergrad.samplers.independent import CompletedSampler, propose
+from optuna_hypergrad.samplers.independent import CompletedSampler, ConstraintsFunc, propose
 from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.offspring import begin, inherit
 from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
@@ -57,7 +57,10 @@ class PopulationSampler(CompletedSampler[Family]):
     begun, or after ``timeout``: another takes the segment over. Whatever finishes late can still be
     cloned.
 
-    Students are compared and cloned at equal generations, so that a fast one has no advantage.
+    Students are compared and cloned at equal generations, so that a fast one has no advantage. A
+    feasible student is better than an infeasible one, and of two infeasible ones the one with the
+    smaller total violation of its constraints, as to Optuna's own samplers. A student that violates
+    constraints goes on along their hypergradients, where it reported them.
 
     Args:
         seed: Seeds everything random; the same seed repeats a single-worker study. None draws
@@ -96,6 +99,9 @@ class PopulationSampler(CompletedSampler[Family]):
         independent_sampler: Proposes the hyperparameters of births, and parameters that a parent
             did not have. By default random, seeded by trial; a sampler that you pass keeps random
             state of its own, which a restart does not bring back.
+        constraints_func: Of a finished trial, its constraints, as Optuna's own samplers take it:
+            the trial is feasible where none exceeds 0. For Optuna 4; deprecated there from 5 on in
+            favour of ``Trial.set_constraint``, which needs no argument here.
         synchronous: Whether a generation begins only when the one before has ended for all.
         timeout: Seconds after which another worker takes over a segment that has not ended.
 
@@ -137,10 +143,11 @@ class PopulationSampler(CompletedSampler[Family]):
         mutable: Collection[str] = (),
         start: Literal["independent", "best"] = "independent",
         independent_sampler: BaseSampler | None = None,
+        constraints_func: ConstraintsFunc | None = None,
         synchronous: bool = False,
         timeout: float | None = None,
     ) -> None:
-        super().__init__(independent_sampler, Memory(new_family))
+        super().__init__(independent_sampler, Memory(new_family), constraints_func)
         if start not in ("independent", "best"):
             raise ValueError(f"start must be 'independent' or 'best', got {start!r}.")
         self.breeding = Breeding(
@@ -204,6 +211,18 @@ class PopulationSampler(CompletedSampler[Family]):
             return params[param_name]
         sampler = self._independent_for(segment, trial, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Tell of hypergradients that were left out."""
+        super().after_trial(study, trial, state, values)
+        if state == TrialState.COMPLETE:
+            self._gaps.tell_left_out(trial, "is mutated without one")
 
     def _segment_of(self, study: Study, trial: FrozenTrial) -> Segment | None:
         with self.memory.reading(study, since=trial) as family:

@@ -25,7 +25,7 @@ def needed(family: Family, maximize: bool) -> set[int]:
     living |= {s.segment.parent for s in family.running if s.segment.parent is not None}
     parents = {family[n].segment.parent for n in living if n in family}
     complete = (student for student in family.kept if student.complete)
-    best = min(complete, key=lambda student: student.loss(maximize), default=None)
+    best = min(complete, key=lambda student: student.rank_key(maximize), default=None)
     kept = living | {n for n in parents if n is not None}
     return kept if best is None else kept | {best.number}
 

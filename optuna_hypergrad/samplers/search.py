@@ -9,11 +9,12 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.algorithms import sign_descent
+from optuna_hypergrad.algorithms import convergence, sign_descent
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.reports import Rule
 from optuna_hypergrad.samplers import steps as outer
+from optuna_hypergrad.samplers.constraints import mean_violation, restoring_gradient
 from optuna_hypergrad.samplers.distributions import ranges_of, to_distribution
 from optuna_hypergrad.samplers.sharing import fine_schedules, share
 from optuna_hypergrad.samplers.steps import Claimed
@@ -46,10 +47,20 @@ class Search(NamedTuple):
         return dict(zip(self.names, values, strict=True))
 
     def has_converged(self, tolerance: float) -> bool:
-        """Whether every step size has fallen below the tolerance."""
+        """Whether every parameter has settled; see ``convergence.has_converged``."""
         if self.state is None:
             return False
-        return sign_descent.has_converged(self.state, self.ranges, tolerance)
+        return convergence.has_converged(self.state, self.ranges, tolerance)
+
+    def settled(self, tolerance: float) -> dict[str, list[str]]:
+        """The parameters that have settled, by why: see ``convergence.Settled``."""
+        if self.state is None:
+            return {}
+        reasons = convergence.settled(self.state, self.ranges, tolerance)._asdict()
+        return {
+            reason: [name for name, is_so in zip(self.names, where, strict=True) if is_so]
+            for reason, where in reasons.items()
+        }
 
 
 class Decision(NamedTuple):
@@ -73,6 +84,8 @@ def decide(search: Search, used: Sequence[Claimed], rule: Rule, maximize: bool) 
         after = search._replace(restarts=search.restarts + (not is_guess))
     elif is_guess and sign_descent.is_rejected(state, outcome, rule.safeguard):
         after = search
+    elif verdict == "rejected" and _has_no_way(state, outcome):
+        after = search._replace(state=None, restarts=search.restarts + 1, windows={})
     else:
         if state is None:
             gamma = _step_size(names, ranges, rule.step_size)
@@ -81,6 +94,12 @@ def decide(search: Search, used: Sequence[Claimed], rule: Rule, maximize: bool) 
         cut = search.windows if outcome.diverged else windows
         after = search._replace(state=state, windows=cut)
     return Decision(used, search, outcome, verdict, after)
+
+
+def _has_no_way(state: sign_descent.State | None, outcome: sign_descent.Outcome) -> bool:
+    """Whether nothing feasible is known, and the loss's hypergradient does not lead there."""
+    infeasible = state is not None and state.best is not None and state.best.violation > 0
+    return infeasible and not outcome.restores
 
 
 def parameter_setting(name: str, given: Mapping[str, float]) -> float | None:
@@ -94,7 +113,7 @@ def learned_by(used: Sequence[Claimed]) -> dict[str, BaseDistribution]:
     learned: dict[str, BaseDistribution] = {}
     for one in used:
         known = one.trial.distributions
-        learned |= {name: known[name] for name in one.gradient or {} if name in known}
+        learned |= {name: known[name] for name in known if name in one.learned}
     return learned
 
 
@@ -107,7 +126,8 @@ def _outcome(
 ) -> sign_descent.Outcome:
     """What the trials that decide a step say together; half of them diverged is diverged."""
     sound = [one for one in used if not one.diverged]
-    gradient = outer.mean_gradient(used)
+    restoring = restoring_gradient(sound)
+    gradient = restoring or outer.mean_gradient(used)
     losses = [one.trial.value for one in sound if one.trial.value is not None]
     loss = outer.mean(losses) if losses else float("nan")
     longest = max(used, key=lambda one: len(one.trial.params)).trial
@@ -116,6 +136,8 @@ def _outcome(
         -loss if maximize else loss,
         np.array([gradient.get(name, float("nan")) for name in names], dtype=float),
         diverged=2 * len(sound) <= len(used),
+        violation=mean_violation(sound),
+        restores=bool(restoring),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 from statistics import fmean
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from optuna_hypergrad.reports import (
     Claim,
     StoredDataError,
     read_claim,
+    read_constraint_gradients,
     read_gradient,
     read_superfluous,
 )
@@ -35,26 +36,42 @@ class Claimed(NamedTuple):
     trial: FrozenTrial
     claim: Claim
     gradient: dict[str, float] | None
+    constraint_gradients: Mapping[str, Mapping[str, float]] = {}
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, claim: Claim) -> Claimed:
+        """A trial with what it has reported by now."""
+        return cls(trial, claim, read_gradient(trial), read_constraint_gradients(trial))
+
+    @property
+    def learned(self) -> set[str]:
+        """The parameters whose hypergradient it reported, be it of a constraint."""
+        return {*(self.gradient or {})}.union(*self.constraint_gradients.values())
+
+    @property
+    def reports(self) -> bool:
+        """Whether it reported any hypergradient."""
+        return self.gradient is not None or bool(self.constraint_gradients)
 
     @property
     def diverged(self) -> bool:
         """Whether it ended where the search must not go on."""
         trial = self.trial
-        if trial.state != TrialState.COMPLETE or self._has_marks:
+        if trial.state != TrialState.COMPLETE or self.has_marks:
             return True
         return trial.value is None or not math.isfinite(trial.value)
 
     @property
     def failed(self) -> bool:
         """Whether it ended by an error. A NaN loss ends so, too, but has reported NaN."""
-        return self.trial.state == TrialState.FAIL and not self._has_marks
+        return self.trial.state == TrialState.FAIL and not self.has_marks
 
     @property
     def decides(self) -> bool:
         """Whether it finished and tells something about its point."""
         if self.is_superfluous:
             return False
-        if self.gradient is None:  # only being pruned tells that the sampler's own point is bad
+        if not self.reports:  # only being pruned tells that the sampler's own point is bad
             return self.trial.state == TrialState.PRUNED and not self.is_enqueued
         return self.trial.state.is_finished() and not self.failed
 
@@ -69,7 +86,7 @@ class Claimed(NamedTuple):
         return is_enqueued(self.trial)
 
     @property
-    def _has_marks(self) -> bool:
+    def has_marks(self) -> bool:
         """Whether it reported entries that are NaN or infinite."""
         return not all(map(math.isfinite, (self.gradient or {}).values()))
 
@@ -85,7 +102,7 @@ Steps = Sequence[Sequence[Claimed]]  # by outer step, the trials that claimed it
 def claimed_trials(trials: Iterable[FrozenTrial]) -> list[Claimed]:
     """The trials that hold a claim, by number."""
     pairs = ((trial, read_claim(trial.number, trial.system_attrs)) for trial in trials)
-    return [Claimed(t, claim, read_gradient(t)) for t, claim in pairs if claim is not None]
+    return [Claimed.of(trial, claim) for trial, claim in pairs if claim is not None]
 
 
 def steps_of(claimed: Iterable[Claimed], chain: int) -> list[list[Claimed]]:

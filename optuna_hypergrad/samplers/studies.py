@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import check_kind
+from optuna_hypergrad.reports.backoff import with_backoff
 
 S = TypeVar("S", bound=BaseSampler)
 
@@ -34,6 +38,32 @@ def check_one_objective(study: Any) -> None:
 def maximizes(study: Study) -> bool:
     """Whether the study looks for large values."""
     return study.directions[0] == StudyDirection.MAXIMIZE
+
+
+def finished_as(
+    study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+) -> FrozenTrial:
+    """A trial as it will be stored; before ``after_trial`` has ended, the storage has it running.
+
+    Its attributes are read anew, since another sampler may have stored its constraints meanwhile.
+    """
+    finished = copy.copy(trial)
+    finished.state, finished.values = state, None if values is None else [*values]
+    finished.system_attrs = with_backoff(
+        f"the attributes of trial {trial.number}",
+        lambda: study._storage.get_trial_system_attrs(trial._trial_id),
+    )
+    return finished
+
+
+def stop(study: Study) -> bool:
+    """End ``study.optimize``; whether that was still to be done."""
+    is_ending = getattr(study, "_stop_flag", False)  # another thread may have done so
+    try:
+        study.stop()
+    except RuntimeError:  # ask-and-tell has no loop to end
+        return False
+    return not is_ending
 
 
 def checked_seed(seed: int | None) -> int:

@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import Claim, Rule, read_claim, read_drawn, read_gradient
 from optuna_hypergrad.samplers import steps as outer
-from optuna_hypergrad.samplers.chains import Searches, decisions, start_value
+from optuna_hypergrad.samplers.chains import (
+    Chain,
+    ChainSummary,
+    Searches,
+    decisions,
+    start_value,
+)
+from optuna_hypergrad.samplers.constraints import rank_key
 from optuna_hypergrad.samplers.distributions import to_distribution
 from optuna_hypergrad.samplers.founders import best_first
 from optuna_hypergrad.samplers.reader import TrialReader
 from optuna_hypergrad.samplers.search import Decision, Search
-from optuna_hypergrad.samplers.steps import Claimed, Steps
-
-
-class Chain(NamedTuple):
-    """One search of a study, up to its latest decision."""
-
-    number: int
-    steps: Steps
-    used: Sequence[Claimed]  # the trials of this decision; none before the first
-    search: Search
-
-    @property
-    def decided(self) -> int:
-        """How many steps are decided."""
-        return 1 + self.used[0].claim.step if self.used else 0
-
-    @property
-    def running(self) -> int:
-        """How many trials run at the step that is to be decided next."""
-        open_step = self.steps[self.decided :]
-        return sum(not one.trial.state.is_finished() for claimed in open_step for one in claimed)
-
-    @property
-    def first(self) -> Claim | None:
-        """The claim that began it."""
-        return self.steps[0][0].claim if self.steps and self.steps[0] else None
-
-    def best(self, maximize: bool) -> FrozenTrial | None:
-        """Its best complete trial."""
-        trials = [one.trial for claimed in self.steps for one in claimed]
-        ranked = best_first(trials, maximize)
-        return ranked[0] if ranked else None
-
-
-class ChainSummary(NamedTuple):
-    """Where one search of a study stands."""
-
-    chain: int
-    steps: int  # outer steps decided
-    best_trial: int | None  # number of the chain's best complete trial
-    best_value: float | None
-    converged: bool
-    windows: Mapping[str, tuple[int, ...]]
-    """By schedule with ``windows="auto"``: how many parameters each shared window holds."""
+from optuna_hypergrad.samplers.steps import Claimed
 
 
 class Table(TrialReader[Claim]):
@@ -79,6 +44,11 @@ class Table(TrialReader[Claim]):
         self._reported: set[str] = set()  # parameters with hypergradients
         self._beside: set[str] = set()  # parameters that trials with hypergradients had
         self._has_completed = False  # whether a trial with a claim has
+
+    @property
+    def reported(self) -> Collection[str]:
+        """The parameters whose hypergradient was reported by a trial that has been read."""
+        return self._reported
 
     def read(self, trials: Sequence[FrozenTrial]) -> None:
         """Take in what is new; ``trials`` are all of the study, by number."""
@@ -101,24 +71,20 @@ class Table(TrialReader[Claim]):
         used = outer.latest(steps, self.rule.n_replicates)
         return Chain(number, steps, used, self._searches.after(used, steps))
 
-    def converged(self, number: int) -> bool:
-        """Whether the chain of this number has converged."""
-        return self.chain(number).search.has_converged(self.rule.tolerance)
-
-    def converges_with(self, number: int, finished: FrozenTrial) -> bool:
-        """Whether the chain of this number has converged once a trial is stored like this."""
+    def search_with(self, number: int, finished: FrozenTrial) -> Search:
+        """The search of the chain of this number once a trial is stored like this."""
         claim = read_claim(finished.number, finished.system_attrs)
         if claim is None or claim.chain != number:
-            return self.converged(number)
+            return self.chain(number).search
         steps = [*self._steps[number]]
         if claim.step < len(steps):
             steps[claim.step] = [*steps[claim.step]]
-        outer.place(steps, Claimed(finished, claim, read_gradient(finished)))
+        outer.place(steps, Claimed.of(finished, claim))
         used = outer.latest(steps, self.rule.n_replicates)
         search = self._searches.after(outer.stood_on(steps, used[0].claim) if used else (), steps)
         if used:
             search = self._searches.beyond(search, used, steps).after
-        return search.has_converged(self.rule.tolerance)
+        return search
 
     def summary(self, number: int) -> ChainSummary:
         """Where the chain of this number stands."""
@@ -132,6 +98,17 @@ class Table(TrialReader[Claim]):
             converged=chain.search.has_converged(self.rule.tolerance),
             windows=chain.search.windows,
         )
+
+    def best_with(self, finished: FrozenTrial) -> FrozenTrial | None:
+        """The best trial of all once one is stored like this."""
+        others = (trial for trial in self._trials if trial.number != finished.number)
+        ranked = best_first([*others, finished], self._maximize)
+        return ranked[0] if ranked else None
+
+    def rank_key(self, number: int) -> tuple[float, ...]:
+        """What sorts chains, the one with the best trial first."""
+        best = self.chain(number).best(self._maximize)
+        return (math.inf,) if best is None else rank_key(best, self._maximize)
 
     def decisions(self, number: int) -> list[Decision]:
         """The outer steps of the chain of this number that are decided.
@@ -237,14 +214,15 @@ class Table(TrialReader[Claim]):
         return decision.step
 
     def _take(self, trial: FrozenTrial, decision: Claim | None) -> None:
-        gradient = read_gradient(trial)
-        self._reported.update(gradient or ())
         if decision is None:
+            self._reported.update(read_gradient(trial) or ())
             return
-        if gradient is not None:
+        one = Claimed.of(trial, decision)
+        self._reported |= one.learned
+        if one.reports:
             self._beside.update(trial.params)
         self._has_completed |= trial.state == TrialState.COMPLETE
-        outer.place(self._steps[decision.chain], Claimed(trial, decision, gradient))
+        outer.place(self._steps[decision.chain], one)
 
     def _may_have_hypergradient(self, name: str, distribution: BaseDistribution) -> bool:
         """Whether one was reported, or may yet be for a float that no trial has had before."""

@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.logger import get_logger
 from optuna_hypergrad.reports import Claim, Segment
-from optuna_hypergrad.samplers.changes import short, told_change, told_mutation
+from optuna_hypergrad.samplers.changes import (
+    differ,
+    short,
+    told_change,
+    told_factor,
+    told_mutation,
+)
+from optuna_hypergrad.samplers.constraints import violation
 from optuna_hypergrad.samplers.distributions import is_log, proposed, to_distribution
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.history import OuterStep, outer_step
-from optuna_hypergrad.samplers.search import Decision
+from optuna_hypergrad.samplers.search import Decision, Search
 from optuna_hypergrad.samplers.traits import ended_with
 
 MOST = 8  # changes in one line
@@ -59,10 +67,52 @@ def told_step(
         return f"{place}, once more at the same point."
     if decision is None:
         return f"{place}, the start."
-    step = outer_step(decision)
-    moves = _listed([*_moves(step, decision.after.learned)])
-    what = "another start" if decision.after.state is None else moves
-    return f"{place}, after {_came_of(step)}: {what}."
+    return f"{place}, after {_came_of(decision)}: {_what_follows(decision)}."
+
+
+def told_end(searches: Sequence[Search], tolerance: float, best: FrozenTrial | None) -> str:
+    """Why the searches of a study have ended, and how to go on.
+
+    Args:
+        searches: One for each chain, all of which have converged.
+        tolerance: Below which fraction of its range a step size is small.
+        best: The best trial, if there is one.
+    """
+    of_chains = f"all {len(searches)} searches have" if len(searches) > 1 else "the search has"
+    why, on = _why_settled(searches, tolerance)
+    ways = [*on, f"GradientSampler(n_chains={len(searches) + 1}) adds a search from another start"]
+    return (
+        f"The study ends, since {of_chains} converged: {'; '.join(why)}. {_told_best(best)}"
+        f"To go on: {', or '.join(ways)}."
+    )
+
+
+def _why_settled(searches: Sequence[Search], tolerance: float) -> tuple[list[str], list[str]]:
+    """Why parameters have settled, and what of it can be changed."""
+    found: dict[str, dict[str, None]] = {"small": {}, "on_bound": {}, "flat": {}}
+    for search in searches:
+        for reason, names in search.settled(tolerance).items():
+            found[reason] |= dict.fromkeys(names)
+    why, on = [], []
+    if found["flat"]:
+        why.append(f"the hypergradient stays 0 for {_listed([*found['flat']])}")
+        on.append("check that the loss depends on what stays 0")
+    if found["on_bound"]:
+        why.append(f"{_listed([*found['on_bound']])} at a bound of the range")
+        on.append("widen the range of what is on a bound")
+    if found["small"]:
+        why.append(f"γ is below {short(tolerance)} of the range for {_listed([*found['small']])}")
+        on.append(f"GradientSampler(tolerance={short(tolerance / 10)}) takes smaller steps")
+    return why, on
+
+
+def told_left_out(number: int, names: Sequence[str], fate: str) -> str:
+    """Which parameters a trial reported no hypergradient of, and what becomes of them."""
+    each = "" if len(names) == 1 else "each "
+    return (
+        f"Trial {number} reported no hypergradient of {_listed([*names])}, which {each}{fate}; "
+        "give report_hypergradient all of result.gradient if it is to be learned."
+    )
 
 
 def told_segment(segment: Segment, family: Family) -> str:
@@ -80,26 +130,91 @@ def told_segment(segment: Segment, family: Family) -> str:
     return f"{place} ← {origin}, {_listed([*_mutations(segment, parent)])}."
 
 
-def _came_of(step: OuterStep) -> str:
+def _came_of(decision: Decision) -> str:
+    step = outer_step(decision)
     value = "" if step.value is None else f" ({short(step.value)})"
-    became = step.verdict if step.verdict == "diverged" else f"was {step.verdict}"
-    return f"trial {'+'.join(map(str, step.trials))}{value} {became}"
+    excess = f"was infeasible by {short(step.violation)}" if step.violation else ""
+    became = _became(decision) if not excess or decision.verdict != "accepted" else ""
+    told = " and ".join(part for part in (excess, became) if part)
+    return f"trial {'+'.join(map(str, step.trials))}{value} {told}"
 
 
-def _moves(step: OuterStep, learned: Mapping[str, BaseDistribution]) -> Iterator[str]:
-    for name in (name for name in step.proposal if name in step.params):
-        before, after = step.params[name], to_distribution(step.proposal[name], learned[name])
-        if before != after:
-            gamma = _gamma(step.step_size[name], learned[name])
-            why = f"sign {_SIGNS[step.sign[name]]}, γ {gamma}"
-            yield f"{name} {told_change(before, after)} ({why})"
+def _became(decision: Decision) -> str:
+    """What became of an outer step; what counts as diverged may have been pruned, or failed."""
+    if decision.verdict != "diverged":
+        return f"was {decision.verdict}"
+    lost = [one for one in decision.used if one.diverged]
+    if all(one.failed for one in lost):
+        return "failed"
+    is_pruned = all(one.trial.state == TrialState.PRUNED and not one.has_marks for one in lost)
+    return "was pruned" if is_pruned else "diverged"
 
 
-def _gamma(gamma: float, distribution: BaseDistribution) -> str:
-    """A step size; of a logarithmic range, the factor that it multiplies by."""
-    if not is_log(distribution):
-        return short(gamma)
-    return f"×{short(math.exp(gamma) if gamma < LARGEST else math.inf)}"
+def _what_follows(decision: Decision) -> str:
+    state = decision.after.state
+    if state is None:
+        return "another start"
+    if state is decision.before.state:  # a guess that did not turn out well
+        return f"back to where the search was, {_listed([*_changed(decision)])}"
+    if state.returning:
+        return f"back to the best point, {_listed([*_changed(decision)])}"
+    is_rejected = decision.verdict in ("rejected", "diverged") and decision.before.state is not None
+    if is_rejected and state.best is not None:
+        return f"on from the best point, {_listed([*_moves(decision, _best_point(decision))])}"
+    return _listed([*_moves(decision, outer_step(decision).params)])
+
+
+def _best_point(decision: Decision) -> dict[str, Any]:
+    """Where the best point lies, by parameter."""
+    after = decision.after
+    assert after.state is not None and after.state.best is not None
+    values = after.ranges.to_natural(after.state.best.point).tolist()
+    by_name = zip(after.names, values, strict=True)
+    return {name: to_distribution(value, after.learned[name]) for name, value in by_name}
+
+
+def _changed(decision: Decision) -> Iterator[str]:
+    """What the next trial runs with where the last one did not."""
+    step = outer_step(decision)
+    for name, before, after in _to_come(step, decision.after.learned, step.params):
+        yield f"{name} {told_change(before, after)}"
+
+
+def _moves(decision: Decision, origin: Mapping[str, Any]) -> Iterator[str]:
+    """The steps that are taken from a point."""
+    step, learned = outer_step(decision), decision.after.learned
+    for name, before, after in _to_come(step, learned, origin):
+        move = _move(before, after, step.step_size[name], learned[name])
+        yield f"{name} {told_change(before, after)} (sign {_SIGNS[step.sign[name]]}, {move})"
+
+
+def _to_come(
+    step: OuterStep, learned: Mapping[str, BaseDistribution], origin: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    for name in (name for name in step.proposal if name in origin):
+        before, after = origin[name], to_distribution(step.proposal[name], learned[name])
+        if differ(before, after):
+            yield name, before, after
+
+
+def _move(before: float, after: float, gamma: float, distribution: BaseDistribution) -> str:
+    """The step size; of a logarithmic range, as a factor. A bound may cut a step short."""
+    is_cut = after in (getattr(distribution, "low", None), getattr(distribution, "high", None))
+    if is_log(distribution):
+        is_cut = is_cut and abs(math.log(after / before)) < 0.999 * gamma
+        told = f"×{told_factor(math.exp(gamma)) if gamma < LARGEST else 'inf'}"
+    else:
+        is_cut = is_cut and abs(after - before) < 0.999 * gamma
+        told = short(gamma)
+    return "to its bound" if is_cut else f"γ {told}"
+
+
+def _told_best(best: FrozenTrial | None) -> str:
+    if best is None or best.value is None:
+        return ""
+    if excess := violation(best):
+        return f"No trial is feasible; trial {best.number} is infeasible by {short(excess)}. "
+    return f"Best: trial {best.number} ({short(best.value)}). "
 
 
 def _changes(segment: Segment, parent: Student) -> Iterator[str]:
@@ -122,7 +237,7 @@ def _differences(
     segment: Segment, parent: Student, before: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     for name, after in proposed(segment.values, parent.trial.distributions).items():
-        if before[name] != after:
+        if differ(before[name], after):
             yield name, before[name], after
 
 

@@ -12,7 +12,8 @@ from optuna.distributions import BaseDistribution
 from optuna_hypergrad.algorithms import refinement
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.refinement import Pace
-from optuna_hypergrad.reports import read_gradient, read_refined
+from optuna_hypergrad.reports import read_refined
+from optuna_hypergrad.samplers.constraints import followed_gradient
 from optuna_hypergrad.samplers.distributions import (
     internal_values,
     is_numeric,
@@ -85,9 +86,10 @@ def descended(
     sign: Mapping[str, float],
     fixed: Collection[str],
 ) -> Traits:
-    """One step from ``values`` along the hypergradient that the student reported."""
+    """One step from ``values`` along the hypergradient that the student reported, of its loss or
+    of the constraints that it violates."""
     numeric = Numeric.of(student.trial.distributions)
-    gradient = numeric.array(read_gradient(student.trial) or {})
+    gradient = numeric.array(followed_gradient(student.trial))
     pace = Pace(
         numeric.array(step_size, missing=refinement.FIRST_STEP), numeric.array(sign, missing=0.0)
     )

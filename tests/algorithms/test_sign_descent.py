@@ -3,6 +3,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from optuna_hypergrad.algorithms import sign_descent
+from optuna_hypergrad.algorithms.convergence import has_converged
 from optuna_hypergrad.algorithms.ranges import Ranges
 from optuna_hypergrad.algorithms.sign_descent import Outcome, State
 
@@ -64,7 +65,7 @@ def test_finds_the_minimum_of_an_ill_conditioned_quadratic(safeguard: float | No
         error = state.point - optimum
         state = tell(state, curvature * error, float(curvature @ error**2), safeguard=safeguard)
     np.testing.assert_allclose(state.point, optimum, atol=1e-3)
-    assert sign_descent.has_converged(state, ranges, tolerance=1e-2)
+    assert has_converged(state, ranges, tolerance=1e-2)
 
 
 def test_log_ranges_move_by_factors() -> None:
@@ -132,7 +133,7 @@ class TestSafeguard:
                 error = state.point - optimum
                 loss = float(error @ error + 0.3 * rng.normal())
                 state = tell(state, 2 * error, loss, safeguard=0.05)
-                if sign_descent.has_converged(state, box(9), 1e-3):
+                if has_converged(state, box(9), 1e-3):
                     break
             found.append(float(np.sum((state.point - optimum) ** 2)))
         assert np.median(found) < 1e-3  # from 0.75, with noise of 0.3

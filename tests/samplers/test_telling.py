@@ -1,13 +1,20 @@
 """The line that each trial begins with: what changes, and why."""
 
 import logging
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import optuna
 import pytest
 
-from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergradient
-from samplers.studies import ask, create, finish
+from optuna_hypergrad import (
+    GradientSampler,
+    PopulationSampler,
+    report_hypergradient,
+    suggest_schedule,
+)
+from samplers.studies import ask, create, finish, quadratic
 
 
 class Told(logging.Handler):
@@ -70,7 +77,8 @@ def test_a_rejected_step_leads_back(lines: list[str]) -> None:
         finish(study, ask(study, ["x"]), loss, gradient=-1.0)
     ask(study, ["x"])
     assert lines[3:] == [
-        "Trial 3: outer step 3, after trial 2 (9) was rejected: x 0.2 → 0.1 (sign −, γ 0.05).",
+        "Trial 3: outer step 3, after trial 2 (9) was rejected: "
+        "back to the best point, x 0.2 → 0.1.",
         "Trial 4: outer step 4, after trial 3 (2.2) was measured again: "
         "x 0.1 → 0.15 (sign −, γ 0.05).",
     ]
@@ -84,21 +92,71 @@ def test_of_many_moves_some_are_told(lines: list[str]) -> None:
     assert lines[1].count("→") == 8 and lines[1].endswith(", and 2 more.")
 
 
-def test_a_step_that_diverged_leads_back(lines: list[str]) -> None:
+def test_a_step_that_was_pruned_leads_back(lines: list[str]) -> None:
     study = create()
     finish(study, ask(study, ["x"]), 3.0)
     finish(study, ask(study, ["x"]), None, optuna.trial.TrialState.PRUNED)
     ask(study, ["x"])
     assert lines[2] == (
-        "Trial 2: outer step 2, after trial 1 diverged: x -0.1 → 0 (sign +, γ 0.05)."
+        "Trial 2: outer step 2, after trial 1 was pruned: back to the best point, x -0.1 → 0."
     )
 
 
-def test_a_start_that_diverged_is_followed_by_another(lines: list[str]) -> None:
+def test_a_start_that_was_pruned_is_followed_by_another(lines: list[str]) -> None:
     study = create()
     finish(study, ask(study, ["x"]), None, optuna.trial.TrialState.PRUNED)
     ask(study, ["x"])
-    assert lines[1] == "Trial 1: outer step 1, after trial 0 diverged: another start."
+    assert lines[1] == "Trial 1: outer step 1, after trial 0 was pruned: another start."
+
+
+def test_a_step_that_diverged_or_failed_is_told_as_that(lines: list[str]) -> None:
+    study = create()
+    finish(study, ask(study, ["x"]), 3.0)
+    finish(study, ask(study, ["x"]), 2.0, gradient=math.nan)
+    finish(study, ask(study, ["x"]), 3.0)
+    for _ in range(3):
+        study.tell(ask(study, ["x"]), state=optuna.trial.TrialState.FAIL)
+    study.ask()
+    assert (
+        "after trial 1 (2) diverged: back" in lines[2] or "after trial 1 diverged: back" in lines[2]
+    )
+    assert "after trial 3+4+5 failed: " in lines[6]
+
+
+def test_after_a_rejection_the_move_is_told_from_the_best_point(lines: list[str]) -> None:
+    study = create()
+    for loss in (3.0, 2.0, 9.0, 2.0, 9.0):  # measured again, the best point has no noise
+        finish(study, ask(study, ["x"]), loss, gradient=-1.0)
+    last = ask(study, ["x"])
+    assert lines[5] == (
+        "Trial 5: outer step 5, after trial 4 (9) was rejected: "
+        "on from the best point, x 0.1 → 0.125 (sign −, γ 0.025)."
+    )
+    assert last.params["x"] == pytest.approx(0.125)
+
+
+def test_numbers_are_told_as_people_write_them(lines: list[str]) -> None:
+    study = create(GradientSampler(seed=0, start={"x": 0.95, "z": 0.1}, step_size={"z": 1e-6}))
+    trial = study.ask()
+    trial.suggest_float("x", -1, 1)
+    trial.suggest_float("y", 0, 4000)
+    trial.suggest_float("z", 0.01, 1, log=True)
+    report_hypergradient(trial, {"x": -1.0, "y": 1.0, "z": 1.0})
+    study.tell(trial, 1.0)
+    study.ask()
+    assert "x 0.95 → 1 (sign −, to its bound)" in lines[1]
+    assert "z 0.1 → 0.0999999 (sign +, γ ×1.000001)" in lines[1]
+
+
+def test_rounding_is_no_move(lines: list[str]) -> None:
+    study = create(GradientSampler(seed=0, start={"x": 1 - 2**-53, "n": 3.0}))
+    trial = study.ask()
+    x = trial.suggest_float("x", 0, 1)
+    report_hypergradient(trial, {"x": -1.0})
+    study.tell(trial, 1.0)
+    again = study.ask()
+    assert again.suggest_float("x", 0, 1) == 1.0 != x  # stored as it is
+    assert lines[-1].endswith(": nothing changes.")
 
 
 def test_no_step_size_is_too_long_to_be_told(lines: list[str]) -> None:
@@ -157,6 +215,96 @@ def test_what_a_student_refined_itself_is_told(lines: list[str]) -> None:
     study.ask()
     before = f"{trial.params['x']:.3g}"
     assert lines[1] == f"Trial 1: generation 1, member 0 goes on: x {before} → 0.25 (refined)."
+
+
+def test_the_end_of_a_search_is_told_with_the_ways_on(lines: list[str]) -> None:
+    study = create()
+    study.optimize(quadratic, n_trials=200)
+    assert len(study.trials) < 200
+    assert lines[-1].startswith("The study ends, since the search has converged: ")
+    assert "γ is below 0.001 of the range for x, y, z." in lines[-1]
+    assert f"Best: trial {study.best_trial.number} (" in lines[-1]
+    assert "GradientSampler(tolerance=0.0001) takes smaller steps" in lines[-1]
+    assert sum(line.startswith("The study ends") for line in lines) == 1
+
+
+@pytest.mark.parametrize("way", [{"tolerance": 1e-4}, {"n_chains": 2}])
+def test_the_ways_on_that_are_told_lead_on(way: dict[str, Any]) -> None:
+    study = create()
+    study.optimize(quadratic, n_trials=200)
+    n = len(study.trials)
+    study.sampler = GradientSampler(seed=0, **way)
+    study.optimize(quadratic, n_trials=3)
+    assert len(study.trials) == n + 3
+
+
+def test_a_search_without_any_slope_ends_and_says_so(lines: list[str]) -> None:
+    def flat(trial: optuna.Trial) -> float:
+        report_hypergradient(trial, {"x": trial.suggest_float("x", -1, 1) * 0.0})
+        return 1.0
+
+    study = create()
+    study.optimize(flat, n_trials=120)
+    assert len(study.trials) == 3
+    assert "the hypergradient stays 0 for x" in lines[-1]
+    assert "check that the loss depends on what stays 0" in lines[-1]
+
+
+def test_one_hypergradient_that_stays_zero_does_not_keep_a_search_going(lines: list[str]) -> None:
+    def half_flat(trial: optuna.Trial) -> float:
+        x, _ = trial.suggest_float("x", -1, 1), trial.suggest_float("y", -1, 1)
+        report_hypergradient(trial, {"x": 2 * (x - 0.37), "y": 0.0})
+        return (x - 0.37) ** 2
+
+    study = create()
+    study.optimize(half_flat, n_trials=200)
+    assert len(study.trials) < 40
+    assert abs(study.best_params["x"] - 0.37) < 0.01
+    assert "the hypergradient stays 0 for y; γ is below 0.001 of the range for x" in lines[-1]
+
+
+def test_a_search_that_ends_at_a_bound_says_so(lines: list[str]) -> None:
+    def downhill(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", -1, 1)
+        report_hypergradient(trial, {"x": -1.0})
+        return -x
+
+    create().optimize(downhill, n_trials=100)
+    assert "x at a bound of the range. Best: trial 10 (-1)." in lines[-1]
+
+
+def test_what_is_left_out_of_a_report_is_told_once_by_name(lines: list[str]) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        suggest_schedule(trial, "lr", -1, 1, windows=3)
+        suggest_schedule(trial, "momentum", 0, 1)
+        x = trial.suggest_float("x", -1, 1)
+        trial.suggest_int("n", 0, 5)
+        report_hypergradient(trial, {"x": x})
+        return x**2
+
+    create().optimize(objective, n_trials=6)
+    told = [line for line in lines if "reported no hypergradient" in line]
+    assert len(told) == 1
+    assert "Trial 0 reported no hypergradient of lr, momentum, which each is left to TPE" in told[0]
+    create(PopulationSampler(seed=0, population_size=2)).optimize(objective, n_trials=6)
+    told = [line for line in lines if "reported no hypergradient" in line]
+    assert len(told) == 2 and "is mutated without one" in told[1]
+
+
+def test_a_hypergradient_that_is_left_out_later_is_told(lines: list[str]) -> None:
+    study = create()
+    finish(study, ask(study, ["x", "y"]))
+    trial = ask(study, ["x", "y"])
+    report_hypergradient(trial, {"x": 1.0})
+    study.tell(trial, 0.5)
+    assert "Trial 1 reported no hypergradient of y, which does not move;" in lines[-1]
+
+
+def test_where_nothing_or_all_is_reported_nothing_is_told(lines: list[str]) -> None:
+    study = create(PopulationSampler(seed=0, population_size=2))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    create().optimize(quadratic, n_trials=3)
+    assert not [line for line in lines if "reported no hypergradient" in line]
 
 
 def test_verbosity_rules(lines: list[str]) -> None:

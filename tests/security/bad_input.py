@@ -180,6 +180,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
             "n_replicates": NO_COUNT,
             "n_chains": NO_COUNT,
             "independent_sampler": [3, "tpe", optuna.samplers.RandomSampler],
+            "constraints_func": [3, "x", [1.0]],
             "tolerance": [-0.1, 1.0, NAN, "x", None],
             "stop_when_converged": [1, "x", None],
         },
@@ -200,6 +201,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
             "independent_sampler": [3, "tpe", optuna.samplers.RandomSampler],
             "fixed": ["x", 3, None, [1], {"x": 1}],
             "mutable": ["x", 3, None, [1], {"x": 1}],
+            "constraints_func": [3, "x", [1.0]],
             "synchronous": ["x", 3, None],
             "timeout": [0, -1.0, NAN, "x"],
         },
@@ -238,6 +240,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {
             "trial": NO_OBJECT,
             "gradient": [None, 3, [], {}, {"x": 1.0}, {3: 1.0}, {"lr": "x"}, {"lr": BATCH}],
+            "constraint": ["", 3, 0.5, [], object()],
         },
     ),
     "ConsensusPruner": (

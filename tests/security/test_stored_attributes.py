@@ -27,6 +27,7 @@ from security.searches import (
 )
 
 KEYS = sorted({value for value in vars(keys).values() if str(value).startswith("hg:")})
+KEYS.append(f"{keys.CONSTRAINT_GRADIENT}:c")
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),

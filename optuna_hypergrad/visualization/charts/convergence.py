@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import checked_number
 from optuna_hypergrad.reports import read_claim
+from optuna_hypergrad.samplers.constraints import violation
 from optuna_hypergrad.samplers.history import outer_steps
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.visualization.charts import colors
@@ -54,12 +55,14 @@ def convergence(study: Study, retrained: float | Sequence[float] | None = None) 
     values = {trial.number: value for trial in trials if (value := _value(trial)) is not None}
     if not values:
         return message(TITLE, "No trial has completed yet.")
-    best = _best_so_far(values, trials[-1].number, maximizes(study))
+    infeasible = {trial.number for trial in trials if violation(trial)}
+    feasible = {number: value for number, value in values.items() if number not in infeasible}
+    best = _best_so_far(feasible, trials[-1].number, maximizes(study))
     drawn = [*values.values(), *again]
     is_log = min(drawn) > 0 and max(drawn) > WIDE * min(drawn)
     fates = _fates(trials, values, verdicts)
     rim = _rim(drawn, is_log)
-    marks = [*_retrained(again, trials[-1].number), best, *_points(fates, values, rim)]
+    marks = [*_retrained(again, trials[-1].number), *best, *_points(fates, values, rim)]
     y = Axis("objective value", is_log)
     return Chart(TITLE, [Panel("", Axis("trial", is_integer=True), y, marks)], size=(8.0, 4.2))
 
@@ -126,8 +129,10 @@ def _size(n: int) -> float:
     return 5.0 if n <= 300 else 3.0
 
 
-def _best_so_far(values: Mapping[int, float], last: int, maximize: bool) -> Line:
-    """A stair with a corner at each better trial."""
+def _best_so_far(values: Mapping[int, float], last: int, maximize: bool) -> list[Mark]:
+    """A stair with a corner at each better trial, if there is one."""
+    if not values:
+        return []
     better = max if maximize else min
     x: list[float] = []
     y: list[float] = []
@@ -135,7 +140,8 @@ def _best_so_far(values: Mapping[int, float], last: int, maximize: bool) -> Line
         if not y or better(value, y[-1]) != y[-1]:
             x.append(number)
             y.append(value)
-    return Line([*x, last + 0.5], [*y, y[-1]], colors.BLACK, "best so far", is_step=True, width=1.8)
+    x, y = [*x, last + 0.5], [*y, y[-1]]
+    return [Line(x, y, colors.BLACK, "best so far", is_step=True, width=1.8)]
 
 
 def _retrained(values: Sequence[float], last: int) -> list[Mark]:

@@ -126,9 +126,9 @@ def told_clone(parent: Ancestor, clone: Ancestor) -> str:
 
 def _best(everyone: Iterable[Ancestor], maximize: bool) -> Ancestor | None:
     sign = -1 if maximize else 1
-    found = [(sign * s.value, s.trial, s) for s in everyone if s.value is not None]
-    sound = [one for one in found if math.isfinite(one[0])]
-    return min(sound)[2] if sound else None
+    found = [(s.violation, sign * s.value, s.trial, s) for s in everyone if s.value is not None]
+    sound = [one for one in found if math.isfinite(one[1])]
+    return min(sound)[3] if sound else None
 
 
 def _latest(everyone: Iterable[Ancestor]) -> list[Ancestor]:

@@ -92,14 +92,14 @@ def follow(
 
 
 def best_step(steps: Iterable[OuterStep], maximize: bool) -> OuterStep | None:
-    """The step with the best value, if one has any."""
+    """The step with the best value, if one has any; a feasible one, if there is one."""
     sign = -1.0 if maximize else 1.0
     sound = [
-        (sign * step.value, i, step)
+        (step.violation, sign * step.value, i, step)
         for i, step in enumerate(steps)
         if step.value is not None and math.isfinite(step.value) and step.verdict != "diverged"
     ]
-    return min(sound)[2] if sound else None
+    return min(sound)[3] if sound else None
 
 
 def told(step: OuterStep) -> str:

@@ -1,0 +1,74 @@
+"""A schedule name that is suggested twice in a trial."""
+
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FixedTrial
+
+from optuna_hypergrad import GradientSampler, suggest_schedule
+
+FIRST: dict[str, Any] = {"low": -1.0, "high": 1.0}
+
+
+@pytest.mark.parametrize("windows", [1, 3])
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"low": 0.0},
+        {"high": 0.99},
+        {"windows": 2},
+        {"form": "linear"},
+        {"windows": "auto"},
+        {"low": 0.1, "log": True},
+    ],
+)
+def test_another_schedule_of_the_same_name_is_refused(second: dict[str, Any], windows: int) -> None:
+    trial = optuna.create_study(sampler=GradientSampler(seed=0)).ask()
+    first = {**FIRST, "windows": windows}
+    suggest_schedule(trial, "lr", **first)
+    params = dict(trial.params)
+    with pytest.raises(ValueError, match="name: this trial has suggested 'lr' before"):
+        suggest_schedule(trial, "lr", **{**first, **second})
+    assert trial.params == params
+
+
+@pytest.mark.parametrize("options", [{}, {"windows": 3}, {"windows": 2, "form": "linear"}])
+def test_the_same_again_gives_the_same_as_with_suggest_float(options: dict[str, Any]) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    first = suggest_schedule(trial, "lr", **FIRST, **options)
+    assert suggest_schedule(trial, "lr", **FIRST, **options) == first
+    assert trial.suggest_float("x", 0, 1) == trial.suggest_float("x", 0, 1)
+
+
+def test_names_that_only_look_alike_are_different() -> None:
+    trial = optuna.create_study().ask()
+    suggest_schedule(trial, "lr", **FIRST, windows=2)
+    suggest_schedule(trial, "lr_0_0", **FIRST)
+    suggest_schedule(trial, "learning_rate", 0.0, 1.0)
+    assert [*trial.params] == ["lr_0", "lr_1", "lr_0_0", "learning_rate"]
+
+
+def test_a_schedule_and_a_parameter_of_one_name_are_refused() -> None:
+    trial = optuna.create_study().ask()
+    trial.suggest_float("lr", -1, 1)
+    with pytest.raises(ValueError, match="parameter 'lr': FloatDistribution"):
+        suggest_schedule(trial, "lr", **FIRST, windows=2)
+
+
+def test_each_trial_begins_anew() -> None:
+    """Ranges may change between trials, and what is only repeated was not suggested here."""
+    study = optuna.create_study()
+    suggest_schedule(study.ask(), "lr", **FIRST)
+    suggest_schedule(study.ask(), "lr", 0.0, 1.0)
+    frozen = optuna.create_trial(
+        value=0.0,
+        params={"lr": 0.5},
+        distributions={"lr": optuna.distributions.FloatDistribution(-1, 1)},
+    )
+    assert suggest_schedule(frozen, "lr", 0.0, 1.0).values == (0.5,)
+    fixed = FixedTrial({"lr": 0.5})
+    suggest_schedule(fixed, "lr", **FIRST)
+    with pytest.raises(ValueError, match="suggested 'lr' before"):
+        suggest_schedule(fixed, "lr", 0.0, 1.0)
