@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from optuna.study import Study
 
+from optuna_hypergrad.visualization import matplotlib as matplotlib
 from optuna_hypergrad.visualization.charts.convergence import convergence
 from optuna_hypergrad.visualization.charts.hypergradients import hypergradients
 from optuna_hypergrad.visualization.charts.hypervariance import hypervariance
