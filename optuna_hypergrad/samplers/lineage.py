@@ -128,5 +128,7 @@ def _ancestor(student: Student, family: Family, refine: bool) -> Ancestor:
         params=dict(student.trial.params),
         ended=ended_with(student),
         parent=student.segment.parent,
-        mutations=mutated(student, parent, refine) if parent is not None and is_clone else {},
+        mutations=mutated(student.segment, parent, refine)
+        if parent is not None and is_clone
+        else {},
     )

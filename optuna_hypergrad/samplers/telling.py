@@ -18,6 +18,7 @@ from optuna_hypergrad.samplers.changes import short, told_change, told_mutation
 from optuna_hypergrad.samplers.distributions import is_log, proposed, to_distribution
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.history import OuterStep, outer_step
+from optuna_hypergrad.samplers.mutated import goes_on_refined, mutated
 from optuna_hypergrad.samplers.search import Decision
 from optuna_hypergrad.samplers.traits import ended_with
 
@@ -77,7 +78,7 @@ def told_segment(segment: Segment, family: Family) -> str:
         return f"{place} goes on: {_listed([*changes])}."
     of = "an explorer" if parent.segment.member is None else str(parent.segment.member)
     origin = f"clone of {of} (trial {parent.number})"
-    return f"{place} ← {origin}, {_listed([*_mutations(segment, parent)])}."
+    return f"{place} ← {origin}, {_listed([*_mutations(segment, parent, family)])}."
 
 
 def _came_of(step: OuterStep) -> str:
@@ -110,11 +111,11 @@ def _changes(segment: Segment, parent: Student) -> Iterator[str]:
         yield f"{name} {told_change(before, after)} ({why})"
 
 
-def _mutations(segment: Segment, parent: Student) -> Iterator[str]:
+def _mutations(segment: Segment, parent: Student, family: Family) -> Iterator[str]:
     """What a clone begins with where it is not what its parent ended with."""
+    mutations = mutated(segment, parent, goes_on_refined(family))
     for name, before, after in _differences(segment, parent, ended_with(parent)):
-        told = told_mutation(before, after, is_resampled=name in segment.resampled)
-        yield f"{name} {told}"
+        yield f"{name} {told_mutation(before, after, mutations.get(name))}"
 
 
 def _differences(
