@@ -30,7 +30,6 @@ from engine_run import METHODS, Job
 from networks import NETWORKS
 
 Measured = dict[str, Any]
-CASE = ("network", "steps", "hypers", "batch", "dtype", "memory")  # what a case is told by
 CASE = ("network", "batch", "steps", "hypers", "dtype", "memory")  # what tells cases apart
 COLUMNS = (
     *("network", "batch", "T", "hyperparameters", "method", "× plain", "MB", "MB over plain"),
