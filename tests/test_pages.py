@@ -16,6 +16,11 @@ PAGES = sorted(str(path.relative_to(ROOT)) for path in FILES)
 WITH_CODE = [page for page in PAGES if [*blocks(page, "python")]]
 
 
+def test_no_code_hides_behind_another_language() -> None:
+    told = [re.findall(r"^ *```(\S+)", (ROOT / page).read_text(), re.MULTILINE) for page in PAGES]
+    assert {language for page in told for language in page} <= {"python", "sh", "text"}
+
+
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pages.run", page]
