@@ -65,15 +65,16 @@ _HOMES = {
     "watch": "watching",
 }
 
-_ROOMS = (
+_SUBMODULES = (
     *("autodiff", "distributed", "hypernet", "members"),  # import torch
-    *("integrations", "visualization"),  # import what draws, or trains, when they are used
+    *("dashboard", "integrations", "visualization"),  # import what draws, or trains, when used
+    *("journal", "pruners", "recall", "reports", "samplers", "schedules"),
 )
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for (PEP 562)."""
-    if name in _ROOMS:
+    """Import a public name or submodule when it is first asked for (PEP 562)."""
+    if name in _SUBMODULES:
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -81,4 +82,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_ROOMS})
+    return sorted({*globals(), *__all__, *_SUBMODULES})

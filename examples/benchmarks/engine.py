@@ -1,7 +1,8 @@
 """What hypergradients cost: the engine's modes beside the published method and plain training.
 
-LeNet and WRN-16-1 on noise of the shapes of MNIST and CIFAR, with SGD's learning rates, momenta and
-weight decays in windows ("7+1+1": seven, one and one):
+LeNet, WRN-16-1, and smaller networks of other kinds, on noise of the shapes of MNIST, CIFAR and
+scikit-learn's digits, with SGD's learning rates, momenta and weight decays in windows ("7+1+1":
+seven, one and one):
 
     python examples/benchmarks/engine.py --json engine.json
 
@@ -30,7 +31,6 @@ from engine_run import METHODS, Job
 from networks import NETWORKS
 
 Measured = dict[str, Any]
-CASE = ("network", "steps", "hypers", "batch", "dtype", "memory")  # what a case is told by
 CASE = ("network", "batch", "steps", "hypers", "dtype", "memory")  # what tells cases apart
 COLUMNS = (
     *("network", "batch", "T", "hyperparameters", "method", "× plain", "MB", "MB over plain"),

@@ -39,6 +39,39 @@ def wide_resnet(seed: int) -> nn.Sequential:
     )
 
 
+def mlp(seed: int) -> nn.Sequential:
+    """One hidden layer, as for scikit-learn's digits, with 4,810 weights."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10))
+
+
+class Rows(nn.Module):
+    """A sequence model reads an image row by row, and the mean over rows is classified."""
+
+    def __init__(self, reader: nn.Module, width: int) -> None:
+        super().__init__()
+        self.rows = nn.Linear(28, width)
+        self.reader = reader
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = self.reader(self.rows(x.squeeze(1)))
+        return self.head((read[0] if isinstance(read, tuple) else read).mean(1))
+
+
+def lstm(seed: int) -> Rows:
+    """One layer of 64, with 35,786 weights."""
+    torch.manual_seed(seed)
+    return Rows(nn.LSTM(64, 64, batch_first=True), 64)
+
+
+def transformer(seed: int) -> Rows:
+    """Two layers of width 64 with four heads and dropout, with 69,450 weights."""
+    torch.manual_seed(seed)
+    layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+    return Rows(nn.TransformerEncoder(layer, 2), 64)
+
+
 @dataclass(frozen=True)
 class Network:
     """How to make a network from a seed, and the shape of one image."""
@@ -50,6 +83,9 @@ class Network:
 NETWORKS = {
     "lenet": Network(mnist.lenet, (1, 28, 28)),
     "wrn-16-1": Network(wide_resnet, (3, 32, 32)),
+    "mlp": Network(mlp, (1, 8, 8)),
+    "lstm": Network(lstm, (1, 28, 28)),
+    "transformer": Network(transformer, (1, 28, 28)),
 }
 
 

@@ -19,7 +19,7 @@ class Ranges(NamedTuple):
         >>> ranges = Ranges(np.array([-1.0, 1e-4]), np.array([1.0, 1.0]), np.array([False, True]))
         >>> ranges.start()                        # 0 where the range spans it, else the middle
         array([0.  , 0.01])
-        >>> ranges.step_size().round(3)           # either end in ten steps; a log range in e-folds
+        >>> ranges.step_size().round(3)           # either end in ten steps; of a logarithm
         array([0.1  , 0.461])
         >>> point = ranges.to_search(ranges.start())
         >>> ranges.to_natural(point - 20 * ranges.step_size())

@@ -1,5 +1,6 @@
 """Hypergradients of training runs in torch; knows nothing of Optuna."""
 
+from optuna_hypergrad.autodiff import relaxations as relaxations
 from optuna_hypergrad.autodiff.forecast import Forecast
 from optuna_hypergrad.autodiff.forward import ForwardMode
 from optuna_hypergrad.autodiff.metering import Cost

@@ -22,10 +22,12 @@ _HOMES = {"LightningSchedules": "lightning", "TransformersSchedules": "transform
 
 def __getattr__(name: str) -> Any:
     """Import a callback, and its library, when it is first asked for (PEP 562)."""
+    if name in _HOMES.values():
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_HOMES.values()})

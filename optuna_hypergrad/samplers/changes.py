@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+from optuna_hypergrad.samplers.mutated import Mutated
 
 DIGITS = 3  # significant ones, and more only where two values would look the same
 MOST_DIGITS = 12  # two floats that agree in so many differ by rounding alone
@@ -48,26 +51,27 @@ def told_factor(factor: float) -> str:
     return short(factor, _telling(1.0, factor))
 
 
-def told_mutation(before: Any, after: Any, *, is_resampled: bool) -> str:
-    """What mutation made of a value: the factor, where it is one of the value itself.
+def told_mutation(before: Any, after: Any, mutation: Mutated | None) -> str:
+    """What became of a value at cloning: the parent's last step, and the weight of mutation.
 
     Args:
         before: What the parent ended with.
         after: What the clone begins with.
-        is_resampled: Whether that was drawn anew.
+        mutation: What is known of it.
 
     Example:
-        >>> told_mutation(0.0025, 0.003, is_resampled=False)
-        '0.0025 × 1.2'
-        >>> told_mutation("a", "b", is_resampled=True)
+        >>> told_mutation(0.0025, 0.003, Mutated("perturbed", before=0.25, after=0.3))
+        '0.0025 → 0.003 (weight 1.2)'
+        >>> told_mutation("a", "b", Mutated("resampled", before=math.nan, after=math.nan))
         'a → b (drawn anew)'
     """
-    if is_resampled:
-        return f"{told_change(before, after)} (drawn anew)"
-    are_floats = isinstance(before, float) and isinstance(after, float)
-    if are_floats and before * after > 0:
-        return f"{short(before)} × {told_factor(after / before)}"
-    return told_change(before, after)
+    change = told_change(before, after)
+    if mutation is not None and mutation.origin == "resampled":
+        return f"{change} (drawn anew)"
+    if mutation is None or math.isnan(mutation.factor):
+        return change
+    step = "one step, " if mutation.has_step else ""
+    return f"{change} ({step}weight {told_factor(mutation.factor)})"
 
 
 def _telling(before: Any, after: Any) -> int:

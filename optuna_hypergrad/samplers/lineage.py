@@ -131,5 +131,7 @@ def _ancestor(student: Student, family: Family, refine: bool) -> Ancestor:
         ended=ended_with(student),
         parent=student.segment.parent,
         violation=violation(student.trial),
-        mutations=mutated(student, parent, refine) if parent is not None and is_clone else {},
+        mutations=mutated(student.segment, parent, refine)
+        if parent is not None and is_clone
+        else {},
     )

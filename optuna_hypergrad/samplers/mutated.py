@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from optuna_hypergrad.reports import read_gradient, read_refined
+from optuna_hypergrad.reports import Segment, read_gradient, read_refined
+from optuna_hypergrad.samplers.constraints import followed_gradient
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.traits import Numeric, handed_on
 
@@ -23,25 +24,27 @@ class Mutated(NamedTuple):
     logarithmic; NaN for a categorical parameter."""
     after: float
     """What the clone began with, as such a fraction."""
+    has_step: bool = False
+    """Whether the parent took a step along its hypergradient to what it handed on."""
 
     @property
     def factor(self) -> float:
-        """The weight by which the fraction was multiplied; NaN where it was 0.
+        """The weight by which the fraction was multiplied, as logged; NaN where it was 0.
 
         The teacher's is 1 + tanh(…), as far as the range allowed it.
         """
         return self.after / self.before if self.before > 0 else math.nan
 
 
-def mutated(clone: Student, parent: Student, refine: bool) -> dict[str, Mutated]:
+def mutated(segment: Segment, parent: Student, refine: bool) -> dict[str, Mutated]:
     """What mutation did, by parameter; those that it left alone are not there.
 
     Args:
-        clone: The student that began as a clone.
+        segment: What a clone begins with.
         parent: The student that was cloned.
         refine: Whether students go on from refined values; see ``goes_on_refined``.
     """
-    segment, numeric = clone.segment, Numeric.of(parent.trial.distributions)
+    numeric = Numeric.of(parent.trial.distributions)
     handed = handed_on(parent, refine, segment.fixed).values
     fractions = zip(
         numeric.names,
@@ -50,10 +53,12 @@ def mutated(clone: Student, parent: Student, refine: bool) -> dict[str, Mutated]
         strict=True,
     )
     told: dict[str, Mutated] = {}
+    followed = followed_gradient(parent.trial).keys()
+    stepped = followed - read_refined(parent.trial).keys() - set(segment.fixed)
     for name, before, after in fractions:
-        origin, was = _origin(clone, name), segment.queried.get(name, before)
+        origin, was = _origin(segment, name), segment.queried.get(name, before)
         if was != after or origin in ("teacher", "resampled"):
-            told[name] = Mutated(origin, was, after)
+            told[name] = Mutated(origin, was, after, refine and name in stepped)
     drawn = (name for name in segment.resampled if name not in told)
     return told | {name: Mutated("resampled", math.nan, math.nan) for name in drawn}
 
@@ -76,8 +81,7 @@ def goes_on_refined(family: Family) -> bool:
     return True
 
 
-def _origin(clone: Student, name: str) -> Origin:
-    segment = clone.segment
+def _origin(segment: Segment, name: str) -> Origin:
     if name in segment.resampled:
         return "resampled"
     if name in segment.queried:

@@ -26,6 +26,7 @@ from optuna_hypergrad.samplers.constraints import violation
 from optuna_hypergrad.samplers.distributions import is_log, proposed, to_distribution
 from optuna_hypergrad.samplers.family import Family, Student
 from optuna_hypergrad.samplers.history import OuterStep, outer_step
+from optuna_hypergrad.samplers.mutated import goes_on_refined, mutated
 from optuna_hypergrad.samplers.search import Decision, Search
 from optuna_hypergrad.samplers.traits import ended_with
 
@@ -127,7 +128,7 @@ def told_segment(segment: Segment, family: Family) -> str:
         return f"{place} goes on: {_listed([*changes])}."
     of = "an explorer" if parent.segment.member is None else str(parent.segment.member)
     origin = f"clone of {of} (trial {parent.number})"
-    return f"{place} ← {origin}, {_listed([*_mutations(segment, parent)])}."
+    return f"{place} ← {origin}, {_listed([*_mutations(segment, parent, family)])}."
 
 
 def _came_of(decision: Decision) -> str:
@@ -225,12 +226,12 @@ def _changes(segment: Segment, parent: Student) -> Iterator[str]:
         yield f"{name} {told_change(before, after)} ({why})"
 
 
-def _mutations(segment: Segment, parent: Student) -> Iterator[str]:
+def _mutations(segment: Segment, parent: Student, family: Family) -> Iterator[str]:
     """What a clone begins with where it is not what its parent ended with."""
+    mutations = mutated(segment, parent, goes_on_refined(family))
     kept = {name: value for name, value in parent.trial.params.items() if name in segment.fixed}
     for name, before, after in _differences(segment, parent, {**ended_with(parent), **kept}):
-        told = told_mutation(before, after, is_resampled=name in segment.resampled)
-        yield f"{name} {told}"
+        yield f"{name} {told_mutation(before, after, mutations.get(name))}"
 
 
 def _differences(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from optuna.study import Study
 
+from optuna_hypergrad.visualization import matplotlib as matplotlib
 from optuna_hypergrad.visualization.charts.convergence import convergence
 from optuna_hypergrad.visualization.charts.hypergradients import hypergradients
 from optuna_hypergrad.visualization.charts.hypervariance import hypervariance
@@ -126,9 +127,9 @@ def plot_step_sizes(
 ) -> go.Figure:
     """The step size γ of each hyperparameter over outer steps.
 
-    γ is that of the move that follows an outer step, in units of the hyperparameter, or of its
-    natural logarithm (e-folds) where its range is logarithmic. Crosses mark outer steps that were
-    rejected or diverged.
+    γ is that of the move that follows an outer step, in units of the hyperparameter, or as the
+    factor that the move multiplies it by where its range is logarithmic (×1.5), as in the log.
+    Crosses mark outer steps that were rejected or diverged.
 
     Args:
         study: A study; where no trial of a ``GradientSampler`` has finished, the figure says so.
@@ -165,8 +166,8 @@ def plot_step_sizes(
 def plot_convergence(study: Study, retrained: float | Sequence[float] | None = None) -> go.Figure:
     """The objective value by trial, what became of each, and the best so far.
 
-    Trials without a value are at the upper rim. Where values span more than a decade, their axis
-    is logarithmic.
+    Trials without a value are in a strip of their own above the others. Where values span more
+    than a decade, their axis is logarithmic.
 
     Args:
         study: A study of any sampler, with one objective.
@@ -309,9 +310,10 @@ def plot_mutations(study: Study) -> go.Figure:
     """The weights by which mutation multiplied hyperparameters, and their degree, over time.
 
     A weight multiplies the fraction of the range, from the lower bound, in log space for log
-    ranges: the teacher's is g = 1 + tanh(…) in (0, 2), a perturbation's 0.8 or 1.2. The degree is
-    the mean of |g − 1| over the clones of a generation and their hyperparameters. What was drawn
-    anew has no degree; the second panel tells how far all have been moved.
+    ranges, as in the log: the teacher's is g = 1 + tanh(…) in (0, 2), a perturbation's 0.8 or
+    1.2. The degree is the mean of |g − 1| over the clones of a generation and their
+    hyperparameters. What was drawn anew has no degree; the second panel tells how far all have
+    been moved.
 
     Args:
         study: A study with trials of a ``PopulationSampler``; of others, the figure says so.

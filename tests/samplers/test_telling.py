@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -198,10 +199,13 @@ def test_a_population_tells_of_births_of_steps_and_of_clones(lines: list[str]) -
     better = 5 - worse
     stepped = f"x {x[better - 2]:.3g} → {x[better]:.3g} (sign +)"
     assert lines[better] == f"Trial {better}: generation 1, member {better - 2} goes on: {stepped}."
-    origin = (
-        f"member {worse - 2} ← clone of {better - 2} (trial {better - 2}), x {x[better - 2]:.3g} × "
-    )
-    assert lines[worse].startswith(f"Trial {worse}: generation 1, {origin}")
+    origin = f"member {worse - 2} ← clone of {better - 2} (trial {better - 2})"
+    change = f"x {x[better - 2]:.3g} → {x[worse]:.3g}"
+    weight = "(one step, weight 1)"  # the teacher knows nothing yet
+    assert lines[worse] == f"Trial {worse}: generation 1, {origin}, {change} {weight}."
+    # Of the fraction of the range, which begins at 1, after one more step along the hypergradient.
+    (weight,) = re.findall(r"one step, weight (.+)\)\.$", lines[5])
+    assert float(weight) == pytest.approx((x[5] - 1) / (x[4] - 1), abs=5e-4) and float(weight) < 1
 
 
 def test_what_a_student_refined_itself_is_told(lines: list[str]) -> None:

@@ -295,7 +295,12 @@ def test_step_sizes_are_those_of_the_outer_steps() -> None:
     wanted = [[step.step_size[f"lr_{i}"] for step in steps] for i in range(3)]
     assert [list(line.y[:-1]) for line in lines] == wanted  # each holds up to the next step
     assert lr.y.is_log
-    assert (lr.y.label, decay.y.label) == ("γ, in units of lr", "γ, in e-folds")
+    assert (lr.y.label, decay.y.label) == ("γ, in units of lr", "γ, as a factor")
+    (line,) = (mark for mark in decay.marks if isinstance(mark, Line))
+    assert decay.y.ticks is not None and len(decay.y.ticks) > 1
+    for position, label in decay.y.ticks.items():  # γ = 0.405 multiplies by e^0.405
+        assert label == f"×{math.exp(position):.6g}"
+    assert min(decay.y.range) < min(line.y) < max(line.y) < max(decay.y.range)
     crosses = [mark for mark in (*lr.marks, *decay.marks) if isinstance(mark, Points)]
     left = [step.step for step in steps if step.verdict in ("rejected", "diverged")]
     assert left and {cross.name for cross in crosses} == {"rejected or diverged"}
@@ -374,7 +379,7 @@ class TestConvergence:
         assert list(line.y[:-1]) == sorted(line.y[:-1], reverse=True)
         assert (line.y[-1], line.x[-2]) == (clean().best_value, clean().best_trial.number)
 
-    def test_trials_without_a_value_are_at_the_rim(self) -> None:
+    def test_trials_without_a_value_are_in_a_strip_that_says_so(self) -> None:
         study = optuna.create_study()
         for state in (TrialState.PRUNED, TrialState.FAIL):
             study.tell(study.ask(), state=state)
@@ -391,8 +396,24 @@ class TestConvergence:
             ("running", [5]),
         ]
         assert [*points["trial"].y] == [1.0, 2.0]
-        assert points["running"].y[0] > 2.0
         assert not panel.y.is_log
+        assert panel.y.ticks is not None
+        values = [place for place, label in panel.y.ticks.items() if label != "no value"]
+        (strip,) = panel.y.ticks.keys() - values
+        for fate in ("pruned", "failed", "diverged", "running"):
+            assert [*points[fate].y] == [strip] and points[fate].texts[0].endswith("no value")
+        (edge,) = (mark.y[0] for mark in panel.marks if isinstance(mark, Line) and not mark.name)
+        assert max(2.0, *values) < edge < strip < panel.y.range[1]
+
+    @pytest.mark.parametrize("worst", [2.0, 200.0])
+    def test_without_lost_trials_there_is_no_strip(self, worst: float) -> None:
+        study = optuna.create_study()
+        for value in (1.0, worst):
+            study.tell(study.ask(), value)
+        assert convergence(study).panels[0].y.ticks is None
+        study.tell(study.ask(), state=TrialState.FAIL)
+        assert "no value" in convergence(study).panels[0].y.ticks.values()
+        both(convergence, study)
 
     def test_retrained_is_a_line_and_several_are_a_band(self) -> None:
         one = convergence(clean(), retrained=0.5).panels[0].marks[0]

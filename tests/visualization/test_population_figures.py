@@ -88,10 +88,12 @@ class TestLineage:
         assert at(of(chart, Points, "best")) == [(1, 1)]
         assert chart.panels[0].y.ticks == {0: "0", 1: "1", 3: "explorers"}
         (first, _) = of(chart, Points, "clone, mutated").texts
-        assert first == ("trial 3: member 1, generation 1, 1, clone of trial 0\ndropout 0.4 × 1.2")
+        assert first == (
+            "trial 3: member 1, generation 1, 1, clone of trial 0\ndropout 0.4 → 0.48 (weight 1.2)"
+        )
 
     def test_what_mutation_did_is_told_of_values_of_any_kind(self) -> None:
-        """The teacher doubled the fraction of lr's logarithmic range: the value is 100 times it."""
+        """From 1/4 of a logarithmic range to 3/4: the weight is 3, the value is 100 times it."""
         began = {"lr": 0.001, "layers": 2, "kind": "sgd", "dropout": 0.5}
         cloned = {"lr": 0.1, "layers": 3, "kind": "adam", "dropout": 0.25}
         values = {"lr": 0.1, "layers": 3.0, "kind": 1.0, "dropout": 0.25}
@@ -100,7 +102,8 @@ class TestLineage:
         study = study_of([trial(segment(0, 0, 0), 1.0, began), trial(clone, 2.0, cloned)])
         told = [
             "trial 1: member 1, generation 1, 2, clone of trial 0",
-            *("lr 0.001 × 100", "layers 2 → 3", "kind sgd → adam (drawn anew)"),
+            *("lr 0.001 → 0.1 (weight 3)", "layers 2 → 3 (weight 2)"),
+            "kind sgd → adam (drawn anew)",
             "dropout 0.5 → 0.25 (drawn anew)",
         ]
         for chart in (lineage(study), trajectories(study), population(study)):
@@ -195,7 +198,18 @@ class TestMutations:
         more = {"parent": 0, "values": {"layers": 3.0}}
         chart = mutations(study_of([first, trial(segment(1, 1, 1, **more), 1.0, params[1])]))
         assert chart.panels[2].title == "layers (1 beyond 2)"
-        assert chart.panels[2].y.range == (-0.05, 2.05)
+        assert chart.panels[2].y.range == pytest.approx((-0.05, 2.05))
+
+    def test_weights_that_hardly_differ_from_one_are_on_an_axis_of_plain_numbers(self) -> None:
+        more = {"parent": 0, "values": {"dropout": 0.5 * (1 + 1e-7)}, "queried": {"dropout": 0.5}}
+        first = trial(segment(0, 0, 0), 1.0, {"dropout": 0.5})
+        clone = trial(segment(1, 1, 1, **more), 1.0, {"dropout": 0.5 * (1 + 1e-7)})
+        figure = twins.plot_mutations(study_of([first, clone]))
+        figure.canvas.draw()
+        weights = figure.axes[2].yaxis
+        assert weights.get_offset_text().get_text() == ""
+        assert all(abs(float(label.get_text()) - 1) < 0.02 for label in weights.get_ticklabels())
+        plt.close(figure)
 
     def test_nothing_is_mutated_at_first(self) -> None:
         study = create()

@@ -28,8 +28,10 @@ from optuna_hypergrad.visualization.charts.marks import (
     Symbol,
     message,
 )
+from optuna_hypergrad.visualization.charts.ticks import linear_ticks, log_ticks
 
 TITLE = "Convergence"
+FEW = 300  # points that are large, and of which more is said where the mouse is
 WIDE = 10.0  # highest over lowest value, from where the axis is logarithmic
 
 # What became of a trial: colour and symbol.
@@ -44,7 +46,7 @@ FATES: dict[str, tuple[str, Symbol]] = {
     "failed": (colors.BLACK, "cross"),
     "running": (colors.GREEN, "tick"),
 }
-AT_RIM = {TrialState.PRUNED: "pruned", TrialState.RUNNING: "running"}
+WITHOUT_VALUE = {TrialState.PRUNED: "pruned", TrialState.RUNNING: "running"}
 
 
 def convergence(study: Study, retrained: float | Sequence[float] | None = None) -> Chart:
@@ -61,9 +63,15 @@ def convergence(study: Study, retrained: float | Sequence[float] | None = None) 
     drawn = [*values.values(), *again]
     is_log = min(drawn) > 0 and max(drawn) > WIDE * min(drawn)
     fates = _fates(trials, values, verdicts)
-    rim = _rim(drawn, is_log)
-    marks = [*_retrained(again, trials[-1].number), *best, *_points(fates, values, rim)]
+    low, high, strip = _ends(drawn, is_log)
+    marks = [*_retrained(again, trials[-1].number), *best, *_points(fates, values, strip)]
     y = Axis("objective value", is_log)
+    if any(number not in values for numbers in fates.values() for number in numbers):
+        edge = [-0.5, trials[-1].number + 0.5], [high, high]
+        marks.append(Line(*edge, colors.GREY, dash="dot", width=1.0))
+        ticks = {**(log_ticks if is_log else linear_ticks)(low, high), strip: "no value"}
+        beyond = strip * strip / high if is_log else 2 * strip - high
+        y = Axis("objective value", is_log, ticks=ticks, range=(low, beyond))
     return Chart(TITLE, [Panel("", Axis("trial", is_integer=True), y, marks)], size=(8.0, 4.2))
 
 
@@ -104,29 +112,38 @@ def _fate(trial: FrozenTrial, has_value: bool, verdicts: Mapping[int, str]) -> s
         is_beside = verdicts and read_claim(trial.number, trial.system_attrs) is not None
         return verdict or ("undecided" if is_beside else "trial")
     is_failure = trial.state == TrialState.FAIL and verdict != "diverged"
-    return "failed" if is_failure else AT_RIM.get(trial.state, "diverged")
+    return "failed" if is_failure else WITHOUT_VALUE.get(trial.state, "diverged")
 
 
-def _rim(values: Sequence[float], is_log: bool) -> float:
-    """Where trials without a value are shown: above all that have one."""
+def _ends(values: Sequence[float], is_log: bool) -> tuple[float, float, float]:
+    """Where an axis of values begins and ends, and the middle of the strip above its end.
+
+    Trials without a value are in the strip.
+    """
     low, high = min(values), max(values)
     if is_log:
-        return float(high * (high / low) ** 0.08)
-    return high + 0.08 * ((high - low) or abs(high) or 1.0)
+        margin = (high / low) ** 0.06
+        return low / margin, high * margin, high * margin**2
+    margin = 0.06 * ((high - low) or abs(high) or 1.0)
+    return low - margin, high + margin, high + 2 * margin
 
 
 def _points(
-    fates: Mapping[str, Sequence[int]], values: Mapping[int, float], rim: float
+    fates: Mapping[str, Sequence[int]], values: Mapping[int, float], strip: float
 ) -> Iterator[Mark]:
     for name, (color, symbol) in FATES.items():
         if numbers := fates.get(name):
-            y = [values.get(number, rim) for number in numbers]
-            yield Points(numbers, y, color, name, symbol, _size(len(numbers)))
+            y = [values.get(number, strip) for number in numbers]
+            is_few = len(numbers) <= FEW
+            texts = [_told(n, name, values.get(n)) for n in numbers] if is_few else []
+            size = 5.0 if is_few else 3.0
+            yield Points(numbers, y, color, name, symbol, size, texts=texts)
 
 
-def _size(n: int) -> float:
-    """Smaller where there are many."""
-    return 5.0 if n <= 300 else 3.0
+def _told(number: int, fate: str, value: float | None) -> str:
+    """What is said of a trial where the mouse is."""
+    what = "no value" if value is None else f"{value:.4g}"
+    return f"trial {number}: {fate}, {what}" if fate != "trial" else f"trial {number}: {what}"
 
 
 def _best_so_far(values: Mapping[int, float], last: int, maximize: bool) -> list[Mark]:

@@ -117,10 +117,9 @@ def told_clone(parent: Ancestor, clone: Ancestor) -> str:
     """The same, and what mutation did to a clone, as the line says with which its trial begins."""
     lines = [f"{told(clone)}, clone of trial {parent.trial}"]
     for name, after in clone.params.items():
-        before, mutation = parent.ended.get(name, after), clone.mutations.get(name)
+        before = parent.ended.get(name, after)
         if before != after:
-            is_resampled = mutation is not None and mutation.origin == "resampled"
-            lines.append(f"{name} {told_mutation(before, after, is_resampled=is_resampled)}")
+            lines.append(f"{name} {told_mutation(before, after, clone.mutations.get(name))}")
     return "\n".join(lines[: 1 + MOST_CHANGES])
 
 

@@ -30,6 +30,7 @@ MOST = 4000  # weights: figures are stored as text, and sent
 FEW = 100  # generations that are marked by points
 PANELS = 12
 HIGHEST = 2.0  # weights lie below, but for steps of a grid
+LEAST_SPREAD = 0.01  # of weights around 1, so that an axis is not all of rounding
 
 STYLES: dict[Origin, tuple[str, str, Symbol]] = {
     "resampled": ("drawn anew", colors.GREY, "cross"),
@@ -118,8 +119,9 @@ def _weights(name: str, seen: list[Seen]) -> Panel:
             label, color, symbol = STYLES[origin]
             marks.append(Points(x, y, color, label, symbol, 4.0, opacity=0.7))
     weighted = (one for one in seen if one.name == name and one.told.origin != "resampled")
-    beyond = sum(one.told.factor > HIGHEST for one in weighted)
-    if beyond:
-        axis = Axis("weight", range=(-0.05, HIGHEST + 0.05))
-        return Panel(f"{name} ({beyond:,} beyond {HIGHEST:g})", GENERATIONS, axis, marks)
-    return Panel(name, GENERATIONS, Axis("weight"), marks)
+    factors = [one.told.factor for one in weighted if math.isfinite(one.told.factor)]
+    beyond = sum(factor > HIGHEST for factor in factors)
+    spread = max([LEAST_SPREAD, *(abs(factor - 1) for factor in factors)])
+    reach = min(1.05 * spread, HIGHEST - 0.95)
+    title = f"{name} ({beyond:,} beyond {HIGHEST:g})" if beyond else name
+    return Panel(title, GENERATIONS, Axis("weight", range=(1 - reach, 1 + reach)), marks)

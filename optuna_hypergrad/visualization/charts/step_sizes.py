@@ -21,6 +21,7 @@ from optuna_hypergrad.visualization.charts.marks import (
 )
 from optuna_hypergrad.visualization.charts.searches import follow
 from optuna_hypergrad.visualization.charts.thinning import thinned
+from optuna_hypergrad.visualization.charts.ticks import factor_ticks
 from optuna_hypergrad.visualization.charts.windows import (
     COLUMNS,
     MOST_WINDOWS,
@@ -29,6 +30,7 @@ from optuna_hypergrad.visualization.charts.windows import (
 )
 
 LEAST = 1e-30
+MARGIN = 1.3  # of a logarithmic axis
 TITLE = "Step sizes γ by outer step"
 
 
@@ -53,9 +55,19 @@ def _panel(hyper: Hyper, steps: Sequence[OuterStep]) -> Panel:
         color = colors.shade(hyper.places[i]) if hyper.is_schedule else colors.BLACK
         marks += _window(hyper.parameters[i], steps, color)
     title = hyper.name if len(kept) == n else f"{hyper.name}, {len(kept)} of {n} windows"
-    unit = "e-folds" if hyper.is_log else f"units of {hyper.name}"
-    axes = Axis("outer step", is_integer=True), Axis(f"γ, in {unit}", True)
+    axes = Axis("outer step", is_integer=True), _gamma(hyper, marks)
     return Panel(title, *axes, marks, scale=SCALE if hyper.is_schedule else None)
+
+
+def _gamma(hyper: Hyper, marks: Sequence[Mark]) -> Axis:
+    """The axis of γ; on a logarithmic range, with what a step multiplies the value by."""
+    if not hyper.is_log:
+        return Axis(f"γ, in units of {hyper.name}", is_log=True)
+    sizes = [y for mark in marks if isinstance(mark, Line) for y in mark.y if math.isfinite(y)]
+    if not sizes:
+        return Axis("γ, as a factor", is_log=True)
+    ends = min(sizes) / MARGIN, max(sizes) * MARGIN
+    return Axis("γ, as a factor", is_log=True, ticks=factor_ticks(*ends), range=ends)
 
 
 def _moving(gamma: float) -> float:

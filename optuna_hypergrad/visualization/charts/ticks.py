@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 MOST = 8
 FEW_DECADES = 2.5
+MOST_LOG = 700.0  # whose exponential is still a float
 LEAST_PLAIN, MOST_PLAIN = 0.001, 10_000  # what is read without powers
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -30,6 +31,30 @@ def log_ticks(low: float, high: float) -> dict[float, str]:
     ticks = [value for value in exact if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
     if len(ticks) < 2:
         ticks = _even(low, high)
+    return dict(zip(ticks, labels(ticks), strict=True))
+
+
+def factor_ticks(low: float, high: float) -> dict[float, str]:
+    """Positions and labels of steps in natural logarithms, as what a step multiplies by.
+
+    Example:
+        >>> [*factor_ticks(0.01, 1.0).values()]
+        ['×1.02', '×1.05', '×1.1', '×1.2', '×1.5', '×2']
+    """
+    low, high = (math.expm1(min(end, MOST_LOG)) for end in (low, high))
+    # 1 + v is round where v is a round fraction, and v itself where it is large.
+    factors = dict.fromkeys(1 + v if v <= 1 else v for v in log_ticks(low, high))
+    return {math.log(factor): f"×{factor:g}" for factor in factors}
+
+
+def linear_ticks(low: float, high: float) -> dict[float, str]:
+    """Positions and labels of a few round numbers between two ends.
+
+    Example:
+        >>> linear_ticks(-0.1, 2.3)
+        {0.0: '0', 0.5: '0.5', 1.0: '1', 1.5: '1.5', 2.0: '2'}
+    """
+    ticks = _even(low, high)
     return dict(zip(ticks, labels(ticks), strict=True))
 
 

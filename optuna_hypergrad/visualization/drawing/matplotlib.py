@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -118,21 +118,24 @@ def _draw_points(axes: Axes, mark: Points) -> None:
     axes.scatter(mark.x, mark.y, alpha=mark.opacity, label=mark.name, zorder=3, **style)
 
 
-def _set_axis(axes: Axes, which: str, axis: Axis) -> None:
+def _set_axis(axes: Axes, which: Literal["x", "y"], axis: Axis) -> None:
     options: dict[str, Any] = {f"{which}label": axis.label}
     if axis.is_log:
         options[f"{which}scale"] = "log"
     if axis.range is not None:
         options[f"{which}lim"] = axis.range
     axes.set(**options)
+    if axis.ticks is None and not axis.is_log:
+        axes.ticklabel_format(axis=which, useOffset=False)  # not 1e-7+1
     own = axes.xaxis if which == "x" else axes.yaxis
     if axis.is_integer:
         from matplotlib.ticker import MaxNLocator
 
         own.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ticks = axis.ticks
-    if ticks is None and axis.is_log:
+    if axis.is_log:
         own.minorticks_off()
+    if ticks is None and axis.is_log:
         ticks = log_ticks(*own.get_view_interval())
     if ticks is not None:
         own.set_ticks([*ticks], [*ticks.values()])

