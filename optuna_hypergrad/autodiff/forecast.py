@@ -12,16 +12,17 @@ from typing import Literal
 from optuna_hypergrad.autodiff.adjoints import retreat
 from optuna_hypergrad.autodiff.carried import Carried
 from optuna_hypergrad.autodiff.columns import Columns
+from optuna_hypergrad.autodiff.data import generators_of, is_batch, once_only
 from optuna_hypergrad.autodiff.metering import Cost, metered, timed
 from optuna_hypergrad.autodiff.objective import Batch
 from optuna_hypergrad.autodiff.products import Along
 from optuna_hypergrad.autodiff.replay.ahead import looking_ahead
 from optuna_hypergrad.autodiff.replay.plan import planned
+from optuna_hypergrad.autodiff.replay.randomness import Randomness
 from optuna_hypergrad.autodiff.replay.stream import Stream
 from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.tangents import advance
-from optuna_hypergrad.autodiff.validation import is_batch
 
 _ROUNDS, _ROWS = 3, 4
 
@@ -57,7 +58,8 @@ def foretold(
     Args:
         run: The run, before its first step.
         stream: Its batches.
-        validation: What it is validated on; an iterable without a length is not counted.
+        validation: What it is validated on; not counted where it has no length or can be gone
+            through only once.
         check: Validates on batches.
         memory: Bytes that reverse mode may keep; None for its default. Where they are too few,
             reverse mode takes for ever.
@@ -82,13 +84,15 @@ class _Trial:
 
     def check(self, validation: Batch | Iterable[Batch], check: Check) -> Cost:
         """The cost of validation, from that of its first batch."""
-        if is_batch(validation):
+        if is_batch(validation, self._run.of_tensors):
             return self._cost(lambda: check(self._point, validation))
-        if not isinstance(validation, Sized) or not isinstance(validation, Iterable):
+        if once_only(validation) or not isinstance(validation, Sized):
             return Cost(0.0, 0)
-        if not len(validation):
+        if not len(validation) or not isinstance(validation, Iterable):
             return Cost(0.0, 0)  # the run will complain
+        before = Randomness.now(self._run.weights.device, list(generators_of(validation)))
         first = [next(iter(validation))]
+        before.restore()
         one = self._cost(lambda: check(self._point, first))
         return Cost(one.seconds * len(validation), one.bytes)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_callable
+from optuna_hypergrad.autodiff.explaining import explained
 from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients, Reached
 
@@ -66,7 +67,8 @@ class Objective:
     def __call__(self, batch: Batch, hypers: Values) -> Tensor:
         """The loss; raises a ValueError where it is no scalar."""
         arguments = (batch, dict(hypers)) if self._takes_hypers else (batch,)
-        loss = self.loss_fn(self.model, *arguments)
+        with explained(batch, self.learned):
+            loss = self.loss_fn(self.model, *arguments)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
             raise ValueError(f"loss_fn must return a scalar, got {got}.")

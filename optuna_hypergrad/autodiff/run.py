@@ -57,6 +57,7 @@ class Run:
         self._initial = initial
         self._products, self._way = checked_products(products), WAYS["loop"]
         self._rows = 0  # at a time, for which a way has been found
+        self.of_tensors = False  # whether each training batch is a tensor, as seen at every step
 
     @property
     def learned(self) -> list[str]:
@@ -98,10 +99,12 @@ class Run:
 
     def slope(self, batches: Microbatches, hypers: Values) -> Slope:
         """The mean loss of the batches at the model's weights, and its gradient."""
+        self.of_tensors = isinstance(batches[0], Tensor)
         return Slope.mean([self.objective.slope(batch, hypers) for batch in batches])
 
     def curvature(self, batches: Microbatches, hypers: Values, along: Along) -> tuple[Slope, Along]:
         """The slope, and the Hessian's products with the rows of ``along``."""
+        self.of_tensors = isinstance(batches[0], Tensor)
         found = [self._way(self.objective, batch, hypers, along) for batch in batches]
         slopes, products = zip(*found, strict=True)
         return Slope.mean(slopes), Along.mean(products)
@@ -125,7 +128,7 @@ class Run:
         last = self.at(self.steps - 1)
         self.weights.write(evaluated(self.update, *point))
         try:
-            found = validate(objective, validation, statistics, last.loss)
+            found = validate(objective, validation, statistics, last.loss, self.of_tensors)
         finally:
             self.weights.write(point.weights)
         return found, self._taken_back(point, found.gradient)

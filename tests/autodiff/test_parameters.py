@@ -110,7 +110,7 @@ def embedded() -> nn.Module:
 def test_sparse_gradients_are_refused(options: dict[str, object]) -> None:
     model, data = embedded(), (torch.randint(6, (8, 2)), torch.randint(3, (8,)))
     model(data[0])
-    with pytest.raises(ValueError, match="gradient .*is sparse.* sparse=False") as caught:
+    with pytest.raises(ValueError, match=r"gradient .*is sparse.* sparse=False") as caught:
         hypergradient(model, loss_fn, SGD(Schedule("lr", [0.1])), [data], data, steps=3, **options)
     assert str(caught.value).startswith("model: ") and "0" in str(caught.value)
 
