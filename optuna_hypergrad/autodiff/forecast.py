@@ -101,7 +101,9 @@ class _Trial:
         run, count = self._run, len(self._run.hypers.names)
         run.prepare(self._batches[0], count)
         many = count if run.at_once else min(count, _ROWS)
-        one, several = (self._cost(partial(self._ahead, n)) for n in (1, many))
+        one = several = self._cost(partial(self._ahead, 1))
+        if many > 1:
+            several = self._cost(partial(self._ahead, many))
         row = (several.seconds - one.seconds) / max(many - 1, 1)
         columns = Columns(run.hypers, 0.0, "leading")
         rows = sum(len(columns.advance(step).rows) for step in range(run.steps))
@@ -109,7 +111,7 @@ class _Trial:
         more = count * self._point.bytes + _known(checked)
         of_row = max(_known(several) - _known(one), 0) // max(many - 1, 1)
         step = _known(one) + (count - 1) * of_row
-        return Cost(seconds, None if one.bytes is None else max(step, more))
+        return Cost(seconds, max(step, more) if _all_known(one, several, checked) else None)
 
     def reverse(self, checked: Cost, memory: int | None) -> Cost:
         """The cost of reverse mode: training, steps run again, and going back."""
@@ -128,7 +130,7 @@ class _Trial:
         seconds = runs * plain.seconds + run.steps * going_back + checked.seconds
         peak = max(_known(back), _known(plain), _known(checked))
         kept = plan.kept(checkpoint, record)
-        return Cost(seconds, None if back.bytes is None else kept + peak)
+        return Cost(seconds, kept + peak if _all_known(back, plain, checked) else None)
 
     def _ahead(self, count: int) -> None:
         """One step of forward mode with so many columns."""
@@ -170,3 +172,7 @@ class _Trial:
 
 def _known(cost: Cost) -> int:
     return cost.bytes or 0
+
+
+def _all_known(*costs: Cost) -> bool:
+    return all(cost.bytes is not None for cost in costs)
