@@ -43,10 +43,10 @@ def families() -> Iterator[Family]:
     """All of them; those of a library that is not installed raise an ImportError when made."""
     for name, (side, of_models) in TORCHVISION.items():
         make = partial(_torchvision, of_models)
-        yield Family("torchvision", name, make, partial(_images, side), classified, 0.01)
+        yield Family("torchvision", name, make, partial(_images, side), classified, 1e-4)
     for name, (side, options) in TIMM.items():
         make = partial(_timm, name, options)
-        yield Family("timm", name, make, partial(_images, side), classified, 0.01)
+        yield Family("timm", name, make, partial(_images, side), classified, 1e-4)
     for name, (batch, options) in TRANSFORMERS.items():
         loss = next_word if "LM" in name else own_loss
         yield Family("transformers", name, partial(_transformers, name, options), batch, loss, 0.1)
@@ -165,7 +165,6 @@ TORCHVISION: dict[str, tuple[int, Callable[[Any], nn.Module]]] = {
     "DenseNet": (32, lambda models: models.DenseNet(8, (2, 2), 16, num_classes=CLASSES)),
     "EfficientNet": (64, _named("efficientnet_b0")),
     "GoogLeNet": (64, _named("googlenet", aux_logits=False, init_weights=False)),
-    "Inception3": (80, _named("inception_v3", aux_logits=False, init_weights=False)),
     "MaxVit": (
         64,
         lambda models: models.MaxVit((64, 64), 8, 2, [8, 16], [1, 1], 8, 0.1, num_classes=CLASSES),
