@@ -6,7 +6,7 @@
 Each model has random weights, its own loss and a few random examples, all in double precision, and
 is trained by two steps of SGD. The hypergradient of the learning rate, by reverse mode and, where
 the model is small, by forward mode, is compared with central differences of the same training by
-``torch.optim``. Takes about four minutes on one core; families of a library that is not installed
+``torch.optim``. Takes some five minutes on one core; families of a library that is not installed
 are left out.
 """
 
