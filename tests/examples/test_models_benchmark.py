@@ -31,7 +31,7 @@ def outcome(name: str) -> Outcome:
 @pytest.mark.parametrize("name", TINY)
 def test_a_family_runs(name: str) -> None:
     found = outcome(name)
-    assert found.status == "runs" and found.reverse < 1e-6 and found.forward < 1e-6
+    assert found.status == "runs" and max(found.reverse, found.forward) < BOUND / 100
 
 
 @pytest.mark.slow
