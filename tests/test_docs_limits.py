@@ -30,11 +30,12 @@ def test_what_is_a_limit_elsewhere_is_one_here(page: str) -> None:
 @pytest.mark.parametrize(
     "operation",
     [
-        lambda x: F.hardsigmoid(x).sum(),
+        lambda x: F.embedding_bag(torch.tensor([[0, 1]]), x, mode="max").sum(),
+        lambda x: F.multilabel_margin_loss(x, torch.zeros(x.shape, dtype=torch.long)),
         lambda x: F.multi_margin_loss(x, torch.zeros(len(x), dtype=torch.long)),
         lambda x: torch.segment_reduce(x.sum(1), "sum", lengths=torch.tensor([len(x)])).sum(),
     ],
-    ids=["hardsigmoid", "multi_margin_loss", "segment_reduce"],
+    ids=["embedding_bag", "multilabel_margin_loss", "multi_margin_loss", "segment_reduce"],
 )
 def test_what_is_refused_is_refused(operation: object) -> None:
     def loss(model: nn.Module, batch: Tensor) -> Tensor:

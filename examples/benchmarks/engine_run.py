@@ -153,7 +153,7 @@ def measured(job: Job) -> dict[str, Any]:
     what it held at the start of the run.
     """
     task = prepared(job)
-    with metering.metered(torch.device("cpu")) as cost:
+    with metering.resetting(), metering.metered(torch.device("cpu")) as cost:
         found = METHODS[job.method](task)
     return {**asdict(job), **asdict(cost), **found}
 

@@ -17,11 +17,21 @@ class Buffer:
     tensor: Tensor | None
     values: Tensor | None
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the copy."""
+        return sum(part.nbytes for part in _dense(self.values))
+
+    @property
+    def changed(self) -> bool:
+        """Whether the tensor no longer has the values that were copied."""
+        return not _same(self.tensor, self.values)
+
     def same_as(self, other: Buffer) -> bool:
         """Whether both hold the same values of the same tensor."""
         if self.module is not other.module or self.tensor is not other.tensor:
             return False
-        return self.tensor is None or _equal(self.tensor, other.values)
+        return _same(self.tensor, other.values)
 
     def same_values_as(self, other: Buffer) -> bool:
         """Whether both hold the same values, of whatever tensors."""
@@ -43,11 +53,12 @@ def buffers_of(model: nn.Module, before: tuple[Buffer, ...] = ()) -> tuple[Buffe
 def put_back(buffers: tuple[Buffer, ...]) -> None:
     """Give the modules the tensors that they had, with their values.
 
-    Some models put a new tensor in the place of a buffer, of another shape even.
+    Some models put a new tensor in the place of a buffer, of another shape even. What has not
+    changed is not written to: expanded tensors and those of inference mode cannot be.
     """
     for buffer in buffers:
         setattr(buffer.module, buffer.name, buffer.tensor)
-        if buffer.tensor is not None and buffer.values is not None:
+        if buffer.tensor is not None and buffer.values is not None and buffer.changed:
             with torch.no_grad():
                 buffer.tensor.copy_(buffer.values)
 
@@ -59,5 +70,40 @@ def _kept(now: Buffer, before: Buffer | None) -> Buffer:
     return Buffer(now.module, now.name, now.tensor, values)
 
 
-def _equal(tensor: Tensor, values: Tensor | None) -> bool:
-    return values is not None and torch.equal(tensor.detach(), values)
+def _same(tensor: Tensor | None, values: Tensor | None) -> bool:
+    """Whether two tensors are made of the same numbers, NaN being the same as NaN."""
+    if tensor is None or values is None:
+        return tensor is values
+    mine, other = _dense(tensor), _dense(values)
+    if tensor.layout != values.layout or len(mine) != len(other):
+        return False
+    return all(_equal(a, b) for a, b in zip(mine, other, strict=True))
+
+
+def _equal(tensor: Tensor, values: Tensor) -> bool:
+    if torch.equal(tensor, values):
+        return True
+    if tensor.shape != values.shape or tensor.is_quantized:
+        return False
+    return torch.equal(_bits(tensor), _bits(values))  # NaN differs from itself, its bits do not
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    plain = tensor.resolve_conj().resolve_neg()
+    return plain.reshape(-1).contiguous().view(torch.uint8)
+
+
+def _dense(tensor: Tensor | None) -> list[Tensor]:
+    """The dense tensors that hold the numbers of one of any layout."""
+    if tensor is None or tensor.is_meta:
+        return []
+    tensor = tensor.detach()
+    if tensor.is_nested:
+        return list(tensor.unbind())
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor.to_dense() if tensor.is_mkldnn else tensor]

@@ -12,16 +12,17 @@ from typing import Literal
 from optuna_hypergrad.autodiff.adjoints import retreat
 from optuna_hypergrad.autodiff.carried import Carried
 from optuna_hypergrad.autodiff.columns import Columns
+from optuna_hypergrad.autodiff.data import generators_of, is_batch, once_only
 from optuna_hypergrad.autodiff.metering import Cost, metered, timed
 from optuna_hypergrad.autodiff.objective import Batch
 from optuna_hypergrad.autodiff.products import Along
 from optuna_hypergrad.autodiff.replay.ahead import looking_ahead
 from optuna_hypergrad.autodiff.replay.plan import planned
+from optuna_hypergrad.autodiff.replay.randomness import Randomness
 from optuna_hypergrad.autodiff.replay.stream import Stream
 from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.tangents import advance
-from optuna_hypergrad.autodiff.validation import is_batch
 
 _ROUNDS, _ROWS = 3, 4
 
@@ -57,7 +58,8 @@ def foretold(
     Args:
         run: The run, before its first step.
         stream: Its batches.
-        validation: What it is validated on; an iterable without a length is not counted.
+        validation: What it is validated on; not counted where it has no length or can be gone
+            through only once.
         check: Validates on batches.
         memory: Bytes that reverse mode may keep; None for its default. Where they are too few,
             reverse mode takes for ever.
@@ -82,13 +84,15 @@ class _Trial:
 
     def check(self, validation: Batch | Iterable[Batch], check: Check) -> Cost:
         """The cost of validation, from that of its first batch."""
-        if is_batch(validation):
+        if is_batch(validation, self._run.of_tensors):
             return self._cost(lambda: check(self._point, validation))
-        if not isinstance(validation, Sized) or not isinstance(validation, Iterable):
+        if once_only(validation) or not isinstance(validation, Sized):
             return Cost(0.0, 0)
-        if not len(validation):
+        if not len(validation) or not isinstance(validation, Iterable):
             return Cost(0.0, 0)  # the run will complain
+        before = Randomness.now(self._run.weights.device, list(generators_of(validation)))
         first = [next(iter(validation))]
+        before.restore()
         one = self._cost(lambda: check(self._point, first))
         return Cost(one.seconds * len(validation), one.bytes)
 
@@ -97,7 +101,9 @@ class _Trial:
         run, count = self._run, len(self._run.hypers.names)
         run.prepare(self._batches[0], count)
         many = count if run.at_once else min(count, _ROWS)
-        one, several = (self._cost(partial(self._ahead, n)) for n in (1, many))
+        one = several = self._cost(partial(self._ahead, 1))
+        if many > 1:
+            several = self._cost(partial(self._ahead, many))
         row = (several.seconds - one.seconds) / max(many - 1, 1)
         columns = Columns(run.hypers, 0.0, "leading")
         rows = sum(len(columns.advance(step).rows) for step in range(run.steps))
@@ -105,7 +111,7 @@ class _Trial:
         more = count * self._point.bytes + _known(checked)
         of_row = max(_known(several) - _known(one), 0) // max(many - 1, 1)
         step = _known(one) + (count - 1) * of_row
-        return Cost(seconds, None if one.bytes is None else max(step, more))
+        return Cost(seconds, max(step, more) if _all_known(one, several, checked) else None)
 
     def reverse(self, checked: Cost, memory: int | None) -> Cost:
         """The cost of reverse mode: training, steps run again, and going back."""
@@ -124,7 +130,7 @@ class _Trial:
         seconds = runs * plain.seconds + run.steps * going_back + checked.seconds
         peak = max(_known(back), _known(plain), _known(checked))
         kept = plan.kept(checkpoint, record)
-        return Cost(seconds, None if back.bytes is None else kept + peak)
+        return Cost(seconds, kept + peak if _all_known(back, plain, checked) else None)
 
     def _ahead(self, count: int) -> None:
         """One step of forward mode with so many columns."""
@@ -166,3 +172,7 @@ class _Trial:
 
 def _known(cost: Cost) -> int:
     return cost.bytes or 0
+
+
+def _all_known(*costs: Cost) -> bool:
+    return all(cost.bytes is not None for cost in costs)

@@ -177,7 +177,8 @@ class ForwardMode:
 
         Args:
             validation: One batch (a tensor, a mapping, or a tuple or list that holds a tensor),
-                or an iterable of batches, each of which counts by its number of examples.
+                or an iterable of batches, each of which counts by its number of examples. Where
+                the training batches are tensors themselves, a list of tensors is a list of batches.
             loss_fn: The validation loss, where it is another than the training loss.
             statistics: What batch norm normalises with: ``"batch"`` or ``"running"``; see
                 ``validate``. Running statistics advance in neither case.

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,31 @@ class Cost:
     """Wall-clock time."""
     bytes: int | None = None
     """The most that was held at a time beyond what was held before. On a CPU that is the memory of
-    the whole process, other threads' too, and None where the system does not tell (not Linux)."""
+    the whole process, other threads' too. None where it cannot be told: the system says nothing
+    (not Linux), or the process has held as much at an earlier time (see ``resetting``)."""
+
+
+_resets = ContextVar("_resets", default=False)
+
+
+@contextmanager
+def resetting() -> Iterator[None]:
+    """Within it, ``metered`` resets the process's own peaks, so that it can always tell the bytes.
+
+    The peaks are ``VmHWM`` of ``/proc/self/status``, and ``torch.cuda.max_memory_allocated``. They
+    belong to the whole process, so others who read them find them changed. Without this, a peak
+    is known only where it is the highest that the process has had.
+
+    Example:
+        >>> import torch
+        >>> with resetting(), metered(torch.device("cpu")) as cost:
+        ...     _ = torch.ones(1000)
+    """
+    token = _resets.set(True)
+    try:
+        yield
+    finally:
+        _resets.reset(token)
 
 
 @contextmanager
@@ -41,7 +66,9 @@ def metered(device: torch.device) -> Iterator[Cost]:
         True
     """
     cost = Cost()
-    before = _restart(device)
+    _ready(device)
+    exact = _resets.get() and _reset(device)
+    held, highest = _held(device), _highest(device)
     start = time.perf_counter()
     try:
         yield cost
@@ -49,8 +76,10 @@ def metered(device: torch.device) -> Iterator[Cost]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         cost.seconds = time.perf_counter() - start
-        if before is not None:
-            cost.bytes = max(_peak(device) - before, 0)
+        peak = _highest(device)
+        if held is not None and highest is not None and peak is not None:
+            # Without a reset, a peak that is no higher than before may be one of before.
+            cost.bytes = max(peak - held, 0) if exact or peak > highest else None
 
 
 def timed(work: Callable[[], object], device: torch.device, rounds: int) -> list[float]:
@@ -75,26 +104,44 @@ def give_back() -> None:
         libc.malloc_trim(0)
 
 
-def _restart(device: torch.device) -> int | None:
-    """Forget the peak so far; gives the bytes held now."""
+def _ready(device: torch.device) -> None:
+    """Wait for work that is under way, and no longer count as held what was freed."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    else:
+        give_back()
+
+
+def _reset(device: torch.device) -> bool:
+    """Forget the peak so far; gives whether the system allows it."""
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    give_back()  # what was freed is else still counted as held
+        return True
     try:
         _CLEAR.write_text("5")  # sets VmHWM to VmRSS; see proc(5)
-    except OSError:  # no Linux, or one that does not allow it: the peak cannot be told
-        return None
+    except OSError:  # no Linux, or one that does not allow it
+        return False
+    return True
+
+
+def _held(device: torch.device) -> int | None:
+    """Bytes that are held now."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
     return _status("VmRSS")
 
 
-def _peak(device: torch.device) -> int:
+def _highest(device: torch.device) -> int | None:
+    """The most bytes that were held since the start, or since a reset."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _status("VmHWM")
 
 
-def _status(name: str) -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) * 1024
+def _status(name: str) -> int | None:
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(name)]
+    return int(found[0]) * 1024 if found else None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_callable
+from optuna_hypergrad.autodiff.explaining import explained
 from optuna_hypergrad.autodiff.stop_gradient import StopGradients, Stops, hooks_while_stopped
 from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients, Reached
@@ -70,7 +71,8 @@ class Objective:
     def __call__(self, batch: Batch, hypers: Values) -> Tensor:
         """The loss; raises a ValueError where it is no scalar."""
         arguments = (batch, dict(hypers)) if self._takes_hypers else (batch,)
-        loss = self.loss_fn(self.model, *arguments)
+        with explained(batch, self.learned):
+            loss = self.loss_fn(self.model, *arguments)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
             raise ValueError(f"loss_fn must return a scalar, got {got}.")
@@ -107,11 +109,10 @@ class Objective:
                 loss = self.differentiable(batch, hypers)
             gradients = torch.autograd.grad(loss, leaves, create_graph=twice, allow_unused=True)
         by_weight = gradients[: len(self.weights.parameters)]
+        # What is behind a stop has no gradient, and may be used all the same.
+        stopped = stops is not None and stops.found
         by_hyper = zip(self.learned, gradients[len(by_weight) :], strict=True)
-        stopped = (
-            stops is not None and stops.found
-        )  # what is behind a stop may be used all the same
-        self.used.update(name for name, g in by_hyper if g is not None or stopped)
+        self.used.update(name for name, g in by_hyper if stopped or g is not None)
         reached = tuple(gradient is not None for gradient in by_weight)
         slope = Slope(loss.detach(), self.weights.join(by_weight), reached)
         return slope, gradients, leaves

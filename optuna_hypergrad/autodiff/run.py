@@ -69,6 +69,7 @@ class Run:
         self._state = self._checked(state)
         self._products, self._way = checked_products(products), WAYS["loop"]
         self._rows = 0  # at a time, for which a way has been found
+        self.of_tensors = False  # whether each training batch is a tensor, as seen at every step
 
     @property
     def learned(self) -> list[str]:
@@ -138,12 +139,14 @@ class Run:
 
     def slope(self, batches: Microbatches, hypers: Values) -> Slope:
         """The mean loss of the batches at the model's weights, and its gradient."""
+        self.of_tensors = isinstance(batches[0], Tensor)
         return Slope.mean([self.objective.slope(batch, hypers) for batch in batches])
 
     def curvature(
         self, batches: Microbatches, hypers: Values, along: Along, kind: Product
     ) -> tuple[Slope, Along]:
         """The slope, and the JVPs or VJPs of its gradient with the rows of ``along``."""
+        self.of_tensors = isinstance(batches[0], Tensor)
         found = [self._way(self.objective, batch, hypers, along, kind) for batch in batches]
         slopes, products = zip(*found, strict=True)
         return Slope.mean(slopes), Along.mean(products)
@@ -168,7 +171,12 @@ class Run:
         self.weights.write(evaluated(self.update, *point))
         try:
             found = validate(
-                objective, validation, statistics, last.loss, exact=bool(self.hypers.names)
+                objective,
+                validation,
+                statistics,
+                last.loss,
+                of_tensors=self.of_tensors,
+                exact=bool(self.hypers.names),
             )
         finally:
             self.weights.write(point.weights)

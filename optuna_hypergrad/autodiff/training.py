@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_callable, checked_count
 from optuna_hypergrad.autodiff.columns import Columns, Truncation
+from optuna_hypergrad.autodiff.data import check_validation
 from optuna_hypergrad.autodiff.forecast import foretold
 from optuna_hypergrad.autodiff.forward import ForwardMode
 from optuna_hypergrad.autodiff.metering import metered
@@ -80,7 +81,8 @@ def hypergradient(
             repeated as often as the steps need; or a function from the step to its batch.
             Reverse mode asks for batches again, a ``DataLoader`` from the start of its pass.
         validation: One batch (a tensor, a mapping, or a tuple or list that holds a tensor), or
-            an iterable of batches, each of which counts by its number of examples.
+            an iterable of batches, each of which counts by its number of examples. Where the
+            training batches are tensors themselves, a list of tensors is a list of batches.
         steps: Number of training steps.
         mode: ``"forward"``, ``"reverse"``, or ``"auto"``: whichever is foretold to be faster.
         hypers: Hyperparameters of the loss by name, numbers or schedules; the loss functions get
@@ -150,6 +152,7 @@ def hypergradient(
         if function is not None:
             check_callable(argument, function)
     check_statistics(statistics)  # before the training, not after it
+    check_validation(validation)
     check_place(checkpoints)
     if memory is not None:
         checked_count("memory", memory)

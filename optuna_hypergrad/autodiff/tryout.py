@@ -39,6 +39,7 @@ _DIFFERENT = (
 # What to do, by a part of what torch says.
 _ADVICE = {
     "@once_differentiable": "Write its backward in operations of torch's and take the mark off.",
+    "its gradient is sparse": "Pass sparse=False to nn.Embedding or nn.EmbeddingBag.",
     "use_reentrant": "Pass use_reentrant=False to torch.utils.checkpoint.checkpoint.",
     "not implemented": "Write it in other operations of torch's.",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, get_args
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.buffers import buffers_of, put_back
+from optuna_hypergrad.autodiff.data import check_validation, sized
 from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective
 from optuna_hypergrad.autodiff.stop_gradient import Stops, without_hooks
 from optuna_hypergrad.autodiff.updates.protocol import Values
@@ -32,6 +33,7 @@ def validate(
     validation: Batch | Iterable[Batch],
     statistics: Statistics,
     hypers: Values,
+    of_tensors: bool = False,
     exact: bool = True,
 ) -> Validated:
     """Mean loss over all examples in evaluation mode, and its gradient.
@@ -39,12 +41,14 @@ def validate(
     Args:
         objective: The validation loss; its model's mode, buffers and running statistics are the
             same afterwards.
-        validation: One batch (a tensor, a mapping, or a tuple or list that holds a tensor), or an
-            iterable of batches, each of which counts by its number of examples.
+        validation: One batch or an iterable of batches, each of which counts by its number of
+            examples; ``data.is_batch`` tells them apart.
         statistics: What batch norm normalises with: ``"batch"``, the statistics of the validation
             batch, through which the gradient is exact; or ``"running"``, as the finished model
             does, which the gradient then takes for constants.
         hypers: Values of the hyperparameters of the loss.
+        of_tensors: Whether the training batches are tensors themselves, so that a list of tensors
+            is a list of batches.
         exact: Whether the gradient is that of the loss itself; else, where the loss stops
             gradients, that which training takes.
 
@@ -52,12 +56,13 @@ def validate(
         ValueError: If there is no batch, or the size of one of several cannot be told.
     """
     check_statistics(statistics)
+    check_validation(validation)
     total, loss_sum = 0, 0.0
     weights = objective.weights
     gradient_sum = torch.zeros_like(weights.read())
     direct_sum = gradient_sum.new_zeros(len(objective.learned))
     with _undisturbed(objective.model, statistics):
-        for batch, size in sized(validation):
+        for batch, size in sized(validation, of_tensors):
             stops = Stops(active=False) if exact else None
             with without_hooks(weights.parameters):
                 slope, gradients, _ = objective.graph(batch, hypers, twice=False, stops=stops)
@@ -77,34 +82,6 @@ def check_statistics(statistics: str) -> None:
     """Raise a ValueError where ``statistics`` is not one that validation knows."""
     if statistics not in get_args(Statistics):
         raise ValueError(f"statistics must be one of {get_args(Statistics)}, got {statistics!r}.")
-
-
-def is_batch(data: Batch | Iterable[Batch]) -> bool:
-    """Whether ``data`` is one batch rather than an iterable of batches."""
-    if isinstance(data, tuple | list):
-        return any(isinstance(part, Tensor) for part in data)
-    return isinstance(data, Tensor | Mapping) or not isinstance(data, Iterable)
-
-
-def sized(data: Batch | Iterable[Batch]) -> Iterator[tuple[Batch, int]]:
-    """The batches, each with the number of examples that it counts by; a single one counts once."""
-    if is_batch(data):
-        yield data, 1
-    else:
-        yield from ((batch, batch_size(batch)) for batch in data)
-
-
-def batch_size(batch: Batch) -> int:
-    """Number of examples: the first dimension of the first tensor in the batch."""
-    parts = batch.values() if isinstance(batch, Mapping) else batch
-    parts = parts if isinstance(parts, Iterable) else ()
-    tensors = [batch] if isinstance(batch, Tensor) else [p for p in parts if torch.is_tensor(p)]
-    if not tensors or tensors[0].dim() == 0:
-        raise ValueError(
-            "validation: cannot tell the size of a batch; expected a tensor, or a tuple, list or "
-            f"mapping whose first tensor counts examples in its first dimension, got {batch!r}."
-        )
-    return len(tensors[0])
 
 
 @contextmanager

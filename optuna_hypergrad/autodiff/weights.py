@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from optuna_hypergrad.arguments import check_kind
 
@@ -21,7 +22,7 @@ class FlatWeights:
 
     Raises:
         ValueError: If no parameter requires a gradient, they differ in dtype or device, or
-            are neither float32 nor float64.
+            are neither dense nor of float32 or float64, or have no shape yet (lazy modules).
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -32,11 +33,7 @@ class FlatWeights:
         self.named, self.names, self.parameters = named, list(named), list(named.values())
         self.frozen = {name: p for name, p in model.named_parameters() if name not in named}
         for name, p in named.items():
-            if p.dtype not in (torch.float32, torch.float64):
-                raise ValueError(
-                    f"model: {name} is {p.dtype}, expected float32 or float64; for half precision, "
-                    "use torch.autocast in the loss function."
-                )
+            _check_parameter(name, p)
         kinds = {(p.dtype, p.device) for p in self.parameters}
         if len(kinds) > 1:
             raise ValueError(f"model: its parameters differ in dtype or device: {kinds}.")
@@ -97,10 +94,16 @@ class FlatWeights:
         batch = vectors.shape[:-1]
         parts = torch.split(vectors, self._sizes, dim=-1)
         pairs = zip(parts, self.parameters, strict=True)
-        return [part.view(*batch, *p.shape) for part, p in pairs]
+        return [part.view((*batch, *p.shape)) for part, p in pairs]
 
     def join(self, tensors: Sequence[Tensor | None], batch: tuple[int, ...] = ()) -> Tensor:
         """One tensor for each parameter as vectors, shape (*batch, D); None counts as zero."""
+        for name, tensor in zip(self.names, tensors, strict=True):
+            if tensor is not None and tensor.layout != torch.strided:
+                raise ValueError(
+                    f"model: the gradient of {name} is sparse, expected a dense one; build its "
+                    "nn.Embedding with sparse=False."
+                )
         parts = [
             p.new_zeros((*batch, p.numel())) if t is None else t.detach().reshape(*batch, p.numel())
             for t, p in zip(tensors, self.parameters, strict=True)
@@ -136,3 +139,18 @@ def replaced(function: str, named: Mapping[str, Tensor], chosen: Mapping[str, Te
                 f"{tuple(weight.shape)}."
             )
     return torch.cat([{**named, **chosen}[name].reshape(-1) for name in named])
+
+
+def _check_parameter(name: str, parameter: nn.Parameter) -> None:
+    if is_lazy(parameter):
+        raise ValueError(
+            f"model: {name} has no shape yet; call the model once on a batch, so that its lazy "
+            "modules make their parameters."
+        )
+    if parameter.layout != torch.strided:
+        raise ValueError(f"model: {name} is {parameter.layout}, expected a dense parameter.")
+    if parameter.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"model: {name} is {parameter.dtype}, expected float32 or float64; for half precision, "
+            "use torch.autocast in the loss function."
+        )

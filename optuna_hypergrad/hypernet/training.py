@@ -16,7 +16,8 @@ from optuna_hypergrad.arguments import (
     checked_count,
     checked_number,
 )
-from optuna_hypergrad.autodiff.validation import Batch, LossFn, batch_size, evaluating, sized
+from optuna_hypergrad.autodiff.data import batch_size, sized
+from optuna_hypergrad.autodiff.validation import Batch, LossFn, evaluating
 from optuna_hypergrad.hypernet.conditioning import Conditioning
 from optuna_hypergrad.hypernet.transforms import Positive
 
@@ -99,6 +100,7 @@ class HyperTraining:
         self._tuned = {"centre": centre} | ({"scale": self._raw_scale} if tune_scale else {})
         self._adam = torch.optim.Adam(self._tuned.values(), lr=lr)
         self._steps = 0
+        self._of_tensors = False  # whether each training batch is a tensor, as seen at every step
 
     @property
     def values(self) -> dict[str, float]:
@@ -148,6 +150,7 @@ class HyperTraining:
         Returns:
             The training loss before the step, shape ().
         """
+        self._of_tensors = isinstance(batch, Tensor)
         centre = self.conditioning.centre
         with self.conditioning.at(_perturbed(centre, self._raw_scale, batch_size(batch))):
             loss = self._loss_fn(self.student, batch)
@@ -183,7 +186,8 @@ class HyperTraining:
 
         Args:
             batches: One batch, or an iterable of batches, each of which counts by its number of
-                examples.
+                examples. Where the training batches are tensors themselves, a list of tensors is
+                a list of batches.
 
         Returns:
             Loss per unit of each hyperparameter, at its current value.
@@ -193,7 +197,7 @@ class HyperTraining:
         """
         centre = self.conditioning.centre.clone().requires_grad_()
         total, gradient = 0, torch.zeros_like(centre)
-        for batch, size in sized(batches):
+        for batch, size in sized(batches, self._of_tensors):
             gradient += size * torch.autograd.grad(self._validation_loss(batch, centre), centre)[0]
             total += size
         if total == 0:

@@ -231,12 +231,12 @@ class Activated(nn.Sequential):
 
 def test_what_is_remembered_is_checked_again() -> None:
     data = batch(4)
-    assert not found(Activated(torch.tanh), data).kernels.weight_norm
+    assert not found(Activated(torch.tanh), data).kernels.formulas
     with pytest.raises(ValueError, match=r"The module is the model itself \(Activated\): .*once"):
         found(Activated(Square.apply), data)
     lengths = torch.ones(4, 1)
     normed = found(Activated(lambda x: torch._weight_norm(x, lengths, 0)), data)
-    assert normed.kernels.weight_norm
+    assert normed.kernels.formulas
 
 
 @pytest.mark.parametrize("way", ["auto", *WAYS])

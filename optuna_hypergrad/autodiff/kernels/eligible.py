@@ -12,11 +12,18 @@ def eligible(*tensors: Tensor) -> bool:
     Half precision, mixed or complex numbers, autocast, subclasses of tensors and the transforms of
     ``torch.func`` are left to torch.
     """
-    kinds, dtypes = {type(t) for t in tensors}, {t.dtype for t in tensors}
+    dtypes = {t.dtype for t in tensors}
+    return (
+        plain(*tensors)
+        and (dtypes == {torch.float32} or dtypes == {torch.float64})
+        and not torch.is_autocast_enabled(tensors[0].device.type)
+    )
+
+
+def plain(*tensors: Tensor) -> bool:
+    """The same for operations that do not care about precision or autocast."""
     return (
         torch.is_grad_enabled()
-        and kinds <= {Tensor, nn.Parameter}
-        and (dtypes == {torch.float32} or dtypes == {torch.float64})
+        and {type(t) for t in tensors} <= {Tensor, nn.Parameter}
         and not torch._C._are_functorch_transforms_active()
-        and not torch.is_autocast_enabled(tensors[0].device.type)
     )

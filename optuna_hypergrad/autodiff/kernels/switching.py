@@ -1,7 +1,8 @@
 """Forward passes that can be differentiated twice: torch's operations replaced where need be.
 
-Convolutions, batch norm, weight norm and recurrent layers are replaced call by call: a call of
-``torch.conv2d``, say, is seen on its way and answered by another function, in this thread only.
+Convolutions, batch norm, weight norm, hardsigmoid, bags of embeddings and recurrent layers are
+replaced call by call: a call of ``torch.conv2d``, say, is seen on its way and answered by another
+function, in this thread only.
 Attention and compilation are switches of torch's for the whole process. On leaving, all is as it
 was before.
 """
@@ -23,6 +24,8 @@ from torch.overrides import TorchFunctionMode
 
 from optuna_hypergrad.autodiff.kernels.batch_norm import batch_norm
 from optuna_hypergrad.autodiff.kernels.convolution import convolution, transposed_convolution
+from optuna_hypergrad.autodiff.kernels.embedding_bag import embedding_bag
+from optuna_hypergrad.autodiff.kernels.hardsigmoid import hardsigmoid
 from optuna_hypergrad.autodiff.kernels.weight_norm import is_weight_normed, weight_norm
 
 
@@ -38,8 +41,9 @@ class Kernels:
     """Compiled code by the Python that it comes from; it has no second derivative."""
     recurrent: bool = False
     """cuDNN's recurrent layers, which have no second derivative, by torch's own."""
-    weight_norm: bool = False
-    """Weight norm by its formula; torch's kernel has a wrong second derivative."""
+    formulas: bool = False
+    """Weight norm, hardsigmoid and bags of embeddings by their formulas; the second derivative of
+    torch's kernel is wrong for the first, and missing for the others."""
 
 
 @contextmanager
@@ -65,8 +69,8 @@ def second_derivatives(kernels: Kernels) -> Iterator[None]:
         replaced |= _FUSED
     if kernels.recurrent:
         replaced |= _RECURRENT
-    if kernels.weight_norm:
-        replaced |= {torch._weight_norm: weight_norm}
+    if kernels.formulas:
+        replaced |= _FORMULAS
     with ExitStack() as stack:
         if kernels.attention:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -89,7 +93,8 @@ def kernels_for(model: nn.Module) -> Kernels:
         attention=has(nn.MultiheadAttention),
         eager="torch._dynamo" in sys.modules,  # else nothing can have been compiled yet
         recurrent=has(nn.RNNBase),
-        weight_norm=any(map(is_weight_normed, model.modules())),
+        formulas=has(nn.Hardsigmoid, nn.EmbeddingBag)
+        or any(map(is_weight_normed, model.modules())),
     )
 
 
@@ -106,7 +111,7 @@ def candidates(model: nn.Module, device: torch.device) -> list[Kernels]:
     cuda = device.type == "cuda"
     guess = kernels_for(model)
     guess = replace(guess, recurrent=guess.recurrent and cuda)
-    everything = Kernels(True, True, eager=guess.eager, recurrent=cuda, weight_norm=True)
+    everything = Kernels(True, True, eager=guess.eager, recurrent=cuda, formulas=True)
     return list(dict.fromkeys([guess, everything, replace(everything, fused=False)]))
 
 
@@ -146,6 +151,11 @@ _FUSED: dict[object, Operation] = {
     F.conv_transpose2d: transposed_convolution,
     F.conv_transpose3d: transposed_convolution,
     F.batch_norm: batch_norm,
+}
+_FORMULAS: dict[object, Operation] = {
+    torch._weight_norm: weight_norm,
+    F.hardsigmoid: hardsigmoid,
+    F.embedding_bag: embedding_bag,
 }
 _RECURRENT: dict[object, Operation] = {
     function: partial(_without_cudnn, function)

@@ -39,6 +39,8 @@ def differentiate_twice(outputs: Sequence[Tensor], sources: Sequence[Tensor]) ->
     # derivative passes for one whose gradient is a constant.
     weights = [torch.ones_like(output, requires_grad=True) for output in outputs]
     slopes = torch.autograd.grad(outputs, sources, weights, create_graph=True, allow_unused=True)
+    if any(slope is not None and slope.layout != torch.strided for slope in slopes):
+        raise RuntimeError("its gradient is sparse")
     curved = [slope for slope in slopes if slope is not None and slope.requires_grad]
     if any(node.name() == "torch::autograd::Error" for node in _nodes(curved)):
         raise RuntimeError("a torch.autograd.Function in it is marked @once_differentiable")

@@ -19,9 +19,11 @@ def looking_ahead(run: Run, stream: Stream) -> Iterator[Surrounding]:
     """Within it, steps may be taken; afterwards the run and its batches are at the start again."""
     surrounding = Surrounding(run.objective.model, run.weights.device, stream.generators)
     before, given = surrounding.now(), run.weights.read()
+    stream.looking = True
     try:
         yield surrounding
     finally:
+        stream.looking = False
         run.weights.write(given)
         stream.rewind()
         surrounding.restore(before)

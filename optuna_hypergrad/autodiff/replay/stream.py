@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from optuna_hypergrad.arguments import checked_count
+from optuna_hypergrad.autodiff.data import check_batches, generators_of, once_only
 from optuna_hypergrad.autodiff.objective import Batch
 from optuna_hypergrad.autodiff.replay.randomness import Randomness
-from optuna_hypergrad.autodiff.validation import is_batch
 
 Batches = Sequence[Batch] | Iterable[Batch] | Callable[[int], Batch]
+
+
+class _Asked(NamedTuple):
+    """What a function of the step gave, and the random numbers before and after."""
+
+    batch: Batch
+    before: Randomness
+    after: Randomness
 
 
 class Stream:
@@ -21,7 +30,8 @@ class Stream:
 
     A function or a sequence is asked for any batch at any time. Another iterable (a
     ``DataLoader``) is gone through from the start of its pass, with the random numbers that the
-    pass began with, so that a shuffle comes out the same.
+    pass began with, so that a shuffle comes out the same. A function is asked once for what is
+    looked at before the run: it may be one that goes on by itself, as ``lambda step: next(data)``.
 
     Args:
         batches: A sequence, another iterable, or a function from the number to the batch.
@@ -33,18 +43,16 @@ class Stream:
     """
 
     def __init__(self, batches: Batches, device: torch.device, accumulate: int = 1) -> None:
-        if isinstance(batches, tuple | Tensor | Mapping) and is_batch(batches):
-            raise ValueError("batches: got a single batch; expected a sequence of batches.")
-        if not callable(batches) and not isinstance(batches, Iterable):
-            kinds = "a sequence, another iterable, or a function of the step"
-            raise ValueError(f"batches must be {kinds}, got {batches!r}.")
+        check_batches(batches)
         self._batches, self._device = batches, device
         self.repeats = True  # whether a pass may be gone through again; else it is not remembered
         self._accumulate = checked_count("accumulate", accumulate)
-        self.generators = list(_generators(batches))
+        self.generators = list(generators_of(batches))
         self._position = 0
         self._passes: dict[int, Randomness] = {}  # by the number of its first batch
         self._iterator: Iterator[Batch] = iter(())
+        self.looking = False  # ahead, before the run
+        self._ahead: dict[int, _Asked] = {}
 
     @property
     def by_number(self) -> bool:
@@ -54,7 +62,7 @@ class Stream:
     @property
     def once_only(self) -> bool:
         """Whether the batches can be gone through only once."""
-        return isinstance(self._batches, Iterator)
+        return once_only(self._batches)
 
     def kept_bytes(self, batches: Sequence[Batch]) -> int:
         """Memory to keep some batches; 0 where they can be had again by their number."""
@@ -83,7 +91,7 @@ class Stream:
         number = self._position
         self._position += 1
         if callable(self._batches):
-            return self._batches(number)
+            return self._asked(self._batches, number)
         if isinstance(self._batches, Sequence):
             if not self._batches:
                 raise _ended(number)
@@ -94,6 +102,20 @@ class Stream:
         for batch in self._iterator:
             return batch
         raise _ended(number)
+
+    def _asked(self, function: Callable[[int], Batch], number: int) -> Batch:
+        """What a function gives; it is not asked again for what was looked at before the run."""
+        known = self._ahead.get(number) if self.looking else self._ahead.pop(number, None)
+        if known is None and not self.looking:
+            return function(number)
+        now = Randomness.now(self._device, self.generators)
+        if known is None:
+            batch = function(number)
+            known = _Asked(batch, now, Randomness.now(self._device, self.generators))
+            self._ahead[number] = known
+        elif now.unless_same_as(known.before) is known.before:
+            known.after.restore()
+        return known.batch
 
     def rewind(self) -> None:
         """Go to the start, as if nothing had been taken; generators are left as they are."""
@@ -125,15 +147,3 @@ def _ended(number: int) -> ValueError:
         f"batches ended after {number}, before the last step; expected a sequence, an iterable "
         "that can be iterated again, or a function from the number to the batch."
     )
-
-
-def _generators(batches: Batches) -> Iterator[torch.Generator]:
-    """The generators of a ``DataLoader`` and of its samplers."""
-    seen = []
-    for name in ("", "sampler", "batch_sampler"):
-        owner = getattr(batches, name, None) if name else batches
-        for part in (owner, getattr(owner, "sampler", None)):
-            generator = getattr(part, "generator", None)
-            if isinstance(generator, torch.Generator) and generator not in seen:
-                seen.append(generator)
-                yield generator

@@ -23,9 +23,9 @@ class Surroundings:
     def bytes_beside(self, other: Surroundings) -> int:
         """How much memory this takes that ``other`` does not take already."""
         known = {id(buffer) for buffer in other.buffers}
-        new = (b.values for b in self.buffers if id(b) not in known and b.values is not None)
+        new = (buffer.bytes for buffer in self.buffers if id(buffer) not in known)
         mine = 0 if self.randomness is other.randomness else self.randomness.bytes
-        return mine + sum(values.nbytes for values in new)
+        return mine + sum(new)
 
 
 class Surrounding:

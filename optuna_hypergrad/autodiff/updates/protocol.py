@@ -167,7 +167,24 @@ def checked_hypers(hypers: Mapping[str, object]) -> dict[str, Hyper]:
 
 def check_update(update: object) -> None:
     """Raise a ValueError where ``update`` is none."""
+    _check_no_optimizer(update)
     check_can("update", update, "one of this package's kind, for example SGD(0.1)", "hypers")
+
+
+def _check_no_optimizer(update: object) -> None:
+    kind = update if isinstance(update, type) else type(update)
+    own = kind.__name__ if kind.__name__ in ("SGD", "Adam", "AdamW") else "an update of your own"
+    if issubclass(kind, torch.optim.Optimizer):
+        made = own if own != kind.__name__ else f"{own}(lr=0.1)"
+        raise ValueError(
+            "update must be one of this package's kind, for example SGD(0.1), got "
+            f"torch.optim.{kind.__name__}: use {made} of optuna_hypergrad.autodiff, whose "
+            "hyperparameters may be schedules and which is given no parameters."
+        )
+    if isinstance(update, type) and hasattr(update, "hypers"):
+        raise ValueError(
+            f"update must be one of this package's kind, got the class {own}: write {own}(lr=0.1)."
+        )
 
 
 def check_wrapped(update: Update, own: Mapping[str, Hyper]) -> None:

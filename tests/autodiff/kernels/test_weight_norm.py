@@ -15,7 +15,7 @@ from optuna_hypergrad.autodiff.kernels import (
     second_derivatives,
 )
 
-FORMULA = Kernels(weight_norm=True)
+FORMULA = Kernels(formulas=True)
 
 
 def hooked(layer: nn.Module, dim: int | None) -> nn.Module:
@@ -33,7 +33,7 @@ def test_second_derivatives_are_right_where_those_of_torch_are_wrong(
     norm: Callable[[nn.Module, int | None], nn.Module], dim: int | None
 ) -> None:
     layer, x = norm(nn.Linear(4, 3), dim), torch.randn(5, 4)
-    assert kernels_for(layer).weight_norm
+    assert kernels_for(layer).formulas
     parameters = list(layer.parameters())
     value, first, second = twice(lambda: layer(x), parameters, FORMULA)
     own_value, own_first, own_second = twice(lambda: layer(x), parameters, Kernels())
@@ -59,6 +59,6 @@ def test_a_call_that_no_module_shows_is_noticed() -> None:
     v, g = torch.randn(3, 4, requires_grad=True), torch.ones(3, 1)
     with pytest.raises(RuntimeError, match="weight norm has a wrong second derivative"):
         differentiate_twice([torch._weight_norm(v, g, 0).sum()], [v])
-    assert candidates(nn.Linear(1, 1), torch.device("cpu"))[1].weight_norm
+    assert candidates(nn.Linear(1, 1), torch.device("cpu"))[1].formulas
     with second_derivatives(FORMULA):
         differentiate_twice([torch._weight_norm(v, g, 0).sum()], [v])
