@@ -188,6 +188,7 @@ class ForwardMode:
             unless the validation loss itself depends on it.
         """
         validated, adjoint = self._run.validated(self._point, validation, loss_fn, statistics)
+        self._run.warn_of_unused()
         gradient = dict.fromkeys(self._columns.names, 0.0)
         slopes = self._tangents.times(adjoint).tolist()
         for name, row in self._columns.begun.items():

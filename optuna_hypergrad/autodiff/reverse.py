@@ -73,6 +73,7 @@ class ReverseMode:
         self._point = self._player.point  # until the player goes through the run again
         found = self._run.validated(self._point, validation, loss_fn, statistics)
         validated, self._adjoint = found
+        self._run.warn_of_unused()
         hypers = self._run.hypers
         if self._adjoint_is_finite():
             self._go_back()

@@ -180,14 +180,13 @@ class Run:
             )
         finally:
             self.weights.write(point.weights)
-        self._warn_of_unused()
         return found, self._taken_back(point, found.gradient)
 
     def finish(self, point: Carried) -> None:
         """Leave the weights that were validated in the model: averages, where it takes them."""
         self.weights.write(evaluated(self.update, *point))
 
-    def _warn_of_unused(self) -> None:
+    def warn_of_unused(self) -> None:
         """Warn of learned hyperparameters that nothing has depended on."""
         unused = [name for name in self.learned if name not in self.objective.used]
         if unused:

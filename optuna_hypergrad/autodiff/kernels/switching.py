@@ -10,8 +10,9 @@ was before.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -46,6 +47,33 @@ class Kernels:
     torch's kernel is wrong for the first, and missing for the others."""
 
 
+class _Shared:
+    """A switch of the whole process: on as long as any thread is within it.
+
+    Each of torch's puts back what it found, which is another thread's where these overlap.
+    """
+
+    def __init__(self, switch: Callable[[], AbstractContextManager[object]]) -> None:
+        self._switch, self._lock, self._users = switch, threading.Lock(), 0
+        self._open = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._open.enter_context(self._switch())
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._open.close()
+
+
+_plain_attention = _Shared(lambda: sdpa_kernel(SDPBackend.MATH))
+_eager = _Shared(lambda: torch.compiler.set_stance("force_eager"))
+
+
 @contextmanager
 def second_derivatives(kernels: Kernels) -> Iterator[None]:
     """Within it, what a model computes can be differentiated twice.
@@ -73,9 +101,9 @@ def second_derivatives(kernels: Kernels) -> Iterator[None]:
         replaced |= _FORMULAS
     with ExitStack() as stack:
         if kernels.attention:
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(_plain_attention)
         if kernels.eager:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_eager)
         if replaced:
             stack.enter_context(_Replacing(replaced))
         yield
