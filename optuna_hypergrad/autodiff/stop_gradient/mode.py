@@ -184,7 +184,8 @@ class StopGradients(TorchFunctionMode):
             if kwargs.get("create_graph") or (len(args) > 4 and args[4]):
                 return torch.autograd.grad(*args, **kwargs)
             with torch.enable_grad():
-                found = torch.autograd.grad(*args[:4], **{**kwargs, "create_graph": True})
+                kept = {"create_graph": True, "retain_graph": True}
+                found = torch.autograd.grad(*args[:3], **{**kwargs, **kept})
         finally:
             self._stops.active = active
         return tuple(self._plain(None if g is None else stopped(self._stops, g)) for g in found)
