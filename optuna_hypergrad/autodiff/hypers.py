@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from optuna_hypergrad.arguments import check_kind
 from optuna_hypergrad.autodiff.updates.protocol import Hyper, Values
+from optuna_hypergrad.logger import get_logger
 from optuna_hypergrad.schedules import Schedule
 
 Owner = Literal["update", "loss"]
@@ -37,8 +39,8 @@ class Hypers:
         steps: Horizon of the run.
 
     Raises:
-        ValueError: If two different schedules share their name or a parameter's, ``learn`` names
-            none of theirs, or a learned window holds no step.
+        ValueError: If two different schedules share their name or a parameter's, or ``learn`` names
+            none of theirs.
     """
 
     def __init__(
@@ -64,17 +66,17 @@ class Hypers:
             self._check_windows(schedule)
 
     def _check_windows(self, schedule: Schedule) -> None:
-        """Raise a ValueError where a parameter to be learned has a say at no step."""
+        """Tell, once, of a parameter that is to be learned and has a say at no step."""
         if len(schedule.values) <= self.steps:
             return
         reached = sum(schedule.gradient(step, self.steps) for step in range(self.steps))
         pairs = zip(schedule.names, np.broadcast_to(reached, len(schedule.names)), strict=True)
         idle = [name for name, weight in pairs if not weight and name in self.names]
         if idle:
-            raise ValueError(
+            _tell(
                 f"steps={self.steps}: {idle[0]!r} applies to no step, since the schedule "
-                f"{schedule.name!r} has {schedule.windows} windows. Use fewer windows, or more "
-                "steps."
+                f"{schedule.name!r} has {schedule.windows} windows, so its hypergradient is 0. Use "
+                "fewer windows, or more steps."
             )
 
     def learned_by(self, owner: Owner) -> list[str]:
@@ -120,6 +122,12 @@ class Hypers:
         for step in range(self.steps):
             counts.update({name for key in self.learned for name in self.slopes(key, step)})
         return counts
+
+
+@cache
+def _tell(message: str) -> None:
+    """Log a message the first time that it comes up in the process."""
+    get_logger().info(message)
 
 
 def _names(schedules: Collection[Schedule]) -> list[str]:

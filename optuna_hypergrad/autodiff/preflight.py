@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from types import CellType
 from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from optuna_hypergrad.autodiff.checks import check_products, check_state
+from optuna_hypergrad.autodiff.checks import check_loss, check_products, check_state
+from optuna_hypergrad.autodiff.kernels import Kernels
 from optuna_hypergrad.autodiff.objective import Batch, Objective
 from optuna_hypergrad.autodiff.products import Products
 from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
 from optuna_hypergrad.autodiff.tryout import MOST_ROWS, Found, Tryout, use
 from optuna_hypergrad.autodiff.updates.protocol import Values
+from optuna_hypergrad.autodiff.validation import Statistics, validating
 
 __all__ = ["Found", "checked_products", "preflight", "use"]
 
@@ -75,6 +79,24 @@ def preflight(
     return _found[key]
 
 
+def check_validation(
+    objective: Objective, batch: Batch, hypers: Values, statistics: Statistics
+) -> None:
+    """Raise a ValueError where the validation loss cannot be differentiated as it is computed.
+
+    Args:
+        objective: The validation loss.
+        batch: A batch of the training, which stands for those of the validation.
+        hypers: Values of the hyperparameters of the loss.
+        statistics: What batch norm normalises with.
+    """
+    key = ("validation", statistics, *_signature(objective, batch))
+    if key not in _found:
+        with _undisturbed(objective), validating(objective.model, statistics):
+            check_loss(objective, batch, hypers)
+        _found[key] = Found("loop", Kernels())
+
+
 @contextmanager
 def _undisturbed(objective: Objective) -> Iterator[None]:
     """Buffers, random numbers, and what the loss runs with, are put back."""
@@ -96,6 +118,27 @@ def _signature(objective: Objective, batch: Batch) -> tuple[object, ...]:
     weights = tuple((p.shape, p.dtype, p.device) for p in objective.weights.parameters)
     tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
     shapes = tuple((t.shape, t.dtype) for t in tensors)
-    # Not the function itself, which may hold data, and is made anew for each trial.
-    code = getattr(loss_fn, "__code__", type(loss_fn))
-    return (kinds, weights, shapes, code, torch.get_num_threads())
+    hooks = tuple(bool(m._backward_hooks or m._forward_hooks) for m in model.modules())
+    hooks += tuple(bool(p._backward_hooks) for p in objective.weights.parameters)
+    return (kinds, weights, shapes, hooks, _code(loss_fn), torch.get_num_threads())
+
+
+def _code(function: object, depth: int = 3) -> object:
+    """What a function does. Not the function itself: it may hold data, and each trial makes one."""
+    if isinstance(function, str | bool | None):
+        return function
+    parts: list[object] = []
+    if isinstance(function, partial):
+        parts = [function.func, *function.args, *function.keywords, *function.keywords.values()]
+    elif cells := getattr(function, "__closure__", None):
+        parts = [cell.cell_contents for cell in cells if _is_filled(cell)]
+    code = getattr(function, "__code__", type(function))
+    return (code, *(_code(part, depth - 1) for part in parts if depth))
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:  # of a name that has yet to be bound
+        return False
+    return True

@@ -15,7 +15,7 @@ from optuna_hypergrad.autodiff.checks import check_update_map, is_named
 from optuna_hypergrad.autodiff.forward_ad import forward_mode
 from optuna_hypergrad.autodiff.hypers import AtStep, Hypers
 from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective, Slope
-from optuna_hypergrad.autodiff.preflight import checked_products, preflight, use
+from optuna_hypergrad.autodiff.preflight import check_validation, checked_products, preflight, use
 from optuna_hypergrad.autodiff.products import WAYS, Along, Product, Products
 from optuna_hypergrad.autodiff.updates import Clipped, Hyper, State, Update, evaluated, trained
 from optuna_hypergrad.autodiff.updates.protocol import (
@@ -118,6 +118,14 @@ class Run:
             use(self.objective, found)
             self._way = WAYS[found.way]
             check_update_map(self.update, self.weights.read(), self.at(0).update)
+
+    def check_validation(
+        self, batch: Batch, loss_fn: LossFn | None, statistics: Statistics
+    ) -> None:
+        """Raise a ValueError where the validation loss cannot be differentiated as computed."""
+        objective = self.objective.of(loss_fn) if loss_fn is not None else self.objective
+        with torch.enable_grad():
+            check_validation(objective, batch, self.at(self.steps - 1).loss, statistics)
 
     def check_weights(self, step: int, point: Carried, culprit: str) -> None:
         """Raise a ValueError where the model does not hold the weights at ``point``.

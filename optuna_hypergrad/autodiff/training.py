@@ -182,7 +182,9 @@ def hypergradient(
         mode = forecast.faster
     if run.hypers.names and not stream.once_only:
         with looking_ahead(run, stream):  # what torch loads for it is not the run's cost
-            run.prepare(stream.take()[0], 1 if mode == "reverse" else columns.rows)
+            first = stream.take()[0]
+            run.prepare(first, 1 if mode == "reverse" else columns.rows)
+            run.check_validation(first, validation_loss_fn, statistics)
     stream.repeats = mode == "reverse"
     with metered(run.weights.device) as cost, Progress(shown=progress) as bar:
         trainer: ForwardMode | ReverseMode

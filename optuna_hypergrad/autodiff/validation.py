@@ -61,7 +61,7 @@ def validate(
     weights = objective.weights
     gradient_sum = torch.zeros_like(weights.read())
     direct_sum = gradient_sum.new_zeros(len(objective.learned))
-    with _undisturbed(objective.model, statistics):
+    with validating(objective.model, statistics):
         for batch, size in sized(validation, of_tensors):
             stops = Stops(active=False) if exact else None
             with without_hooks(weights.parameters):
@@ -97,7 +97,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _undisturbed(model: nn.Module, statistics: Statistics) -> Iterator[None]:
+def validating(model: nn.Module, statistics: Statistics) -> Iterator[None]:
     """Evaluation mode for the time being; every mode and buffer is put back."""
     normalising = {
         module: module.training

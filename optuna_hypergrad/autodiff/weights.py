@@ -142,6 +142,12 @@ def replaced(function: str, named: Mapping[str, Tensor], chosen: Mapping[str, Te
 
 
 def _check_parameter(name: str, parameter: nn.Parameter) -> None:
+    if parameter._post_accumulate_grad_hooks:
+        raise ValueError(
+            f"model: {name} has a hook of register_post_accumulate_grad_hook, which is called "
+            "where gradients are added up in .grad; here they are not. Use register_hook, or an "
+            "update."
+        )
     if is_lazy(parameter):
         raise ValueError(
             f"model: {name} has no shape yet; call the model once on a batch, so that its lazy "

@@ -181,6 +181,65 @@ def nested_no_grad(m: nn.Module, b: Batch) -> Tensor:
     return (m(b[0]) - predicted()).square().mean() + cross_entropy(m, b)
 
 
+def padded(m: nn.Sequential, b: Batch) -> Tensor:
+    """Rows of a table, one of them padding, whose gradient is left out, and counted ones."""
+    index = (b[0].abs() * 3).long().clamp(max=7)
+    rows = F.embedding(index, m[0].weight, padding_idx=0).mean(1)
+    counted = F.embedding(index, m[0].weight, scale_grad_by_freq=True).mean(1)
+    return F.cross_entropy(m[2](torch.cat([rows, rows[:, :2]], 1) + counted[:, [0] * 8]), b[1])
+
+
+def sampled(m: nn.Sequential, b: Batch) -> Tensor:
+    """REINFORCE with a normal policy, whose samples move with the weights."""
+    torch.manual_seed(3)
+    policy = torch.distributions.Normal(m(b[0]), 0.5)
+    action = policy.sample()
+    reward = (action - b[1][:, None]).abs()
+    return (policy.log_prob(action) * (reward - reward.mean()).detach()).mean()
+
+
+def live_in_place(m: nn.Sequential, b: Batch) -> Tensor:
+    """What requires a gradient, written into what has required none."""
+    h = m[0](b[0])
+    target = h.detach() * 0.5
+    target += 0.1 * h
+    target[:, :3] = torch.tanh(h[:, :3])
+    return F.cross_entropy(m[2](target.clamp_(-2, 2)), b[1])
+
+
+def normalised_without_gradients(m: nn.Module, b: Batch) -> Tensor:
+    with torch.no_grad():
+        target = F.batch_norm(m(b[0]), torch.zeros(2), torch.ones(2), training=True)
+    return (m(b[0]) - target).square().mean() + cross_entropy(m, b)
+
+
+class Inside(Function):
+    """Detaches within its forward, saves what it detached, and detaches within its backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            scale = x.detach().abs().mean()
+        ctx.save_for_backward(x.detach() * scale)
+        return x * scale
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g.detach() * ctx.saved_tensors[0]
+
+
+def detached_inside(m: nn.Sequential, b: Batch) -> Tensor:
+    return F.cross_entropy(m[2](torch.tanh(m[0](b[0])) + Inside.apply(m[0](b[0]))), b[1])
+
+
+def detached_before_gumbel(m: nn.Sequential, b: Batch) -> Tensor:
+    torch.manual_seed(3)
+    z = m[0](b[0])
+    before = z.detach()
+    hard = F.gumbel_softmax(z, hard=True)
+    return F.cross_entropy(m[2](hard + Round.apply(z) * before + z), b[1])
+
+
 def hook_of_a_module() -> nn.Module:
     m = network()
     m[1].register_full_backward_hook(lambda module, g, _: (3 * g[0] * g[0].abs().sqrt(),))
@@ -197,7 +256,8 @@ def hook_of_a_parameter() -> nn.Module:
 LOSSES: list[Loss] = [
     *(twin_networks, pseudo_labels, quantised, focal, rounded, adversarial_head, own_exponential),
     *(hooked, gumbel, balanced, gradient_penalty, written_in_place, adversarial_examples),
-    nested_no_grad,
+    *(nested_no_grad, padded, sampled, live_in_place, normalised_without_gradients),
+    *(detached_inside, detached_before_gumbel),
 ]
 PROBLEMS: dict[str, tuple[Callable[[], nn.Module], Loss]] = {
     **{loss.__name__: (network, loss) for loss in LOSSES},

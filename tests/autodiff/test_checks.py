@@ -2,6 +2,9 @@
 
 import copy
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from autodiff.stopping import Batch, batch, cross_entropy, network
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, ForwardMode, ParameterGroups, Projected, hypergradient
+from optuna_hypergrad.autodiff.hypers import _tell
 
 MODES = ("forward", "reverse")
 both = pytest.mark.parametrize("mode", MODES)
@@ -19,6 +23,17 @@ both = pytest.mark.parametrize("mode", MODES)
 def run(model: nn.Module, loss=cross_entropy, mode="reverse", update=None, **options):
     data, update = batch(), update or SGD(Schedule("lr", [0.1]))
     return hypergradient(model, loss, update, [data], data, steps=4, mode=mode, **options)
+
+
+@contextmanager
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Optuna's loggers do not hand on to those that pytest watches."""
+    logging.getLogger("optuna").addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO, "optuna.hypergrad"):
+            yield
+    finally:
+        logging.getLogger("optuna").removeHandler(caplog.handler)
 
 
 class Recurrent(nn.Module):
@@ -177,6 +192,133 @@ def test_a_number_that_left_torch_is_refused(mode: str) -> None:
         run(network(), scaled_by_a_number, mode)
 
 
+@both
+def test_each_of_two_losses_that_share_their_code_is_checked(mode: str) -> None:
+    """Made by partial, by a closure, and by what wraps a function."""
+
+    def scaled(m: nn.Module, b: Batch, wrong: bool) -> Tensor:
+        return scaled_by_a_number(m, b) if wrong else cross_entropy(m, b)
+
+    def wrapped(function):
+        return lambda m, b: function(m, b)
+
+    for make in (
+        lambda wrong: partial(scaled, wrong=wrong),
+        lambda w: lambda m, b: scaled(m, b, w),
+    ):
+        run(network(), make(False), mode)
+        with pytest.raises(ValueError, match="differs from central differences"):
+            run(network(), make(True), mode)
+    run(network(), wrapped(cross_entropy), mode)
+    with pytest.raises(ValueError, match="differs from central differences"):
+        run(network(), wrapped(scaled_by_a_number), mode)
+
+
+@both
+def test_a_learned_value_that_partly_leaves_torch_is_refused(mode: str) -> None:
+    def loss(m: nn.Module, b: Batch, h: dict[str, Tensor]) -> Tensor:
+        return cross_entropy(m, b) * (h["p"] + h["p"].item() ** 2)
+
+    with pytest.raises(ValueError, match="differs from central differences"):
+        run(network(), loss, mode, hypers={"p": Schedule("p", [0.7])})
+
+
+@both
+def test_a_validation_loss_that_leaves_torch_is_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match="of the loss in evaluation mode differs"):
+        run(network(), mode=mode, validation_loss_fn=scaled_by_a_number)
+
+
+@both
+def test_a_buffer_that_only_validation_reads_is_named(mode: str) -> None:
+    class Averaging(Teacher):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                super().forward(x)
+                return self.net(x)
+            return (x @ self.average.T)[:, :2] + self.net(x)
+
+    with pytest.raises(ValueError, match=r"its buffers 'average' .* the loss in evaluation mode"):
+        run(Averaging(), mode=mode)
+    assert run(Averaging(), mode=mode, constant_buffers=["average"]).gradient["lr"] != 0.0
+
+
+@both
+def test_hooks_that_wait_for_grad_are_refused(mode: str) -> None:
+    model = network()
+    model[0].weight.register_post_accumulate_grad_hook(lambda p: None)
+    with pytest.raises(ValueError, match=r"0\.weight has a hook of register_post_accumulate_grad"):
+        run(model, mode=mode)
+
+
+@both
+def test_a_projection_by_numbers_is_refused(mode: str) -> None:
+    model = network()
+    update = Projected(
+        SGD(Schedule("lr", [0.1])),
+        model,
+        lambda w: {"0.weight": w["0.weight"] / w["0.bias"].norm().item()},
+    )
+    with pytest.raises(ValueError, match="update: the derivative of a step of Projected differs"):
+        run(model, mode=mode, update=update)
+
+
+@both
+def test_running_statistics_move_under_no_grad_as_in_torch(mode: str) -> None:
+    class Normalising(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.norm = network(), nn.BatchNorm1d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                target = self.norm(self.net(x))
+            return self.net(x) - target
+
+    torch.manual_seed(0)
+    x, y = batch()
+    model, plain = Normalising(), Normalising()
+    run(model, mode=mode)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    for _ in range(4):
+        optimizer.zero_grad()
+        cross_entropy(plain, (x, y)).backward()
+        optimizer.step()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-12, atol=1e-14)
+
+
+@both
+def test_kinks_at_the_initial_weights_do_not_trip_the_check(mode: str) -> None:
+    """Biases of zero, and inputs of zero, as at the rim of an image."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    for layer in (model[0], model[2]):
+        nn.init.zeros_(layer.bias)
+    x, y = batch()
+    data = (x * (torch.arange(16) % 2)[:, None], y)
+
+    def loss(m: nn.Module, b: Batch) -> Tensor:
+        return cross_entropy(m, b) + 0.01 * sum(p.abs().sum() for p in m.parameters())
+
+    lr = Schedule("lr", [0.1])
+    result = hypergradient(model, loss, SGD(lr), [data], data, steps=2, mode=mode)
+    assert result.gradient["lr"] != 0.0
+
+
+def test_weights_that_must_stay_positive_do_not_trip_the_check() -> None:
+    class Spread(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.deviation = nn.Linear(6, 1), nn.Parameter(torch.tensor([0.01, 1.0]))
+
+    def loss(m: Spread, b: Batch) -> Tensor:
+        policy = torch.distributions.Normal(m.mean(b[0]), m.deviation, validate_args=True)
+        return -policy.log_prob(b[1][:, None].double()).mean() * 1e-6
+
+    assert run(Spread(), loss).gradient["lr"] != 0.0
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Hardtanh, nn.ELU])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_kinks_do_not_trip_the_check(activation, dtype: torch.dtype) -> None:
@@ -219,21 +361,29 @@ def test_the_check_leaves_the_model_as_it_was() -> None:
 def test_a_loss_that_does_not_run_in_double_precision_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    mix = torch.ones(8, 8, dtype=torch.float32)  # in single precision, whatever the model
-
     def loss(m: nn.Sequential, b: Batch) -> Tensor:
-        return F.cross_entropy(m[2](torch.tanh(m[0](b[0]) @ mix)), b[1])
+        assert m[0].weight.dtype == torch.float32, "written for single precision"
+        return cross_entropy(m, b)
 
     x, y = batch()
-    logging.getLogger("optuna").addHandler(caplog.handler)
-    try:
-        with caplog.at_level(logging.INFO, "optuna.hypergrad"):
-            data = (x.float(), y)
-            update = SGD(Schedule("lr", [0.1]))
-            hypergradient(network().float(), loss, update, [data], data, steps=2)
-    finally:
-        logging.getLogger("optuna").removeHandler(caplog.handler)
+    with logged(caplog):
+        data = (x.float(), y)
+        update = SGD(Schedule("lr", [0.1]))
+        hypergradient(network().float(), loss, update, [data], data, steps=2)
     assert "does not run in double precision" in caplog.text
+
+
+def test_what_a_loss_holds_in_single_precision_is_no_obstacle_to_the_check() -> None:
+    weights = torch.tensor([0.3, 0.7], dtype=torch.float32)
+
+    def loss(m: nn.Module, b: Batch) -> Tensor:
+        value = F.cross_entropy(m(b[0]), b[1], weight=weights)
+        return value * value.item()
+
+    x, y = batch()
+    data, lr = (x.float(), y), Schedule("lr", [0.1])
+    with pytest.raises(ValueError, match="differs from central differences"):
+        hypergradient(network().float(), loss, SGD(lr), [data], data, steps=2)
 
 
 @both
@@ -400,8 +550,11 @@ def test_a_learned_value_that_reaches_nothing_is_told_by_name(mode: str) -> None
         return cross_entropy(m, b) * h["p"].detach().numpy().item()
 
     hypers = {"p": Schedule("scale", [1.0])}
+    with pytest.raises(ValueError, match="follows its learned value 'p', but not as a tensor"):
+        run(network(), loss, mode, hypers=hypers)
     with pytest.warns(UserWarning, match="depend on 'scale', so its hypergradient is 0"):
-        assert run(network(), loss, mode, hypers=hypers).gradient["scale"] == 0.0
+        unused = run(network(), lambda m, b, h: cross_entropy(m, b), mode, hypers=hypers)
+    assert unused.gradient["scale"] == 0.0
 
 
 class Halving:
@@ -423,10 +576,11 @@ class Normalised(Halving):
 
 @both
 def test_an_update_that_ignores_a_learned_value_is_told_by_name(mode: str) -> None:
-    with pytest.warns(
-        UserWarning, match="Halving does not depend on its learned hyperparameter 'lr'"
-    ):
+    with pytest.raises(ValueError, match=r"Halving does not depend on its learned .* 'lr' as a"):
         run(network(), mode=mode, update=Halving())
+    update = SGD(0.1, dampening=Schedule("dampening", [0.5]))  # of a momentum that there is not
+    with pytest.warns(UserWarning, match=r"SGD does not depend on its learned .* 'dampening'"):
+        assert run(network(), mode=mode, update=update).gradient["dampening"] == 0.0
 
 
 @both
@@ -436,11 +590,16 @@ def test_an_update_that_detaches_is_refused(mode: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["constant", "linear"])
-def test_windows_that_hold_no_step_are_named(form: str) -> None:
+def test_windows_that_hold_no_step_are_told_once(
+    form: str, caplog: pytest.LogCaptureFixture
+) -> None:
     lr = Schedule("lr", [0.1] * 9, form)
-    with pytest.raises(ValueError, match=r"steps=4: 'lr_1' applies to no step"):
-        run(network(), update=SGD(lr))
-    run(network(), update=SGD(lr), learn=())
+    _tell.cache_clear()
+    with logged(caplog):
+        for _ in range(2):
+            run(network(), update=SGD(lr))
+            run(network(), update=SGD(lr), learn=())
+    assert caplog.text.count("steps=4: 'lr_1' applies to no step") == 1
 
 
 def test_constant_buffers_are_the_models() -> None:

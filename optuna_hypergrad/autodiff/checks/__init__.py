@@ -5,7 +5,11 @@ and the random number generators; buffers that shape it must not depend on the w
 derivative must agree with differences in double precision; and the update must be differentiable.
 """
 
-from optuna_hypergrad.autodiff.checks.derivative import check_products, check_update_map
+from optuna_hypergrad.autodiff.checks.derivative import (
+    check_loss,
+    check_products,
+    check_update_map,
+)
 from optuna_hypergrad.autodiff.checks.state import check_state, is_named
 
-__all__ = ["check_products", "check_state", "check_update_map", "is_named"]
+__all__ = ["check_loss", "check_products", "check_state", "check_update_map", "is_named"]

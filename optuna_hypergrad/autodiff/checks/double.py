@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
+from optuna_hypergrad.autodiff.stop_gradient.calls import changed_in_place
 
 _LOWER = (torch.float32, torch.float16, torch.bfloat16)
 _CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
@@ -32,10 +33,11 @@ class _DoubleOnly(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         func = Tensor.double if func in _CASTS else func
-        args = tuple(map(_raised, args))
-        kwargs = {name: _raised(value) for name, value in (kwargs or {}).items()}
+        if not changed_in_place(func, args, kwargs or {})[0]:
+            args = tuple(map(_raised, args))
+            kwargs = {name: _raised(value) for name, value in (kwargs or {}).items()}
         with torch.autocast(self._device, enabled=False):
-            result = func(*args, **kwargs)
+            result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if torch.is_tensor(leaf) and leaf.requires_grad and leaf.dtype in _LOWER:
                 raise TypeError(f"{getattr(func, '__name__', func)} gives {leaf.dtype}")
@@ -81,5 +83,12 @@ def doubled(tree: Any) -> Any:
     return tree_map(one, tree)
 
 
-def _raised(leaf: Any) -> Any:
-    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _LOWER else leaf
+def _raised(value: Any) -> Any:
+    """A type, a tensor or a list of tensors, in double precision."""
+    if isinstance(value, torch.dtype):
+        return torch.float64 if value in _LOWER else value
+    if isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
+        return [_raised(part) for part in value]
+    if isinstance(value, Tensor) and value.dtype in _LOWER:
+        return value.double()
+    return value

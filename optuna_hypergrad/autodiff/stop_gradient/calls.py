@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Results that are no tensors, or that say of a tensor how autograd sees it; switches.
@@ -33,14 +35,19 @@ def is_opaque(func: Callable[..., Any]) -> bool:
     return name in _OPAQUE or (name == "__get__" and func not in _DIFFERENTIABLE)
 
 
+NORMALISING = (F.batch_norm, F.instance_norm, torch.batch_norm, torch.instance_norm)
+"""Calls that write into the running statistics that they get."""
+
+
 def changed_in_place(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor | None:
-    """The tensor that a call writes into, if so."""
-    if isinstance(kwargs.get("out"), Tensor):
-        return kwargs["out"]  # type: ignore[no-any-return]
+) -> tuple[bool, Tensor | None]:
+    """Whether a call writes into what it gets, and the tensor, if that is one alone."""
     name = getattr(func, "__name__", "")
-    by_name = name in _WRITING or (name.endswith("_") and not name.endswith("__"))
-    if (by_name or kwargs.get("inplace") is True) and args and isinstance(args[0], Tensor):
-        return args[0]
-    return None
+    written = kwargs.get("out")
+    if written is None:
+        by_name = name in _WRITING or (name.endswith("_") and not name.endswith("__"))
+        if not by_name and kwargs.get("inplace") is not True:
+            return False, None
+        written = args[0] if args else None
+    return True, written if isinstance(written, Tensor) else None

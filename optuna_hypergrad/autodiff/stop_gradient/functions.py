@@ -29,14 +29,15 @@ class OpaqueError(Exception):
 class Context:
     """What a ``Function`` gets as ``ctx``; the tensors that it saves keep their graph."""
 
-    def __init__(self, args: tuple[Any, ...]) -> None:
+    def __init__(self, args: tuple[Any, ...], seen: Callable[[Any], Any]) -> None:
+        self._seen = seen
         self.saved_tensors: tuple[Tensor | None, ...] = ()
         self.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
         self.constant: tuple[int, ...] = ()
         self.materialize = True
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
-        self.saved_tensors = tensors
+        self.saved_tensors = tuple(map(self._seen, tensors))
 
     def save_for_forward(self, *tensors: Tensor | None) -> None:
         pass  # for its jvp, which is not asked for
@@ -84,13 +85,21 @@ class Declared(Function):
         return (None,) * (4 + ctx.count) + found
 
 
-def declared(cls: type[Function], args: tuple[Any, ...], stops: Stops) -> Any:
+def declared(
+    cls: type[Function], args: tuple[Any, ...], stops: Stops, seen: Callable[[Any], Any]
+) -> Any:
     """The outputs of ``cls.apply(*args)``, differentiable as declared and as computed.
+
+    Args:
+        cls: The function.
+        args: Its arguments.
+        stops: Whether gradients stop.
+        seen: Gives what its forward computed, or saved, as a function of the weights.
 
     Raises:
         OpaqueError: If its forward is not made of operations of torch's that autograd can follow.
     """
-    context: Any = Context(args)
+    context: Any = Context(args, seen)
     try:
         with torch.enable_grad():
             if cls.setup_context is Function.setup_context:
@@ -100,7 +109,7 @@ def declared(cls: type[Function], args: tuple[Any, ...], stops: Stops) -> Any:
                 cls.setup_context(context, args, outputs)
     except RuntimeError as error:
         raise OpaqueError(str(error)) from error
-    several = outputs if isinstance(outputs, tuple) else (outputs,)
+    several = tuple(map(seen, outputs if isinstance(outputs, tuple) else (outputs,)))
     found = Declared.apply(stops, cls, context, len(several), *several, *args)
     return found if isinstance(outputs, tuple) else found[0]
 

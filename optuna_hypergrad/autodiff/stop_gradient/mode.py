@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from optuna_hypergrad.autodiff.stop_gradient.calls import changed_in_place, is_opaque
+from optuna_hypergrad.autodiff.stop_gradient.calls import NORMALISING, changed_in_place, is_opaque
 from optuna_hypergrad.autodiff.stop_gradient.functions import (
     OpaqueError,
     answered_by,
@@ -30,7 +30,10 @@ from optuna_hypergrad.autodiff.stop_gradient.hooks import while_stopped
 from optuna_hypergrad.autodiff.stop_gradient.switch import Stops, stopped
 
 Call = Callable[..., Any]
+# By the id of a tensor: it, so that the id stays its own, its version, and its twin.
+Twins = dict[int, tuple[Tensor, int, Tensor]]
 _GRAD_MODE = torch._C._set_grad_enabled
+_PLAIN_ROWS = {"padding_idx": None, "scale_grad_by_freq": False}
 _DETACHING = (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)  # type: ignore[attr-defined]
 
 
@@ -45,6 +48,7 @@ class StopGradients(TorchFunctionMode):
 
     Args:
         stops: Whether gradients stop; told what was found.
+        twins: Those of a recording that this one is a part of.
 
     Example:
         >>> import torch
@@ -57,13 +61,12 @@ class StopGradients(TorchFunctionMode):
         (3.0, 1.0)
     """
 
-    def __init__(self, stops: Stops) -> None:
+    def __init__(self, stops: Stops, twins: Twins | None = None) -> None:
         super().__init__()
-        stops.recorded = partial(StopGradients, stops)
         self._stops = stops
         self._no_grad = False  # whether the user's code has turned gradients off
-        # By the id of a tensor: it, so that the id stays its own, its version, and its twin.
-        self._twins: dict[int, tuple[Tensor, int, Tensor]] = {}
+        self._twins: Twins = {} if twins is None else twins
+        stops.recorded = partial(StopGradients, stops, self._twins)
         self._open = ExitStack()
 
     def __enter__(self) -> StopGradients:
@@ -79,7 +82,6 @@ class StopGradients(TorchFunctionMode):
     ) -> None:
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         self._open.close()
-        self._twins.clear()
 
     def __torch_function__(
         self,
@@ -101,34 +103,34 @@ class StopGradients(TorchFunctionMode):
             return func(args[0], while_stopped(args[1], self._hooked()))
         elif func is F.gumbel_softmax and kwargs.get("hard"):
             return self._gumbel_softmax(*args, **kwargs)
+        elif func is torch.normal and self._no_grad and isinstance(args[-1], Tensor):
+            return self._normal(*args, **kwargs)
+        elif func is F.embedding and _reweights(kwargs):
+            return self._embedding(*args, **kwargs)
         elif (self._twins or self._no_grad) and not is_opaque(func):
             return self._operation(func, args, kwargs)
         return func(*args, **kwargs)
 
     def _operation(self, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that may have to do with what is stopped."""
-        leaves, spec = tree_flatten((args, kwargs))
         stopping = self._no_grad and not torch.is_grad_enabled()
         if not stopping and not torch.is_grad_enabled():
             return func(*args, **kwargs)  # inside of a function of torch's own
+        leaves, spec = tree_flatten((args, kwargs))
         twins = [self._twin(leaf, stopping) for leaf in leaves]
-        if all(twin is None for twin in twins):
+        writes, target = changed_in_place(func, args, kwargs)
+        if all(twin is None for twin in twins) or (writes and target is None):
             return func(*args, **kwargs)
         needs_grad = any(isinstance(x, Tensor) and x.requires_grad for x in leaves)
-        target = changed_in_place(func, args, kwargs)
+        if target is not None:
+            return self._in_place(func, target, leaves, twins, spec, needs_grad and not stopping)
         if needs_grad and not stopping:
             self._stops.found = True
-            kept = [
-                x if t is None or x is target else t for x, t in zip(leaves, twins, strict=True)
-            ]
-            args, kwargs = tree_unflatten(kept, spec)
-            return func(*args, **kwargs)
-        if target is not None:
-            return self._in_place(func, target, leaves, twins, spec)
-        replaced = [_own(x) if t is None else t for x, t in zip(leaves, twins, strict=True)]
-        new_args, new_kwargs = tree_unflatten(replaced, spec)
+            return _called(func, leaves, twins, spec)
+        # The graph keeps what a normalisation reads, too, but it has to write into the original.
+        own = leaves if func in NORMALISING else [_own(leaf) for leaf in leaves]
         with torch.enable_grad():
-            results = func(*new_args, **new_kwargs)
+            results = _called(func, own, twins, spec)
         if _share_memory(results, twins):
             with torch.no_grad():
                 plain = func(*args, **kwargs)
@@ -137,30 +139,39 @@ class StopGradients(TorchFunctionMode):
         return tree_map(self._plain, results)
 
     def _in_place(
-        self, func: Call, target: Tensor, leaves: list[Any], twins: list[Any], spec: Any
+        self,
+        func: Call,
+        target: Tensor,
+        leaves: list[Any],
+        twins: list[Any],
+        spec: Any,
+        live: bool,
     ) -> Any:
-        """An operation that writes its result into a tensor that requires no gradient."""
+        """An operation that writes into a tensor; ``live`` where gradients flow through it."""
         args, kwargs = tree_unflatten(leaves, spec)
-        if target.requires_grad:  # weights, or what is computed from them: nothing follows it there
-            return func(*args, **kwargs)
-        own = self._twin(target, False)
+        twin = self._twin(target, False)
+        if twin is None and (target.requires_grad or live):
+            # Weights, which nothing may write into, or what autograd itself follows.
+            self._stops.found |= live
+            kept = [None if leaf is target else t for leaf, t in zip(leaves, twins, strict=True)]
+            return _called(func, leaves, kept, spec)
         with torch.enable_grad():
-            copy = (target if own is None else own).clone()
-        replaced = [
-            copy if x is target else x if t is None else t
-            for x, t in zip(leaves, twins, strict=True)
-        ]
-        new_args, new_kwargs = tree_unflatten(replaced, spec)
-        written = kwargs.get("out") is target
-        with torch.enable_grad():
-            result = func(*new_args, **(new_kwargs | {"out": None} if written else new_kwargs))
-        twin = result if written else copy
-        with torch.no_grad():
-            if twin.shape == target.shape:
-                target.copy_(twin)  # not computed again: it may draw random numbers
+            copy = (target if twin is None else twin).clone()
+            if kwargs.get("out") is target:  # autograd does not follow it there
+                result = copy = _called(partial(_returned, func), leaves, twins, spec)
             else:
-                func(*args, **kwargs)
-        self._keep(target, twin)
+                others = [copy if x is target else t for x, t in zip(leaves, twins, strict=True)]
+                result = _called(func, leaves, others, spec)
+        if live or target.requires_grad:
+            self._stops.found |= live
+            result = func(*args, **kwargs)
+        else:
+            with torch.no_grad():
+                if copy.shape == target.shape:
+                    target.copy_(copy)  # not computed again: it may draw random numbers
+                else:
+                    func(*args, **kwargs)
+        self._keep(target, copy)
         return None if result is None else target
 
     def _detached(self, func: Call, tensor: Tensor) -> Tensor:
@@ -192,11 +203,36 @@ class StopGradients(TorchFunctionMode):
 
     def _gumbel_softmax(self, logits: Tensor, **kwargs: Any) -> Tensor:
         """Its one-hot result, by torch's formula; torch detaches where this mode cannot see it."""
-        with self:
+        with self._stops.recorded():
             soft = F.gumbel_softmax(logits, **{**kwargs, "hard": False})
             index = soft.max(kwargs.get("dim", -1), keepdim=True)[1]
             hard = torch.zeros_like(logits).scatter_(kwargs.get("dim", -1), index, 1.0)
             return hard - soft.detach() + soft
+
+    def _normal(self, mean: Any, std: Tensor, **kwargs: Any) -> Tensor:
+        """Samples, which move with their mean and deviation; torch gives them no derivative."""
+        plain = torch.normal(mean, std, **kwargs)
+        noise = (plain - mean) / std
+        twins = (self._twin(part, True) for part in (mean, std))
+        with torch.enable_grad():
+            mean, std = (
+                part if twin is None else twin
+                for part, twin in zip((mean, std), twins, strict=True)
+            )
+            self._keep(plain, mean + std * noise)
+        return plain
+
+    def _embedding(self, index: Tensor, weight: Tensor, **kwargs: Any) -> Tensor:
+        """Rows of a table whose gradient leaves out the padding, or is divided by frequencies."""
+        rows = F.embedding(index, weight, **{**kwargs, **_PLAIN_ROWS})
+        if not rows.requires_grad:
+            return rows
+        share = torch.ones_like(index, dtype=rows.dtype)
+        if kwargs.get("scale_grad_by_freq"):
+            share = share / torch.bincount(index.flatten(), minlength=len(weight))[index]
+        if (padding := kwargs.get("padding_idx")) is not None:
+            share = share.masked_fill(index == padding % len(weight), 0.0)
+        return stopped(self._hooked(), rows, rows * share[..., None])
 
     def _function(self, cls: type[torch.autograd.Function], args: tuple[Any, ...]) -> Any:
         """A call of a ``torch.autograd.Function`` of the user's."""
@@ -210,11 +246,16 @@ class StopGradients(TorchFunctionMode):
         replaced = tuple(x if t is None else t for x, t in zip(args, twins, strict=True))
         state = torch.get_rng_state()
         try:
-            results = declared(cls, replaced, self._hooked())
+            results = declared(cls, replaced, self._hooked(), self._seen)
         except OpaqueError:  # its own backward is differentiated, which the preflight checks
             torch.set_rng_state(state)
             return original(cls, args)
         return results if needs_grad and not stopping else tree_map(self._plain, results)
+
+    def _seen(self, value: Any) -> Any:
+        """A value as a function of the weights, as far as that is known."""
+        twin = self._twin(value, False)
+        return value if twin is None else twin
 
     def _hooked(self) -> Stops:
         self._stops.found = True
@@ -243,9 +284,27 @@ class StopGradients(TorchFunctionMode):
             self._twins[id(plain)] = (plain, plain._version, twin)
 
 
+def _called(func: Call, leaves: list[Any], twins: list[Any], spec: Any) -> Any:
+    """A call with twins in the place of what has one."""
+    pairs = zip(leaves, twins, strict=True)
+    args, kwargs = tree_unflatten([x if t is None else t for x, t in pairs], spec)
+    return func(*args, **kwargs)
+
+
+def _returned(func: Call, *args: Any, out: Tensor, **kwargs: Any) -> Any:
+    """What a call gives that is asked to write it somewhere."""
+    return func(*args, **kwargs)
+
+
 def _own(value: Any) -> Any:
     """A copy of a buffer or the like, which may be written into after the graph has kept it."""
     return value.clone() if isinstance(value, Tensor) and value.is_leaf else value
+
+
+def _reweights(kwargs: dict[str, Any]) -> bool:
+    """Whether the gradient of a table of embeddings is not that of the rows that are looked up."""
+    padding = kwargs.get("padding_idx")
+    return padding is not None or bool(kwargs.get("scale_grad_by_freq"))
 
 
 def _share_memory(results: Any, sources: Sequence[Tensor | None]) -> bool:
