@@ -70,10 +70,11 @@ def _stored(attrs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _is_truth(value: Any) -> bool:
+    """Whether it is True or False, which Optuna's samplers store as they are."""
     return isinstance(value, bool | np.bool_)
 
 
 def _value(name: str, value: Any) -> float:
-    if not isinstance(value, Real) or math.isnan(value):  # a bool is stored by Optuna, too
+    if not (isinstance(value, Real) or _is_truth(value)) or math.isnan(value):
         raise ValueError(f"{short(name)} must be a number, got {short(value)}")
     return float(value)

@@ -122,7 +122,7 @@ def _why_settled(searches: Sequence[Search], tolerance: float) -> tuple[list[str
         why.append(f"γ is below {short(tolerance)} of the range for {_listed([*found['small']])}")
     if found["small"] and blamed:
         why.append(f"γ was halved where trials violated {_listed([*blamed])}")
-        on.append("report a hypergradient of that constraint (constraint=...)")
+        on.append("report hypergradients of what is violated (constraint=...) that are not 0")
         on.append("exclude values of other parameters that violate it")
     if found["small"]:
         on.append(f"GradientSampler(tolerance={short(tolerance / 10)}) takes smaller steps")
