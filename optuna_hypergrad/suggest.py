@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.arguments import check_kind, check_name, checked_count, checked_number
@@ -55,8 +57,11 @@ def suggest_schedule(
     Raises:
         ValueError: If ``windows`` is neither a positive integer nor ``"auto"``, ``form`` is
             unknown, or Optuna rejects the range; if the trial has suggested something else under
-            this name. The same again is allowed, and gives the same values, as with
-            ``trial.suggest_float``.
+            this name.
+
+    Warns:
+        UserWarning: If the objective suggests the same schedule again, which gives the same
+            values, as with ``trial.suggest_float``: two hyperparameters then share them.
 
     Example:
         >>> from optuna.trial import FixedTrial
@@ -79,6 +84,7 @@ def suggest_schedule(
     names = parameter_names(name, count)
     shape = Shape(count, form, is_auto)
     _check_name_is_free(trial, name, names, FloatDistribution(low, high, log=log), shape)
+    _warn_of_two(trial, name)
     values = [trial.suggest_float(parameter, low, high, log=log) for parameter in names]
     if count > 1:  # a single value says it all
         report_shape(trial, name, shape)
@@ -101,9 +107,44 @@ def _check_name_is_free(
     first = parameter_names(name, 2)[0]
     if not taken and first in had and read_shapes(trial).get(name, shape) != shape:
         taken.append(first)
-    if taken:
-        raise ValueError(
-            f"name: this trial has suggested {name!r} before, and otherwise (parameter "
-            f"{taken[0]!r}: {had[taken[0]]}); the second would get the values of the first. Give "
-            "each schedule a name of its own."
-        )
+    if not taken:
+        return
+    before = read_shapes(trial).get(name, Shape(1, "constant", is_shared=False))
+    was = _arguments(had[next(n for n in (*taken, name, first) if n in had)], before)
+    now = _arguments(among, shape)
+    other = [argument for argument in {**was, **now} if was.get(argument) != now.get(argument)]
+    raise ValueError(
+        f"name: this trial has suggested {name!r} before, with {_told(was, other)} instead of "
+        f"{_told(now, other)}; the second would get the values of the first. Give each schedule a "
+        "name of its own."
+    )
+
+
+def _arguments(distribution: BaseDistribution, shape: Shape) -> dict[str, Any]:
+    """The arguments that make a parameter of a schedule."""
+    windows = shape.size + 1 - count_values(shape.form, 1)
+    of = {"windows": "auto" if shape.is_shared else windows, "form": shape.form}
+    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+        return {"low": distribution.low, "high": distribution.high, "log": distribution.log, **of}
+    return {"distribution": distribution}
+
+
+def _told(arguments: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name}={arguments[name]!r}" for name in names if name in arguments)
+
+
+def _warn_of_two(trial: BaseTrial, name: str) -> None:
+    if isinstance(trial, FrozenTrial):  # it only gives its values back
+        return
+    suggested = _suggested.setdefault(trial, set())
+    if name in suggested:
+        warnings.warn(_TWICE.format(name), stacklevel=3)
+    suggested.add(name)
+
+
+# A retried trial has its parameters from the beginning, so they do not tell what was suggested.
+_suggested: WeakKeyDictionary[BaseTrial, set[str]] = WeakKeyDictionary()
+_TWICE = (
+    "name: {!r} is suggested twice in one trial, so that both schedules have the same values and "
+    "are learned as one; give each schedule a name of its own."
+)

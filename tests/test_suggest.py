@@ -38,7 +38,8 @@ def test_the_same_again_gives_the_same_as_with_suggest_float(options: dict[str, 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trial = study.ask()
     first = suggest_schedule(trial, "lr", **FIRST, **options)
-    assert suggest_schedule(trial, "lr", **FIRST, **options) == first
+    with pytest.warns(UserWarning, match="'lr' is suggested twice in one trial"):
+        assert suggest_schedule(trial, "lr", **FIRST, **options) == first
     assert trial.suggest_float("x", 0, 1) == trial.suggest_float("x", 0, 1)
 
 
@@ -53,8 +54,41 @@ def test_names_that_only_look_alike_are_different() -> None:
 def test_a_schedule_and_a_parameter_of_one_name_are_refused() -> None:
     trial = optuna.create_study().ask()
     trial.suggest_float("lr", -1, 1)
-    with pytest.raises(ValueError, match="parameter 'lr': FloatDistribution"):
+    with pytest.raises(ValueError, match="with windows=1 instead of windows=2;"):
         suggest_schedule(trial, "lr", **FIRST, windows=2)
+    trial.suggest_int("n", -1, 1)
+    with pytest.raises(ValueError, match="with distribution=IntDistribution"):
+        suggest_schedule(trial, "n", **FIRST)
+
+
+@pytest.mark.parametrize(
+    "first, second, told",
+    [
+        ({"low": 0.0}, {"low": 0.5}, "with low=0.0 instead of low=0.5;"),
+        ({"windows": 3}, {"windows": 2}, "with windows=3 instead of windows=2;"),
+        ({"windows": "auto"}, {"windows": 3}, "with windows='auto' instead of windows=3;"),
+        ({"form": "linear"}, {"form": "cosine"}, "with form='linear' instead of form='cosine';"),
+    ],
+)
+def test_only_the_arguments_that_differ_are_told(
+    first: dict[str, Any], second: dict[str, Any], told: str
+) -> None:
+    trial = optuna.create_study().ask()
+    suggest_schedule(trial, "lr", **{**FIRST, **first})
+    with pytest.raises(ValueError, match=told):
+        suggest_schedule(trial, "lr", **{**FIRST, **second})
+
+
+def test_a_retried_trial_suggests_its_schedules_once() -> None:
+    """Optuna gives it the parameters of the trial that failed before the objective begins."""
+    study = optuna.create_study()
+    shape = optuna.distributions.FloatDistribution(-1, 1)
+    study.add_trial(
+        optuna.create_trial(
+            state=optuna.trial.TrialState.WAITING, params={"lr": 0.5}, distributions={"lr": shape}
+        )
+    )
+    assert suggest_schedule(study.ask(), "lr", **FIRST).values == (0.5,)
 
 
 def test_each_trial_begins_anew() -> None:

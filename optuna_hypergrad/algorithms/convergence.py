@@ -11,6 +11,7 @@ from optuna_hypergrad.algorithms.ranges import Ranges
 from optuna_hypergrad.algorithms.sign_descent import State
 
 MOST_ZEROS = 3  # as many in a row settle a hyperparameter; the seed of one run, or two, may be why
+MOST_SILENT = 10  # likewise of runs that do not report it; a category may be why, so more of these
 
 
 class Settled(NamedTuple):
@@ -22,6 +23,8 @@ class Settled(NamedTuple):
     """It sits on its bound, and its hypergradient points out of it."""
     flat: NDArray[np.bool_]
     """Its hypergradient has been exactly 0 several times in a row."""
+    unknown: NDArray[np.bool_]
+    """No hypergradient of it has been known for many times in a row."""
 
 
 def settled(state: State, ranges: Ranges, tolerance: float) -> Settled:
@@ -37,7 +40,8 @@ def settled(state: State, ranges: Ranges, tolerance: float) -> Settled:
     return Settled(
         small=state.step_size <= tolerance * ranges.width,
         on_bound=(state.sign != 0) & (ranges.clip(outwards) == state.point),
-        flat=np.zeros(len(state.point), bool) if state.zeros is None else state.zeros >= MOST_ZEROS,
+        flat=_reaches(state.zeros, MOST_ZEROS, state),
+        unknown=_reaches(state.unknown, MOST_SILENT, state),
     )
 
 
@@ -46,3 +50,7 @@ def has_converged(state: State, ranges: Ranges, tolerance: float) -> bool:
     if state.returning or not len(state.point):
         return False
     return bool(np.all(np.any(settled(state, ranges, tolerance), axis=0)))
+
+
+def _reaches(count: NDArray[np.int64] | None, most: int, state: State) -> NDArray[np.bool_]:
+    return np.zeros(len(state.point), dtype=bool) if count is None else count >= most

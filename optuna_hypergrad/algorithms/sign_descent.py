@@ -7,6 +7,7 @@ out; nothing here knows what the hyperparameters mean.
 from __future__ import annotations
 
 import math
+from statistics import median_low
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -44,8 +45,8 @@ class Accepted(NamedTuple):
 
     @property
     def violation(self) -> float:
-        """Mean violation."""
-        return sum(self.violations) / len(self.violations)
+        """The median, so that one run does not make a feasible point infeasible."""
+        return median_low(self.violations)
 
 
 class Violated(NamedTuple):
@@ -67,6 +68,7 @@ class State(NamedTuple):
     returning: bool = False  # whether ``point`` is the best one, to be measured again
     violated: Violated | None = None  # what ``point`` leads away from, if it was infeasible
     zeros: NDArray[np.int64] | None = None  # how often in a row each entry was 0, shape (n,)
+    unknown: NDArray[np.int64] | None = None  # how often in a row each was unknown, shape (n,)
 
 
 def init(ranges: Ranges, point: Array, step_size: Array | None = None) -> State:
@@ -136,6 +138,7 @@ def advance(
         returning=False,
         violated=_violated(outcome, ranges),
         zeros=_zeros(state, outcome),
+        unknown=_unknown(state, outcome),
     )
     return moved if outcome.diverged else _measured(state, moved, outcome)
 
@@ -191,6 +194,7 @@ def _back_to_best(state: State, outcome: Outcome, ranges: Ranges) -> State:
         returning=again,
         violated=None,
         zeros=_zeros(state, outcome),
+        unknown=_unknown(state, outcome),
     )
 
 
@@ -238,6 +242,14 @@ def _zeros(state: State, outcome: Outcome) -> NDArray[np.int64]:
         return before
     known = np.isfinite(outcome.gradient)
     return np.where(known, np.where(outcome.gradient == 0, before + 1, 0), before)
+
+
+def _unknown(state: State, outcome: Outcome) -> NDArray[np.int64]:
+    before = np.zeros(len(state.point), dtype=np.int64) if state.unknown is None else state.unknown
+    if outcome.diverged:
+        return before
+    more = 0 if outcome.restores else 1  # of the loss it says nothing
+    return np.where(np.isfinite(outcome.gradient), 0, before + more)
 
 
 def _sign(gradient: Array) -> NDArray[np.int8]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from optuna_hypergrad.arguments import check_kind, checked_number, short
 from optuna_hypergrad.reports.attributes import reading, write_decision
 from optuna_hypergrad.reports.keys import CONSTRAINTS
@@ -34,14 +36,18 @@ def read_constraints(trial: FrozenTrial) -> dict[str, float]:
 def write_constraints(storage: BaseStorage, trial_id: int, values: Sequence[float]) -> None:
     """Store what a ``constraints_func`` returned for a running trial, as Optuna's samplers do.
 
+    Arrays and truth values are taken as Optuna's samplers take them: True is violated.
+
     Raises:
         ValueError: If it is no sequence of numbers, or one is NaN.
     """
     what = "what constraints_func returns"
+    values = values.tolist() if hasattr(values, "tolist") else values
     check_kind(what, values, Sequence, "a sequence of floats")
-    for value in values:
-        checked_number(what, value, "hold numbers, none of them NaN", lambda v: not math.isnan(v))
-    write_decision(storage, trial_id, CONSTRAINTS, [float(value) for value in values])
+    numbers = [float(value) if _is_truth(value) else value for value in values]
+    for number in numbers:
+        checked_number(what, number, "hold numbers, none of them NaN", lambda v: not math.isnan(v))
+    write_decision(storage, trial_id, CONSTRAINTS, [float(number) for number in numbers])
 
 
 def total_violation(constraints: Mapping[str, float]) -> float:
@@ -63,7 +69,12 @@ def _stored(attrs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key.removeprefix(prefix), value
 
 
+def _is_truth(value: Any) -> bool:
+    """Whether it is True or False, which Optuna's samplers store as they are."""
+    return isinstance(value, bool | np.bool_)
+
+
 def _value(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
+    if not (isinstance(value, Real) or _is_truth(value)) or math.isnan(value):
         raise ValueError(f"{short(name)} must be a number, got {short(value)}")
     return float(value)

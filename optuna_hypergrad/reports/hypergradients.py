@@ -34,7 +34,8 @@ def report_hypergradient(
 
     With ``constraint``, report the hypergradient of a constraint instead, once for each:
     the samplers leave a point that violates constraints along these. It is enough to
-    report it of a constraint that is violated. Entries that are NaN or infinite say nothing there.
+    report it of a constraint that is violated. Entries that are NaN or infinite say nothing there,
+    and where all are 0, the samplers go on as if it were not reported.
 
     Args:
         trial: The running trial that the objective was given.
@@ -66,7 +67,7 @@ def report_hypergradient(
     """
     check_trial(trial)
     if isinstance(gradient, Mapping) and not gradient:
-        raise ValueError(_EMPTY)
+        raise ValueError(_EMPTY if constraint is None else _EMPTY_OF.format(constraint))
     if constraint is not None:
         check_name("constraint", constraint)
         what = f"a hypergradient of the constraint {constraint!r}"
@@ -105,4 +106,8 @@ def read_constraint_gradients(trial: FrozenTrial) -> dict[str, dict[str, float]]
 _EMPTY = (
     "gradient is empty: nothing in the update is a Schedule, so that nothing can be learned; "
     "see optuna_hypergrad.suggest_schedule."
+)
+_EMPTY_OF = (
+    "gradient is empty; expected the derivative of the constraint {!r} by at least one parameter. "
+    "Leave out the call where the constraint depends on none."
 )

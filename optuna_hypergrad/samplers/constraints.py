@@ -54,15 +54,20 @@ def mean_violation(used: Sequence[Claimed]) -> float:
 def restoring_gradient(used: Sequence[Claimed]) -> dict[str, float]:
     """Sum of the mean hypergradients of the constraints that replicates violate, by parameter.
 
-    Empty where none is violated, or none of these was reported.
+    Empty where none is violated, or none of these has a slope: was reported, and is not 0.
     """
     return _summed(_mean_constraints(used), [one.constraint_gradients for one in used])
+
+
+def violated_by(used: Sequence[Claimed]) -> list[str]:
+    """Names of the constraints that replicates violate in the mean."""
+    return [name for name, value in _mean_constraints(used).items() if value > 0]
 
 
 def followed_gradient(trial: FrozenTrial) -> dict[str, float]:
     """The hypergradient that leads on from one trial.
 
-    That of the constraints that it violates, where it reported any of these; else that of the loss.
+    That of the constraints that it violates, where these have any slope; else that of the loss.
     """
     restoring = _summed(read_constraints(trial), [read_constraint_gradients(trial)])
     return restoring or read_gradient(trial) or {}
@@ -71,13 +76,13 @@ def followed_gradient(trial: FrozenTrial) -> dict[str, float]:
 def _summed(
     constraints: Mapping[str, float], reports: Sequence[Mapping[str, Mapping[str, float]]]
 ) -> dict[str, float]:
-    """Sum over the violated constraints of their mean hypergradient."""
+    """Sum over the violated constraints of their mean hypergradient; empty if it is 0."""
     total: dict[str, float] = {}
     for constraint in (name for name, value in constraints.items() if value > 0):
         gradient = _mean_by_name([report.get(constraint, {}) for report in reports])
         for name, slope in gradient.items():
             total[name] = total.get(name, 0.0) + slope
-    return total
+    return total if any(total.values()) else {}
 
 
 def _mean_constraints(used: Sequence[Claimed]) -> dict[str, float]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from optuna.distributions import BaseDistribution
@@ -29,6 +30,7 @@ from optuna_hypergrad.samplers.steps import is_enqueued
 from optuna_hypergrad.samplers.studies import (
     checked_seed,
     finished_as,
+    held,
     maximizes,
     random_seed,
     stop,
@@ -54,9 +56,10 @@ class GradientSampler(CompletedSampler[Table]):
     Feasible trials are better than infeasible ones, and of those the smaller total violation is
     better, as to Optuna's own samplers. A point that violates constraints is left along their
     hypergradients (``report_hypergradient(..., constraint=...)``). Where none of these is reported,
-    an infeasible trial is rejected: every step size is halved and the search returns to the best
-    feasible point. While there is none, it follows the loss's hypergradient for as long as that
-    lessens the violation, and then starts elsewhere.
+    or all are 0, an infeasible trial is rejected: parameters without hypergradients are drawn anew
+    at its point, up to three times; if it stays infeasible, every step size is halved and the
+    search returns to the best feasible point. While there is none, it follows the loss's
+    hypergradient for as long as that lessens the violation, and then starts elsewhere.
 
     Parameters without hypergradients (categorical ones, ints, whatever is not reported) come from
     ``independent_sampler``, drawn anew for each outer step; a sampler that you pass keeps random
@@ -82,8 +85,9 @@ class GradientSampler(CompletedSampler[Table]):
             the trial is feasible where none exceeds 0. For Optuna 4; deprecated there from 5 on in
             favour of ``Trial.set_constraint``, which needs no argument here.
         tolerance: A chain has converged when every step size is below this fraction of its range.
-            A parameter that sits on its bound, or had a hypergradient of 0 three times in a row,
-            counts as settled.
+            A parameter that sits on its bound, had a hypergradient of 0 three times in a row, or
+            none for ten times in a row, counts as settled. A chain also ends where ten trials of
+            one point reported nothing.
         stop_when_converged: End ``study.optimize`` when all chains have converged, with an INFO
             line that says why. With ask-and-tell there is no loop to end; see ``chains``.
 
@@ -150,7 +154,7 @@ class GradientSampler(CompletedSampler[Table]):
                 many = self._n_chains > 1
                 write_claim(study._storage, trial._trial_id, claim, one_of_many=many)
                 table.decided[trial.number] = claim
-                tell(lambda: _told(trial, claim, table, many))
+                tell(lambda: _told(trial, claim, table, many, held(study)))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -203,16 +207,17 @@ class GradientSampler(CompletedSampler[Table]):
         with self.memory.reading(study, since=trial) as table:
             is_alone = table.n_open == 1
         with self.memory.reading(study, since=trial if is_alone else None) as table:
-            searches = [table.search_with(number, finished) for number in range(self._n_chains)]
             tolerance = table.rule.tolerance
-            if all(one.has_converged(tolerance) for one in searches) and stop(study):
+            every = (table.search_with(number, finished) for number in range(self._n_chains))
+            searches = [*takewhile(lambda search: search.has_converged(tolerance), every)]
+            if len(searches) == self._n_chains and stop(study):
                 best = table.best_with(finished)
                 tell(lambda: told_end(searches, tolerance, best))
 
     def _tell_gaps(self, study: Study, finished: FrozenTrial) -> None:
         with self.memory.reading(study, since=finished) as table:
-            self._gaps.tell_left_out(finished, "does not move", among=table.reported)
-        self._gaps.tell_left_out(finished, f"is left to {self._independent_name}")
+            self._gaps.tell_left_out(finished, "not moved by it", among=table.reported)
+        self._gaps.tell_left_out(finished, f"left to {self._independent_name} until one is")
         self._gaps.warn_of_constraints(finished)
 
     def chains(self, study: Study) -> list[ChainSummary]:
@@ -266,13 +271,16 @@ def _new_table(rule: Rule, study: Study) -> Table:
     return Table(rule, maximizes(study))
 
 
-def _told(trial: FrozenTrial, claim: Claim, table: Table, one_of_many: bool) -> str:
+def _told(
+    trial: FrozenTrial, claim: Claim, table: Table, one_of_many: bool, fixed: Collection[str]
+) -> str:
     return told_step(
         claim,
         table.decision_before(claim),
         is_again=table.n_claimed(claim) > 0,
         is_enqueued=is_enqueued(trial),
         one_of_many=one_of_many,
+        fixed=fixed,
     )
 
 

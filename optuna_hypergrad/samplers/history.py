@@ -26,7 +26,8 @@ class OuterStep(NamedTuple):
     """Numbers of the trials that decided it: replicates of one point."""
     verdict: Verdict
     """``"accepted"``: the search goes on from it, also where that leads back to the feasible
-    region. ``"rejected"``: it goes back to the best point, or elsewhere while none is feasible.
+    region. ``"rejected"``: it goes back to the best point, or elsewhere while none is feasible;
+    or it stays and has what is not learned drawn anew, since that may violate the constraints.
     ``"diverged"``: so it does, if there is one; a start that diverged is followed by another, and
     with ``safeguard=None`` the search goes on. ``"measured again"``: that was the best point, run
     once more."""

@@ -18,6 +18,7 @@ from optuna_hypergrad.logger import get_logger
 from optuna_hypergrad.reports import (
     Segment,
     Taught,
+    read_refined,
     read_segment,
     write_segment,
     write_teacher,
@@ -30,7 +31,13 @@ from optuna_hypergrad.samplers.founders import founding_values
 from optuna_hypergrad.samplers.independent import CompletedSampler, ConstraintsFunc, propose
 from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.offspring import begin, inherit
-from optuna_hypergrad.samplers.studies import checked_seed, maximizes, random_seed
+from optuna_hypergrad.samplers.studies import (
+    checked_seed,
+    finished_as,
+    held,
+    maximizes,
+    random_seed,
+)
 from optuna_hypergrad.samplers.teaching import brought_up_to_date
 from optuna_hypergrad.samplers.telling import tell, told_segment
 from optuna_hypergrad.samplers.turns import next_turn
@@ -179,7 +186,7 @@ class PopulationSampler(CompletedSampler[Family]):
             write_segment(study._storage, trial._trial_id, segment)
             if taught is not None:
                 write_teacher(study._storage, trial._trial_id, trial.number, taught)
-            tell(lambda: told_segment(segment, family))
+            tell(lambda: told_segment(segment, family, held(study)))
             if segment.parent is not None and segment.age == 0:
                 self._warn_of_unknown_names(family)
             family.decided[trial.number] = segment
@@ -219,10 +226,15 @@ class PopulationSampler(CompletedSampler[Family]):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Tell of hypergradients that were left out."""
+        """Tell of hypergradients that were left out, and of those of unknown constraints."""
         super().after_trial(study, trial, state, values)
-        if state == TrialState.COMPLETE:
-            self._gaps.tell_left_out(trial, "is mutated without one")
+        if state != TrialState.COMPLETE:
+            return
+        finished = finished_as(study, trial, state, values)
+        others = trial.params.keys() - {*self.breeding.fixed, *read_refined(finished)}
+        fate = _FATES.get(self.breeding.mutation, "inherited unchanged")
+        self._gaps.tell_left_out(finished, fate, among=others)
+        self._gaps.warn_of_constraints(finished)
 
     def _segment_of(self, study: Study, trial: FrozenTrial) -> Segment | None:
         with self.memory.reading(study, since=trial) as family:
@@ -281,6 +293,13 @@ class PopulationSampler(CompletedSampler[Family]):
             return self._independent
         seed = self._seed if segment is None else segment.seed
         return RandomSampler(seed=random_seed(seed, trial.number, zlib.crc32(name.encode())))
+
+
+_FATES: dict[Mutation | None, str] = {
+    "teacher": "mutated without one",
+    "perturb": "mutated without one",
+    "resample": "only drawn anew at random",
+}
 
 
 def new_family(study: Study) -> Family:

@@ -33,10 +33,9 @@ class Gaps:
         Args:
             trial: The trial.
             fate: What becomes of these parameters.
-            among: Tell of these alone.
+            among: Tell of these parameters alone.
         """
-        names = [name for name in left_out(trial) if name not in self._told]
-        names = [name for name in names if among is None or name in among]
+        names = [name for name in left_out(trial, among) if name not in self._told]
         if names:
             self._told.update(names)
             tell(lambda: told_left_out(trial.number, names, fate))
@@ -51,7 +50,7 @@ class Gaps:
             warnings.warn(_NO_CONSTRAINT.format(trial.number, unknown[0], there), stacklevel=4)
 
 
-def left_out(trial: FrozenTrial) -> list[str]:
+def left_out(trial: FrozenTrial, among: Collection[str] | None = None) -> list[str]:
     """The float parameters that a trial which reported hypergradients left out.
 
     A schedule that is left out as a whole is named instead of its parameters.
@@ -62,6 +61,7 @@ def left_out(trial: FrozenTrial) -> list[str]:
     known = {*gradient}.union(*read_constraint_gradients(trial).values())
     floats = {n: d for n, d in trial.distributions.items() if isinstance(d, FloatDistribution)}
     names = {name: name for name, d in floats.items() if name not in known and not d.single()}
+    names = {name: name for name in names if among is None or name in among}
     for schedule, shape in read_shapes(trial).items():
         own = parameter_names(schedule, shape.size)
         if names.keys() >= {*own}:

@@ -14,10 +14,16 @@ from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.reports import Rule
 from optuna_hypergrad.samplers import steps as outer
-from optuna_hypergrad.samplers.constraints import mean_violation, restoring_gradient
+from optuna_hypergrad.samplers.constraints import (
+    mean_violation,
+    restoring_gradient,
+    violated_by,
+)
 from optuna_hypergrad.samplers.distributions import ranges_of, to_distribution
 from optuna_hypergrad.samplers.sharing import fine_schedules, share
 from optuna_hypergrad.samplers.steps import Claimed
+
+MOST_DRAWS = 3  # of the parameters without hypergradients, before an infeasible point is left
 
 
 class Search(NamedTuple):
@@ -28,6 +34,9 @@ class Search(NamedTuple):
     state: sign_descent.State | None = None  # None until a first trial ended without diverging
     restarts: int = 0  # how many starts have diverged
     windows: Mapping[str, tuple[int, ...]] = {}  # of fine schedules, as cut by the latest decision
+    draws: int = 0  # how often in a row an infeasible point was kept, and the rest drawn anew
+    halved_by: frozenset[str] = frozenset()  # constraints without hypergradients that halved γ
+    silent: int = 0  # trials of the next point that were complete and reported nothing
 
     @classmethod
     def over(cls, learned: Mapping[str, BaseDistribution]) -> Search:
@@ -47,14 +56,21 @@ class Search(NamedTuple):
         return dict(zip(self.names, values, strict=True))
 
     def has_converged(self, tolerance: float) -> bool:
-        """Whether every parameter has settled; see ``convergence.has_converged``."""
+        """Whether every parameter has settled, or reports have stopped."""
+        if self.is_silent:
+            return True
         if self.state is None:
             return False
         return convergence.has_converged(self.state, self.ranges, tolerance)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether so many trials of one point reported nothing that no report is to be expected."""
+        return self.silent >= convergence.MOST_SILENT
+
     def settled(self, tolerance: float) -> dict[str, list[str]]:
         """The parameters that have settled, by why: see ``convergence.Settled``."""
-        if self.state is None:
+        if self.state is None or self.is_silent:
             return {}
         reasons = convergence.settled(self.state, self.ranges, tolerance)._asdict()
         return {
@@ -72,6 +88,16 @@ class Decision(NamedTuple):
     verdict: Verdict
     after: Search
 
+    @property
+    def is_drawn_anew(self) -> bool:
+        """Whether the same point runs again, with other values of what is not learned."""
+        return self.after.draws > self.before.draws
+
+    @property
+    def not_learned(self) -> list[str]:
+        """The parameters that another sampler drew."""
+        return _not_learned(self.used, self.before)
+
 
 def decide(search: Search, used: Sequence[Claimed], rule: Rule, maximize: bool) -> Decision:
     """What the trials that decide an outer step make of a search, which knows their parameters."""
@@ -80,20 +106,39 @@ def decide(search: Search, used: Sequence[Claimed], rule: Rule, maximize: bool) 
     outcome, windows = share(outcome, names, ranges, fine_schedules(used))
     verdict = sign_descent.verdict(state, outcome, rule.safeguard)
     is_guess = used[0].is_enqueued  # a user's guess that turns out bad is not held against us
+    is_blind = _is_blind(state, outcome, rule)
     if state is None and verdict == "diverged" and rule.safeguard is not None:
         after = search._replace(restarts=search.restarts + (not is_guess))
     elif is_guess and sign_descent.is_rejected(state, outcome, rule.safeguard):
         after = search
+    elif is_blind and search.draws < MOST_DRAWS and _not_learned(used, search):
+        verdict, after = "rejected", search._replace(draws=search.draws + 1)
     elif verdict == "rejected" and _has_no_way(state, outcome):
-        after = search._replace(state=None, restarts=search.restarts + 1, windows={})
+        after = search._replace(state=None, restarts=search.restarts + 1, windows={}, draws=0)
     else:
         if state is None:
             gamma = _step_size(names, ranges, rule.step_size)
             state = sign_descent.init(ranges, outcome.point, gamma)
         state = sign_descent.advance(state, outcome, ranges, rule.safeguard)
         cut = search.windows if outcome.diverged else windows
-        after = search._replace(state=state, windows=cut)
+        by = search.halved_by.union(violated_by(used) if is_blind else ())
+        after = search._replace(state=state, windows=cut, draws=0, halved_by=by)
     return Decision(used, search, outcome, verdict, after)
+
+
+def _is_blind(state: sign_descent.State | None, outcome: sign_descent.Outcome, rule: Rule) -> bool:
+    """Whether an outcome violates constraints, and nothing tells which parameter is to blame."""
+    if state is None or rule.safeguard is None or outcome.diverged:
+        return False
+    is_lost = not outcome.restores and outcome.violation > 0
+    verdict = sign_descent.verdict(state, outcome, rule.safeguard)
+    return is_lost and verdict in ("rejected", "measured again")
+
+
+def _not_learned(used: Sequence[Claimed], search: Search) -> list[str]:
+    """The parameters of trials that leave a choice, and that a search does not move."""
+    had = {name: dist for one in used for name, dist in one.trial.distributions.items()}
+    return [name for name, dist in had.items() if name not in search.learned and not dist.single()]
 
 
 def _has_no_way(state: sign_descent.State | None, outcome: sign_descent.Outcome) -> bool:

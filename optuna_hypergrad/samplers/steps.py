@@ -135,6 +135,14 @@ def latest(steps: Steps, n_replicates: int) -> list[Claimed]:
     return used or stood_on(steps, _lead(steps[-1]).claim)
 
 
+def silent(steps: Steps, used: Sequence[Claimed]) -> int:
+    """How many trials were complete at the step that follows a decision, and reported nothing."""
+    step = 1 + used[0].claim.step if used else 0
+    claimed = steps[step] if step < len(steps) else ()
+    complete = (one for one in claimed if one.trial.state == TrialState.COMPLETE)
+    return sum(not one.reports for one in complete)
+
+
 def ancestry(steps: Steps, claim: Claim) -> list[list[Claimed]]:
     """The decisions that a claim stands on, the first step's first.
 

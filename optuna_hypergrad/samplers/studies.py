@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -26,6 +26,11 @@ def sampler_of(study: Study, kind: type[S]) -> S | None:
     """
     sampler = getattr(study.sampler, "_base_sampler", study.sampler)
     return sampler if isinstance(sampler, kind) else None
+
+
+def held(study: Study) -> Collection[str]:
+    """The parameters that a ``PartialFixedSampler`` around the study's sampler holds."""
+    return frozenset(getattr(study.sampler, "_fixed_params", ()))
 
 
 def check_one_objective(study: Any) -> None:

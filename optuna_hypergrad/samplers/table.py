@@ -69,7 +69,8 @@ class Table(TrialReader[Claim]):
         """The chain of this number."""
         steps = self._steps[number]
         used = outer.latest(steps, self.rule.n_replicates)
-        return Chain(number, steps, used, self._searches.after(used, steps))
+        search = self._searches.after(used, steps)._replace(silent=outer.silent(steps, used))
+        return Chain(number, steps, used, search)
 
     def search_with(self, number: int, finished: FrozenTrial) -> Search:
         """The search of the chain of this number once a trial is stored like this."""
@@ -84,7 +85,7 @@ class Table(TrialReader[Claim]):
         search = self._searches.after(outer.stood_on(steps, used[0].claim) if used else (), steps)
         if used:
             search = self._searches.beyond(search, used, steps).after
-        return search
+        return search._replace(silent=outer.silent(steps, used))
 
     def summary(self, number: int) -> ChainSummary:
         """Where the chain of this number stands."""

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_hypergrad.algorithms.convergence import MOST_SILENT, Settled
 from optuna_hypergrad.logger import get_logger
-from optuna_hypergrad.reports import Claim, Segment
+from optuna_hypergrad.reports import Claim, Segment, read_constraints
 from optuna_hypergrad.samplers.changes import (
     differ,
     short,
@@ -50,6 +51,7 @@ def told_step(
     is_again: bool,
     is_enqueued: bool,
     one_of_many: bool,
+    fixed: Collection[str] = (),
 ) -> str:
     """What a trial of a GradientSampler is to do.
 
@@ -59,6 +61,7 @@ def told_step(
         is_again: Whether another trial has claimed the same step.
         is_enqueued: Whether a user has fixed parameters of it.
         one_of_many: Whether there are other chains.
+        fixed: Parameters that do not move, whatever is proposed.
     """
     of_chain = f" of chain {claim.chain}" if one_of_many else ""
     place = f"Trial {claim.trial}: outer step {claim.step}{of_chain}"
@@ -68,7 +71,10 @@ def told_step(
         return f"{place}, once more at the same point."
     if decision is None:
         return f"{place}, the start."
-    return f"{place}, after {_came_of(decision)}: {_what_follows(decision)}."
+    step = outer_step(decision)
+    kept = {name: value for name, value in step.proposal.items() if name not in fixed}
+    step = step._replace(proposal=kept)
+    return f"{place}, after {_came_of(decision, step)}: {_what_follows(decision, step)}."
 
 
 def told_end(searches: Sequence[Search], tolerance: float, best: FrozenTrial | None) -> str:
@@ -90,11 +96,22 @@ def told_end(searches: Sequence[Search], tolerance: float, best: FrozenTrial | N
 
 def _why_settled(searches: Sequence[Search], tolerance: float) -> tuple[list[str], list[str]]:
     """Why parameters have settled, and what of it can be changed."""
-    found: dict[str, dict[str, None]] = {"small": {}, "on_bound": {}, "flat": {}}
+    found: dict[str, dict[str, None]] = {reason: {} for reason in Settled._fields}
+    blamed: dict[str, None] = {}
     for search in searches:
+        blamed |= dict.fromkeys(repr(name) for name in sorted(search.halved_by))
         for reason, names in search.settled(tolerance).items():
             found[reason] |= dict.fromkeys(names)
     why, on = [], []
+    if any(search.is_silent for search in searches):
+        why.append(f"{MOST_SILENT} trials of one point reported no hypergradient")
+        on.append("call report_hypergradient in every trial, feasible ones as well")
+    if found["unknown"]:
+        why.append(
+            f"no hypergradient is reported any more of {_listed([*found['unknown']])}, "
+            f"for {MOST_SILENT} trials"
+        )
+        on.append("report the loss's hypergradient of these, not a constraint's alone")
     if found["flat"]:
         why.append(f"the hypergradient stays 0 for {_listed([*found['flat']])}")
         on.append("check that the loss depends on what stays 0")
@@ -103,21 +120,34 @@ def _why_settled(searches: Sequence[Search], tolerance: float) -> tuple[list[str
         on.append("widen the range of what is on a bound")
     if found["small"]:
         why.append(f"γ is below {short(tolerance)} of the range for {_listed([*found['small']])}")
+    if found["small"] and blamed:
+        why.append(f"γ was halved where trials violated {_listed([*blamed])}")
+        on.append("report hypergradients of what is violated (constraint=...) that are not 0")
+        on.append("exclude values of other parameters that violate it")
+    if found["small"]:
         on.append(f"GradientSampler(tolerance={short(tolerance / 10)}) takes smaller steps")
     return why, on
 
 
 def told_left_out(number: int, names: Sequence[str], fate: str) -> str:
     """Which parameters a trial reported no hypergradient of, and what becomes of them."""
-    each = "" if len(names) == 1 else "each "
+    are = "is" if len(names) == 1 else "are"
     return (
-        f"Trial {number} reported no hypergradient of {_listed([*names])}, which {each}{fate}; "
+        f"Trial {number} reported no hypergradient of {_listed([*names])}, which {are} {fate}; "
         "give report_hypergradient all of result.gradient if it is to be learned."
     )
 
 
-def told_segment(segment: Segment, family: Family) -> str:
-    """What a trial of a PopulationSampler is to do."""
+def told_segment(segment: Segment, family: Family, fixed: Collection[str] = ()) -> str:
+    """What a trial of a PopulationSampler is to do.
+
+    Args:
+        segment: The trial's.
+        family: The population.
+        fixed: Parameters that do not move, whatever is proposed.
+    """
+    values = {name: value for name, value in segment.values.items() if name not in fixed}
+    segment = segment._replace(values=values)
     who = "an explorer" if segment.member is None else f"member {segment.member}"
     place = f"Trial {segment.trial}: generation {segment.generation}, {who}"
     if segment.parent is None:
@@ -131,11 +161,11 @@ def told_segment(segment: Segment, family: Family) -> str:
     return f"{place} ← {origin}, {_listed([*_mutations(segment, parent, family)])}."
 
 
-def _came_of(decision: Decision) -> str:
-    step = outer_step(decision)
+def _came_of(decision: Decision, step: OuterStep) -> str:
     value = "" if step.value is None else f" ({short(step.value)})"
     excess = f"was infeasible by {short(step.violation)}" if step.violation else ""
-    became = _became(decision) if not excess or decision.verdict != "accepted" else ""
+    is_said = bool(excess) and (decision.verdict == "accepted" or decision.is_drawn_anew)
+    became = "" if is_said else _became(decision)
     told = " and ".join(part for part in (excess, became) if part)
     return f"trial {'+'.join(map(str, step.trials))}{value} {told}"
 
@@ -151,18 +181,20 @@ def _became(decision: Decision) -> str:
     return "was pruned" if is_pruned else "diverged"
 
 
-def _what_follows(decision: Decision) -> str:
+def _what_follows(decision: Decision, step: OuterStep) -> str:
     state = decision.after.state
+    if decision.is_drawn_anew:
+        return f"the same point again, with {_listed(decision.not_learned)} drawn anew"
     if state is None:
         return "another start"
     if state is decision.before.state:  # a guess that did not turn out well
-        return f"back to where the search was, {_listed([*_changed(decision)])}"
+        return f"back to where the search was, {_moved(_changed(decision, step))}"
     if state.returning:
-        return f"back to the best point, {_listed([*_changed(decision)])}"
+        return f"back to the best point, {_moved(_changed(decision, step))}"
     is_rejected = decision.verdict in ("rejected", "diverged") and decision.before.state is not None
     if is_rejected and state.best is not None:
-        return f"on from the best point, {_listed([*_moves(decision, _best_point(decision))])}"
-    return _listed([*_moves(decision, outer_step(decision).params)])
+        return f"on from the best point, {_moved(_moves(decision, step, _best_point(decision)))}"
+    return _moved(_moves(decision, step, step.params))
 
 
 def _best_point(decision: Decision) -> dict[str, Any]:
@@ -174,16 +206,19 @@ def _best_point(decision: Decision) -> dict[str, Any]:
     return {name: to_distribution(value, after.learned[name]) for name, value in by_name}
 
 
-def _changed(decision: Decision) -> Iterator[str]:
+def _moved(changes: Iterator[str]) -> str:
+    return _listed([*changes], "no learned parameter moves")
+
+
+def _changed(decision: Decision, step: OuterStep) -> Iterator[str]:
     """What the next trial runs with where the last one did not."""
-    step = outer_step(decision)
     for name, before, after in _to_come(step, decision.after.learned, step.params):
         yield f"{name} {told_change(before, after)}"
 
 
-def _moves(decision: Decision, origin: Mapping[str, Any]) -> Iterator[str]:
+def _moves(decision: Decision, step: OuterStep, origin: Mapping[str, Any]) -> Iterator[str]:
     """The steps that are taken from a point."""
-    step, learned = outer_step(decision), decision.after.learned
+    learned = decision.after.learned
     for name, before, after in _to_come(step, learned, origin):
         move = _move(before, after, step.step_size[name], learned[name])
         yield f"{name} {told_change(before, after)} (sign {_SIGNS[step.sign[name]]}, {move})"
@@ -214,7 +249,11 @@ def _told_best(best: FrozenTrial | None) -> str:
     if best is None or best.value is None:
         return ""
     if excess := violation(best):
-        return f"No trial is feasible; trial {best.number} is infeasible by {short(excess)}. "
+        violated = [repr(name) for name, value in read_constraints(best).items() if value > 0]
+        return (
+            f"No trial is feasible; trial {best.number} is infeasible by {short(excess)} "
+            f"({_listed(violated)}). "
+        )
     return f"Best: trial {best.number} ({short(best.value)}). "
 
 
@@ -242,7 +281,7 @@ def _differences(
             yield name, before[name], after
 
 
-def _listed(changes: list[str]) -> str:
+def _listed(changes: list[str], nothing: str = "nothing changes") -> str:
     rest = len(changes) - MOST
     more = [f"and {rest} more"] if rest > 0 else []
-    return ", ".join([*changes[:MOST], *more]) or "nothing changes"
+    return ", ".join([*changes[:MOST], *more]) or nothing

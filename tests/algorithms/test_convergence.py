@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from optuna_hypergrad.algorithms import sign_descent
-from optuna_hypergrad.algorithms.convergence import MOST_ZEROS, has_converged, settled
+from optuna_hypergrad.algorithms.convergence import MOST_SILENT, MOST_ZEROS, has_converged, settled
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.sign_descent import Outcome, State
 
@@ -45,6 +45,15 @@ def test_what_is_unknown_or_of_a_constraint_is_no_zero(state: State) -> None:
     for violation in (3.0, 2.0, 1.0):
         state = tell(state, [0.0, 1.0], violation=violation, restores=True)
     assert not settled(state, box(2), 1e-3).flat.any()
+
+
+def test_what_stays_unknown_settles_in_the_end(state: State) -> None:
+    for count in range(MOST_SILENT):
+        assert not settled(state, box(2), 1e-3).unknown.any(), count
+        state = tell(state, [NAN, 1.0 if count else NAN])
+    assert [*settled(state, box(2), 1e-3).unknown] == [True, False]
+    state = tell(state, [1.0, NAN], violation=1.0, restores=True)
+    assert not settled(state, box(2), 1e-3).unknown.any()
 
 
 def test_zeros_count_where_noise_rejects_and_measures_again(state: State) -> None:

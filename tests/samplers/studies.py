@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from optuna_hypergrad import GradientSampler, report_hypergradient
 
+IS_OPTUNA_5 = hasattr(optuna.trial.Trial, "set_constraint")
 OPTIMUM = {"x": 0.37, "y": -0.52, "z": 0.01}
 
 
@@ -53,3 +54,11 @@ def claims(study: optuna.Study) -> list[tuple[int, int]]:
     """(chain, step) of each trial."""
     trials = study.get_trials(deepcopy=False)
     return [(t.user_attrs.get("hg:chain", 0), t.user_attrs["hg:step"]) for t in trials]
+
+
+def constrain(trial: optuna.Trial, value: float, name: str = "c") -> None:
+    if IS_OPTUNA_5:
+        trial.set_constraint(name, value)
+    else:  # as Optuna 5 stores it
+        storage = trial.study._storage
+        storage.set_trial_system_attr(trial._trial_id, f"constraints:{name}", value)

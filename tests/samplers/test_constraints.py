@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -28,9 +29,8 @@ from optuna_hypergrad.reports import (
 from optuna_hypergrad.samplers.constraints import rank_key
 from optuna_hypergrad.visualization.charts.convergence import convergence
 from optuna_hypergrad.visualization.charts.marks import Line
-from samplers.studies import create, points
+from samplers.studies import IS_OPTUNA_5, constrain, create, points
 
-IS_OPTUNA_5 = hasattr(optuna.trial.Trial, "set_constraint")
 needs_optuna_5 = pytest.mark.skipif(not IS_OPTUNA_5, reason="Trial.set_constraint is of Optuna 5")
 
 TARGET = np.array([0.8, 0.6])
@@ -77,14 +77,6 @@ def disc(radius: float) -> Region:
 
 STRIP = half_plane([1.0, 1.0], -0.5)  # without the start of a search
 REGIONS = [STRIP, half_plane([1.0, 1.0], 0.8), half_plane([1.0, 0.0], 0.3), disc(0.5)]
-
-
-def constrain(trial: optuna.Trial, value: float, name: str = "c") -> None:
-    if IS_OPTUNA_5:
-        trial.set_constraint(name, value)
-    else:  # as Optuna 5 stores it
-        storage = trial.study._storage
-        storage.set_trial_system_attr(trial._trial_id, f"constraints:{name}", value)
 
 
 def step(
@@ -273,6 +265,78 @@ class TestSearch:
         assert outer_steps(study)[-1].verdict == "rejected"
         assert study.sampler.chains(study)[0].best_trial == 1
 
+    @pytest.mark.parametrize("kind", ["float", "int", "category"])
+    @pytest.mark.parametrize("seed", range(3))
+    def test_what_another_sampler_draws_does_not_shorten_the_steps(
+        self, kind: str, seed: int
+    ) -> None:
+        """The search ends at the same optimum, (0.8, 0.6), as without constraints."""
+
+        def objective(trial: optuna.Trial) -> float:
+            x, y = trial.suggest_float("x", -1, 1), trial.suggest_float("y", -1, 1)
+            if kind == "float":
+                excess = trial.suggest_float("z", -1, 1) - 0.2
+            elif kind == "int":
+                excess = trial.suggest_int("n", 1, 10) - 6.0
+            else:
+                excess = 1.0 if trial.suggest_categorical("c", ["a", "b", "d"]) == "a" else -1.0
+            constrain(trial, excess)
+            report_hypergradient(trial, {"x": 2 * (x - 0.8), "y": 2 * (y - 0.6)})
+            return (x - 0.8) ** 2 + (y - 0.6) ** 2
+
+        study = create(GradientSampler(seed=seed))
+        study.optimize(objective, n_trials=60)
+        feasible = [t for t in study.trials if all(v <= 0 for v in read_constraints(t).values())]
+        assert len(study.trials) < 60 and len(feasible) < len(study.trials)
+        assert min(trial.value for trial in feasible) < 1e-5
+
+    def test_it_is_drawn_anew_three_times_before_the_point_is_left(self) -> None:
+        study = create()
+        at, kinds = [], []
+        for excess in (-1.0, 1.0, 1.0, 1.0, 1.0, -1.0):
+            trial = study.ask()
+            at.append(trial.suggest_float("x", -1, 1))
+            kinds.append(trial.suggest_float("z", -1, 1))
+            report_hypergradient(trial, {"x": -1.0})
+            constrain(trial, excess)
+            study.tell(trial, 1.0 - at[-1])
+        assert at == [0.0, 0.1, 0.1, 0.1, 0.1, 0.0] and len({*kinds[1:5]}) == 4
+        assert [one.verdict for one in outer_steps(study)[1:5]] == ["rejected"] * 4
+        assert [one.step_size["x"] for one in outer_steps(study)[:5]] == [0.1] * 4 + [0.05]
+
+    def test_one_run_does_not_make_a_feasible_best_point_infeasible(self) -> None:
+        study = create()
+        for loss, excess in ((3.0, -1.0), (2.0, -1.0), (9.0, -1.0), (2.0, 1.0)):
+            step(study, loss, slope=-1.0, excess=excess)  # the last is the best, once more
+        assert where(study) == pytest.approx(0.15)  # on from there by half a step
+
+    def test_a_gradient_of_zero_is_as_good_as_none(self) -> None:
+        for way_back in (None, 0.0):
+            study = create()
+            step(study, 3.0, slope=-1.0)
+            step(study, 2.0, slope=-1.0, excess=0.5, way_back=way_back)
+            step(study, 3.0, slope=-1.0)
+            assert where(study) == pytest.approx(0.05)
+            assert outer_steps(study)[1].verdict == "rejected"
+        study = create()
+        for _ in range(2):
+            step(study, 3.0, slope=-1.0, excess=0.5, way_back=0.0)
+        assert outer_steps(study)[-1].step_size == {}  # nothing feasible is known: elsewhere
+
+    @pytest.mark.parametrize("everywhere", [True, False])
+    def test_where_only_a_constraint_is_reported_the_search_ends(self, everywhere: bool) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            x = trial.suggest_float("x", -1, 1)
+            constrain(trial, x + 0.05)
+            if everywhere or x > -0.05:
+                report_hypergradient(trial, {"x": 1.0}, constraint="c")
+            return x
+
+        study = create()
+        study.optimize(objective, n_trials=40)
+        assert len(study.trials) == 11  # one infeasible, ten of which none can move
+        assert {trial.params["x"] for trial in study.trials[1:]} == {-0.1}
+
     def test_mean_constraints_decide_a_step_of_replicates(self) -> None:
         for values, verdict in (([-1.0, 0.5, 0.1], "accepted"), ([-0.1, 0.5, 0.1], "rejected")):
             study = create(GradientSampler(seed=0, n_replicates=3))
@@ -360,8 +424,15 @@ class TestReports:
         with pytest.raises(ValueError, match="constraint must be a name, got 0"):
             report_hypergradient(trial, {"x": 1.0}, constraint=0)  # type: ignore[arg-type]
 
-    def test_a_name_that_no_constraint_has_is_told(self) -> None:
-        study = create()
+    def test_an_empty_report_names_the_constraint(self) -> None:
+        trial = create().ask()
+        trial.suggest_float("x", -1, 1)
+        with pytest.raises(ValueError, match=r"gradient is empty; .* constraint 'a'"):
+            report_hypergradient(trial, {}, constraint="a")
+
+    @pytest.mark.parametrize("sampler", [GradientSampler(seed=0), PopulationSampler(seed=0)])
+    def test_a_name_that_no_constraint_has_is_told(self, sampler: Any) -> None:
+        study = create(sampler)
         with pytest.warns(UserWarning, match="of the constraint 'd', but its constraints are 'c'"):
             trial = study.ask()
             trial.suggest_float("x", -1, 1)
@@ -410,7 +481,21 @@ class TestConstraintsFunc:
         assert outer_steps(study)[1].violation == pytest.approx(0.05)
         assert where(study) == pytest.approx(0.0)
 
-    @pytest.mark.parametrize("returned", [(math.nan,), 3.0, ("a",)])
+    @needs_optuna_5
+    @pytest.mark.parametrize("returned", [np.array([1.0, -2]), [True, False], [np.bool_(True)]])
+    def test_what_optunas_samplers_take_is_taken(self, returned: Any) -> None:
+        stored = []
+        for kind in (GradientSampler, PopulationSampler, optuna.samplers.TPESampler):
+            with pytest.warns(FutureWarning, match="constraints_func"):
+                study = create(kind(seed=0, constraints_func=lambda trial: returned))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Constraints should be a sequence")
+                study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+            assert read_constraints(study.trials[0]) == study.trials[0].constraints
+            stored.append(read_constraints(study.trials[0]))
+        assert stored[0] == stored[1] == stored[2]
+
+    @pytest.mark.parametrize("returned", [(math.nan,), 3.0, ("a",), np.array(1.0)])
     def test_what_is_no_sequence_of_numbers_is_refused(self, returned: Any) -> None:
         study = create(self.sampler(GradientSampler, constraints_func=lambda trial: returned))
         trial = study.ask()

@@ -83,6 +83,7 @@ def test_another_sampler_goes_on_where_the_first_stopped() -> None:
     assert whole.trials[-1].user_attrs["hg:windows"] == halved.trials[-1].user_attrs["hg:windows"]
 
 
+@pytest.mark.filterwarnings("ignore:.*twice in one trial")
 @pytest.mark.parametrize("seed", range(3))
 def test_workers_in_any_order_leave_a_path_that_can_be_replayed(seed: int) -> None:
     study, rng, running = create(GradientSampler(n_replicates=2)), np.random.default_rng(seed), []

@@ -15,7 +15,7 @@ from optuna_hypergrad import (
     report_hypergradient,
     suggest_schedule,
 )
-from samplers.studies import ask, create, finish, quadratic
+from samplers.studies import ask, constrain, create, finish, quadratic
 
 
 class Told(logging.Handler):
@@ -157,7 +157,7 @@ def test_rounding_is_no_move(lines: list[str]) -> None:
     study.tell(trial, 1.0)
     again = study.ask()
     assert again.suggest_float("x", 0, 1) == 1.0 != x  # stored as it is
-    assert lines[-1].endswith(": nothing changes.")
+    assert lines[-1].endswith(": no learned parameter moves.")
 
 
 def test_no_step_size_is_too_long_to_be_told(lines: list[str]) -> None:
@@ -289,10 +289,14 @@ def test_what_is_left_out_of_a_report_is_told_once_by_name(lines: list[str]) -> 
     create().optimize(objective, n_trials=6)
     told = [line for line in lines if "reported no hypergradient" in line]
     assert len(told) == 1
-    assert "Trial 0 reported no hypergradient of lr, momentum, which each is left to TPE" in told[0]
+    assert "Trial 0 reported no hypergradient of lr, momentum, which are left to TPE" in told[0]
     create(PopulationSampler(seed=0, population_size=2)).optimize(objective, n_trials=6)
     told = [line for line in lines if "reported no hypergradient" in line]
-    assert len(told) == 2 and "is mutated without one" in told[1]
+    assert (
+        len(told) == 2
+        and "hypergradient of lr, momentum, which" in told[1]
+        and "which are mutated without one" in told[1]
+    )
 
 
 def test_a_hypergradient_that_is_left_out_later_is_told(lines: list[str]) -> None:
@@ -301,7 +305,88 @@ def test_a_hypergradient_that_is_left_out_later_is_told(lines: list[str]) -> Non
     trial = ask(study, ["x", "y"])
     report_hypergradient(trial, {"x": 1.0})
     study.tell(trial, 0.5)
-    assert "Trial 1 reported no hypergradient of y, which does not move;" in lines[-1]
+    assert "Trial 1 reported no hypergradient of y, which is not moved by it;" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "mutation, told",
+    [
+        ("teacher", "of z, which is mutated without one;"),
+        ("resample", "of z, which is only drawn anew at random;"),
+        ("hypergradient", "of z, which is inherited unchanged;"),
+        (None, "of z, which is inherited unchanged;"),
+    ],
+)
+def test_what_is_refined_or_fixed_is_not_left_out(
+    lines: list[str], mutation: Any, told: str
+) -> None:
+    from optuna_hypergrad.reports import report_refined
+
+    sampler = PopulationSampler(seed=0, population_size=2, fixed=["q"], mutation=mutation)
+    study = create(sampler)
+    trial = ask(study, ["x", "y", "z", "q"])
+    report_hypergradient(trial, {"x": 1.0})
+    report_refined(trial, {"y": 0.5})
+    study.tell(trial, 1.0)
+    assert told in lines[-1]
+
+
+def test_what_a_sampler_around_holds_is_not_told_to_move(lines: list[str]) -> None:
+    for sampler in (GradientSampler(seed=0), PopulationSampler(seed=0, population_size=1)):
+        with pytest.warns(optuna.exceptions.ExperimentalWarning):
+            study = create(optuna.samplers.PartialFixedSampler({"x": -0.3}, sampler))
+        finish(study, ask(study, ["x", "y"]))
+        after = ask(study, ["x", "y"])
+        assert after.params["x"] == -0.3
+        assert "x " not in lines[-1].split(":", 2)[2] and " y " in lines[-1]
+
+
+def test_the_end_names_the_constraint(lines: list[str]) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", -1, 1)
+        report_hypergradient(trial, {"x": -1.0})
+        constrain(trial, x - 0.33, "budget")
+        return -x
+
+    study = create()
+    study.optimize(objective, n_trials=100)
+    assert "γ was halved where trials violated 'budget'. Best" in lines[-1]
+    (best,) = re.findall(r"Best: trial (\d+) ", lines[-1])
+    assert 0.32 < study.trials[int(best)].params["x"] <= 0.33
+
+
+def test_reports_that_stop_end_a_search(lines: list[str]) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", -1, 1)
+        if trial.number < 2:
+            report_hypergradient(trial, {"x": 2 * (x - 0.5)})
+        return (x - 0.5) ** 2
+
+    study = create()
+    study.optimize(objective, n_trials=40)
+    assert len(study.trials) == 12  # and ten that reported nothing
+    assert "10 trials of one point reported no hypergradient." in lines[-1]
+    assert "call report_hypergradient in every trial" in lines[-1]
+    study.optimize(quadratic_of_x, n_trials=5)  # mended, the objective goes on
+    assert len(study.trials) == 17
+    assert study.trials[-1].params["x"] == pytest.approx(0.5, abs=0.1)
+
+
+def quadratic_of_x(trial: optuna.Trial) -> float:
+    x = trial.suggest_float("x", -1, 1)
+    report_hypergradient(trial, {"x": 2 * (x - 0.5)})
+    return (x - 0.5) ** 2
+
+
+def test_a_schedule_that_is_left_out_later_is_not_moved(lines: list[str]) -> None:
+    study = create()
+    for left_out in (False, True):
+        trial = study.ask()
+        lr = suggest_schedule(trial, "lr", -1, 1, windows=3)
+        x = trial.suggest_float("x", -1, 1)
+        report_hypergradient(trial, {"x": x} if left_out else dict.fromkeys(lr.names, 1.0))
+        study.tell(trial, 1.0)
+    assert "Trial 1 reported no hypergradient of lr, which is not moved by it;" in lines[-1]
 
 
 def test_where_nothing_or_all_is_reported_nothing_is_told(lines: list[str]) -> None:
