@@ -43,6 +43,8 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         alike = one.dtype == other.dtype and one.shape == other.shape
         return alike and one.tobytes() == other.tobytes()
+    if isinstance(one, set | frozenset):
+        return one == other and Counter(map(type, one)) == Counter(map(type, other))
     return repr(one) == repr(other)  # tells NaN from 0 and -0.0 from 0.0
 
 
