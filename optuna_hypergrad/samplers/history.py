@@ -18,7 +18,6 @@ from optuna_hypergrad.samplers.steps import mean, mean_gradient
 from optuna_hypergrad.samplers.studies import check_one_objective, maximizes
 from optuna_hypergrad.samplers.table import Table
 
-
 Lost = Literal["diverged", "pruned", "failed"]
 Status = Verdict | Lost
 

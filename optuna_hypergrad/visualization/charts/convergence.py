@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.arguments import checked_number
 from optuna_hypergrad.reports import read_claim
-from optuna_hypergrad.samplers.constraints import violation
 from optuna_hypergrad.samplers.changes import short
+from optuna_hypergrad.samplers.constraints import violation
 from optuna_hypergrad.samplers.history import lost_as, outer_steps
 from optuna_hypergrad.samplers.steps import Claimed
 from optuna_hypergrad.samplers.studies import maximizes
@@ -68,7 +68,11 @@ def convergence(study: Study, retrained: float | Sequence[float] | None = None) 
     is_log = min(drawn) > 0 and max(drawn) > WIDE * min(drawn)
     fates = _fates(trials, values, verdicts)
     low, high, strip = _ends(drawn, is_log)
-    marks = [*_retrained(again, trials[-1].number), *best, *_points(fates, values, violations, strip)]
+    marks = [
+        *_retrained(again, trials[-1].number),
+        *best,
+        *_points(fates, values, violations, strip),
+    ]
     y = Axis("objective value", is_log)
     if any(number not in values for number in fates):
         edge = [-0.5, trials[-1].number + 0.5], [high, high]
