@@ -56,6 +56,7 @@ def begin(trial: Trial, artifact_store: ArtifactStore, *, keep: Keep = "living")
         >>> def objective(trial):
         ...     member = members.begin(trial, store)
         ...     lr = trial.suggest_float("lr", 1e-3, 1.0, log=True)
+        ...     _ = torch.manual_seed(trial.number)
         ...     model = torch.nn.Linear(1, 1)
         ...     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
         ...     member.restore(model=model, optimizer=optimizer)

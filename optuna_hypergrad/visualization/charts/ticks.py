@@ -41,7 +41,7 @@ def factor_ticks(low: float, high: float) -> dict[float, str]:
     Example:
         >>> [*factor_ticks(0.01, 1.0).values()]
         ['×1.02', '×1.05', '×1.1', '×1.2', '×1.5', '×2']
-        >>> [*factor_ticks(1e-6, 1e-2).values()]
+        >>> [*factor_ticks(5e-7, 2e-2).values()]
         ['×(1+10⁻⁶)', '×(1+10⁻⁵)', '×1.0001', '×1.001', '×1.01']
     """
     low, high = (math.expm1(min(end, MOST_LOG)) for end in (low, high))
