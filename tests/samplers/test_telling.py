@@ -271,9 +271,9 @@ def test_one_hypergradient_that_stays_zero_does_not_keep_a_search_going(lines: l
 
 def test_a_search_that_ends_at_a_bound_says_so(lines: list[str]) -> None:
     def downhill(trial: optuna.Trial) -> float:
-        x = trial.suggest_float("x", -1, 9)
+        x = trial.suggest_float("x", -1, 1)
         report_hypergradient(trial, {"x": -1.0})
-        return x
+        return -x
 
     create().optimize(downhill, n_trials=100)
     assert "x at a bound of the range. Best: trial 10 (-1)." in lines[-1]
