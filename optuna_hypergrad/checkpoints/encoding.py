@@ -5,7 +5,7 @@ and lists stand for themselves; anything else is an object with one entry, named
 
     {"dict": [[key, value], …]}    {"tuple": [value, …]}    {"tensor": name}    {"array": name}
     {"int": "0x…"}                 {"float": "nan"}    {"complex": "1+2j"}
-    {"set": [value, …]}            {"counter": {"dict": …}}
+    {"set": [value, …]}            {"frozenset": [value, …]}    {"counter": {"dict": …}}
 
 What is of a subclass of these, or a number of numpy's, is stored as the plain value that it is.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,8 @@ _PLAIN: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (bool, bool),
     (str, str.__str__),  # of an enumeration the value, not the name
     *((int, int), (float, float), (complex, complex)),
-    *((list, list), (tuple, tuple), (deque, list), ((set, frozenset), set)),
+    *((list, list), (tuple, tuple), (deque, list)),
+    *((set, set), (frozenset, frozenset)),
     *((Counter, Counter), (Mapping, dict)),
 )
 
@@ -61,11 +62,12 @@ def encode(state: Any) -> bytes:
             numbers and strs around tensors and numpy arrays. Tensors and parameters come back as
             plain tensors that are contiguous, share no memory and require no gradient; a number
             of numpy's as Python's (``np.float64`` as a float); a named tuple as a tuple, a deque
-            as a list, a frozenset as a set, every mapping but a ``Counter`` as a dict, and what
-            is of another subclass as that which it is a subclass of. All else is as it was.
+            as a list, every mapping but a ``Counter`` as a dict, and what is of another subclass as
+            that which it is a subclass of. All else is as it was.
 
     Raises:
-        TypeError: If the state holds anything else; it names the path of it, and what to do.
+        TypeError: If the state holds anything else, or a set what would come back as something
+            that no set can hold; it names the path of it, and what to do.
         CheckpointError: If the structure without the tensors exceeds 100 MB.
 
     Example:
@@ -143,8 +145,10 @@ def _pack(value: Any, path: Keys, arrays: Arrays) -> Any:
     if kind in (list, tuple):
         items = [_pack(item, (*path, i), arrays) for i, item in enumerate(value)]
         return items if kind is list else {"tuple": items}
-    if kind is set:  # in an order that does not depend on the process
-        return {"set": sorted((_pack(item, path, arrays) for item in value), key=json.dumps)}
+    if kind in (set, frozenset):  # in an order that does not depend on the process
+        _check_hashable(value, path)
+        items = [_pack(item, path, arrays) for item in value]
+        return {kind.__name__: sorted(items, key=json.dumps)}
     if kind is Counter:  # of torch's MultiStepLR
         return {"counter": _pack(dict(value), path, arrays)}
     if kind is dict:
@@ -198,6 +202,8 @@ def _unpack(node: Any, tensors: dict[str, Tensor], device: torch.device | str | 
             return Counter(_unpack(content, tensors, device))
         case "set":
             return {_unpack(item, tensors, device) for item in content}
+        case "frozenset":
+            return frozenset(_unpack(item, tensors, device) for item in content)
         case "complex":
             return complex(content)
         case "int":
@@ -211,6 +217,19 @@ def _checked_key(key: Any, path: Keys) -> str | int:
     if type(key) not in (str, int):
         raise TypeError(f"{_dotted(path)}: a key must be a str or an int, got {type(key)}.")
     return key  # type: ignore[no-any-return]
+
+
+def _check_hashable(items: Iterable[Any], path: Keys) -> None:
+    """Refuse members of a set that would come back as something that no set can hold."""
+    for item in items:
+        plain = _plain(item)
+        if isinstance(plain, list | dict | set):
+            raise TypeError(
+                f"{_dotted(path)}: cannot store {type(item)} in a set, since it comes back as a "
+                f"{type(plain).__name__}; convert it to a tuple or a frozenset."
+            )
+        if isinstance(plain, tuple):
+            _check_hashable(plain, path)
 
 
 def _loaded(data: bytes) -> dict[str, Tensor]:

@@ -56,6 +56,7 @@ def begin(trial: Trial, artifact_store: ArtifactStore, *, keep: Keep = "living")
         >>> def objective(trial):
         ...     member = members.begin(trial, store)
         ...     lr = trial.suggest_float("lr", 1e-3, 1.0, log=True)
+        ...     _ = torch.manual_seed(trial.number)
         ...     model = torch.nn.Linear(1, 1)
         ...     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
         ...     member.restore(model=model, optimizer=optimizer)
@@ -161,7 +162,7 @@ class Member:
             parts: As in ``save``, with examples of the values that are yet to come.
 
         Raises:
-            TypeError: As ``save``.
+            TypeError: As ``save``; and if a part is a class, not an instance of it.
 
         Example:
             >>> import optuna, tempfile
@@ -192,9 +193,12 @@ class Member:
                 nothing is uploaded. A checkpoint that was saved before stays.
         """
         saved = _states(parts)
-        checkpoints.check(saved)
         state = {"parts": saved, "rng": checkpoints.rng_state()}
-        checkpoint = checkpoints.upload(self._trial, self._store, state)
+        try:
+            checkpoint = checkpoints.upload(self._trial, self._store, state)
+        except TypeError:
+            checkpoints.check(saved)  # names the path from the part on
+            raise
         report_checkpoint(self._trial, checkpoint)
         if self._keep == "living":
             remove_unneeded(self._trial, self._store, checkpoint)
@@ -269,4 +273,10 @@ class Member:
 
 def _states(parts: Mapping[str, Any]) -> dict[str, Any]:
     """What is stored of each part."""
-    return {n: p.state_dict() if hasattr(p, "state_dict") else p for n, p in parts.items()}
+    return {name: _state(name, part) for name, part in parts.items()}
+
+
+def _state(name: str, part: Any) -> Any:
+    if isinstance(part, type):
+        raise TypeError(f"{name}: expected an instance, got the class {part.__name__}.")
+    return part.state_dict() if hasattr(part, "state_dict") else part

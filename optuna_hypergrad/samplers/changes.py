@@ -9,7 +9,7 @@ from optuna_hypergrad.samplers.mutated import Mutated
 
 DIGITS = 3  # significant ones, and more only where two values would look the same
 MOST_DIGITS = 12  # two floats that agree in so many differ by rounding alone
-LONGEST = 1e6  # from here on numbers are written with an exponent
+LONGEST = 1e15  # from here on numbers are written with an exponent
 
 
 def short(value: Any, digits: int = DIGITS) -> str:
@@ -18,6 +18,8 @@ def short(value: Any, digits: int = DIGITS) -> str:
     Example:
         >>> short(0.1 + 0.2), short(2000.0), short(0.9999999999999999), short(1e-5), short("sgd")
         ('0.3', '2000', '1', '1e-05', 'sgd')
+        >>> short(1234567.0)
+        '1230000'
     """
     if not isinstance(value, float):
         return str(value)
@@ -34,6 +36,8 @@ def told_change(before: Any, after: Any) -> str:
     """Both, with as many digits as tell them apart.
 
     Example:
+        >>> told_change(5e5, 1e6)
+        '500000 → 1000000'
         >>> told_change(0.1, 0.25), told_change(1000.0, 999.9), told_change("sgd", "adam")
         ('0.1 → 0.25', '1000 → 999.9', 'sgd → adam')
     """
@@ -42,7 +46,7 @@ def told_change(before: Any, after: Any) -> str:
 
 
 def told_factor(factor: float) -> str:
-    """A factor other than 1, with as many digits as tell it from 1.
+    """A factor, with as many digits as tell it from 1; "1" only where it differs by rounding.
 
     Example:
         >>> told_factor(1.25), told_factor(1.0001234)
@@ -52,7 +56,9 @@ def told_factor(factor: float) -> str:
 
 
 def told_mutation(before: Any, after: Any, mutation: Mutated | None) -> str:
-    """What became of a value at cloning: the parent's last step, and the weight of mutation.
+    """What became of a value at cloning: steps along hypergradients, and the weight of mutation.
+
+    A weight of 1 is not told.
 
     Args:
         before: What the parent ended with.
@@ -62,16 +68,30 @@ def told_mutation(before: Any, after: Any, mutation: Mutated | None) -> str:
     Example:
         >>> told_mutation(0.0025, 0.003, Mutated("perturbed", before=0.25, after=0.3))
         '0.0025 → 0.003 (weight 1.2)'
+        >>> told_mutation(0.2, 0.4, Mutated("gradient", before=0.3, after=0.4, has_step=True))
+        '0.2 → 0.4 (two steps)'
         >>> told_mutation("a", "b", Mutated("resampled", before=math.nan, after=math.nan))
         'a → b (drawn anew)'
     """
     change = told_change(before, after)
     if mutation is not None and mutation.origin == "resampled":
         return f"{change} (drawn anew)"
-    if mutation is None or math.isnan(mutation.factor):
-        return change
-    step = "one step, " if mutation.has_step else ""
-    return f"{change} ({step}weight {told_factor(mutation.factor)})"
+    parts = [] if mutation is None else [_told_steps(mutation), _told_weight(mutation)]
+    what = ", ".join(part for part in parts if part)
+    return f"{change} ({what})" if what else change
+
+
+def _told_steps(mutation: Mutated) -> str:
+    """The parent's own step to what it handed on, and that of mutation."""
+    n_steps = mutation.has_step + (mutation.origin == "gradient")
+    return ("", "one step", "two steps")[n_steps]
+
+
+def _told_weight(mutation: Mutated) -> str:
+    if mutation.origin == "gradient" or math.isnan(mutation.factor):
+        return ""
+    factor = told_factor(mutation.factor)
+    return "" if factor == "1" else f"weight {factor}"
 
 
 def _telling(before: Any, after: Any) -> int:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.algorithms.sign_descent import Verdict
-from optuna_hypergrad.reports import Rule, read_claim
+from optuna_hypergrad.reports import Rule, read_claim, read_gradient
+from optuna_hypergrad.samplers.constraints import violation
 from optuna_hypergrad.samplers.search import Decision
 from optuna_hypergrad.samplers.steps import mean, mean_gradient
 from optuna_hypergrad.samplers.studies import check_one_objective, maximizes
 from optuna_hypergrad.samplers.table import Table
+
+Lost = Literal["diverged", "pruned", "failed"]
+Status = Verdict | Lost
 
 
 class OuterStep(NamedTuple):
@@ -47,14 +52,18 @@ class OuterStep(NamedTuple):
     constraint that was violated just before, or of the violated constraints. 0 where nothing is
     known."""
     flipped: frozenset[str]
-    """Parameters whose hypergradient has turned against the sign that the search came by. Of an
-    accepted step, γ is halved for these."""
+    """Parameters for which what the search follows (see ``sign``) has turned against the sign that
+    it came by. Of an accepted step, γ is halved for these, and for no others; to turn round at a
+    constraint is not counted, and halves nothing."""
     proposal: dict[str, float]
     """Where the move leads, in units of the parameter; not rounded."""
     windows: Mapping[str, tuple[int, ...]]
     """By schedule with ``windows="auto"``: how many parameters each shared window holds."""
     violation: float = 0.0
     """Total violation of the replicates' mean constraints; 0 where they are feasible."""
+    status: Status = "accepted"
+    """The verdict; but ``"pruned"`` or ``"failed"`` where all trials were that make it count as
+    diverged."""
 
 
 def outer_steps(study: Study) -> list[OuterStep]:
@@ -111,17 +120,48 @@ def outer_step(decision: Decision) -> OuterStep:
         flipped=_flipped(decision),
         proposal=after.point(),
         windows=after.windows,
-        violation=decision.outcome.violation,
+        violation=_violation(decision),
+        status=_status(decision),
         **by_name,
     )
 
 
+def lost_as(trial: FrozenTrial) -> Lost:
+    """What became of a trial that counts as diverged.
+
+    One that reported NaN has diverged, be it that Optuna calls its NaN loss a failure, or that it
+    was pruned then.
+    """
+    is_finite = all(map(math.isfinite, (read_gradient(trial) or {}).values()))
+    if is_finite and trial.state == TrialState.FAIL:
+        return "failed"
+    return "pruned" if is_finite and trial.state == TrialState.PRUNED else "diverged"
+
+
+def _status(decision: Decision) -> Status:
+    if decision.verdict != "diverged":
+        return decision.verdict
+    lost = {lost_as(one.trial) for one in decision.used if one.diverged}
+    return lost.pop() if len(lost) == 1 else "diverged"
+
+
+def _violation(decision: Decision) -> float:
+    """Infinite where a replicate's is: the search counts with a large number instead."""
+    sound = (one.trial for one in decision.used if not one.diverged)
+    total = decision.outcome.violation
+    return math.inf if total and math.inf in map(violation, sound) else total
+
+
 def _flipped(decision: Decision) -> frozenset[str]:
-    """Where the hypergradient has turned against the signs that the search moved along."""
-    before = decision.before
+    """Where what is followed has turned against the signs that the search moved along."""
+    before, after = decision.before, decision.after.state
     if before.state is None:
         return frozenset()
-    turned = np.sign(np.nan_to_num(decision.outcome.gradient)) * before.state.sign < 0
+    if decision.verdict in ("accepted", "measured again") and after is not None:
+        turned = after.step_size < before.state.step_size  # which only a flip brings about
+    else:
+        gradient = decision.outcome.gradient
+        turned = np.sign(np.where(np.isfinite(gradient), gradient, 0)) * before.state.sign < 0
     return frozenset(name for name, is_so in zip(before.names, turned, strict=True) if is_so)
 
 

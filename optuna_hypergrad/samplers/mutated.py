@@ -29,7 +29,7 @@ class Mutated(NamedTuple):
 
     @property
     def factor(self) -> float:
-        """The weight by which the fraction was multiplied, as logged; NaN where it was 0.
+        """The weight by which the fraction was multiplied; NaN where it was 0.
 
         The teacher's is 1 + tanh(…), as far as the range allowed it.
         """

@@ -86,8 +86,8 @@ def plot_hypergradients(
 ) -> go.Figure:
     """The hypergradient of each window over outer steps, in loss per unit of the hyperparameter.
 
-    Where outer steps have replicates, a band shows their range. Open circles mark where a sign
-    has turned against the move before. Schedules of more than twelve windows are shown as cells,
+    Where outer steps have replicates, a band shows their range. Open circles mark where the
+    direction of the search has turned. Schedules of more than twelve windows are shown as cells,
     coloured by sign and size. Where sizes differ much, the axis is logarithmic on both sides.
 
     Args:
@@ -129,7 +129,7 @@ def plot_step_sizes(
 
     γ is that of the move that follows an outer step, in units of the hyperparameter, or as the
     factor that the move multiplies it by where its range is logarithmic (×1.5), as in the log.
-    Crosses mark outer steps that were rejected or diverged.
+    Crosses mark outer steps that were rejected, diverged, were pruned or failed.
 
     Args:
         study: A study; where no trial of a ``GradientSampler`` has finished, the figure says so.

@@ -155,7 +155,7 @@ def test_the_model_is_left_as_training_leaves_it() -> None:
 
 
 class Counting(nn.Module):
-    """Its dropout depends on how often it was called."""
+    """Its dropout depends on how often it was called, if that was often: past the first checks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +163,8 @@ class Counting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += self.training
-        mask = torch.rand(x.shape, generator=torch.Generator().manual_seed(self.calls)) < 0.5
+        generator = torch.Generator().manual_seed(max(self.calls - 40, 0))
+        mask = torch.rand(x.shape, generator=generator) < 0.5
         return self.inner(x * mask)
 
 

@@ -43,6 +43,8 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         alike = one.dtype == other.dtype and one.shape == other.shape
         return alike and one.tobytes() == other.tobytes()
+    if isinstance(one, set | frozenset):
+        return one == other and Counter(map(type, one)) == Counter(map(type, other))
     return repr(one) == repr(other)  # tells NaN from 0 and -0.0 from 0.0
 
 
@@ -153,7 +155,9 @@ Pair = namedtuple("Pair", "a b")
         (Pair(1, Pair(2, 3)), (1, (2, 3))),
         (torch.Size([1, 2]), (1, 2)),
         ({3, 1, "a"}, {1, 3, "a"}),
-        (frozenset([(1, 2), None]), {(1, 2), None}),
+        (frozenset([(1, 2), None]), frozenset([(1, 2), None])),
+        ({frozenset({1, 2}), frozenset()}, {frozenset({1, 2}), frozenset()}),
+        ({(1, frozenset({2}))}, {(1, frozenset({2}))}),
     ],
     # Sets print in another order in each process, and the workers of a run must agree on names.
     ids=lambda value: type(value).__name__,
@@ -332,3 +336,32 @@ def test_a_counter_comes_back_as_one() -> None:
     found = decode(encode(scheduler.state_dict()))
     assert type(found["milestones"]) is Counter
     assert found == scheduler.state_dict()
+
+
+class Listed(list):  # type: ignore[type-arg]
+    """A list that a set can hold; what comes back is a plain one, which it cannot."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [({Listed()}, "list"), ({(1, Listed())}, "list"), (frozenset([Listed()]), "list")],
+)
+def test_what_no_set_can_hold_once_it_comes_back_is_refused_before(value: Any, kind: str) -> None:
+    for refuse in (check, encode):
+        with pytest.raises(TypeError, match=rf"^best\.seen: .*Listed.* comes back as a {kind};"):
+            refuse({"best": {"seen": value}})
+
+
+def test_whatever_passes_the_check_comes_back() -> None:
+    rng = random.Random(0)
+
+    def hashable(depth: int) -> Any:
+        several = [hashable(depth - 1) for _ in range(rng.randrange(3))] if depth else []
+        return rng.choice([rng.random(), "a", None, tuple(several), frozenset(several)])
+
+    for _ in range(300):
+        state = {"seen": {hashable(3) for _ in range(4)}}
+        check(state)
+        assert decode(encode(state)) == state

@@ -2,6 +2,7 @@
 
 import copy
 from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -301,6 +302,39 @@ def test_a_value_that_cannot_be_saved_costs_no_checkpoint(store: FileSystemArtif
     assert len(files(store)) == 1
     study.tell(trial, 1.0)
     assert members.begin(study.ask(), store).restore() == {"steps": 3}
+
+
+class Walked(Mapping[str, int]):
+    """A mapping that counts how often it is walked through."""
+
+    def __init__(self) -> None:
+        self.walks = 0
+
+    def __getitem__(self, key: str) -> int:
+        return {"steps": 3}[key]
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        self.walks += 1
+        return iter(["steps"])
+
+
+def test_saving_walks_through_the_parts_once(store: FileSystemArtifactStore) -> None:
+    study, progress = create(), Walked()
+    members.begin(study.ask(), store).save(progress=progress)
+    assert progress.walks == 1
+
+
+@pytest.mark.parametrize("how", ["check", "save", "restore"])
+def test_a_class_in_the_place_of_its_instance_is_told(
+    store: FileSystemArtifactStore, how: str
+) -> None:
+    member = members.begin(create().ask(), store)
+    with pytest.raises(TypeError, match=r"^model: expected an instance, got the class Linear\.$"):
+        getattr(member, how)(model=nn.Linear)
+    assert not files(store)
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from optuna_hypergrad import GradientSampler, outer_steps, report_hypergradient
 from optuna_hypergrad.reports import StoredDataError
 from optuna_hypergrad.samplers.history import OuterStep
 from samplers.studies import ask, create, finish, quadratic
+from samplers.test_constraints import constrain
 
 
 def searched(
@@ -166,3 +168,61 @@ def test_losses_whose_sum_is_no_float_have_a_mean() -> None:
         finish(study, trial, 1e308)
     assert outer_steps(study)[0].value == 1e308
     assert ask(study, ["x"]).params["x"] == -0.1
+
+
+def constrained(trial: optuna.Trial) -> float:
+    """(x − 0.8)² + (y − 0.6)² where x + y ≤ −0.5."""
+    x, y = (trial.suggest_float(name, -1, 1) for name in "xy")
+    report_hypergradient(trial, {"x": 2 * (x - 0.8), "y": 2 * (y - 0.6)})
+    constrain(trial, x + y + 0.5)
+    if x + y > -0.5:
+        report_hypergradient(trial, {"x": 1.0, "y": 1.0}, constraint="c")
+    return (x - 0.8) ** 2 + (y - 0.6) ** 2
+
+
+def test_flips_at_a_constraint_are_those_that_halve_a_step_size() -> None:
+    study = create(GradientSampler(seed=0))
+    study.optimize(constrained, n_trials=30)
+    steps = outer_steps(study)
+    pairs = [(a, b) for a, b in pairwise(steps) if b.verdict == "accepted"]
+    assert len(pairs) > 10
+    for before, step in pairs:
+        halved = {n for n, gamma in step.step_size.items() if gamma == before.step_size[n] / 2}
+        assert step.flipped == halved
+    turns = [step for before, step in pairs if step.violation and not before.violation]
+    assert turns  # at the constraint, where nothing is halved
+    assert not any(step.flipped for step in turns)
+
+
+@pytest.mark.parametrize("end", ["pruned", "failed", "diverged"])
+def test_the_status_says_why_a_step_counts_as_diverged(end: str) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_float("x", -1, 1)
+        is_last = trial.number == 2
+        report_hypergradient(trial, {"x": math.nan if is_last and end == "diverged" else -1.0})
+        if is_last and end == "pruned":
+            raise optuna.TrialPruned
+        return math.nan if is_last and end == "diverged" else -trial.number
+
+    study = create(GradientSampler(seed=0))
+    study.optimize(objective, n_trials=2)
+    if end == "failed":  # as often as a step may fail
+        for _ in range(3):
+            trial = ask(study, ["x"])
+            report_hypergradient(trial, {"x": -1.0})
+            study.tell(trial, state=TrialState.FAIL)
+    else:
+        study.optimize(objective, n_trials=1)
+    steps = outer_steps(study)
+    assert [step.status for step in steps[:2]] == ["accepted", "accepted"]
+    assert [(step.verdict, step.status) for step in steps[2:]] == [("diverged", end)]
+
+
+def test_a_violation_that_is_infinite_is_told_as_such() -> None:
+    def impossible(trial: optuna.Trial) -> float:
+        constrain(trial, math.inf)
+        return quadratic(trial)
+
+    study = create(GradientSampler(seed=0))
+    study.optimize(impossible, n_trials=1)
+    assert [step.violation for step in outer_steps(study)] == [math.inf]

@@ -15,6 +15,8 @@ from optuna_hypergrad import (
     report_hypergradient,
     suggest_schedule,
 )
+from optuna_hypergrad.samplers.changes import told_change, told_mutation
+from optuna_hypergrad.samplers.mutated import Mutated
 from samplers.studies import ask, constrain, create, finish, quadratic
 
 
@@ -201,7 +203,7 @@ def test_a_population_tells_of_births_of_steps_and_of_clones(lines: list[str]) -
     assert lines[better] == f"Trial {better}: generation 1, member {better - 2} goes on: {stepped}."
     origin = f"member {worse - 2} ← clone of {better - 2} (trial {better - 2})"
     change = f"x {x[better - 2]:.3g} → {x[worse]:.3g}"
-    weight = "(one step, weight 1)"  # the teacher knows nothing yet
+    weight = "(one step)"  # the teacher knows nothing yet: a weight of 1 is not told
     assert lines[worse] == f"Trial {worse}: generation 1, {origin}, {change} {weight}."
     # Of the fraction of the range, which begins at 1, after one more step along the hypergradient.
     (weight,) = re.findall(r"one step, weight (.+)\)\.$", lines[5])
@@ -401,3 +403,43 @@ def test_verbosity_rules(lines: list[str]) -> None:
     study = create()
     study.ask()
     assert not lines
+
+
+def test_a_second_step_in_the_place_of_mutation_is_told_as_such(lines: list[str]) -> None:
+    options: dict[str, Any] = {"mutation": "hypergradient", "burn_in": 0, "truncation": 0.5}
+    study = create(PopulationSampler(seed=0, population_size=2, **options))
+
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", -1, 9)
+        report_hypergradient(trial, {"x": -1.0})
+        return x
+
+    study.optimize(objective, n_trials=4)
+    (line,) = (line for line in lines if "←" in line)
+    (number, parent) = map(int, re.findall(r"[Tt]rial (\d+)", line))
+    before, after = (study.trials[n].params["x"] for n in (parent, number))
+    assert line.endswith(f"x {before:.3g} → {after:.3g} (two steps).")
+    (goes_on,) = (n for n in (2, 3) if n != number)
+    one_step = study.trials[goes_on].params["x"] - before
+    assert after - before > 1.5 * one_step > 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (5e5, 1e6, "500000 → 1000000"),
+        (9.5e5, 1.5e6, "950000 → 1500000"),
+        (2e6, 3e6, "2000000 → 3000000"),
+    ],
+)
+def test_large_numbers_of_one_line_are_written_alike(
+    before: float, after: float, told: str
+) -> None:
+    assert told_change(before, after) == told
+
+
+@pytest.mark.parametrize("factor", [1.0, 1 + 2**-52, 1 - 2**-53])
+def test_a_weight_of_one_is_not_told(factor: float) -> None:
+    mutation = Mutated("teacher", before=0.5, after=0.5 * factor, has_step=True)
+    assert told_mutation(0.1, 0.2, mutation) == "0.1 → 0.2 (one step)"
+    assert told_mutation(0.1, 0.2, mutation._replace(has_step=False)) == "0.1 → 0.2"

@@ -397,6 +397,12 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         ),
         {"update": NO_UPDATE, "value": ["x", [1.0], NAN, None], "norm": ["x", [1.0], NAN]},
     ),
+    "Projected": (
+        lambda **arguments: autodiff.Projected(
+            **{"update": autodiff.SGD(0.1), "model": model(), "projection": dict, **arguments}
+        ),
+        {"update": NO_UPDATE, "model": NO_OBJECT, "projection": [3, "x", None, [dict]]},
+    ),
     "ParameterGroups": (
         lambda **arguments: autodiff.ParameterGroups(
             **{"update": autodiff.SGD(0.1), "model": model(), "groups": [], **arguments}

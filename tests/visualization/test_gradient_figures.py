@@ -27,6 +27,9 @@ from optuna_hypergrad.visualization.charts.hypervariance import hypervariance
 from optuna_hypergrad.visualization.charts.marks import Band, Bars, Chart, Heat, Line, Points
 from optuna_hypergrad.visualization.charts.schedules import schedules
 from optuna_hypergrad.visualization.charts.step_sizes import step_sizes
+from optuna_hypergrad.visualization.charts.ticks import factor_ticks
+from optuna_hypergrad.visualization.charts.trajectories import trajectories
+from samplers.test_constraints import constrain
 
 matplotlib.use("Agg")
 
@@ -421,6 +424,70 @@ class TestConvergence:
         band, line = convergence(clean(), retrained=[0.4, 0.6]).panels[0].marks[:2]
         assert (band.low, band.high) == ([0.4, 0.4], [0.6, 0.6])
         assert line.y == pytest.approx([0.5, 0.5])
+
+    def test_infeasible_trials_are_told_from_feasible_ones(self) -> None:
+        def bounded(trial: optuna.Trial) -> float:
+            x = trial.suggest_float("x", -1, 1)
+            constrain(trial, x - 0.25)
+            report_hypergradient(trial, {"x": 2 * (x - 0.8)})
+            return (x - 0.8) ** 2
+
+        study = run(8, bounded)
+        (panel,) = convergence(study).panels
+        points = {m.name: m for m in panel.marks if isinstance(m, Points)}
+        wanted = [t.number for t in study.trials if t.params["x"] > 0.25]
+        assert wanted and [*points["infeasible"].x] == wanted
+        for number, text in zip(wanted, points["infeasible"].texts, strict=True):
+            x = study.trials[number].params["x"]
+            assert f"infeasible by {x - 0.25:.3g}, " in text
+        others = [n for name, m in points.items() if name != "infeasible" for n in m.x]
+        assert sorted(others) == [t.number for t in study.trials if t.params["x"] <= 0.25]
+
+
+def test_steps_that_were_pruned_or_failed_are_not_told_as_diverged() -> None:
+    def lost(trial: optuna.Trial) -> float:
+        x, y = (trial.suggest_float(name, -1, 1) for name in "xy")
+        is_nan = trial.number == 5
+        report_hypergradient(trial, dict.fromkeys("xy", math.nan if is_nan else 1.0))
+        if trial.number == 2:
+            raise optuna.TrialPruned
+        return math.nan if is_nan else x + y
+
+    study = run(7, lost)
+    assert [s.step for s in outer_steps(study) if s.status == "pruned"] == [2]
+    assert [s.step for s in outer_steps(study) if s.status == "diverged"] == [5]
+    for panel in schedules(study).panels:
+        named = {m.name: [*m.x] for m in panel.marks if isinstance(m, Points)}
+        assert (named["pruned"], named["diverged"]) == ([2], [5])
+    for chart in (step_sizes, trajectories):
+        marks = [m for panel in chart(study).panels for m in panel.marks]
+        assert {m.name for m in marks if m.name and " or " in m.name} == {"diverged or pruned"}
+    (panel,) = convergence(study).panels
+    named = {m.name: [*m.x] for m in panel.marks if isinstance(m, Points)}
+    assert (named["pruned"], named["diverged"]) == ([2], [5])
+
+
+def test_a_replicate_that_reported_nan_has_diverged_whatever_its_step() -> None:
+    def torn(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", -1, 1)
+        is_nan = trial.number == 1
+        report_hypergradient(trial, {"x": math.nan if is_nan else 1.0})
+        return math.nan if is_nan else x
+
+    study = run(3, torn, n_replicates=3)
+    assert [step.verdict for step in outer_steps(study)] == ["accepted"]
+    assert study.trials[1].state == TrialState.FAIL
+    (panel,) = convergence(study).panels
+    named = {m.name: [*m.x] for m in panel.marks if isinstance(m, Points)}
+    assert named == {"accepted": [0, 2], "diverged": [1]}
+
+
+@pytest.mark.parametrize("ends", [(1e-30, 1e-20), (1e-9, 1e-2), (1e-12, 1.0), (0.1, 30.0)])
+def test_no_factor_other_than_one_is_written_as_one(ends: tuple[float, float]) -> None:
+    ticks = factor_ticks(*ends)
+    assert len({*ticks.values()}) == len(ticks) > 1
+    assert "×1" not in ticks.values()
+    assert all(0.99 * ends[0] <= place <= 1.01 * ends[1] for place in ticks)
 
 
 class TestHypervariance:

@@ -277,7 +277,8 @@ class TestTrajectories:
         study = optuna.create_study(sampler=GradientSampler(seed=0, step_size={"x": 0.7, "y": 0.7}))
         study.optimize(valley, n_trials=12)
         left = [s for s in outer_steps(study) if s.verdict in ("rejected", "diverged")]
-        crosses = of(trajectories(study), Points, "rejected or diverged")
+        assert {s.status for s in left} == {"rejected"}
+        crosses = of(trajectories(study), Points, "rejected")
         assert left and at(crosses) == [(s.params["x"], s.params["y"]) for s in left]
 
     def test_a_point_that_diverged_is_never_the_best(self) -> None:

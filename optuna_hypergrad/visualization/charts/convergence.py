@@ -11,10 +11,13 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.arguments import checked_number
 from optuna_hypergrad.reports import read_claim
+from optuna_hypergrad.samplers.changes import short
 from optuna_hypergrad.samplers.constraints import violation
-from optuna_hypergrad.samplers.history import outer_steps
+from optuna_hypergrad.samplers.history import lost_as, outer_steps
+from optuna_hypergrad.samplers.steps import Claimed
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.marks import (
@@ -40,13 +43,14 @@ FATES: dict[str, tuple[str, Symbol]] = {
     "accepted": (colors.BLUE, "circle"),
     "measured again": (colors.SKY, "square"),
     "rejected": (colors.ORANGE, "triangle"),
+    "infeasible": (colors.BLACK, "open circle"),
     "diverged": (colors.RED, "cross"),
     "undecided": (colors.GREY, "open circle"),
     "pruned": (colors.PINK, "cross"),
     "failed": (colors.BLACK, "cross"),
     "running": (colors.GREEN, "tick"),
 }
-WITHOUT_VALUE = {TrialState.PRUNED: "pruned", TrialState.RUNNING: "running"}
+LOST = ("diverged", "pruned", "failed", "running")  # of these, feasibility tells nothing
 
 
 def convergence(study: Study, retrained: float | Sequence[float] | None = None) -> Chart:
@@ -57,16 +61,20 @@ def convergence(study: Study, retrained: float | Sequence[float] | None = None) 
     values = {trial.number: value for trial in trials if (value := _value(trial)) is not None}
     if not values:
         return message(TITLE, "No trial has completed yet.")
-    infeasible = {trial.number for trial in trials if violation(trial)}
-    feasible = {number: value for number, value in values.items() if number not in infeasible}
+    violations = {trial.number: excess for trial in trials if (excess := violation(trial))}
+    feasible = {number: value for number, value in values.items() if number not in violations}
     best = _best_so_far(feasible, trials[-1].number, maximizes(study))
     drawn = [*values.values(), *again]
     is_log = min(drawn) > 0 and max(drawn) > WIDE * min(drawn)
     fates = _fates(trials, values, verdicts)
     low, high, strip = _ends(drawn, is_log)
-    marks = [*_retrained(again, trials[-1].number), *best, *_points(fates, values, strip)]
+    marks = [
+        *_retrained(again, trials[-1].number),
+        *best,
+        *_points(fates, values, violations, strip),
+    ]
     y = Axis("objective value", is_log)
-    if any(number not in values for numbers in fates.values() for number in numbers):
+    if any(number not in values for number in fates):
         edge = [-0.5, trials[-1].number + 0.5], [high, high]
         marks.append(Line(*edge, colors.GREY, dash="dot", width=1.0))
         ticks = {**(log_ticks if is_log else linear_ticks)(low, high), strip: "no value"}
@@ -83,7 +91,7 @@ def _checked(retrained: Any) -> list[float]:
     return [checked_number("retrained", value, "be finite", math.isfinite) for value in given]
 
 
-def _verdicts(study: Study) -> dict[int, str]:
+def _verdicts(study: Study) -> dict[int, Verdict]:
     """By trial that decided an outer step, what became of that."""
     return {number: step.verdict for step in outer_steps(study) for number in step.trials}
 
@@ -96,23 +104,21 @@ def _value(trial: FrozenTrial) -> float | None:
 
 
 def _fates(
-    trials: Sequence[FrozenTrial], values: Mapping[int, float], verdicts: Mapping[int, str]
-) -> dict[str, list[int]]:
-    """Numbers of trials by what became of them; those that wait have not begun to become."""
-    fates: dict[str, list[int]] = defaultdict(list)
-    for trial in trials:
-        if trial.state != TrialState.WAITING:
-            fates[_fate(trial, trial.number in values, verdicts)].append(trial.number)
-    return fates
+    trials: Sequence[FrozenTrial], values: Mapping[int, float], verdicts: Mapping[int, Verdict]
+) -> dict[int, str]:
+    """By number, what became of each trial; those that wait have not begun to become."""
+    begun = (trial for trial in trials if trial.state != TrialState.WAITING)
+    return {trial.number: _fate(trial, trial.number in values, verdicts) for trial in begun}
 
 
-def _fate(trial: FrozenTrial, has_value: bool, verdicts: Mapping[int, str]) -> str:
-    verdict = verdicts.get(trial.number)
-    if has_value:
-        is_beside = verdicts and read_claim(trial.number, trial.system_attrs) is not None
-        return verdict or ("undecided" if is_beside else "trial")
-    is_failure = trial.state == TrialState.FAIL and verdict != "diverged"
-    return "failed" if is_failure else WITHOUT_VALUE.get(trial.state, "diverged")
+def _fate(trial: FrozenTrial, has_value: bool, verdicts: Mapping[int, Verdict]) -> str:
+    if trial.state == TrialState.RUNNING:
+        return "running"
+    claim = read_claim(trial.number, trial.system_attrs)
+    if not has_value or (claim is not None and Claimed.of(trial, claim).diverged):
+        return lost_as(trial)
+    is_beside = bool(verdicts) and claim is not None
+    return verdicts.get(trial.number) or ("undecided" if is_beside else "trial")
 
 
 def _ends(values: Sequence[float], is_log: bool) -> tuple[float, float, float]:
@@ -129,21 +135,31 @@ def _ends(values: Sequence[float], is_log: bool) -> tuple[float, float, float]:
 
 
 def _points(
-    fates: Mapping[str, Sequence[int]], values: Mapping[int, float], strip: float
+    fates: Mapping[int, str],
+    values: Mapping[int, float],
+    violations: Mapping[int, float],
+    strip: float,
 ) -> Iterator[Mark]:
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for number, fate in fates.items():
+        is_drawn_so = fate not in LOST and number in violations
+        kinds["infeasible" if is_drawn_so else fate].append(number)
     for name, (color, symbol) in FATES.items():
-        if numbers := fates.get(name):
+        if numbers := kinds.get(name):
             y = [values.get(number, strip) for number in numbers]
             is_few = len(numbers) <= FEW
-            texts = [_told(n, name, values.get(n)) for n in numbers] if is_few else []
+            told = (_told(n, fates[n], values.get(n), violations.get(n)) for n in numbers)
             size = 5.0 if is_few else 3.0
+            texts = [*told] if is_few else []
             yield Points(numbers, y, color, name, symbol, size, texts=texts)
 
 
-def _told(number: int, fate: str, value: float | None) -> str:
+def _told(number: int, fate: str, value: float | None, excess: float | None) -> str:
     """What is said of a trial where the mouse is."""
-    what = "no value" if value is None else f"{value:.4g}"
-    return f"trial {number}: {fate}, {what}" if fate != "trial" else f"trial {number}: {what}"
+    parts = [] if fate == "trial" else [fate]
+    parts += [] if excess is None else [f"infeasible by {short(excess)}"]
+    parts.append("no value" if value is None else f"{value:.4g}")
+    return f"trial {number}: {', '.join(parts)}"
 
 
 def _best_so_far(values: Mapping[int, float], last: int, maximize: bool) -> list[Mark]:

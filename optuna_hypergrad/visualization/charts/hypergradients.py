@@ -24,7 +24,7 @@ from optuna_hypergrad.visualization.charts.marks import (
     Scale,
     message,
 )
-from optuna_hypergrad.visualization.charts.searches import follow
+from optuna_hypergrad.visualization.charts.searches import LEFT, follow, told_left
 from optuna_hypergrad.visualization.charts.signed import SignedScale
 from optuna_hypergrad.visualization.charts.windows import (
     COLUMNS,
@@ -58,7 +58,7 @@ def _panel(hyper: Hyper, steps: Sequence[OuterStep]) -> Panel:
 
 
 def _lines(hyper: Hyper, steps: Sequence[OuterStep]) -> Panel:
-    """One line a window, with what is known of its noise, and where its sign has turned."""
+    """One line a window, with what is known of its noise, and where the search has turned."""
     scale = SignedScale(_gradients(hyper, steps))
     zero = Line([steps[0].step, steps[-1].step], [0, 0], colors.BLACK, width=0.6)
     marks: list[Mark] = [zero]
@@ -84,11 +84,11 @@ def _window(
     turned = [i for i, step in enumerate(steps) if name in step.flipped]
     if turned:
         at = ([x[i] for i in turned], [y[i] for i in turned])
-        yield Points(*at, color, "sign has turned", "open circle", 6.0)
-    left = [i for i, step in enumerate(steps) if step.verdict in ("rejected", "diverged")]
+        yield Points(*at, color, "direction has turned", "open circle", 6.0)
+    left = [i for i, step in enumerate(steps) if step.status in LEFT]
     if left:
         at = ([x[i] for i in left], [y[i] for i in left])
-        yield Points(*at, colors.GREY, "rejected or diverged", "cross", 5.0)
+        yield Points(*at, colors.GREY, told_left(steps), "cross", 5.0)
 
 
 def _spread(name: str, step: OuterStep) -> tuple[float, float]:

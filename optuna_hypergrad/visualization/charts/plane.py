@@ -22,7 +22,7 @@ STYLES: dict[str, tuple[str, Symbol, float]] = {
     "clone, mutated": (colors.ORANGE, "circle", 4.0),
     "best": (colors.RED, "star", 12.0),
     "start": (colors.BLUE, "open circle", 6.0),
-    "rejected or diverged": (colors.RED, "cross", 6.0),
+    "came back from": (colors.RED, "cross", 6.0),
     "best of the searches": (colors.RED, "star", 12.0),
 }
 
@@ -39,12 +39,17 @@ class Plane(NamedTuple):
         """Where a student or a search is."""
         return self.x.at(values), self.y.at(values)
 
-    def points(self, name: str, of: Iterable[tuple[Mapping[str, Any], str]]) -> list[Mark]:
-        """Points of one style where there are some, each with what is said of it."""
+    def points(
+        self, style: str, of: Iterable[tuple[Mapping[str, Any], str]], name: str | None = None
+    ) -> list[Mark]:
+        """Points of one style where there are some, each with what is said of it.
+
+        The legend names them by their style, unless ``name`` is given.
+        """
         found = [(*self.at(values), text) for values, text in of]
         x, y, texts = zip(*found, strict=True) if found else ((), (), ())
-        color, symbol, size = STYLES[name]
-        return [Points(x, y, color, name, symbol, size, texts=texts)] if found else []
+        color, symbol, size = STYLES[style]
+        return [Points(x, y, color, name or style, symbol, size, texts=texts)] if found else []
 
 
 def plane_of(known: Mapping[str, Parameter], x: str | None, y: str | None) -> Plane | None:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from optuna.study import Study
 
-from optuna_hypergrad.algorithms.sign_descent import Verdict
-from optuna_hypergrad.samplers.history import OuterStep
+from optuna_hypergrad.samplers.history import OuterStep, Status
 from optuna_hypergrad.schedules import Schedule
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.hypers import Hyper
@@ -25,16 +24,18 @@ from optuna_hypergrad.visualization.charts.marks import (
     Symbol,
     message,
 )
-from optuna_hypergrad.visualization.charts.searches import follow, told
+from optuna_hypergrad.visualization.charts.searches import LEFT, follow, told
 
 TITLE = "Schedules by outer step"
 MOST_LINES, MOST_LINES_IN_ALL, MOST_POINTS = 60, 240, 300
 FINENESS = 128  # points of a line that is not straight between its knots
 COLUMNS = 3
-KINDS: tuple[tuple[str, Symbol, Sequence[Verdict]], ...] = (
+KINDS: tuple[tuple[str, Symbol, Sequence[Status]], ...] = (
     ("accepted", "circle", ("accepted", "measured again")),
     ("rejected", "open circle", ("rejected",)),
     ("diverged", "cross", ("diverged",)),
+    ("pruned", "square", ("pruned",)),
+    ("failed", "triangle", ("failed",)),
 )
 
 
@@ -81,9 +82,9 @@ def _has(hyper: Hyper, step: OuterStep) -> bool:
 
 
 def _line(hyper: Hyper, step: OuterStep, color: str) -> Line:
-    if step.verdict in ("rejected", "diverged"):
+    if step.status in LEFT:
         faded: dict[str, Any] = {"dash": "dot", "width": 1.2, "opacity": 0.6}
-        return _curve(hyper, step, color=color, name=step.verdict, **faded)
+        return _curve(hyper, step, color=color, name=step.status, **faded)
     return _curve(hyper, step, color=color, name="accepted")
 
 
@@ -108,8 +109,8 @@ def _values(
     x = [step.step for step, _ in ran]
     y = [hyper.first.at(step.params) for step, _ in ran]
     marks: list[Mark] = [Line(x, y, colors.GREY, width=0.8, opacity=0.6)]
-    for name, symbol, verdicts in KINDS:
-        chosen = [(s, shade) for s, shade in ran if s is not best and s.verdict in verdicts]
+    for name, symbol, statuses in KINDS:
+        chosen = [(s, shade) for s, shade in ran if s is not best and s.status in statuses]
         steps_of, params = [s.step for s, _ in chosen], [s.params for s, _ in chosen]
         at = (steps_of, [hyper.first.at(one) for one in params])
         of_step: dict[str, Any] = {"texts": [told(step) for step, _ in chosen], "size": 5.0}

@@ -8,7 +8,7 @@ from optuna_hypergrad.samplers.history import OuterStep
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.marks import Dash, Line, Mark, Points
 from optuna_hypergrad.visualization.charts.plane import Plane
-from optuna_hypergrad.visualization.charts.searches import told
+from optuna_hypergrad.visualization.charts.searches import LEFT, told, told_left
 
 NAMED = 8  # searches; the legend of more would be longer than the figure is high
 DASHES: tuple[Dash, ...] = ("solid", "dash", "dot")  # once all colours are taken
@@ -23,10 +23,11 @@ def search_paths(steps: Sequence[OuterStep], plane: Plane, best: OuterStep | Non
         path = [s for s in steps if s.chain == chain and s.verdict == "accepted"]
         dash = DASHES[i // len(colors.CYCLE) % len(DASHES)]
         marks += _path(path, plane, colors.cycled(i), dash, name)
-    back = [step for step in steps if step.verdict in ("rejected", "diverged")]
-    marks += plane.points("rejected or diverged", [(step.params, told(step)) for step in back])
-    found = [] if best is None else [(best.params, told(best))]
-    return marks + plane.points("best of the searches", found)
+    if back := [step for step in steps if step.status in LEFT]:
+        found = [(step.params, told(step)) for step in back]
+        marks += plane.points("came back from", found, told_left(back))
+    best_of_all = [] if best is None else [(best.params, told(best))]
+    return marks + plane.points("best of the searches", best_of_all)
 
 
 def _path(path: Sequence[OuterStep], plane: Plane, color: str, dash: Dash, name: str) -> list[Mark]:

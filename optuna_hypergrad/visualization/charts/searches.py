@@ -9,7 +9,8 @@ from typing import NamedTuple
 from optuna.study import Study
 
 from optuna_hypergrad.arguments import check_names, checked_count, named
-from optuna_hypergrad.samplers.history import OuterStep, outer_steps
+from optuna_hypergrad.samplers.changes import short
+from optuna_hypergrad.samplers.history import OuterStep, Status, outer_steps
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.visualization.charts.hypers import Hyper, hypers_of
 from optuna_hypergrad.visualization.charts.thinning import thinned
@@ -18,6 +19,7 @@ NOTHING_YET = "No outer step of a GradientSampler has been decided yet."
 NOTHING_LEARNED = "No hyperparameter of the search has a hypergradient yet."
 NO_HYPERS = "No hyperparameter has been suggested yet."
 MOST_PANELS = 12
+LEFT: tuple[Status, ...] = ("rejected", "diverged", "pruned", "failed")
 
 
 class Course(NamedTuple):
@@ -105,8 +107,16 @@ def best_step(steps: Iterable[OuterStep], maximize: bool) -> OuterStep | None:
 def told(step: OuterStep) -> str:
     """A step in a few words."""
     trials = "+".join(map(str, step.trials[:4])) + ("+…" if len(step.trials) > 4 else "")
+    excess = f", infeasible by {short(step.violation)}" if step.violation else ""
     value = "" if step.value is None else f", value {step.value:.4g}"
-    return f"step {step.step} (trial {trials}): {step.verdict}{value}"
+    return f"step {step.step} (trial {trials}): {step.status}{excess}{value}"
+
+
+def told_left(steps: Iterable[OuterStep]) -> str:
+    """What became of those steps that were not accepted, for a legend."""
+    found = {step.status for step in steps}
+    *others, last = [status for status in LEFT if status in found]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _chosen(steps: Sequence[OuterStep], chain: int | None, maximize: bool) -> int:

@@ -19,7 +19,7 @@ from optuna_hypergrad.visualization.charts.marks import (
     Points,
     message,
 )
-from optuna_hypergrad.visualization.charts.searches import follow
+from optuna_hypergrad.visualization.charts.searches import LEFT, follow, told_left
 from optuna_hypergrad.visualization.charts.thinning import thinned
 from optuna_hypergrad.visualization.charts.ticks import factor_ticks
 from optuna_hypergrad.visualization.charts.windows import (
@@ -80,8 +80,8 @@ def _window(name: str, steps: Sequence[OuterStep], color: str) -> list[Mark]:
     x = [step.step for step in steps]
     y = [_moving(step.step_size.get(name, math.nan)) for step in steps]
     marks: list[Mark] = [Line([*x, x[-1] + 1], [*y, y[-1]], color, is_step=True)]
-    left = [i for i, step in enumerate(steps) if step.verdict in ("rejected", "diverged")]
+    left = [i for i, step in enumerate(steps) if step.status in LEFT]
     if left:
         at = ([x[i] for i in left], [y[i] for i in left])
-        marks.append(Points(*at, colors.RED, "rejected or diverged", "cross", 5.0))
+        marks.append(Points(*at, colors.RED, told_left(steps), "cross", 5.0))
     return marks

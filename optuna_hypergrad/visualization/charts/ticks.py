@@ -8,6 +8,7 @@ from collections.abc import Sequence
 MOST = 8
 FEW_DECADES = 2.5
 MOST_LOG = 700.0  # whose exponential is still a float
+LEAST_EXCESS = 1e-4  # of a factor over 1, that is read as one number
 LEAST_PLAIN, MOST_PLAIN = 0.001, 10_000  # what is read without powers
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -40,11 +41,20 @@ def factor_ticks(low: float, high: float) -> dict[float, str]:
     Example:
         >>> [*factor_ticks(0.01, 1.0).values()]
         ['×1.02', '×1.05', '×1.1', '×1.2', '×1.5', '×2']
+        >>> [*factor_ticks(5e-7, 2e-2).values()]
+        ['×(1+10⁻⁶)', '×(1+10⁻⁵)', '×1.0001', '×1.001', '×1.01']
     """
     low, high = (math.expm1(min(end, MOST_LOG)) for end in (low, high))
     # 1 + v is round where v is a round fraction, and v itself where it is large.
-    factors = dict.fromkeys(1 + v if v <= 1 else v for v in log_ticks(low, high))
-    return {math.log(factor): f"×{factor:g}" for factor in factors}
+    return dict(_factor_tick(v) if v <= 1 else _factor_tick(v - 1) for v in log_ticks(low, high))
+
+
+def _factor_tick(excess: float) -> tuple[float, str]:
+    """Where a factor lies, and its label. Its excess may be too small for 1 + v as a float."""
+    factor = 1 + excess
+    if excess < LEAST_EXCESS:
+        return math.log1p(excess), f"×(1+{_label(excess, as_power=True)})"
+    return math.log1p(excess), f"×{_label(factor, as_power=factor >= MOST_PLAIN)}"
 
 
 def linear_ticks(low: float, high: float) -> dict[float, str]:
