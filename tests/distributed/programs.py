@@ -44,7 +44,10 @@ def train(**changes: Any) -> dict[str, float]:
 
 def solutions() -> dict[str, Any]:
     """Every problem's result."""
-    return {name: asdict(solved(hypergradient, name)) for name in PROBLEMS}
+    results = {name: asdict(solved(hypergradient, name)) for name in PROBLEMS}
+    for result in results.values():
+        result["state"] = [part.tolist() for part in result["state"]]
+    return results
 
 
 def raising_at(rank: int, at: int, error: Exception) -> Callable[[int, float], None]:
