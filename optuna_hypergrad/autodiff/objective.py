@@ -108,6 +108,8 @@ class Objective:
             with nullcontext() if stops is None else StopGradients(stops):
                 loss = self.differentiable(batch, hypers)
             gradients = torch.autograd.grad(loss, leaves, create_graph=twice, allow_unused=True)
+            if stops is not None:
+                stops.forget()
         by_weight = gradients[: len(self.weights.parameters)]
         # What is behind a stop has no gradient, and may be used all the same.
         stopped = stops is not None and stops.found

@@ -87,6 +87,7 @@ class Tryout:
                 with StopGradients(stops):
                     loss = self._objective.differentiable(self._batch, self._hypers)
                 differentiate_twice([loss], self._objective.weights.parameters)
+                stops.forget()
             if stops.found:  # then a JVP is the derivative of a VJP, and so a third derivative
                 self._products(Found("loop", kernels), self._along(1))
         except RuntimeError as error:

@@ -1,6 +1,7 @@
 """Training gradients that stop somewhere, against central differences of plain torch trainings."""
 
 import copy
+import gc
 import warnings
 from collections.abc import Callable
 
@@ -266,6 +267,21 @@ def test_logging_what_is_detached_costs_no_third_derivative() -> None:
     with StopGradients(stops):
         loss(model, batch())
     assert seen and not stops.found
+
+
+@pytest.mark.parametrize("name", ["pseudo_labels", "rounded", "detached_inside"])
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_of_a_step_is_kept(name: str, mode: str) -> None:
+    make, loss = PROBLEMS[name]
+    data = batch()
+
+    def kept() -> int:
+        gc.collect()
+        return sum(type(one) is Stops for one in gc.get_objects())
+
+    before = kept()
+    hypergradient(make(), loss, SGD(Schedule("lr", [0.1])), [data], data, steps=5, mode=mode)
+    assert kept() == before
 
 
 def test_nothing_is_warned_of() -> None:

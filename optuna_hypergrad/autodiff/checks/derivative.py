@@ -166,6 +166,7 @@ def check_update_map(update: Update, weights: Tensor, hypers: Values) -> None:
             "depend on all that it computes. Take detach and no_grad out of it."
         )
     slopes = torch.autograd.grad(total, leaves, allow_unused=True)
+    stops.forget()
     unused = [name for name, slope in zip(learned, slopes[2:], strict=True) if slope is None]
     pairs = zip(change, slopes, strict=True)
     found = sum(((c * s).sum() for c, s in pairs if s is not None), torch.zeros_like(total))

@@ -39,6 +39,10 @@ class Context:
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         self.saved_tensors = tuple(map(self._seen, tensors))
 
+    def forget(self) -> None:
+        """Drop what knows the graph, whose nodes hold this object: Python sees no such circles."""
+        self._seen = _same
+
     def save_for_forward(self, *tensors: Tensor | None) -> None:
         pass  # for its jvp, which is not asked for
 
@@ -109,6 +113,7 @@ def declared(
                 cls.setup_context(context, args, outputs)
     except RuntimeError as error:
         raise OpaqueError(str(error)) from error
+    context.forget()
     several = tuple(map(seen, outputs if isinstance(outputs, tuple) else (outputs,)))
     found = Declared.apply(stops, cls, context, len(several), *several, *args)
     return found if isinstance(outputs, tuple) else found[0]
@@ -149,3 +154,7 @@ def _dispatched(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
 
 def _is_real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _same(value: Any) -> Any:
+    return value

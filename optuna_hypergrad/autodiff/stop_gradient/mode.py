@@ -224,9 +224,10 @@ class StopGradients(TorchFunctionMode):
 
     def _embedding(self, index: Tensor, weight: Tensor, **kwargs: Any) -> Tensor:
         """Rows of a table whose gradient leaves out the padding, or is divided by frequencies."""
-        rows = F.embedding(index, weight, **{**kwargs, **_PLAIN_ROWS})
-        if not rows.requires_grad:
-            return rows
+        plain = {**kwargs, **_PLAIN_ROWS}
+        if not (weight.requires_grad and torch.is_grad_enabled()):
+            return self._operation(F.embedding, (index, weight), plain)  # type: ignore[no-any-return]
+        rows = F.embedding(index, weight, **plain)
         share = torch.ones_like(index, dtype=rows.dtype)
         if kwargs.get("scale_grad_by_freq"):
             share = share / torch.bincount(index.flatten(), minlength=len(weight))[index]

@@ -24,7 +24,14 @@ class Stops:
         self.found = False
         """Whether the loss depends on a value at which gradients stop."""
         self.recorded: Callable[[], AbstractContextManager[object]] = nullcontext
-        """Records what is stopped in code that runs while gradients are taken (hooks)."""
+        """Records what is stopped in code that runs while the training gradient is taken."""
+
+    def forget(self) -> None:
+        """The training gradient has been taken: free what was recorded for code that runs then.
+
+        It refers to the graph, whose nodes refer to this object, and Python sees no such circles.
+        """
+        self.recorded = nullcontext
 
 
 class Switch(Function):
