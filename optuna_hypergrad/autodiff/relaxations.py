@@ -69,7 +69,14 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
 
 @contextmanager
 def relaxed() -> Iterator[None]:
-    """Within it, ``straight_through`` gives ``soft``, whose derivative differences agree with."""
+    """Within it, ``straight_through`` gives ``soft``, whose derivative differences agree with.
+
+    Example:
+        >>> import torch
+        >>> with relaxed():
+        ...     straight_through(torch.tensor(1.0), torch.tensor(0.3))
+        tensor(0.3000)
+    """
     token = _relaxed.set(True)
     try:
         yield
