@@ -284,7 +284,8 @@ class TestSearch:
             report_hypergradient(trial, {"x": 2 * (x - 0.8), "y": 2 * (y - 0.6)})
             return (x - 0.8) ** 2 + (y - 0.6) ** 2
 
-        study = create(GradientSampler(seed=seed))
+        others = optuna.samplers.RandomSampler(seed)  # TPE learns constraints from Optuna 5 on only
+        study = create(GradientSampler(seed=seed, independent_sampler=others))
         study.optimize(objective, n_trials=60)
         feasible = [t for t in study.trials if all(v <= 0 for v in read_constraints(t).values())]
         assert len(study.trials) < 60 and len(feasible) < len(study.trials)
