@@ -123,9 +123,14 @@ def _loss_error(objective: Objective, batch: Batch, hypers: Values) -> float:
     direct = sum(float(g * change) for g, change in pairs if g is not None)
     found = slope.gradient @ line.direction + direct
     floor = 1e-5 * float(slope.gradient.norm() * line.direction.norm())
+    return _slope_error(lambda step: objective(batch, line.go(step)), found, floor)
+
+
+def _slope_error(at: Callable[[float], Tensor], found: Tensor, floor: float = 0.0) -> float:
+    """Of the derivative ``found`` of a number along a line, the smallest over several steps."""
     errors = []
     for step in _STEPS[::-1]:
-        ahead, behind = (objective(batch, line.go(s)).detach() for s in (step, -step))
+        ahead, behind = (at(s).detach() for s in (step, -step))
         difference = (ahead - behind) / (2 * step)
         rounding = 1e-14 * float(ahead.abs()) / step
         gap = float((difference - found).abs())
@@ -170,7 +175,12 @@ def check_update_map(update: Update, weights: Tensor, hypers: Values) -> None:
     unused = [name for name, slope in zip(learned, slopes[2:], strict=True) if slope is None]
     pairs = zip(change, slopes, strict=True)
     found = sum(((c * s).sum() for c, s in pairs if s is not None), torch.zeros_like(total))
-    error = _update_error(update, hypers, learned, middle, change, found.detach())
+
+    def at(step: float) -> Tensor:
+        parts = [m + step * c for m, c in zip(middle, change, strict=True)]
+        return _two_steps(update, hypers, learned, parts)
+
+    error = _slope_error(at, found.detach())
     told = (
         f"depend on its learned hyperparameter {unused[0]!r} as a tensor, so that its "
         "hypergradient is 0. Use the tensor that it gets: float() and item() take it out of torch."
@@ -186,30 +196,6 @@ def check_update_map(update: Update, weights: Tensor, hypers: Values) -> None:
         )
     if unused:
         warnings.warn(f"update: {kind} does not {told}", stacklevel=2)
-
-
-def _update_error(
-    update: Update,
-    hypers: Values,
-    learned: list[str],
-    middle: list[Tensor],
-    change: list[Tensor],
-    found: Tensor,
-) -> float:
-    """The smallest relative difference of a derivative of two steps and central differences."""
-    errors = []
-    for step in _STEPS[::-1]:
-        ends = [
-            _two_steps(
-                update, hypers, learned, [m + s * c for m, c in zip(middle, change, strict=True)]
-            )
-            for s in (step, -step)
-        ]
-        difference = (ends[0] - ends[1]).detach() / (2 * step)
-        rounding = 1e-14 * float(ends[0].detach().abs()) / step
-        gap = float((difference - found).abs())
-        errors.append(_relative(gap, difference, found, rounding))
-    return min(errors)
 
 
 def _two_steps(update: Update, hypers: Values, learned: list[str], parts: list[Tensor]) -> Tensor:
