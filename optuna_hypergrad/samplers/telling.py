@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.algorithms.convergence import MOST_SILENT, Settled
 from optuna_hypergrad.logger import get_logger
@@ -165,20 +165,14 @@ def _came_of(decision: Decision, step: OuterStep) -> str:
     value = "" if step.value is None else f" ({short(step.value)})"
     excess = f"was infeasible by {short(step.violation)}" if step.violation else ""
     is_said = bool(excess) and (decision.verdict == "accepted" or decision.is_drawn_anew)
-    became = "" if is_said else _became(decision)
+    became = "" if is_said else _became(step)
     told = " and ".join(part for part in (excess, became) if part)
     return f"trial {'+'.join(map(str, step.trials))}{value} {told}"
 
 
-def _became(decision: Decision) -> str:
+def _became(step: OuterStep) -> str:
     """What became of an outer step; what counts as diverged may have been pruned, or failed."""
-    if decision.verdict != "diverged":
-        return f"was {decision.verdict}"
-    lost = [one for one in decision.used if one.diverged]
-    if all(one.failed for one in lost):
-        return "failed"
-    is_pruned = all(one.trial.state == TrialState.PRUNED and not one.has_marks for one in lost)
-    return "was pruned" if is_pruned else "diverged"
+    return step.status if step.status in ("diverged", "failed") else f"was {step.status}"
 
 
 def _what_follows(decision: Decision, step: OuterStep) -> str:
