@@ -24,6 +24,8 @@ from optuna_hypergrad.reports import (
 )
 from optuna_hypergrad.reports.fields import MOST
 from optuna_hypergrad.samplers.chains import ChainSummary
+from optuna_hypergrad.samplers.describe import log_line
+from optuna_hypergrad.samplers.gradient_log import describe_end, describe_step
 from optuna_hypergrad.samplers.independent import CompletedSampler, ConstraintsFunc, propose
 from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.steps import is_enqueued
@@ -36,7 +38,6 @@ from optuna_hypergrad.samplers.studies import (
     stop,
 )
 from optuna_hypergrad.samplers.table import Table
-from optuna_hypergrad.samplers.telling import tell, told_end, told_step
 
 
 class GradientSampler(CompletedSampler[Table]):
@@ -89,7 +90,7 @@ class GradientSampler(CompletedSampler[Table]):
             none for ten times in a row, counts as settled. A chain also ends where ten trials of
             one point reported nothing.
         stop_when_converged: End ``study.optimize`` when all chains have converged, with an INFO
-            line that says why. With ask-and-tell there is no loop to end; see ``chains``.
+            line that says why. With ask-and-log_line there is no loop to end; see ``chains``.
 
     Raises:
         ValueError: If an argument is out of range; the message names it. Studies with several
@@ -154,7 +155,7 @@ class GradientSampler(CompletedSampler[Table]):
                 many = self._n_chains > 1
                 write_claim(study._storage, trial._trial_id, claim, one_of_many=many)
                 table.decided[trial.number] = claim
-                tell(lambda: _told(trial, claim, table, many, held(study)))
+                log_line(lambda: _told(trial, claim, table, many, held(study)))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -212,7 +213,7 @@ class GradientSampler(CompletedSampler[Table]):
             searches = [*takewhile(lambda search: search.has_converged(tolerance), every)]
             if len(searches) == self._n_chains and stop(study):
                 best = table.best_with(finished)
-                tell(lambda: told_end(searches, tolerance, best))
+                log_line(lambda: describe_end(searches, tolerance, best))
 
     def _tell_gaps(self, study: Study, finished: FrozenTrial) -> None:
         with self.memory.reading(study, since=finished) as table:
@@ -274,7 +275,7 @@ def _new_table(rule: Rule, study: Study) -> Table:
 def _told(
     trial: FrozenTrial, claim: Claim, table: Table, one_of_many: bool, fixed: Collection[str]
 ) -> str:
-    return told_step(
+    return describe_step(
         claim,
         table.decision_before(claim),
         is_again=table.n_claimed(claim) > 0,

@@ -25,12 +25,14 @@ from optuna_hypergrad.reports import (
 )
 from optuna_hypergrad.reports.fields import MOST
 from optuna_hypergrad.samplers.breeding import Breeding, Mutation, Selection, checked_names
+from optuna_hypergrad.samplers.describe import log_line
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.family import Family
 from optuna_hypergrad.samplers.founders import founding_values
 from optuna_hypergrad.samplers.independent import CompletedSampler, ConstraintsFunc, propose
 from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.offspring import begin, inherit
+from optuna_hypergrad.samplers.population_log import describe_segment
 from optuna_hypergrad.samplers.studies import (
     checked_seed,
     finished_as,
@@ -39,7 +41,6 @@ from optuna_hypergrad.samplers.studies import (
     random_seed,
 )
 from optuna_hypergrad.samplers.teaching import brought_up_to_date
-from optuna_hypergrad.samplers.telling import tell, told_segment
 from optuna_hypergrad.samplers.turns import next_turn
 
 
@@ -186,7 +187,7 @@ class PopulationSampler(CompletedSampler[Family]):
             write_segment(study._storage, trial._trial_id, segment)
             if taught is not None:
                 write_teacher(study._storage, trial._trial_id, trial.number, taught)
-            tell(lambda: told_segment(segment, family, held(study)))
+            log_line(lambda: describe_segment(segment, family, held(study)))
             if segment.parent is not None and segment.age == 0:
                 self._warn_of_unknown_names(family)
             family.decided[trial.number] = segment

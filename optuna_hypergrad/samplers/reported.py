@@ -14,7 +14,7 @@ from optuna_hypergrad.reports import (
     read_gradient,
     read_shapes,
 )
-from optuna_hypergrad.samplers.telling import tell, told_left_out
+from optuna_hypergrad.samplers.describe import describe_left_out, log_line
 from optuna_hypergrad.schedules import parameter_names
 
 
@@ -38,7 +38,7 @@ class Gaps:
         names = [name for name in left_out(trial, among) if name not in self._told]
         if names:
             self._told.update(names)
-            tell(lambda: told_left_out(trial.number, names, fate))
+            log_line(lambda: describe_left_out(trial.number, names, fate))
 
     def warn_of_constraints(self, trial: FrozenTrial) -> None:
         """Warn of a hypergradient of a constraint that a complete trial does not have."""

@@ -15,8 +15,9 @@ from optuna_hypergrad import (
     report_hypergradient,
     suggest_schedule,
 )
-from optuna_hypergrad.samplers.changes import told_change, told_mutation
+from optuna_hypergrad.samplers.describe import describe_change
 from optuna_hypergrad.samplers.mutated import Mutated
+from optuna_hypergrad.samplers.population_log import describe_mutation
 from samplers.studies import ask, constrain, create, finish, quadratic
 
 
@@ -435,11 +436,11 @@ def test_a_second_step_in_the_place_of_mutation_is_told_as_such(lines: list[str]
 def test_large_numbers_of_one_line_are_written_alike(
     before: float, after: float, told: str
 ) -> None:
-    assert told_change(before, after) == told
+    assert describe_change(before, after) == told
 
 
 @pytest.mark.parametrize("factor", [1.0, 1 + 2**-52, 1 - 2**-53])
 def test_a_weight_of_one_is_not_told(factor: float) -> None:
     mutation = Mutated("teacher", before=0.5, after=0.5 * factor, has_step=True)
-    assert told_mutation(0.1, 0.2, mutation) == "0.1 → 0.2 (one step)"
-    assert told_mutation(0.1, 0.2, mutation._replace(has_step=False)) == "0.1 → 0.2"
+    assert describe_mutation(0.1, 0.2, mutation) == "0.1 → 0.2 (one step)"
+    assert describe_mutation(0.1, 0.2, mutation._replace(has_step=False)) == "0.1 → 0.2"

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.arguments import checked_number
 from optuna_hypergrad.reports import read_claim
-from optuna_hypergrad.samplers.changes import short
 from optuna_hypergrad.samplers.constraints import violation
+from optuna_hypergrad.samplers.describe import short
 from optuna_hypergrad.samplers.history import lost_as, outer_steps
 from optuna_hypergrad.samplers.steps import Claimed
 from optuna_hypergrad.samplers.studies import maximizes

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 from optuna.study import Study
 
-from optuna_hypergrad.samplers.changes import told_mutation
 from optuna_hypergrad.samplers.lineage import Ancestor, students
+from optuna_hypergrad.samplers.population_log import describe_mutation
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.visualization.charts import colors
 
@@ -119,7 +119,7 @@ def told_clone(parent: Ancestor, clone: Ancestor) -> str:
     for name, after in clone.params.items():
         before = parent.ended.get(name, after)
         if before != after:
-            lines.append(f"{name} {told_mutation(before, after, clone.mutations.get(name))}")
+            lines.append(f"{name} {describe_mutation(before, after, clone.mutations.get(name))}")
     return "\n".join(lines[: 1 + MOST_CHANGES])
 
 

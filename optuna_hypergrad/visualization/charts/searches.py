@@ -9,7 +9,7 @@ from typing import NamedTuple
 from optuna.study import Study
 
 from optuna_hypergrad.arguments import check_names, checked_count, named
-from optuna_hypergrad.samplers.changes import short
+from optuna_hypergrad.samplers.describe import short
 from optuna_hypergrad.samplers.history import OuterStep, Status, outer_steps
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.visualization.charts.hypers import Hyper, hypers_of

@@ -1,50 +1,33 @@
-"""One line for each trial that begins: what changes, and why.
-
-Through Optuna's logger, so that ``optuna.logging.set_verbosity`` and its relatives rule.
-"""
+"""One line for each trial of a GradientSampler that begins: what changes, and why."""
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.algorithms.convergence import MOST_SILENT, Settled
-from optuna_hypergrad.logger import get_logger
-from optuna_hypergrad.reports import Claim, Segment, read_constraints
-from optuna_hypergrad.samplers.changes import (
-    differ,
-    short,
-    told_change,
-    told_factor,
-    told_mutation,
-)
+from optuna_hypergrad.reports import Claim, read_constraints
 from optuna_hypergrad.samplers.constraints import violation
-from optuna_hypergrad.samplers.distributions import is_log, proposed, to_distribution
-from optuna_hypergrad.samplers.family import Family, Student
+from optuna_hypergrad.samplers.describe import (
+    SIGNS,
+    describe_change,
+    describe_factor,
+    differ,
+    listed,
+    short,
+)
+from optuna_hypergrad.samplers.distributions import is_log, to_distribution
 from optuna_hypergrad.samplers.history import OuterStep, outer_step
-from optuna_hypergrad.samplers.mutated import goes_on_refined, mutated
 from optuna_hypergrad.samplers.search import Decision, Search
-from optuna_hypergrad.samplers.traits import ended_with
 
-MOST = 8  # changes in one line
 LARGEST = 700.0  # whose exponential is still a float
 
-_SIGNS = {-1: "−", 0: "0", 1: "+"}
 
-
-def tell(line: Callable[[], str]) -> None:
-    """Log a line, which is made up only where somebody reads it."""
-    logger = get_logger()
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(line())
-
-
-def told_step(
+def describe_step(
     claim: Claim,
     decision: Decision | None,
     *,
@@ -74,10 +57,10 @@ def told_step(
     step = outer_step(decision)
     kept = {name: value for name, value in step.proposal.items() if name not in fixed}
     step = step._replace(proposal=kept)
-    return f"{place}, after {_came_of(decision, step)}: {_what_follows(decision, step)}."
+    return f"{place}, after {_describe_result(decision, step)}: {_describe_next(decision, step)}."
 
 
-def told_end(searches: Sequence[Search], tolerance: float, best: FrozenTrial | None) -> str:
+def describe_end(searches: Sequence[Search], tolerance: float, best: FrozenTrial | None) -> str:
     """Why the searches of a study have ended, and how to go on.
 
     Args:
@@ -89,7 +72,7 @@ def told_end(searches: Sequence[Search], tolerance: float, best: FrozenTrial | N
     why, on = _why_settled(searches, tolerance)
     ways = [*on, f"GradientSampler(n_chains={len(searches) + 1}) adds a search from another start"]
     return (
-        f"The study ends, since {of_chains} converged: {'; '.join(why)}. {_told_best(best)}"
+        f"The study ends, since {of_chains} converged: {'; '.join(why)}. {_describe_best(best)}"
         f"To go on: {', or '.join(ways)}."
     )
 
@@ -108,20 +91,20 @@ def _why_settled(searches: Sequence[Search], tolerance: float) -> tuple[list[str
         on.append("call report_hypergradient in every trial, feasible ones as well")
     if found["unknown"]:
         why.append(
-            f"no hypergradient is reported any more of {_listed([*found['unknown']])}, "
+            f"no hypergradient is reported any more of {listed([*found['unknown']])}, "
             f"for {MOST_SILENT} trials"
         )
         on.append("report the loss's hypergradient of these, not a constraint's alone")
     if found["flat"]:
-        why.append(f"the hypergradient stays 0 for {_listed([*found['flat']])}")
+        why.append(f"the hypergradient stays 0 for {listed([*found['flat']])}")
         on.append("check that the loss depends on what stays 0")
     if found["on_bound"]:
-        why.append(f"{_listed([*found['on_bound']])} at a bound of the range")
+        why.append(f"{listed([*found['on_bound']])} at a bound of the range")
         on.append("widen the range of what is on a bound")
     if found["small"]:
-        why.append(f"γ is below {short(tolerance)} of the range for {_listed([*found['small']])}")
+        why.append(f"γ is below {short(tolerance)} of the range for {listed([*found['small']])}")
     if found["small"] and blamed:
-        why.append(f"γ was halved where trials violated {_listed([*blamed])}")
+        why.append(f"γ was halved where trials violated {listed([*blamed])}")
         on.append("report hypergradients of what is violated (constraint=...) that are not 0")
         on.append("exclude values of other parameters that violate it")
     if found["small"]:
@@ -129,66 +112,36 @@ def _why_settled(searches: Sequence[Search], tolerance: float) -> tuple[list[str
     return why, on
 
 
-def told_left_out(number: int, names: Sequence[str], fate: str) -> str:
-    """Which parameters a trial reported no hypergradient of, and what becomes of them."""
-    are = "is" if len(names) == 1 else "are"
-    return (
-        f"Trial {number} reported no hypergradient of {_listed([*names])}, which {are} {fate}; "
-        "give report_hypergradient all of result.gradient if it is to be learned."
-    )
-
-
-def told_segment(segment: Segment, family: Family, fixed: Collection[str] = ()) -> str:
-    """What a trial of a PopulationSampler is to do.
-
-    Args:
-        segment: The trial's.
-        family: The population.
-        fixed: Parameters that do not move, whatever is proposed.
-    """
-    values = {name: value for name, value in segment.values.items() if name not in fixed}
-    segment = segment._replace(values=values)
-    who = "an explorer" if segment.member is None else f"member {segment.member}"
-    place = f"Trial {segment.trial}: generation {segment.generation}, {who}"
-    if segment.parent is None:
-        return f"{place} is born."
-    parent = family[segment.parent]
-    if segment.age:
-        changes = _changes(segment, parent)
-        return f"{place} goes on: {_listed([*changes])}."
-    of = "an explorer" if parent.segment.member is None else str(parent.segment.member)
-    origin = f"clone of {of} (trial {parent.number})"
-    return f"{place} ← {origin}, {_listed([*_mutations(segment, parent, family)])}."
-
-
-def _came_of(decision: Decision, step: OuterStep) -> str:
+def _describe_result(decision: Decision, step: OuterStep) -> str:
     value = "" if step.value is None else f" ({short(step.value)})"
     excess = f"was infeasible by {short(step.violation)}" if step.violation else ""
     is_said = bool(excess) and (decision.verdict == "accepted" or decision.is_drawn_anew)
-    became = "" if is_said else _became(step)
+    became = "" if is_said else _describe_status(step)
     told = " and ".join(part for part in (excess, became) if part)
     return f"trial {'+'.join(map(str, step.trials))}{value} {told}"
 
 
-def _became(step: OuterStep) -> str:
+def _describe_status(step: OuterStep) -> str:
     """What became of an outer step; what counts as diverged may have been pruned, or failed."""
     return step.status if step.status in ("diverged", "failed") else f"was {step.status}"
 
 
-def _what_follows(decision: Decision, step: OuterStep) -> str:
+def _describe_next(decision: Decision, step: OuterStep) -> str:
     state = decision.after.state
     if decision.is_drawn_anew:
-        return f"the same point again, with {_listed(decision.not_learned)} drawn anew"
+        return f"the same point again, with {listed(decision.not_learned)} drawn anew"
     if state is None:
         return "another start"
     if state is decision.before.state:  # a guess that did not turn out well
-        return f"back to where the search was, {_moved(_changed(decision, step))}"
+        return f"back to where the search was, {_list_moves(_changed(decision, step))}"
     if state.returning:
-        return f"back to the best point, {_moved(_changed(decision, step))}"
+        return f"back to the best point, {_list_moves(_changed(decision, step))}"
     is_rejected = decision.verdict in ("rejected", "diverged") and decision.before.state is not None
     if is_rejected and state.best is not None:
-        return f"on from the best point, {_moved(_moves(decision, step, _best_point(decision)))}"
-    return _moved(_moves(decision, step, step.params))
+        return (
+            f"on from the best point, {_list_moves(_moves(decision, step, _best_point(decision)))}"
+        )
+    return _list_moves(_moves(decision, step, step.params))
 
 
 def _best_point(decision: Decision) -> dict[str, Any]:
@@ -200,25 +153,25 @@ def _best_point(decision: Decision) -> dict[str, Any]:
     return {name: to_distribution(value, after.learned[name]) for name, value in by_name}
 
 
-def _moved(changes: Iterator[str]) -> str:
-    return _listed([*changes], "no learned parameter moves")
+def _list_moves(changes: Iterator[str]) -> str:
+    return listed([*changes], "no learned parameter moves")
 
 
 def _changed(decision: Decision, step: OuterStep) -> Iterator[str]:
     """What the next trial runs with where the last one did not."""
-    for name, before, after in _to_come(step, decision.after.learned, step.params):
-        yield f"{name} {told_change(before, after)}"
+    for name, before, after in _next_changes(step, decision.after.learned, step.params):
+        yield f"{name} {describe_change(before, after)}"
 
 
 def _moves(decision: Decision, step: OuterStep, origin: Mapping[str, Any]) -> Iterator[str]:
     """The steps that are taken from a point."""
     learned = decision.after.learned
-    for name, before, after in _to_come(step, learned, origin):
+    for name, before, after in _next_changes(step, learned, origin):
         move = _move(before, after, step.step_size[name], learned[name])
-        yield f"{name} {told_change(before, after)} (sign {_SIGNS[step.sign[name]]}, {move})"
+        yield f"{name} {describe_change(before, after)} (sign {SIGNS[step.sign[name]]}, {move})"
 
 
-def _to_come(
+def _next_changes(
     step: OuterStep, learned: Mapping[str, BaseDistribution], origin: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     for name in (name for name in step.proposal if name in origin):
@@ -232,50 +185,20 @@ def _move(before: float, after: float, gamma: float, distribution: BaseDistribut
     is_cut = after in (getattr(distribution, "low", None), getattr(distribution, "high", None))
     if is_log(distribution):
         is_cut = is_cut and abs(math.log(after / before)) < 0.999 * gamma
-        told = f"×{told_factor(math.exp(gamma)) if gamma < LARGEST else 'inf'}"
+        told = f"×{describe_factor(math.exp(gamma)) if gamma < LARGEST else 'inf'}"
     else:
         is_cut = is_cut and abs(after - before) < 0.999 * gamma
         told = short(gamma)
     return "to its bound" if is_cut else f"γ {told}"
 
 
-def _told_best(best: FrozenTrial | None) -> str:
+def _describe_best(best: FrozenTrial | None) -> str:
     if best is None or best.value is None:
         return ""
     if excess := violation(best):
         violated = [repr(name) for name, value in read_constraints(best).items() if value > 0]
         return (
             f"No trial is feasible; trial {best.number} is infeasible by {short(excess)} "
-            f"({_listed(violated)}). "
+            f"({listed(violated)}). "
         )
     return f"Best: trial {best.number} ({short(best.value)}). "
-
-
-def _changes(segment: Segment, parent: Student) -> Iterator[str]:
-    """What a student goes on with where it is not what its last segment began with."""
-    for name, before, after in _differences(segment, parent, parent.trial.params):
-        sign = segment.sign.get(name)
-        why = "refined" if sign is None else f"sign {_SIGNS[round(sign)]}"
-        yield f"{name} {told_change(before, after)} ({why})"
-
-
-def _mutations(segment: Segment, parent: Student, family: Family) -> Iterator[str]:
-    """What a clone begins with where it is not what its parent ended with."""
-    mutations = mutated(segment, parent, goes_on_refined(family))
-    kept = {name: value for name, value in parent.trial.params.items() if name in segment.fixed}
-    for name, before, after in _differences(segment, parent, {**ended_with(parent), **kept}):
-        yield f"{name} {told_mutation(before, after, mutations.get(name))}"
-
-
-def _differences(
-    segment: Segment, parent: Student, before: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    for name, after in proposed(segment.values, parent.trial.distributions).items():
-        if differ(before[name], after):
-            yield name, before[name], after
-
-
-def _listed(changes: list[str], nothing: str = "nothing changes") -> str:
-    rest = len(changes) - MOST
-    more = [f"and {rest} more"] if rest > 0 else []
-    return ", ".join([*changes[:MOST], *more]) or nothing
