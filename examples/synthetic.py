@@ -35,8 +35,8 @@ from optuna_hypergrad import PopulationSampler, report_hypergradient
 # that they are made of, which may change.
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.marks import Axis, Chart, Line, Panel
-from optuna_hypergrad.visualization.charts.trajectories import trajectories
 from optuna_hypergrad.visualization.drawing.matplotlib import draw as draw_chart
+from optuna_hypergrad.visualization.figures.trajectories import trajectories
 
 POPULATION = 20
 DRAWN = {"PBT": colors.PINK, "STN + random starts": colors.GREY, "HPM": colors.GREEN}

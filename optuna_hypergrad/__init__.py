@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optuna_hypergrad.dashboard import PublishCallback, publish
     from optuna_hypergrad.pruners import ConsensusPruner, DivergencePruner, TruncationPruner
-    from optuna_hypergrad.recall import best_schedules, replay
+    from optuna_hypergrad.reporting import watch
     from optuna_hypergrad.reports import report_hypergradient, trial_seed
+    from optuna_hypergrad.results import best_schedules, replay
     from optuna_hypergrad.samplers import (
         GradientSampler,
         PopulationSampler,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     )
     from optuna_hypergrad.schedules import Schedule, Schedules
     from optuna_hypergrad.suggest import suggest_schedule
-    from optuna_hypergrad.watching import watch
 
 __version__ = "0.1.0"
 
@@ -53,22 +53,22 @@ _HOMES = {
     "Schedule": "schedules",
     "Schedules": "schedules",
     "TruncationPruner": "pruners",
-    "best_schedules": "recall",
+    "best_schedules": "results",
     "lineage": "samplers",
     "outer_steps": "samplers",
     "publish": "dashboard",
-    "replay": "recall",
+    "replay": "results",
     "report_hypergradient": "reports",
     "students": "samplers",
     "suggest_schedule": "suggest",
     "trial_seed": "reports",
-    "watch": "watching",
+    "watch": "reporting",
 }
 
 _SUBMODULES = (
     *("autodiff", "distributed", "hypernet", "members"),  # import torch
     *("dashboard", "integrations", "visualization"),  # import what draws, or trains, when used
-    *("journal", "pruners", "recall", "reports", "samplers", "schedules"),
+    *("journal", "pruners", "results", "reports", "samplers", "schedules"),
 )
 
 

@@ -1,10 +1,14 @@
-"""Checks of what users pass: a ValueError names the argument, what is expected and what came."""
+"""Checks of what users pass: a ValueError names the argument, what is expected and what came.
+
+What to say where an optional library is not installed.
+"""
 
 from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, TypeVar
@@ -36,7 +40,7 @@ def check_names(argument: str, value: Any) -> None:
         raise ValueError(f"{argument} must hold at least one name, or be None, got {value!r}.")
 
 
-def named(argument: str, name: str, known: Mapping[str, T]) -> T:
+def lookup(argument: str, name: str, known: Mapping[str, T]) -> T:
     """What has this name.
 
     Example:
@@ -116,3 +120,20 @@ def short(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     return _repr.repr(value)
+
+
+@contextmanager
+def needing(library: str, extra: str = "visualization") -> Iterator[None]:
+    """Imports of an optional library; an ImportError says which extra installs it.
+
+    Example:
+        >>> with needing("nowhere"):
+        ...     import nowhere
+        Traceback (most recent call last):
+        ImportError: nowhere is needed: install the extra 'visualization' of optuna_hypergrad.
+    """
+    try:
+        yield
+    except ImportError as error:
+        message = f"{library} is needed: install the extra '{extra}' of optuna_hypergrad."
+        raise ImportError(message) from error

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "optuna_hypergrad"
 TWINS = "visualization.matplotlib"  # each refers to the Plotly figure of the same name
 ROOMS = (
     *("", "autodiff", "autodiff.relaxations", "autodiff.updates", "dashboard", "distributed"),
-    *("hypernet", "integrations", "journal", "members", "pruners", "recall", "visualization"),
+    *("hypernet", "integrations", "journal", "members", "pruners", "results", "visualization"),
     TWINS,
 )
 # What users are given and do not make; whoever gives it has the example.

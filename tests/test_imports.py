@@ -14,18 +14,17 @@ PACKAGE = Path(__file__).parents[1] / "optuna_hypergrad"
 SHOWN = {"plotly", "matplotlib", "visualization", "dashboard", "integrations"}
 TENSORS = {"torch", "autodiff", "hypernet", "checkpoints", "members", "distributed"}
 BELOW = {  # the rooms below those that show something
-    "algorithms": {"optuna", "samplers", "reports", "schedules", "recall"} | TENSORS,
+    "algorithms": {"optuna", "samplers", "reports", "schedules", "results"} | TENSORS,
     "arguments.py": {"optuna", "samplers", "reports", "schedules", "suggest"} | TENSORS,
-    "missing.py": {"optuna", "samplers", "reports", "schedules", "suggest"} | TENSORS,
     "logger.py": {"samplers", "reports", "schedules", "suggest"} | TENSORS,
-    "schedules": {"optuna", "samplers", "reports", "suggest", "recall"} | TENSORS - {"torch"},
-    "suggest.py": {"samplers", "recall"} | TENSORS,
-    "recall": {"pruners", "suggest", "watching"} | TENSORS,
+    "schedules": {"optuna", "samplers", "reports", "suggest", "results"} | TENSORS - {"torch"},
+    "suggest.py": {"samplers", "results"} | TENSORS,
+    "results.py": {"pruners", "suggest", "reporting"} | TENSORS,
     "journal.py": {"reports", "samplers", "schedules", "suggest"} | TENSORS,
-    "watching.py": {"samplers", "pruners", "suggest"} | TENSORS,
-    "reports": {"samplers", "pruners", "schedules", "suggest", "watching", "recall"} | TENSORS,
-    "samplers": {"pruners", "recall"} | TENSORS,
-    "pruners": {"recall"} | TENSORS,
+    "reporting.py": {"samplers", "pruners", "suggest"} | TENSORS,
+    "reports": {"samplers", "pruners", "schedules", "suggest", "reporting", "results"} | TENSORS,
+    "samplers": {"pruners", "results"} | TENSORS,
+    "pruners": {"results"} | TENSORS,
     "autodiff": {"optuna", "samplers", "reports"} | TENSORS - {"torch", "autodiff"},
     "hypernet": {"optuna", "samplers", "reports", "checkpoints", "members", "distributed"},
     "checkpoints": {"samplers", "autodiff", "hypernet", "members", "distributed"},
@@ -33,10 +32,10 @@ BELOW = {  # the rooms below those that show something
     "distributed": {"samplers", "pruners", "hypernet", "checkpoints", "members"},
 }
 FORBIDDEN = {room: forbidden | SHOWN for room, forbidden in BELOW.items()} | {
-    "visualization": {"pruners", "suggest", "watching", "recall", "dashboard"} | TENSORS,
+    "visualization": {"pruners", "suggest", "reporting", "results", "dashboard"} | TENSORS,
     "visualization/charts": {"plotly", "matplotlib", "dashboard"} | TENSORS,
-    "dashboard": {"pruners", "suggest", "watching", "integrations"} | TENSORS,
-    "integrations": {"optuna", "samplers", "pruners", "reports", "suggest", "watching"}
+    "dashboard": {"pruners", "suggest", "reporting", "integrations"} | TENSORS,
+    "integrations": {"optuna", "samplers", "pruners", "reports", "suggest", "reporting"}
     | TENSORS - {"torch"},
 }
 

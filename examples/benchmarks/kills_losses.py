@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.checkpoints import CheckpointError, download
 from optuna_hypergrad.reports import read_checkpoint, read_claim, read_removed, read_segment
-from optuna_hypergrad.samplers.chains import decisions
-from optuna_hypergrad.samplers.steps import ancestry, claimed_trials, steps_of
+from optuna_hypergrad.samplers.gradient.chains import decisions
+from optuna_hypergrad.samplers.gradient.steps import ancestry, claimed_trials, steps_of
 
 Trials = Sequence[FrozenTrial]
 

@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, forward, hypergradient
-from optuna_hypergrad.autodiff.objective import Objective
+from optuna_hypergrad.autodiff.loss import TrainingLoss
 from optuna_hypergrad.autodiff.run import Run
 
 BATCH_SIZE, WINDOWS = 128, 7
@@ -51,7 +51,7 @@ def seconds(run: Callable[[], object], device: str) -> tuple[float, object]:
 def shares(run: Callable[[], object]) -> dict[str, float]:
     """Fractions of the time that the parts of a step take, by the profiler."""
     parts = {
-        "training gradient": (Objective, "graph"),
+        "training gradient": (TrainingLoss, "graph"),
         "Hessian products": (Run, "curvature"),  # the training gradient is taken within it
         "tangents": (forward, "advance"),
         "validation": (Run, "validated"),

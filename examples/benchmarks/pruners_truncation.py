@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from digits_population import Digits, draw, evaluate, loss_fn
 
 from optuna_hypergrad import PopulationSampler, TruncationPruner, members, trial_seed
-from optuna_hypergrad.samplers.family import Family
+from optuna_hypergrad.samplers.population.population import Population
 
 POPULATION, STEPS, EVERY = 16, 60, 10  # steps of a segment, and between its reports
 
@@ -98,7 +98,7 @@ def judge(search: str, without: dict[str, Any], pruned: dict[str, Any]) -> dict[
 
 def _is_replaced(study: Study, number: int) -> bool | None:
     """Whether a clone took the student's place; None where the study ended before."""
-    family = Family()
+    family = Population()
     family.read(study.get_trials(deepcopy=False))
     own = family[number].segment
     heirs = [s for s in family.attempts(own.member, own.generation + 1) if s.done]

@@ -13,8 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_hypergrad.algorithms.projection import by_fractions, projected
-from optuna_hypergrad.algorithms.ranges import Array, Ranges
+from optuna_hypergrad.algorithms.ranges import Array, Ranges, by_fractions, projected
 
 Verdict = Literal["accepted", "rejected", "diverged", "measured again"]
 

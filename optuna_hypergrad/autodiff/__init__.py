@@ -3,9 +3,8 @@
 from optuna_hypergrad.autodiff import relaxations as relaxations
 from optuna_hypergrad.autodiff.forecast import Forecast
 from optuna_hypergrad.autodiff.forward import ForwardMode
-from optuna_hypergrad.autodiff.metering import Cost
-from optuna_hypergrad.autodiff.replay.tape import ReplayError
-from optuna_hypergrad.autodiff.result import Hypergradient
+from optuna_hypergrad.autodiff.recompute.tape import ReplayError
+from optuna_hypergrad.autodiff.result import Cost, Hypergradient
 from optuna_hypergrad.autodiff.training import hypergradient
 from optuna_hypergrad.autodiff.updates import (
     SGD,

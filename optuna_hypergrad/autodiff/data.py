@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from optuna_hypergrad.arguments import short
-from optuna_hypergrad.autodiff.objective import Batch
+from optuna_hypergrad.autodiff.loss import Batch
 
 
 def is_batch(data: Batch | Iterable[Batch], of_tensors: bool = False) -> bool:

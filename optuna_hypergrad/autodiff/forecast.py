@@ -9,24 +9,20 @@ from functools import partial
 from statistics import median
 from typing import Literal
 
-from optuna_hypergrad.autodiff.adjoints import retreat
-from optuna_hypergrad.autodiff.carried import Carried
-from optuna_hypergrad.autodiff.columns import Columns
 from optuna_hypergrad.autodiff.data import generators_of, is_batch, once_only
-from optuna_hypergrad.autodiff.metering import Cost, metered, timed
-from optuna_hypergrad.autodiff.objective import Batch
-from optuna_hypergrad.autodiff.products import Along
-from optuna_hypergrad.autodiff.replay.ahead import looking_ahead
-from optuna_hypergrad.autodiff.replay.plan import planned
-from optuna_hypergrad.autodiff.replay.randomness import Randomness
-from optuna_hypergrad.autodiff.replay.stream import Stream
-from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
+from optuna_hypergrad.autodiff.loss import Batch
+from optuna_hypergrad.autodiff.recompute.plan import planned
+from optuna_hypergrad.autodiff.result import Cost, metered, timed
 from optuna_hypergrad.autodiff.run import Run
-from optuna_hypergrad.autodiff.tangents import advance
+from optuna_hypergrad.autodiff.second_order.hvp import Directions
+from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshot
+from optuna_hypergrad.autodiff.step import TrainState, step_jvp, step_vjp
+from optuna_hypergrad.autodiff.stream import Stream, looking_ahead
+from optuna_hypergrad.autodiff.tangents import Columns
 
 _ROUNDS, _ROWS = 3, 4
 
-Check = Callable[[Carried, Iterable[Batch]], object]  # validates the weights on batches
+Check = Callable[[TrainState, Iterable[Batch]], object]  # validates the weights on batches
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def foretold(
 class _Trial:
     """Single steps at the first weights; each is taken once before it is measured."""
 
-    def __init__(self, run: Run, stream: Stream, surrounding: Surrounding) -> None:
+    def __init__(self, run: Run, stream: Stream, surrounding: Snapshot) -> None:
         self._run, self._stream, self._surrounding = run, stream, surrounding
         self._before, self._values = surrounding.now(), run.at(0)
         self._point = run.begin()
@@ -90,7 +86,7 @@ class _Trial:
             return Cost(0.0, 0)
         if not len(validation) or not isinstance(validation, Iterable):
             return Cost(0.0, 0)  # the run will complain
-        before = Randomness.now(self._run.weights.device, list(generators_of(validation)))
+        before = GeneratorStates.now(self._run.weights.device, list(generators_of(validation)))
         first = [next(iter(validation))]
         before.restore()
         one = self._cost(lambda: check(self._point, first))
@@ -135,14 +131,16 @@ class _Trial:
     def _ahead(self, count: int) -> None:
         """One step of forward mode with so many columns."""
         run, point, values = self._run, self._point, self._values
-        rows = Carried(
+        rows = TrainState(
             point.weights.new_ones((count, len(point.weights))),
             tuple(part.new_ones((count, *part.shape)) for part in point.state),
         )
         own = point.weights.new_ones((count, len(run.learned)))
-        slope, products = run.curvature(self._batches, values.loss, Along(rows.weights, own), "jvp")
+        slope, products = run.curvature(
+            self._batches, values.loss, Directions(rows.weights, own), "jvp"
+        )
         slopes = {name: own.new_ones(count) for name in run.hypers.learned_by("update")}
-        advance(
+        step_jvp(
             run.update, point, rows, slope.gradient, products.weights, values.update, slopes, None
         )
 
@@ -155,9 +153,9 @@ class _Trial:
         """One step back."""
         run, point = self._run, self._point
         gradient = self._slope.gradient
-        back = retreat(run.update, point, gradient, self._values.update, None, point)
+        back = step_vjp(run.update, point, gradient, self._values.update, None, point)
         own = gradient.new_zeros((1, len(run.learned)))
-        run.curvature(self._batches, self._values.loss, Along(back.gradient[None], own), "vjp")
+        run.curvature(self._batches, self._values.loss, Directions(back.gradient[None], own), "vjp")
 
     def _move(self) -> None:
         """One step of the update alone."""

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_positive
-from optuna_hypergrad.autodiff.carried import Carried
-from optuna_hypergrad.autodiff.columns import Active, Columns, Truncation
-from optuna_hypergrad.autodiff.hypers import AtStep
-from optuna_hypergrad.autodiff.objective import Batch, LossFn, Slope
-from optuna_hypergrad.autodiff.products import Along, Products
+from optuna_hypergrad.autodiff.hparams import HparamsAtStep
+from optuna_hypergrad.autodiff.loss import Batch, LossFn, LossGrad
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Initial, Run
-from optuna_hypergrad.autodiff.tangents import advance
+from optuna_hypergrad.autodiff.second_order.hvp import Directions, Products
+from optuna_hypergrad.autodiff.step import TrainState, step_jvp
+from optuna_hypergrad.autodiff.tangents import Active, Columns, Truncation
 from optuna_hypergrad.autodiff.updates import Hyper, State, Update
 from optuna_hypergrad.autodiff.validation import Statistics
 
@@ -215,7 +214,7 @@ class ForwardMode:
         self._run.finish(self._point)
 
     @property
-    def point(self) -> Carried:
+    def point(self) -> TrainState:
         """The present weights and what the update remembers."""
         return self._point
 
@@ -225,7 +224,7 @@ class ForwardMode:
         norms = self._tangents.weights.norm(dim=1)
         return float(norms.max()) if len(norms) else 0.0
 
-    def _initial_tangents(self) -> Carried:
+    def _initial_tangents(self) -> TrainState:
         """∂w/∂λ of the initial weights; a column for each λ that they depend on."""
         columns: dict[str, Tensor] = {}
         for hyper, slope in self._run.initial_slopes().items():
@@ -234,9 +233,9 @@ class ForwardMode:
         self._columns.begin(columns)
         rows = [columns[name] for name in self._columns.begun]
         none = self._tensor([]).reshape(0, len(self._run.weights))
-        return Carried(torch.stack(rows) if rows else none, ())
+        return TrainState(torch.stack(rows) if rows else none, ())
 
-    def _directions(self, active: Active) -> tuple[list[int], Along]:
+    def _directions(self, active: Active) -> tuple[list[int], Directions]:
         """The active rows that the gradient changes along, by place, and these directions."""
         count = len(active.rows)
         own = [active.derivatives.get(("loss", k), [0.0] * count) for k in self._run.learned]
@@ -247,10 +246,15 @@ class ForwardMode:
         rows = [active.rows[i] for i in places]
         weights = self._tangents.grown(max([known, *(row + 1 for row in rows)])).rows(rows).weights
         hypers = self._tensor([[slope[i] for slope in own] for i in places])
-        return places, Along(weights, hypers.reshape(len(places), len(own)))
+        return places, Directions(weights, hypers.reshape(len(places), len(own)))
 
     def _move(
-        self, active: Active, slope: Slope, places: list[int], found: Tensor, hypers: AtStep
+        self,
+        active: Active,
+        slope: LossGrad,
+        places: list[int],
+        found: Tensor,
+        hypers: HparamsAtStep,
     ) -> None:
         count = len(active.rows)
         products = found.new_zeros((count, found.shape[1]))
@@ -259,7 +263,7 @@ class ForwardMode:
         slopes = {
             k: self._tensor(v) for (who, k), v in active.derivatives.items() if who == "update"
         }
-        self._point, tangents = advance(
+        self._point, tangents = step_jvp(
             self._run.update,
             self._point,
             every.rows(active.rows),

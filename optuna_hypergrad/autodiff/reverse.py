@@ -14,17 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optuna_hypergrad.autodiff.adjoints import retreat
-from optuna_hypergrad.autodiff.carried import Carried
-from optuna_hypergrad.autodiff.hypers import Key
-from optuna_hypergrad.autodiff.objective import Batch, LossFn
-from optuna_hypergrad.autodiff.products import Along
+from optuna_hypergrad.autodiff.hparams import Key
+from optuna_hypergrad.autodiff.loss import Batch, LossFn
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
-from optuna_hypergrad.autodiff.replay.plan import FAN
-from optuna_hypergrad.autodiff.replay.player import Player
-from optuna_hypergrad.autodiff.replay.tape import Checkpoint, check_replay
+from optuna_hypergrad.autodiff.recompute.plan import FAN
+from optuna_hypergrad.autodiff.recompute.player import Player
+from optuna_hypergrad.autodiff.recompute.tape import Checkpoint, check_replay
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Run
+from optuna_hypergrad.autodiff.second_order.hvp import Directions
+from optuna_hypergrad.autodiff.step import TrainState, step_vjp
 from optuna_hypergrad.autodiff.validation import Statistics
 
 
@@ -44,7 +43,7 @@ class ReverseMode:
         self._taken = 0
         none = player.losses.new_zeros(run.steps)  # numbers of their own would break up the heap
         self._slopes = {key: none.clone() for key in run.hypers.learned}
-        self._adjoint = Carried(torch.empty(0), ())
+        self._adjoint = TrainState(torch.empty(0), ())
 
     def train(self) -> Iterator[Tensor]:
         """The training; yields the loss of every step."""
@@ -58,7 +57,7 @@ class ReverseMode:
             yield loss
 
     @property
-    def point(self) -> Carried:
+    def point(self) -> TrainState:
         """The present weights and what the update remembers, while it trains."""
         return self._player.point
 
@@ -124,7 +123,7 @@ class ReverseMode:
             between, stop, end = again, end.step, start
             self._back(between, stop)
 
-    def _back_over_records(self, first: int, stop: int, point: Carried) -> None:
+    def _back_over_records(self, first: int, stop: int, point: TrainState) -> None:
         """Over a recorded stretch that begins at ``point``, in ``FAN`` parts."""
         if stop - first == 1:
             self._step_back(first, point)
@@ -137,17 +136,17 @@ class ReverseMode:
             while points:
                 self._back_over_records(starts.pop(), ends.pop(), points.pop())
 
-    def _step_back(self, step: int, point: Carried) -> None:
+    def _step_back(self, step: int, point: TrainState) -> None:
         record, values = self._player.tape.steps.pop(step), self._run.at(step)
         gradient, reached = record.gradient, self._run.weights.reached(record.reached)
-        back = retreat(self._run.update, point, gradient, values.update, reached, self._adjoint)
+        back = step_vjp(self._run.update, point, gradient, values.update, reached, self._adjoint)
         batches = self._player.revisit(step, point, record)
         own = gradient.new_zeros((1, len(self._run.learned)))
-        along = Along(back.gradient[None], own)
+        along = Directions(back.gradient[None], own)
         slope, products = self._run.curvature(batches, values.loss, along, "vjp")
         self._taken += 1
         check_replay(step, slope.gradient, gradient)
-        self._adjoint = Carried(back.adjoint.weights + products.weights[0], back.adjoint.state)
+        self._adjoint = TrainState(back.adjoint.weights + products.weights[0], back.adjoint.state)
         by_loss = dict(zip(self._run.learned, products.hypers[0], strict=True))
         for owner, name in self._run.hypers.learned:
             slopes = back.hypers if owner == "update" else by_loss

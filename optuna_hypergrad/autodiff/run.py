@@ -10,13 +10,23 @@ from torch import Tensor, nn
 from torch.func import jacfwd
 
 from optuna_hypergrad.arguments import check_kind, check_positive, checked_count
-from optuna_hypergrad.autodiff.carried import Carried, moved
 from optuna_hypergrad.autodiff.checks import check_update_map, is_named
-from optuna_hypergrad.autodiff.forward_ad import forward_mode
-from optuna_hypergrad.autodiff.hypers import AtStep, Hypers
-from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective, Slope
-from optuna_hypergrad.autodiff.preflight import check_validation, checked_products, preflight, use
-from optuna_hypergrad.autodiff.products import WAYS, Along, Product, Products
+from optuna_hypergrad.autodiff.hparams import HparamsAtStep, RunHparams
+from optuna_hypergrad.autodiff.loss import Batch, LossFn, LossGrad, TrainingLoss
+from optuna_hypergrad.autodiff.second_order.hvp import (
+    WAYS,
+    Directions,
+    Product,
+    Products,
+    forward_mode,
+)
+from optuna_hypergrad.autodiff.second_order.preflight import (
+    check_validation,
+    checked_products,
+    preflight,
+    use,
+)
+from optuna_hypergrad.autodiff.step import TrainState, moved
 from optuna_hypergrad.autodiff.updates import Clipped, Hyper, State, Update, evaluated, trained
 from optuna_hypergrad.autodiff.updates.protocol import (
     Values,
@@ -59,9 +69,9 @@ class Run:
         check_kind("hypers", hypers, Mapping | None, "a mapping or None")
         self.update = update if clip_gradients is None else Clipped(update, value=clip_gradients)
         own = checked_hypers(hypers or {})
-        self.hypers = Hypers(self.update.hypers, own, learn, self.steps)
+        self.hypers = RunHparams(self.update.hypers, own, learn, self.steps)
         self.weights = FlatWeights(model)
-        self.objective = Objective(
+        self.objective = TrainingLoss(
             model, loss_fn, self.weights, self.hypers.learned_by("loss"), hypers is not None
         )
         self._initial = initial
@@ -81,18 +91,18 @@ class Run:
         """Whether all products of a step are taken at once."""
         return self._way.at_once
 
-    def at(self, step: int) -> AtStep:
+    def at(self, step: int) -> HparamsAtStep:
         """Values of the hyperparameters at ``step``."""
         return self.hypers.at(step, self.weights.parameters[0])
 
-    def begin(self) -> Carried:
+    def begin(self) -> TrainState:
         """What to start from; the model then holds the weights."""
         weights = trained(self.update, self.weights.read(), self._state)
         if self._initial is not None:
             self._given = weights
             weights = self._initialised(self._own())
         self.weights.write(weights)
-        return Carried(weights, self._state)
+        return TrainState(weights, self._state)
 
     def initial_slopes(self) -> dict[str, Tensor]:
         """∂(initial weights)/∂(value at step 0) by learned hyperparameter of the loss, (D,)."""
@@ -127,7 +137,7 @@ class Run:
         with torch.enable_grad():
             check_validation(objective, batch, self.at(self.steps - 1).loss, statistics)
 
-    def check_weights(self, step: int, point: Carried, culprit: str) -> None:
+    def check_weights(self, step: int, point: TrainState, culprit: str) -> None:
         """Raise a ValueError where the model does not hold the weights at ``point``.
 
         On other devices than the CPU, which a comparison would wait for, not at every step.
@@ -145,21 +155,21 @@ class Run:
             if not is_named(name, self._constant_buffers)
         }
 
-    def slope(self, batches: Microbatches, hypers: Values) -> Slope:
+    def slope(self, batches: Microbatches, hypers: Values) -> LossGrad:
         """The mean loss of the batches at the model's weights, and its gradient."""
         self.of_tensors = isinstance(batches[0], Tensor)
-        return Slope.mean([self.objective.slope(batch, hypers) for batch in batches])
+        return LossGrad.mean([self.objective.slope(batch, hypers) for batch in batches])
 
     def curvature(
-        self, batches: Microbatches, hypers: Values, along: Along, kind: Product
-    ) -> tuple[Slope, Along]:
+        self, batches: Microbatches, hypers: Values, along: Directions, kind: Product
+    ) -> tuple[LossGrad, Directions]:
         """The slope, and the JVPs or VJPs of its gradient with the rows of ``along``."""
         self.of_tensors = isinstance(batches[0], Tensor)
         found = [self._way(self.objective, batch, hypers, along, kind) for batch in batches]
         slopes, products = zip(*found, strict=True)
-        return Slope.mean(slopes), Along.mean(products)
+        return LossGrad.mean(slopes), Directions.mean(products)
 
-    def moved(self, point: Carried, slope: Slope, hypers: Values) -> Carried:
+    def moved(self, point: TrainState, slope: LossGrad, hypers: Values) -> TrainState:
         """One step on; the model holds the new weights."""
         reached = self.weights.reached(slope.reached)
         new = moved(self.update, point, slope.gradient, hypers, reached)
@@ -168,11 +178,11 @@ class Run:
 
     def validated(
         self,
-        point: Carried,
+        point: TrainState,
         validation: Batch | Iterable[Batch],
         loss_fn: LossFn | None,
         statistics: Statistics,
-    ) -> tuple[Validated, Carried]:
+    ) -> tuple[Validated, TrainState]:
         """The validation loss of the weights at ``point``, and its derivative by w and s there."""
         objective = self.objective.of(loss_fn) if loss_fn is not None else self.objective
         last = self.at(self.steps - 1)
@@ -190,7 +200,7 @@ class Run:
             self.weights.write(point.weights)
         return found, self._taken_back(point, found.gradient)
 
-    def finish(self, point: Carried) -> None:
+    def finish(self, point: TrainState) -> None:
         """Leave the weights that were validated in the model: averages, where it takes them."""
         self.weights.write(evaluated(self.update, *point))
 
@@ -215,7 +225,7 @@ class Run:
             return ()
         return checked_state(self.update, state, self.weights.read(), self.at(0).update)
 
-    def _taken_back(self, point: Carried, slope: Tensor) -> Carried:
+    def _taken_back(self, point: TrainState, slope: Tensor) -> TrainState:
         """From the derivative by the weights that are validated to that by w and s."""
         weights, *state = (part.detach().requires_grad_() for part in (point.weights, *point.state))
         with torch.enable_grad():
@@ -223,7 +233,7 @@ class Run:
         found = torch.autograd.grad(
             used, [weights, *state], slope, allow_unused=True, materialize_grads=True
         )
-        return Carried(found[0], found[1:])
+        return TrainState(found[0], found[1:])
 
     def _own(self) -> Tensor:
         """Values of the learned hyperparameters of the loss at step 0, shape (P,)."""

@@ -10,21 +10,19 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_callable, checked_count
-from optuna_hypergrad.autodiff.columns import Columns, Truncation
 from optuna_hypergrad.autodiff.data import check_validation
 from optuna_hypergrad.autodiff.forecast import foretold
 from optuna_hypergrad.autodiff.forward import ForwardMode
-from optuna_hypergrad.autodiff.metering import metered
-from optuna_hypergrad.autodiff.objective import Batch, LossFn
-from optuna_hypergrad.autodiff.products import Products
+from optuna_hypergrad.autodiff.loss import Batch, LossFn
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress, WatchesTangents
-from optuna_hypergrad.autodiff.replay.ahead import looking_ahead, undisturbed
-from optuna_hypergrad.autodiff.replay.keeping import Keeper, Place, check_place
-from optuna_hypergrad.autodiff.replay.player import Player
-from optuna_hypergrad.autodiff.replay.stream import Batches, Stream
-from optuna_hypergrad.autodiff.result import Hypergradient
+from optuna_hypergrad.autodiff.recompute.player import Player
+from optuna_hypergrad.autodiff.recompute.tape import Keeper, Place, check_place
+from optuna_hypergrad.autodiff.result import Hypergradient, metered
 from optuna_hypergrad.autodiff.reverse import ReverseMode
 from optuna_hypergrad.autodiff.run import Initial, Run
+from optuna_hypergrad.autodiff.second_order.hvp import Products
+from optuna_hypergrad.autodiff.stream import Batches, Stream, looking_ahead, undisturbed
+from optuna_hypergrad.autodiff.tangents import Columns, Truncation
 from optuna_hypergrad.autodiff.updates import Hyper, State, Update
 from optuna_hypergrad.autodiff.validation import Statistics, check_statistics
 

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from optuna_hypergrad.autodiff.buffers import buffers_of, put_back
 from optuna_hypergrad.autodiff.data import check_validation, sized
-from optuna_hypergrad.autodiff.objective import Batch, LossFn, Objective
+from optuna_hypergrad.autodiff.loss import Batch, LossFn, TrainingLoss
+from optuna_hypergrad.autodiff.snapshot import buffers_of, put_back
 from optuna_hypergrad.autodiff.stop_gradient import Stops, without_hooks
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
@@ -29,7 +29,7 @@ class Validated(NamedTuple):
 
 
 def validate(
-    objective: Objective,
+    objective: TrainingLoss,
     validation: Batch | Iterable[Batch],
     statistics: Statistics,
     hypers: Values,

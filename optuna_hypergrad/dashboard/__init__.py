@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.arguments import check_can, checked_count
-from optuna_hypergrad.dashboard.figures import publish_figures
-from optuna_hypergrad.dashboard.files import publish_files
-from optuna_hypergrad.dashboard.findings import findings
-from optuna_hypergrad.dashboard.note import publish_note
+from optuna_hypergrad.arguments import check_can, checked_count, needing
+from optuna_hypergrad.dashboard.figures import publish_figures, publish_files
+from optuna_hypergrad.dashboard.note import findings, publish_note
 from optuna_hypergrad.logger import get_logger
-from optuna_hypergrad.missing import needing
 from optuna_hypergrad.samplers.studies import check_one_objective
 
 if TYPE_CHECKING:

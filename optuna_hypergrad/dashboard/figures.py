@@ -1,28 +1,71 @@
-"""Figures as optuna-dashboard shows them: in cards of 450 pixels height and a varying width."""
+"""Schedules as files of a study: optuna-dashboard lists them, and shows CSV as a table.
+
+Figures as optuna-dashboard shows them: in cards of 450 pixels height and a varying width.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from optuna.artifacts import get_all_artifact_meta, upload_artifact
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.study import Study
 
-from optuna_hypergrad.samplers.lineage import students
-from optuna_hypergrad.visualization.charts.convergence import convergence
-from optuna_hypergrad.visualization.charts.hypergradients import hypergradients
-from optuna_hypergrad.visualization.charts.hypervariance import hypervariance
-from optuna_hypergrad.visualization.charts.lineage import lineage
+from optuna_hypergrad.samplers.population.lineage import students
+from optuna_hypergrad.schedules import Schedules
 from optuna_hypergrad.visualization.charts.marks import Chart
-from optuna_hypergrad.visualization.charts.mutations import mutations
-from optuna_hypergrad.visualization.charts.population import population
-from optuna_hypergrad.visualization.charts.schedules import schedules
-from optuna_hypergrad.visualization.charts.step_sizes import step_sizes
-from optuna_hypergrad.visualization.charts.trajectories import trajectories
 from optuna_hypergrad.visualization.drawing.plotly import draw
+from optuna_hypergrad.visualization.figures.convergence import convergence
+from optuna_hypergrad.visualization.figures.hypergradients import hypergradients
+from optuna_hypergrad.visualization.figures.hypervariance import hypervariance
+from optuna_hypergrad.visualization.figures.lineage import lineage
+from optuna_hypergrad.visualization.figures.mutations import mutations
+from optuna_hypergrad.visualization.figures.population import population
+from optuna_hypergrad.visualization.figures.schedules import schedules
+from optuna_hypergrad.visualization.figures.step_sizes import step_sizes
+from optuna_hypergrad.visualization.figures.trajectories import trajectories
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from optuna.artifacts._protocol import ArtifactStore
+
+TYPES = {".csv": "text/csv", ".json": "application/json"}
+
+
+def publish_files(study: Study, store: ArtifactStore, name: str, schedules: Schedules) -> None:
+    """Upload schedules as CSV and JSON, unless the study has files of these names.
+
+    The names tell the trial, whose schedules cannot change any more. A file counts if it is there:
+    Optuna lists one before it is written, and an upload may fail.
+    """
+    texts = {".csv": schedules.to_csv(), ".json": schedules.to_json()}
+    names = {name + suffix for suffix in texts}
+    listed = [meta for meta in get_all_artifact_meta(study) if meta.filename in names]
+    known = {meta.filename for meta in listed if _is_there(store, meta.artifact_id)}
+    with TemporaryDirectory() as folder:
+        for suffix, text in texts.items():
+            path = Path(folder, name + suffix)
+            if path.name not in known:
+                path.write_text(text, encoding="utf-8")
+                upload_artifact(
+                    artifact_store=store,
+                    file_path=str(path),
+                    study_or_trial=study,
+                    mimetype=TYPES[suffix],
+                )
+
+
+def _is_there(store: ArtifactStore, artifact_id: str) -> bool:
+    try:
+        with store.open_reader(artifact_id):
+            return True
+    except ArtifactNotFound:
+        return False
+
 
 # By the id under which a figure is stored. Those of searches are empty elsewhere.
 CHARTS: dict[str, Callable[[Study], Chart]] = {

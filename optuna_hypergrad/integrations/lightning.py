@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from optuna_hypergrad.arguments import checked_count
+from optuna_hypergrad.arguments import checked_count, needing
 from optuna_hypergrad.integrations.scheduler import HyperparameterScheduler, check_schedules
-from optuna_hypergrad.missing import needing
 from optuna_hypergrad.schedules import Schedule
 
 with needing("lightning", "integrations"):

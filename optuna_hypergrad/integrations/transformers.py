@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optuna_hypergrad.arguments import checked_count
+from optuna_hypergrad.arguments import checked_count, needing
 from optuna_hypergrad.integrations.scheduler import HyperparameterScheduler, check_schedules
-from optuna_hypergrad.missing import needing
 from optuna_hypergrad.schedules import Schedule
 
 with needing("transformers", "integrations"):

@@ -12,8 +12,7 @@ from optuna_hypergrad import checkpoints
 from optuna_hypergrad.arguments import check_can, check_kind, checked_count
 from optuna_hypergrad.checkpoints import CheckpointError
 from optuna_hypergrad.checkpoints.store import STORE
-from optuna_hypergrad.members.cleaning import remove_unneeded
-from optuna_hypergrad.members.inheritance import inherited, parent_of
+from optuna_hypergrad.members.checkpoint import inherited, parent_of, remove_unneeded
 from optuna_hypergrad.members.options import check_options, follow
 from optuna_hypergrad.reports import (
     Segment,
@@ -26,7 +25,7 @@ from optuna_hypergrad.reports import (
     write_segment,
     write_teacher,
 )
-from optuna_hypergrad.samplers.teaching import Hypergradient, taught_within
+from optuna_hypergrad.samplers.population.teaching import Hypergradient, taught_within
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore

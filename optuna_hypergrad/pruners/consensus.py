@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.arguments import check_positive
 from optuna_hypergrad.reports import read_claim, read_constraints, write_superfluous
-from optuna_hypergrad.samplers.chains import Chain
-from optuna_hypergrad.samplers.gradient import GradientSampler
-from optuna_hypergrad.samplers.steps import Claimed, same_point, stood_on
+from optuna_hypergrad.samplers.gradient.chains import Chain
+from optuna_hypergrad.samplers.gradient.sampler import GradientSampler
+from optuna_hypergrad.samplers.gradient.steps import Claimed, same_point, stood_on
 from optuna_hypergrad.samplers.studies import sampler_of
 
 

@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.algorithms import selection
 from optuna_hypergrad.arguments import checked_count
 from optuna_hypergrad.reports import Segment, read_segment
-from optuna_hypergrad.samplers.breeding import Breeding
-from optuna_hypergrad.samplers.family import Family, Student
-from optuna_hypergrad.samplers.population import PopulationSampler
+from optuna_hypergrad.samplers.population.config import PopulationConfig
+from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
+from optuna_hypergrad.samplers.population.sampler import PopulationSampler
 from optuna_hypergrad.samplers.studies import maximizes, sampler_of
 
 
@@ -77,7 +77,7 @@ class TruncationPruner(BasePruner):
             return _is_among_worst(trial, segment, family, sampler.breeding, maximizes(study))
 
 
-def _may_be_truncated(segment: Segment, breeding: Breeding) -> bool:
+def _may_be_truncated(segment: Segment, breeding: PopulationConfig) -> bool:
     is_explorer = segment.member is None
     return (
         breeding.selection == "truncation" and not is_explorer and segment.age >= breeding.burn_in
@@ -85,7 +85,7 @@ def _may_be_truncated(segment: Segment, breeding: Breeding) -> bool:
 
 
 def _is_among_worst(
-    trial: FrozenTrial, own: Segment, family: Family, breeding: Breeding, maximize: bool
+    trial: FrozenTrial, own: Segment, family: Population, breeding: PopulationConfig, maximize: bool
 ) -> bool:
     """Whether as many others as truncation spares had less loss at the trial's last step."""
     if any(student.done for student in family.attempts(own.member, own.generation)):
@@ -97,7 +97,7 @@ def _is_among_worst(
 
 
 def _losses_of_others(
-    family: Family, own: Segment, size: int, step: int, maximize: bool
+    family: Population, own: Segment, size: int, step: int, maximize: bool
 ) -> list[float]:
     """What the students that it will be compared with had at a step.
 
@@ -105,8 +105,8 @@ def _losses_of_others(
     """
     finished = family.at_age(own.generation, size)
     reached = [s for s in family.running if step in s.trial.intermediate_values]
-    explorers: list[Student] = []
-    places: dict[int, Student] = {}
+    explorers: list[SegmentTrial] = []
+    places: dict[int, SegmentTrial] = {}
     for student in sorted((*finished, *reached), key=lambda s: (s.generation, -s.number)):
         if student.segment.member is not None and student.generation <= own.generation:
             places[student.segment.member] = student

@@ -8,20 +8,19 @@ and dicts of them.
 from optuna_hypergrad.reports.attributes import StoredDataError, check_trial
 from optuna_hypergrad.reports.claims import (
     Claim,
+    Rule,
     read_claim,
     read_drawn,
     write_claim,
     write_drawn,
 )
-from optuna_hypergrad.reports.constraints import (
-    read_constraints,
-    total_violation,
-    write_constraints,
-)
 from optuna_hypergrad.reports.hypergradients import (
     read_constraint_gradients,
+    read_constraints,
     read_gradient,
     report_hypergradient,
+    total_violation,
+    write_constraints,
 )
 from optuna_hypergrad.reports.pruning import (
     read_superfluous,
@@ -29,22 +28,24 @@ from optuna_hypergrad.reports.pruning import (
     report_tangent_norms,
     write_superfluous,
 )
-from optuna_hypergrad.reports.rule import Rule
 from optuna_hypergrad.reports.seeds import trial_seed
-from optuna_hypergrad.reports.segments import Segment, check_descent, read_segment, write_segment
-from optuna_hypergrad.reports.shapes import Shape, read_shapes, report_shape
-from optuna_hypergrad.reports.students import (
+from optuna_hypergrad.reports.segments import (
     Checkpoint,
+    Segment,
+    check_descent,
     has_restored,
     read_checkpoint,
     read_refined,
     read_removed,
     read_restored,
+    read_segment,
     report_checkpoint,
     report_refined,
     report_restored,
     write_removed,
+    write_segment,
 )
+from optuna_hypergrad.reports.shapes import Shape, read_shapes, report_shape
 from optuna_hypergrad.reports.teachers import Taught, read_teacher, write_teacher
 
 __all__ = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optuna_hypergrad.reports.attributes import (
+    SUPERFLUOUS,
+    TANGENTS,
     marked,
     own_report,
     read_report,
@@ -12,7 +14,6 @@ from optuna_hypergrad.reports.attributes import (
     write_decision,
     write_report,
 )
-from optuna_hypergrad.reports.keys import SUPERFLUOUS, TANGENTS
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

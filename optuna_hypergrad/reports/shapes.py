@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from optuna_hypergrad.reports.attributes import read_report, reading, write_report
+from optuna_hypergrad.reports.attributes import SCHEDULES, read_report, reading, write_report
 from optuna_hypergrad.reports.fields import Fields
-from optuna_hypergrad.reports.keys import SCHEDULES
 
 FINEST = 10_000  # parameters of one schedule; a count is stored without their names
 

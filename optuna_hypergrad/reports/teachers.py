@@ -9,9 +9,8 @@ import numpy as np
 
 from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, SLOTS, Teacher
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.reports.attributes import own_decision, reading, write_decision
+from optuna_hypergrad.reports.attributes import TEACHER, own_decision, reading, write_decision
 from optuna_hypergrad.reports.fields import Fields, finite
-from optuna_hypergrad.reports.keys import TEACHER
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

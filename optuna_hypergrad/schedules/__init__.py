@@ -6,8 +6,8 @@ hypergradients reach them whatever the form.
 """
 
 from optuna_hypergrad.schedules.forms import Form, check_form, count_values, parameter_names
+from optuna_hypergrad.schedules.merge import Schedules
 from optuna_hypergrad.schedules.schedule import Schedule
-from optuna_hypergrad.schedules.several import Schedules
 
 __all__ = [
     "Form",

@@ -21,7 +21,7 @@ from optuna_hypergrad.schedules.forms import (
     count_values,
     parameter_names,
 )
-from optuna_hypergrad.schedules.records import read_csv, read_json, write_csv
+from optuna_hypergrad.schedules.text_io import read_csv, read_json, write_csv
 
 if TYPE_CHECKING:
     import torch

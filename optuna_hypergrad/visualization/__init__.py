@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING
 
 from optuna.study import Study
 
-from optuna_hypergrad.visualization import matplotlib as matplotlib
-from optuna_hypergrad.visualization.charts.convergence import convergence
-from optuna_hypergrad.visualization.charts.hypergradients import hypergradients
-from optuna_hypergrad.visualization.charts.hypervariance import hypervariance
-from optuna_hypergrad.visualization.charts.lineage import lineage
-from optuna_hypergrad.visualization.charts.mutations import mutations
-from optuna_hypergrad.visualization.charts.population import population
-from optuna_hypergrad.visualization.charts.schedules import schedules
-from optuna_hypergrad.visualization.charts.step_sizes import step_sizes
-from optuna_hypergrad.visualization.charts.trajectories import trajectories
 from optuna_hypergrad.visualization.drawing.plotly import draw
+from optuna_hypergrad.visualization.figures.convergence import convergence
+from optuna_hypergrad.visualization.figures.hypergradients import hypergradients
+from optuna_hypergrad.visualization.figures.hypervariance import hypervariance
+from optuna_hypergrad.visualization.figures.lineage import lineage
+from optuna_hypergrad.visualization.figures.mutations import mutations
+from optuna_hypergrad.visualization.figures.population import population
+from optuna_hypergrad.visualization.figures.schedules import schedules
+from optuna_hypergrad.visualization.figures.step_sizes import step_sizes
+from optuna_hypergrad.visualization.figures.trajectories import trajectories
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

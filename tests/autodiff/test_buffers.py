@@ -11,7 +11,7 @@ from autodiff.oracle import oracle_gradient, relative_error
 from autodiff.problems import Batch, batch, batches, loss_fn
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
-from optuna_hypergrad.autodiff.buffers import buffers_of, put_back
+from optuna_hypergrad.autodiff.snapshot import buffers_of, put_back
 
 STEPS = 20
 

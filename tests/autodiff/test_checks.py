@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autodiff.stopping import Batch, batch, cross_entropy, network
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, ForwardMode, ParameterGroups, Projected, hypergradient
-from optuna_hypergrad.autodiff.hypers import _tell
+from optuna_hypergrad.autodiff.hparams import _tell
 
 MODES = ("forward", "reverse")
 both = pytest.mark.parametrize("mode", MODES)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from optuna_hypergrad.autodiff import metering
-from optuna_hypergrad.autodiff.metering import metered
+from optuna_hypergrad.autodiff import result as metering
+from optuna_hypergrad.autodiff.result import metered
 
 CPU = torch.device("cpu")
 MEBIBYTE = 2**20
@@ -17,7 +17,7 @@ MEBIBYTE = 2**20
 # In a process of its own: other libraries change how freed memory is given back.
 PROGRAM = """
 import torch
-from optuna_hypergrad.autodiff.metering import metered, resetting
+from optuna_hypergrad.autodiff.result import metered, resetting
 
 MEBIBYTE, CPU = 2**20, torch.device("cpu")
 before = torch.ones(8 * MEBIBYTE)

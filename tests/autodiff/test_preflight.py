@@ -15,11 +15,13 @@ from torch.utils.checkpoint import checkpoint
 from autodiff.models import PROBLEMS, Loss
 from autodiff.problems import MODELS, batch, batches, convolutional, loss_fn, mlp
 from optuna_hypergrad import Schedule
-from optuna_hypergrad.autodiff import SGD, hypergradient, preflight, tryout
-from optuna_hypergrad.autodiff.objective import Objective
-from optuna_hypergrad.autodiff.products import WAYS
-from optuna_hypergrad.autodiff.replay.randomness import Randomness
-from optuna_hypergrad.autodiff.tryout import Found
+from optuna_hypergrad.autodiff import SGD, hypergradient
+from optuna_hypergrad.autodiff.loss import TrainingLoss
+from optuna_hypergrad.autodiff.second_order import preflight
+from optuna_hypergrad.autodiff.second_order import preflight as tryout
+from optuna_hypergrad.autodiff.second_order.hvp import WAYS
+from optuna_hypergrad.autodiff.second_order.preflight import Found
+from optuna_hypergrad.autodiff.snapshot import GeneratorStates
 from optuna_hypergrad.autodiff.weights import FlatWeights
 
 Batch = tuple[Tensor, Tensor]
@@ -38,7 +40,7 @@ def sgd() -> SGD:
 def found(
     model: nn.Module, data: Batch, products: str = "auto", rows: int = 3, loss: Loss = loss_fn
 ) -> Found:
-    objective = Objective(model, loss, FlatWeights(model))
+    objective = TrainingLoss(model, loss, FlatWeights(model))
     return preflight.preflight(objective, products, data, {}, rows)
 
 
@@ -244,11 +246,11 @@ def test_the_preflight_leaves_no_trace(way: str) -> None:
     model = nn.Sequential(MODELS["batch norm"](), nn.Dropout(0.5))
     model[0].eval()
     data, before = batch(6), copy.deepcopy(model.state_dict())
-    states = Randomness.now(torch.device("cpu"))
+    states = GeneratorStates.now(torch.device("cpu"))
     modes = [m.training for m in model.modules()]
     with torch.no_grad():  # which is the caller's own matter
         found(model, data, way)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert modes == [m.training for m in model.modules()]
-    assert Randomness.now(torch.device("cpu")).unless_same_as(states) is states
+    assert GeneratorStates.now(torch.device("cpu")).unless_same_as(states) is states
     assert all(p.grad is None and p.is_leaf and p.requires_grad for p in model.parameters())

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from launching import IDLE, ended, launch, start
 
 from optuna_hypergrad.distributed import RankError, Ranks, join
-from optuna_hypergrad.distributed.agreement import SameRun
+from optuna_hypergrad.distributed.training import SameRun
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from problems import PROBLEMS, STEPS, solved
 from autodiff.problems import batch, batches, loss_fn, mlp
 from optuna_hypergrad import Schedule, autodiff, distributed
 from optuna_hypergrad.autodiff import SGD
-from optuna_hypergrad.autodiff.columns import Columns
-from optuna_hypergrad.autodiff.hypers import Hypers
-from optuna_hypergrad.distributed.shares import dealt, work_of
+from optuna_hypergrad.autodiff.hparams import RunHparams
+from optuna_hypergrad.autodiff.tangents import Columns
+from optuna_hypergrad.distributed.training import dealt, work_of
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_one_rank_is_one_process() -> None:
 def test_work_counts_the_products_of_each_column() -> None:
     for name, problem in PROBLEMS.items():
         options = problem.options
-        hypers = Hypers(
+        hypers = RunHparams(
             problem.update.hypers, options.get("hypers", {}), options.get("learn"), STEPS
         )
         columns = Columns(hypers, options.get("truncate", 0.0), "leading")
@@ -87,7 +87,7 @@ def test_work_counts_the_products_of_each_column() -> None:
 
 def test_shares_are_even_where_windows_begin_one_after_another() -> None:
     schedules = {name: Schedule(name, [0.1] * 10) for name in ("lr", "m", "wd")}
-    work = work_of(Columns(Hypers(schedules, {}, None, 1000), 0.0, "leading"), 1000)
+    work = work_of(Columns(RunHparams(schedules, {}, None, 1000), 0.0, "leading"), 1000)
     assert work["lr_0"] == 1000 and work["wd_9"] == 100
     for size in (2, 3, 4, 8):
         shares = dealt(work, size)

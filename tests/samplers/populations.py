@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler, report_hypergradient
 from optuna_hypergrad.reports import Segment, read_segment
-from optuna_hypergrad.samplers.family import Family
+from optuna_hypergrad.samplers.population.population import Population
 
 Objective = Callable[[optuna.Trial], float]
 
@@ -51,8 +51,8 @@ def run(study: optuna.Study, value: float | None = 1.0, state: TrialState | None
     return trial.number
 
 
-def family_of(study: optuna.Study) -> Family:
-    family = Family()
+def family_of(study: optuna.Study) -> Population:
+    family = Population()
     family.read(study.get_trials(deepcopy=False))
     return family
 

@@ -20,15 +20,15 @@ from optuna_hypergrad import (
     outer_steps,
     report_hypergradient,
 )
-from optuna_hypergrad.dashboard.findings import findings
+from optuna_hypergrad.dashboard.note import findings
 from optuna_hypergrad.reports import (
     StoredDataError,
     read_constraint_gradients,
     read_constraints,
 )
-from optuna_hypergrad.samplers.constraints import rank_key
-from optuna_hypergrad.visualization.charts.convergence import convergence
+from optuna_hypergrad.samplers.ranking import rank_key
 from optuna_hypergrad.visualization.charts.marks import Line
+from optuna_hypergrad.visualization.figures.convergence import convergence
 from samplers.studies import IS_OPTUNA_5, constrain, create, points
 
 needs_optuna_5 = pytest.mark.skipif(not IS_OPTUNA_5, reason="Trial.set_constraint is of Optuna 5")

@@ -19,7 +19,7 @@ from optuna_hypergrad import (
     visualization,
 )
 from optuna_hypergrad.checkpoints import Checkpoint
-from optuna_hypergrad.samplers import Ancestor, ChainSummary
+from optuna_hypergrad.samplers import ChainSummary, SegmentRecord
 from security.bad_figures import FIGURES
 from security.stores import MemoryStore
 
@@ -562,7 +562,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
 # Results, protocols, errors and names, which take nothing that could be wrong.
 TAKE_NOTHING = {
     *(
-        Ancestor.__name__,
+        SegmentRecord.__name__,
         ChainSummary.__name__,
         "Mutated",
         "OuterStep",

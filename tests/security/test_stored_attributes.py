@@ -11,11 +11,13 @@ from optuna.trial import FrozenTrial
 from optuna_hypergrad import lineage
 from optuna_hypergrad.reports import (
     StoredDataError,
-    keys,
     read_claim,
     read_drawn,
     read_segment,
     read_teacher,
+)
+from optuna_hypergrad.reports import (
+    attributes as keys,
 )
 from security.searches import (
     Sampler,

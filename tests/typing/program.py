@@ -39,7 +39,7 @@ from optuna_hypergrad.autodiff import SGD, AdamW, Hypergradient, hypergradient
 from optuna_hypergrad.hypernet import Bounded, Conditioning, HyperTraining, convert
 from optuna_hypergrad.integrations import HyperparameterScheduler
 from optuna_hypergrad.members import Member
-from optuna_hypergrad.samplers import Ancestor, ChainSummary, OuterStep
+from optuna_hypergrad.samplers import ChainSummary, OuterStep, SegmentRecord
 from optuna_hypergrad.visualization import matplotlib, plot_convergence
 
 Batch = tuple[Tensor, Tensor]
@@ -93,9 +93,9 @@ def segment(trial: optuna.Trial) -> float:
 
 
 def look(study: optuna.Study, sampler: GradientSampler) -> None:
-    for ancestor in assert_type(lineage(study), list[Ancestor]):
+    for ancestor in assert_type(lineage(study), list[SegmentRecord]):
         assert_type(ancestor.params, dict[str, Any])
-    assert_type(students(study), list[Ancestor])
+    assert_type(students(study), list[SegmentRecord])
     assert_type(sampler.chains(study), list[ChainSummary])
     for step in assert_type(outer_steps(study), list[OuterStep]):
         assert_type(step.gradient, dict[str, float])

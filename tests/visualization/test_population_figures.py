@@ -14,11 +14,11 @@ from optuna_hypergrad import lineage as lineage_of
 from optuna_hypergrad.visualization import matplotlib as twins
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.descent import Descent
-from optuna_hypergrad.visualization.charts.lineage import lineage
 from optuna_hypergrad.visualization.charts.marks import Chart, Line, Points, Surface
-from optuna_hypergrad.visualization.charts.mutations import mutations
-from optuna_hypergrad.visualization.charts.population import population
-from optuna_hypergrad.visualization.charts.trajectories import trajectories
+from optuna_hypergrad.visualization.figures.lineage import lineage
+from optuna_hypergrad.visualization.figures.mutations import mutations
+from optuna_hypergrad.visualization.figures.population import population
+from optuna_hypergrad.visualization.figures.trajectories import trajectories
 from samplers.populations import bowl, create, run, silent
 from visualization.families import large, segment, study_of, trial
 
@@ -298,7 +298,7 @@ class TestTrajectories:
     def test_of_many_steps_the_latest_are_drawn_and_the_best(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        module = sys.modules["optuna_hypergrad.visualization.charts.trajectories"]
+        module = sys.modules["optuna_hypergrad.visualization.figures.trajectories"]
         monkeypatch.setattr(module, "MOST", 3)
         study = searched()
         chart = trajectories(study)

@@ -8,11 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from optuna_hypergrad.autodiff.checks.directions import Line, direction_at, near
-from optuna_hypergrad.autodiff.checks.double import doubled, in_double
-from optuna_hypergrad.autodiff.objective import Batch, Objective
-from optuna_hypergrad.autodiff.products import Along, double_backward
+from optuna_hypergrad.autodiff.checks.double import Line, direction_at, doubled, in_double, near
+from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
 from optuna_hypergrad.autodiff.relaxations import relaxed
+from optuna_hypergrad.autodiff.second_order.hvp import Directions, double_backward
 from optuna_hypergrad.autodiff.stop_gradient import StopGradients, Stops, without_hooks
 from optuna_hypergrad.autodiff.updates import Update
 from optuna_hypergrad.autodiff.updates.protocol import Values
@@ -33,7 +32,7 @@ _CAUSES = (
 _UNFIT = (RuntimeError, TypeError, ValueError, AssertionError, LookupError, AttributeError)
 
 
-def check_products(objective: Objective, batch: Batch, hypers: Values) -> None:
+def check_products(objective: TrainingLoss, batch: Batch, hypers: Values) -> None:
     """Raise a ValueError where the training gradient's derivative differs from differences.
 
     Both are taken in double precision, near the weights, along a direction of weights and learned
@@ -54,7 +53,7 @@ def check_products(objective: Objective, batch: Batch, hypers: Values) -> None:
         )
 
 
-def check_loss(objective: Objective, batch: Batch, hypers: Values) -> None:
+def check_loss(objective: TrainingLoss, batch: Batch, hypers: Values) -> None:
     """Raise a ValueError where the validation loss's derivative differs from differences.
 
     Args:
@@ -71,10 +70,10 @@ def check_loss(objective: Objective, batch: Batch, hypers: Values) -> None:
 
 
 def _in_double(
-    objective: Objective,
+    objective: TrainingLoss,
     batch: Batch,
     hypers: Values,
-    error: Callable[[Objective, Batch, Values], float],
+    error: Callable[[TrainingLoss, Batch, Values], float],
 ) -> float:
     """An error in double precision; 0.0, which is logged, where the loss does not run in it."""
     try:
@@ -89,15 +88,17 @@ def _in_double(
         return 0.0
 
 
-def _products_error(objective: Objective, batch: Batch, hypers: Values) -> float:
+def _products_error(objective: TrainingLoss, batch: Batch, hypers: Values) -> float:
     """Of the JVP, and of the VJP where one product serves for both."""
     line = Line(objective, hypers)
     slope, product, symmetric = double_backward(objective, batch, line.go(0.0), "jvp")
     line.turn(slope.gradient)
-    found = product(Along(line.direction[None], line.of_hypers[None]), not symmetric).weights[0]
+    found = product(Directions(line.direction[None], line.of_hypers[None]), not symmetric).weights[
+        0
+    ]
     floor = 1e-5 * float(slope.gradient.norm())  # what rounding makes of the differences
     adjoint = direction_at(line.direction, seed=2)
-    back = product(Along(adjoint[None], 0 * line.of_hypers[None]), True) if symmetric else None
+    back = product(Directions(adjoint[None], 0 * line.of_hypers[None]), True) if symmetric else None
     errors = []
     for step in _STEPS:
         ahead, behind = (objective.slope(batch, line.go(s)).gradient for s in (step, -step))
@@ -112,7 +113,7 @@ def _products_error(objective: Objective, batch: Batch, hypers: Values) -> float
     return min(errors)
 
 
-def _loss_error(objective: Objective, batch: Batch, hypers: Values) -> float:
+def _loss_error(objective: TrainingLoss, batch: Batch, hypers: Values) -> float:
     """Of the derivative of the loss along a line."""
     line, parameters = Line(objective, hypers), objective.weights.parameters
     with without_hooks(parameters):

@@ -8,10 +8,9 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from optuna_hypergrad.autodiff.buffers import Buffer, buffers_of, put_back
-from optuna_hypergrad.autodiff.checks.directions import direction_at
-from optuna_hypergrad.autodiff.objective import Batch, Objective
-from optuna_hypergrad.autodiff.replay.surroundings import Surrounding
+from optuna_hypergrad.autodiff.checks.double import direction_at
+from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
+from optuna_hypergrad.autodiff.snapshot import Buffer, Snapshot, buffers_of, put_back
 from optuna_hypergrad.autodiff.stop_gradient import Stops
 from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.validation import evaluating
@@ -24,7 +23,7 @@ Running = nn.modules.batchnorm._NormBase  # whose running statistics count as co
 
 
 def check_state(
-    objective: Objective, batch: Batch, hypers: Values, constant: Collection[str]
+    objective: TrainingLoss, batch: Batch, hypers: Values, constant: Collection[str]
 ) -> None:
     """Raise a ValueError where later gradients depend on weights that are no longer there.
 
@@ -38,7 +37,7 @@ def check_state(
         constant: Buffers, or modules by their paths, whose dependence on the weights is left out.
     """
     weights, model = objective.weights, objective.model
-    surrounding = Surrounding(model, weights.device, ())
+    surrounding = Snapshot(model, weights.device, ())
     start, point = surrounding.now(), weights.read()
     frozen = {name: p._version for name, p in model.named_parameters() if not p.requires_grad}
 

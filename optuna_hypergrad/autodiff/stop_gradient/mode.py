@@ -19,15 +19,20 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from optuna_hypergrad.autodiff.stop_gradient.calls import NORMALISING, changed_in_place, is_opaque
 from optuna_hypergrad.autodiff.stop_gradient.functions import (
     OpaqueError,
     answered_by,
     declared,
     original,
 )
-from optuna_hypergrad.autodiff.stop_gradient.hooks import while_stopped
-from optuna_hypergrad.autodiff.stop_gradient.switch import Stops, stopped
+from optuna_hypergrad.autodiff.stop_gradient.switch import (
+    NORMALISING,
+    Stops,
+    changed_in_place,
+    is_opaque,
+    stopped,
+    while_stopped,
+)
 
 Call = Callable[..., Any]
 # By the id of a tensor: it, so that the id stays its own, its version, and its twin.

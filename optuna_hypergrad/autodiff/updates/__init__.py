@@ -7,10 +7,7 @@ are torch's; ``Clipped``, ``Averaged``, ``ParameterGroups`` and ``Projected`` wr
 """
 
 from optuna_hypergrad.autodiff.updates.adam import Adam, AdamW
-from optuna_hypergrad.autodiff.updates.averaging import Averaged
-from optuna_hypergrad.autodiff.updates.clipping import Clipped
 from optuna_hypergrad.autodiff.updates.groups import ParameterGroups
-from optuna_hypergrad.autodiff.updates.projection import Projected
 from optuna_hypergrad.autodiff.updates.protocol import (
     Hyper,
     State,
@@ -20,6 +17,7 @@ from optuna_hypergrad.autodiff.updates.protocol import (
     trained,
 )
 from optuna_hypergrad.autodiff.updates.sgd import SGD
+from optuna_hypergrad.autodiff.updates.wrappers import Averaged, Clipped, Projected
 
 __all__ = [
     "SGD",

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 from optuna.study import Study
 
-from optuna_hypergrad.samplers.lineage import Ancestor, students
-from optuna_hypergrad.samplers.population_log import describe_mutation
+from optuna_hypergrad.samplers.population.lineage import SegmentRecord, students
+from optuna_hypergrad.samplers.population.log import describe_mutation
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.visualization.charts import colors
 
@@ -22,7 +22,7 @@ Kind = Literal["died out", "lives on", "best"]
 KINDS: tuple[Kind, ...] = ("died out", "lives on", "best")  # as they are drawn, the last on top
 Point = tuple[float, float]
 
-MOST_CHANGES = 6  # told of a clone
+MOST_CHANGES = 6  # describe_segment of a clone
 NOBODY = "No student of a PopulationSampler has finished a segment yet."
 NAMES: dict[Kind, str] = {
     "died out": "died out",
@@ -37,16 +37,18 @@ class Run(NamedTuple):
     """Segments of one student that follow each other, all of a kind."""
 
     kind: Kind
-    before: Ancestor | None  # the segment that it goes on from; None at a birth, and of a clone
-    segments: list[Ancestor]
+    before: (
+        SegmentRecord | None
+    )  # the segment that it goes on from; None at a birth, and of a clone
+    segments: list[SegmentRecord]
 
 
 class Descent(NamedTuple):
     """The students of a study."""
 
-    all: dict[int, Ancestor]  # by trial number
-    shown: list[Ancestor]  # of the latest generations, by trial number
-    best: Ancestor | None
+    all: dict[int, SegmentRecord]  # by trial number
+    shown: list[SegmentRecord]  # of the latest generations, by trial number
+    best: SegmentRecord | None
     kinds: dict[int, Kind]  # by trial number
 
     @classmethod
@@ -71,7 +73,7 @@ class Descent(NamedTuple):
             return title
         return f"{title}: the latest {len(self.shown):,} of {len(self.all):,} segments"
 
-    def parent(self, student: Ancestor) -> Ancestor | None:
+    def parent(self, student: SegmentRecord) -> SegmentRecord | None:
         """The shown student whom one inherits from."""
         parent = None if student.parent is None else self.all[student.parent]
         return parent if parent and parent.generation >= self.first else None
@@ -92,7 +94,7 @@ class Descent(NamedTuple):
             runs[student.trial] = run
         return [*runs.values()]
 
-    def clones(self, *kinds: Kind) -> Iterator[tuple[Ancestor, Ancestor]]:
+    def clones(self, *kinds: Kind) -> Iterator[tuple[SegmentRecord, SegmentRecord]]:
         """The clones of some kinds, each with its parent, where both are shown."""
         for student in self.shown:
             parent = self.parent(student) if student.is_clone else None
@@ -106,16 +108,16 @@ def joined(paths: Iterable[Sequence[Point]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def told(student: Ancestor) -> str:
+def describe_segment(student: SegmentRecord) -> str:
     """What is said of a student where the mouse is."""
     who = "explorer" if student.member is None else f"member {student.member}"
     value = "lost" if student.value is None else f"{student.value:.4g}"
     return f"trial {student.trial}: {who}, generation {student.generation}, {value}"
 
 
-def told_clone(parent: Ancestor, clone: Ancestor) -> str:
+def describe_clone(parent: SegmentRecord, clone: SegmentRecord) -> str:
     """The same, and what mutation did to a clone, as the line says with which its trial begins."""
-    lines = [f"{told(clone)}, clone of trial {parent.trial}"]
+    lines = [f"{describe_segment(clone)}, clone of trial {parent.trial}"]
     for name, after in clone.params.items():
         before = parent.ended.get(name, after)
         if before != after:
@@ -123,16 +125,16 @@ def told_clone(parent: Ancestor, clone: Ancestor) -> str:
     return "\n".join(lines[: 1 + MOST_CHANGES])
 
 
-def _best(everyone: Iterable[Ancestor], maximize: bool) -> Ancestor | None:
+def _best(everyone: Iterable[SegmentRecord], maximize: bool) -> SegmentRecord | None:
     sign = -1 if maximize else 1
     found = [(s.violation, sign * s.value, s.trial, s) for s in everyone if s.value is not None]
     sound = [one for one in found if math.isfinite(one[1])]
     return min(sound)[3] if sound else None
 
 
-def _latest(everyone: Iterable[Ancestor]) -> list[Ancestor]:
+def _latest(everyone: Iterable[SegmentRecord]) -> list[SegmentRecord]:
     """Those who fill the places of the population now."""
-    latest: dict[int, Ancestor] = {}
+    latest: dict[int, SegmentRecord] = {}
     for student in everyone:
         if student.member is not None and student.value is not None:
             held = latest.setdefault(student.member, student)
@@ -141,7 +143,7 @@ def _latest(everyone: Iterable[Ancestor]) -> list[Ancestor]:
     return [*latest.values()]
 
 
-def _lines(everyone: dict[int, Ancestor], ends: Iterable[Ancestor]) -> set[int]:
+def _lines(everyone: dict[int, SegmentRecord], ends: Iterable[SegmentRecord]) -> set[int]:
     """Trial numbers of students and all their ancestors."""
     numbers: set[int] = set()
     for end in ends:
@@ -152,7 +154,7 @@ def _lines(everyone: dict[int, Ancestor], ends: Iterable[Ancestor]) -> set[int]:
     return numbers
 
 
-def _latest_generations(everyone: list[Ancestor], most: int) -> list[Ancestor]:
+def _latest_generations(everyone: list[SegmentRecord], most: int) -> list[SegmentRecord]:
     sizes = Counter(student.generation for student in everyone)
     room, first = most, max(sizes, default=0)
     for generation in sorted(sizes, reverse=True):

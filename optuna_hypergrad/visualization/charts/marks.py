@@ -2,13 +2,15 @@
 
 A chart has panels, a panel has axes and marks. Positions are numbers; a NaN in a line is a gap.
 Colours are names of ``colors``: a colour-blind person can tell them apart, also in print.
+
+The texts of a chart, some of which users have chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
 
 Dash = Literal["solid", "dash", "dot"]
 Symbol = Literal["circle", "open circle", "cross", "star", "tick", "triangle", "square"]
@@ -143,3 +145,31 @@ class Chart:
 def message(title: str, text: str) -> Chart:
     """A figure that says why there is nothing to see."""
     return Chart(title, [Panel("", Axis(), Axis(), [], text)])
+
+
+P = TypeVar("P", Axis, Chart, Mark, Panel, Scale)
+
+
+def with_texts(part: P, told: Callable[[str], str]) -> P:
+    """A chart, or a part of one, whose texts have all gone through a function.
+
+    Example:
+        >>> with_texts(Axis("loss", ticks={1.0: "one"}), str.upper).ticks
+        {1.0: 'ONE'}
+    """
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    return replace(part, **{name: _told(name, value, told) for name, value in values.items()})
+
+
+def _told(name: str, value: Any, told: Callable[[str], str]) -> Any:
+    if name in ("title", "label", "message", "name") and value is not None:
+        return told(value)
+    if name == "texts":
+        return [told(text) for text in value]
+    if name == "ticks" and value is not None:
+        return {at: told(text) for at, text in value.items()}
+    if name in ("panels", "marks"):
+        return [with_texts(one, told) for one in value]
+    if isinstance(value, Axis):
+        return with_texts(value, told)
+    return with_texts(value, told) if isinstance(value, Scale) else value

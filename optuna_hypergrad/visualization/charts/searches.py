@@ -1,4 +1,9 @@
-"""The course of one search, as the figures of it see it: its outer steps and hyperparameters."""
+"""Fewer of many, where no screen could show them all.
+
+How windows of schedules are describe_step apart where each has a line over outer steps.
+
+The course of one search, as the figures of it see it: its outer steps and hyperparameters.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,47 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from optuna.study import Study
 
-from optuna_hypergrad.arguments import check_names, checked_count, named
+from optuna_hypergrad.arguments import check_names, checked_count, lookup
 from optuna_hypergrad.samplers.describe import short
-from optuna_hypergrad.samplers.history import OuterStep, Status, outer_steps
+from optuna_hypergrad.samplers.gradient.history import OuterStep, Status, outer_steps
 from optuna_hypergrad.samplers.studies import maximizes
-from optuna_hypergrad.visualization.charts.hypers import Hyper, hypers_of
-from optuna_hypergrad.visualization.charts.thinning import thinned
+from optuna_hypergrad.visualization.charts.marks import Scale
+from optuna_hypergrad.visualization.charts.parameters import PlottedHparam, plotted_hparams
+
+
+def thinned(n: int, most: int, keep: Iterable[int] = ()) -> list[int]:
+    """At most about ``most`` of the indices below ``n``, evenly, the first and last among them.
+
+    Args:
+        n: How many there are.
+        most: How many are wanted, at most.
+        keep: Indices that must be among them, on top.
+
+    Example:
+        >>> thinned(5, 10), thinned(100, 4, keep=[7])
+        ([0, 1, 2, 3, 4], [0, 7, 33, 66, 99])
+    """
+    if n <= most:
+        return [*range(n)]
+    even = np.linspace(0, n - 1, most).round().astype(int).tolist()
+    return sorted({*even, *keep})
+
+
+COLUMNS = 3
+MOST_WINDOWS = 12  # with a line each
+MOST_STEPS, LEAST_STEPS, MOST_POINTS = 300, 40, 4000
+
+SCALE = Scale("window, as a fraction of training", 0.0, 1.0)
+
+
+def most_steps(hypers: Sequence[PlottedHparam]) -> int:
+    """How many outer steps are drawn at most, so that figures stay small where they are stored."""
+    n_lines = sum(min(len(hyper.parameters), MOST_WINDOWS) for hyper in hypers)
+    return max(LEAST_STEPS, min(MOST_STEPS, MOST_POINTS // max(n_lines, 1)))
+
 
 NOTHING_YET = "No outer step of a GradientSampler has been decided yet."
 NOTHING_LEARNED = "No hyperparameter of the search has a hypergradient yet."
@@ -28,7 +66,7 @@ class Course(NamedTuple):
     chain: int
     n_chains: int
     steps: Sequence[OuterStep]
-    hypers: Sequence[Hyper]
+    hypers: Sequence[PlottedHparam]
     n_left_out: int  # hyperparameters for which there is no panel
     best: OuterStep | None  # that of the best value
 
@@ -80,14 +118,14 @@ def follow(
     maximize = maximizes(study)
     chosen = _chosen(steps, chain, maximize)
     own = [step for step in steps if step.chain == chosen]
-    hypers = hypers_of(study.get_trials(deepcopy=False), own, learned)
+    hypers = plotted_hparams(study.get_trials(deepcopy=False), own, learned)
     if not hypers:
         return NOTHING_LEARNED if learned else NO_HYPERS
     if names is None:
         shown = hypers[:MOST_PANELS]
     else:
         by_name = {hyper.name: hyper for hyper in hypers}
-        hypers = shown = [named("names", name, by_name) for name in dict.fromkeys(names)]
+        hypers = shown = [lookup("names", name, by_name) for name in dict.fromkeys(names)]
     n_chains = len({step.chain for step in steps})
     left_out = len(hypers) - len(shown)
     return Course(chosen, n_chains, own, shown, left_out, best_step(own, maximize))
@@ -104,7 +142,7 @@ def best_step(steps: Iterable[OuterStep], maximize: bool) -> OuterStep | None:
     return min(sound)[3] if sound else None
 
 
-def told(step: OuterStep) -> str:
+def describe_step(step: OuterStep) -> str:
     """A step in a few words."""
     trials = "+".join(map(str, step.trials[:4])) + ("+…" if len(step.trials) > 4 else "")
     excess = f", infeasible by {short(step.violation)}" if step.violation else ""
@@ -112,7 +150,7 @@ def told(step: OuterStep) -> str:
     return f"step {step.step} (trial {trials}): {step.status}{excess}{value}"
 
 
-def told_left(steps: Iterable[OuterStep]) -> str:
+def describe_left(steps: Iterable[OuterStep]) -> str:
     """What became of those steps that were not accepted, for a legend."""
     found = {step.status for step in steps}
     *others, last = [status for status in LEFT if status in found]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from optuna_hypergrad.missing import needing
+from optuna_hypergrad.arguments import needing
 from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts.axes import log_ticks
 from optuna_hypergrad.visualization.charts.marks import (
     Axis,
     Band,
@@ -19,9 +20,8 @@ from optuna_hypergrad.visualization.charts.marks import (
     Panel,
     Points,
     Scale,
+    with_texts,
 )
-from optuna_hypergrad.visualization.charts.texts import with_texts
-from optuna_hypergrad.visualization.charts.ticks import log_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,15 +7,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from optuna_hypergrad.missing import needing
+from optuna_hypergrad.arguments import needing
+from optuna_hypergrad.visualization.charts.axes import log_ticks
 from optuna_hypergrad.visualization.charts.marks import (
     Axis,
     Chart,
     Panel,
     Surface,
+    with_texts,
 )
-from optuna_hypergrad.visualization.charts.texts import with_texts
-from optuna_hypergrad.visualization.charts.ticks import log_ticks
 from optuna_hypergrad.visualization.drawing.traces import color_bar, traces
 
 if TYPE_CHECKING:

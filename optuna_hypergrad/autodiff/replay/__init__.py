@@ -1,1 +1,0 @@
-"""Going through a training run again: what it depends on, what is kept of it, and where."""

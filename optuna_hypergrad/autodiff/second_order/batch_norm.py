@@ -1,0 +1,167 @@
+"""Batch norm whose second derivative is a few passes over the batch.
+
+For one channel with n values x of mean μ and variance σ², y = w·x̂ + b with x̂ = (x − μ)·s and
+s = 1/√(σ² + ε). Sums Σ run over the n values, and the backward pass of g is, in the sums G = Σg and
+Gx = Σg·x̂,
+
+    B(g; x, w) = (w·s·(g − G/n − x̂·Gx/n), Gx, G).                        (parts ∂x, ∂w, ∂b)
+
+To differentiate φ = ⟨u, ∂x⟩ + a·Gx + c·G for given u, a, c, write U = Σu, Ux = Σu·x̂, and
+
+    K = Σu·g − U·G/n − Ux·Gx/n,    φ = w·s·K + a·Gx + c·G.
+
+K does not change with s, nor with x̂ but through Ux and Gx, so ∂φ/∂x̂ = q with
+
+    q = p·g + r·u,    p = a − w·s·Ux/n,    r = −w·s·Gx/n,
+
+and ∂s/∂x = −s²·x̂/n, while x̂ depends on x as in the backward pass (with weight 1). Therefore
+
+    ∂φ/∂g = w·s·(u − U/n) + p·x̂ + c,
+    ∂φ/∂x = s·(q − Q/n − x̂·Qx/n) − w·K·s²·x̂/n,    Q = p·G + r·U,  Qx = p·Gx + r·Ux,
+    ∂φ/∂w = s·K.
+
+Everything is per channel but g, u and x̂ = x·s − μ·s, so both derivatives are sums of x, g and u,
+each times one number for each channel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from optuna_hypergrad.autodiff.second_order.operators import eligible
+
+# The entries that pick cuDNN or torch's own kernel as ``torch.nn.functional.batch_norm`` does.
+_forwards = torch.ops.aten._batch_norm_with_update.default
+_backwards = torch.ops.aten.batch_norm_backward.default
+_native_backwards = torch.ops.aten.native_batch_norm_backward.default
+
+
+class _BatchNorm(Function):
+    """x, w, b, running mean and variance, momentum, ε → y."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        y: Tensor
+        y, *statistics = _forwards(x, weight, bias, running_mean, running_var, momentum, eps)
+        ctx.save_for_backward(x, weight, *statistics)  # μ, s, and what cuDNN's backward reserves
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return *_Backward.apply(g, *ctx.saved_tensors, ctx.eps), None, None, None, None
+
+
+class _Backward(Function):
+    """g, x, w, μ, s, what is reserved, ε → B(g; x, w)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        mean: Tensor,
+        s: Tensor,
+        reserve: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        along_x: Tensor
+        along_x, gx, g1 = _backwards(
+            g, x, weight, None, None, mean, s, True, eps, [True, True, True], reserve
+        )
+        ctx.save_for_backward(g, x, weight, mean, s, gx, g1)
+        return along_x, gx, g1
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError("This batch norm has no third derivative.")
+        g, x, w, mean, s, gx, g1 = ctx.saved_tensors
+        n = x.numel() // x.shape[1]
+        ux, u1 = _sums(u, x, mean, s)
+        ug, _ = _sums(u, g, torch.zeros_like(mean), torch.ones_like(s))
+        k = ug - u1 * g1 / n - ux * gx / n
+        p, r = a - w * s * ux / n, -w * s * gx / n
+        q1, qx = p * g1 + r * u1, p * gx + r * ux
+        slope = -s * s * (qx + w * s * k) / n  # of x; x̂ = x·s − μ·s
+        along_x = _affine(x, slope, -s * q1 / n - slope * mean)
+        along_x.addcmul_(g, _channels(s * p, x)).addcmul_(u, _channels(s * r, x))
+        along_g = _affine(x, p * s, c - w * s * u1 / n - p * s * mean)
+        along_g.addcmul_(u, _channels(w * s, x))
+        return along_g, along_x, s * k, None, None, None, None
+
+
+def _sums(u: Tensor, x: Tensor, mean: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Σu·(x − μ)·s and Σu of each channel, in one pass of torch's own backward kernel."""
+    wanted = [False, True, True]
+    _, weighted, plain = _native_backwards(u, x, None, None, None, mean, s, True, 0.0, wanted)
+    return weighted, plain
+
+
+def _affine(x: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    return torch.addcmul(_channels(offset, x), x, _channels(slope, x))
+
+
+def _channels(values: Tensor, x: Tensor) -> Tensor:
+    """Values of the channels, shaped to multiply ``x``."""
+    return values.view(-1, *[1] * (x.dim() - 2))
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    """``torch.nn.functional.batch_norm`` with the statistics of the batch.
+
+    Args:
+        input: Shape (batch, channels, …).
+        running_mean: Shape (channels,); advanced in place exactly as torch does.
+        running_var: Shape (channels,), likewise.
+        weight: Shape (channels,).
+        bias: Shape (channels,).
+        training: Whether to normalise with the statistics of the batch.
+        momentum: Share of the batch in the new running statistics.
+        eps: ε, in units of ``input`` squared.
+
+    Returns:
+        The normalised batch, bit for bit torch's, as are its first derivatives; None where the call
+        is none for this function: not training, no weight, bias or running statistics, a single
+        value, or not ``eligible``. There is no third derivative.
+
+    Example:
+        >>> import torch
+        >>> x, w = torch.tensor([[-1.0], [1.0]]), torch.ones(1, requires_grad=True)
+        >>> y = batch_norm(x, torch.zeros(1), torch.ones(1), w, torch.zeros(1), True, eps=0.0)
+        >>> slope, = torch.autograd.grad((y**2).sum(), w, create_graph=True)  # 2·(1 + 1)·w
+        >>> torch.autograd.grad(slope, w)
+        (tensor([4.]),)
+    """
+    if not training or weight is None or bias is None:
+        return None
+    if running_mean is None or running_var is None or input.numel() <= input.shape[1]:
+        return None
+    tensors = (input, weight, bias, running_mean, running_var)
+    if not eligible(*tensors):
+        return None
+    normalised: Tensor = _BatchNorm.apply(*tensors, momentum, eps)
+    return normalised

@@ -1,0 +1,196 @@
+"""Convolutions whose second derivative costs three convolutions and no more.
+
+A convolution y = x∗w + c is bilinear in x and w. Its backward pass is B(g; x, w) = (∂x, ∂w, ∂c)
+with ⟨u, ∂x⟩ + ⟨V, ∂w⟩ + ⟨b, ∂c⟩ = ⟨g, u∗w + x∗V + b⟩ for every u, V, b. The right-hand side gives
+the derivatives of B itself:
+
+    ∂/∂g = u∗w + x∗V + b,    ∂/∂x = the x-part of B(g; ·, V),    ∂/∂w = the w-part of B(g; u, ·),
+
+two convolutions and one more B(g; u, V). The same map and its backward pass again: the two
+functions below are closed under differentiation, to any order. torch's own second derivative
+copies and transposes instead, group by group. Transposed convolutions are bilinear too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from optuna_hypergrad.autodiff.second_order.operators import eligible
+
+_convolution_backward = torch.ops.aten.convolution_backward.default
+
+Numbers = int | Sequence[int]
+
+
+class _Geometry(NamedTuple):
+    """What torch's convolution takes beside its tensors, in its order."""
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    transposed: bool
+    output_padding: list[int]
+    groups: int
+
+
+class _Convolution(Function):
+    """x, w, c, geometry → x∗w + c."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        return torch.convolution(x, weight, bias, *geometry)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        return *_Backward.apply(g, x, weight, ctx.geometry, ctx.needs_input_grad[:3]), None
+
+
+class _Backward(Function):
+    """g, x, w, geometry, which parts → B(g; x, w), None for a part that is not wanted."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        geometry: _Geometry,
+        wanted: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, ...]:
+        ctx.save_for_backward(g, x, weight)
+        ctx.geometry = geometry
+        ctx.set_materialize_grads(False)
+        outputs = weight.shape[1] * geometry.groups if geometry.transposed else weight.shape[0]
+        parts: tuple[Tensor | None, ...] = _convolution_backward(
+            g, x, weight, [outputs], *geometry, wanted
+        )
+        return parts
+
+    @staticmethod
+    def backward(
+        ctx: Any, u: Tensor | None, v: Tensor | None, b: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        g, x, weight = ctx.saved_tensors
+        needs_g, needs_x, needs_weight, *_ = ctx.needs_input_grad
+        along_g = _along_g(g, x, weight, u, v, b, ctx.geometry) if needs_g else None
+        wanted = (needs_x and v is not None, needs_weight and u is not None, False)
+        if not any(wanted):
+            return along_g, None, None, None, None
+        x, weight = x if u is None else u, weight if v is None else v
+        along_x, along_weight, _ = _Backward.apply(g, x, weight, ctx.geometry, wanted)
+        return along_g, along_x, along_weight, None, None
+
+
+def _along_g(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    u: Tensor | None,
+    v: Tensor | None,
+    b: Tensor | None,
+    geometry: _Geometry,
+) -> Tensor | None:
+    """u∗w + x∗V + b, of which any may be missing."""
+    along: list[Tensor] = []
+    for a, k in ((u, weight), (x, v)):
+        if a is not None and k is not None:
+            along.append(_Convolution.apply(a, k, None if along else b, geometry))
+    if not along and b is not None:
+        along.append(b.view(-1, *[1] * (g.dim() - 2)).expand_as(g))
+    return reduce(Tensor.add_, along) if along else None
+
+
+def convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Numbers = 1,
+    padding: Numbers | str = 0,
+    dilation: Numbers = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    """``torch.nn.functional.conv1d``, ``conv2d`` or ``conv3d``, by the dimensions of the weight.
+
+    Args:
+        input: Shape (batch, channels, …).
+        weight: Shape (outputs, channels / groups, …).
+        bias: Shape (outputs,).
+        stride: As all that follow, an int or one for each dimension, as in torch.
+        padding: Zeros on each side.
+        dilation: Distance between the points of the kernel.
+        groups: Number of groups that the channels fall into.
+
+    Returns:
+        The convolution, bit for bit torch's, as are its first derivatives; None where the call is
+        none for this function: no batch, padding by name, or not ``eligible``.
+
+    Example:
+        >>> import torch
+        >>> x, w = torch.ones(1, 1, 3), torch.tensor([[[1.0, 2.0]]], requires_grad=True)
+        >>> y = convolution(x, w)
+        >>> slope, = torch.autograd.grad((y**2).sum(), w, create_graph=True)
+        >>> slope[0, 0], torch.autograd.grad(slope.sum(), w)[0][0, 0]
+        (tensor([12., 12.], grad_fn=<SelectBackward0>), tensor([8., 8.]))
+    """
+    if isinstance(padding, str):
+        return None
+    return _convolution(input, weight, bias, stride, padding, dilation, False, 0, groups)
+
+
+def transposed_convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Numbers = 1,
+    padding: Numbers = 0,
+    output_padding: Numbers = 0,
+    groups: int = 1,
+    dilation: Numbers = 1,
+) -> Tensor | None:
+    """``torch.nn.functional.conv_transpose1d``, ``2d`` or ``3d``; see ``convolution``."""
+    return _convolution(
+        input, weight, bias, stride, padding, dilation, True, output_padding, groups
+    )
+
+
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Numbers,
+    padding: Numbers,
+    dilation: Numbers,
+    transposed: bool,
+    output_padding: Numbers,
+    groups: int,
+) -> Tensor | None:
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if x.dim() != weight.dim() or not eligible(*tensors):
+        return None
+    geometry = _Geometry(
+        _each(stride, x),
+        _each(padding, x),
+        _each(dilation, x),
+        transposed,
+        _each(output_padding, x),
+        groups,
+    )
+    convolved: Tensor = _Convolution.apply(x, weight, bias, geometry)
+    return convolved
+
+
+def _each(numbers: Numbers, x: Tensor) -> list[int]:
+    """One number for each dimension of ``x`` that is neither batch nor channel."""
+    several = list(numbers) if isinstance(numbers, Sequence) else [numbers]
+    return several * (x.dim() - 2) if len(several) == 1 else several

@@ -1,0 +1,203 @@
+"""Which calls the operations of this folder answer for.
+
+Hardsigmoid with a second derivative; torch's backward kernel has none.
+
+y = min(max(x + 3, 0), 6) / 6 is linear between −3 and 3 and constant beyond. Its backward pass,
+B(g; x) = g/6 where |x| < 3 and 0 elsewhere, is linear in g and does not change with x but at the
+two kinks, where torch takes 0. So ∂⟨u, B⟩/∂g = B(u; x), and ∂⟨u, B⟩/∂x = 0: to any order.
+
+Sums and means of bags of embeddings by single embeddings; torch's have no second derivative.
+
+Weight norm by its formula, because torch's own has a wrong second derivative.
+
+Torch takes the norms that its kernel saves for constants when the gradient is differentiated again,
+and gives a result without a word (found in torch 2.15).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+
+def eligible(*tensors: Tensor) -> bool:
+    """Whether an operation on ``tensors`` is to be differentiated, and is none of the odd ones.
+
+    Half precision, mixed or complex numbers, autocast, subclasses of tensors and the transforms of
+    ``torch.func`` are left to torch.
+    """
+    dtypes = {t.dtype for t in tensors}
+    return (
+        plain(*tensors)
+        and (dtypes == {torch.float32} or dtypes == {torch.float64})
+        and not torch.is_autocast_enabled(tensors[0].device.type)
+    )
+
+
+def plain(*tensors: Tensor) -> bool:
+    """The same for operations that do not care about precision or autocast."""
+    return (
+        torch.is_grad_enabled()
+        and {type(t) for t in tensors} <= {Tensor, nn.Parameter}
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+_forwards = torch.ops.aten.hardsigmoid.default
+_backwards = torch.ops.aten.hardsigmoid_backward.default
+
+
+class _Hardsigmoid(Function):
+    """x → y."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        y: Tensor = _forwards(x)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        along_x: Tensor = _Backward.apply(g, *ctx.saved_tensors)
+        return along_x
+
+
+class _Backward(Function):
+    """g, x → B(g; x)."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        along_x: Tensor = _backwards(g, x)
+        return along_x
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None]:
+        return _Backward.apply(u, *ctx.saved_tensors), None
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor | None:
+    """``torch.nn.functional.hardsigmoid``.
+
+    Args:
+        input: Of any shape and floating dtype.
+        inplace: Whether the result also replaces ``input``.
+
+    Returns:
+        Values and first derivatives bit for bit torch's; None where the call is none for this
+        function: not differentiated, a subclass of tensors, or under ``torch.func``.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([0.0, 5.0], requires_grad=True)
+        >>> slope, = torch.autograd.grad((hardsigmoid(x) ** 2).sum(), x, create_graph=True)
+        >>> torch.autograd.grad(slope.sum(), x)  # 2/36, and 0 beyond the kink
+        (tensor([0.0556, 0.0000]),)
+    """
+    if not plain(input):
+        return None
+    found: Tensor = _Hardsigmoid.apply(input.clone() if inplace else input)
+    return input.copy_(found) if inplace else found
+
+
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor | None:
+    """``torch.nn.functional.embedding_bag`` in the modes ``"sum"`` and ``"mean"``.
+
+    Args:
+        input: Indices, shape (bags, size), or (indices,) with ``offsets``.
+        weight: Embeddings, shape (words, features).
+        offsets: Where each bag begins in ``input``, shape (bags,).
+        max_norm: As torch's; such a call is left to torch.
+        norm_type: Of ``max_norm``.
+        scale_grad_by_freq: As torch's; such a call is left to torch.
+        mode: ``"sum"`` or ``"mean"``.
+        sparse: As torch's; such a call is left to torch.
+        per_sample_weights: Factors of the embeddings, of the shape of ``input``.
+        include_last_offset: Whether ``offsets`` ends with the number of indices.
+        padding_idx: An index that does not count.
+
+    Returns:
+        The bags, shape (bags, features), torch's but for the order of sums; None where the call is
+        none for this function.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.tensor([[1.0], [2.0]], requires_grad=True)
+        >>> bag = embedding_bag(torch.tensor([[0, 1, 1]]), weight, mode="sum")
+        >>> slope, = torch.autograd.grad((bag**2).sum(), weight, create_graph=True)
+        >>> torch.autograd.grad(slope[1, 0], weight)[0].T  # 2·(w₀ + 2·w₁)²
+        tensor([[4., 8.]])
+    """
+    del norm_type
+    if mode not in ("sum", "mean") or sparse or scale_grad_by_freq or max_norm is not None:
+        return None
+    if not eligible(weight):
+        return None
+    indices = input.reshape(-1)
+    counted = torch.ones_like(indices, dtype=weight.dtype)
+    if padding_idx is not None:
+        counted = (indices != padding_idx % len(weight)).to(weight.dtype)
+    factors = counted if per_sample_weights is None else counted * per_sample_weights.reshape(-1)
+    number, bags = _bags(input, offsets, include_last_offset)
+    words = F.embedding(indices, weight) * factors[:, None]
+    sums = words.new_zeros((number, weight.shape[1])).index_add(0, bags, words)
+    if mode == "sum":
+        return sums
+    return sums / counted.new_zeros(number).index_add(0, bags, counted).clamp_min(1.0)[:, None]
+
+
+def _bags(input: Tensor, offsets: Tensor | None, include_last: bool) -> tuple[int, Tensor]:
+    """The number of bags, and the bag of each index."""
+    if offsets is None:
+        number, size = input.shape
+        return number, torch.arange(number, device=input.device).repeat_interleave(size)
+    starts = offsets[:-1] if include_last else offsets
+    places = torch.arange(len(input), device=input.device, dtype=starts.dtype)
+    return len(starts), torch.bucketize(places, starts, right=True) - 1
+
+
+NODE = "WeightNormInterfaceBackward"
+"""How the names of nodes of torch's own begin in a graph."""
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """g·v/‖v‖, the norm taken over all dimensions but one.
+
+    Args:
+        v: Directions, any shape.
+        g: Lengths, of size 1 in each dimension but ``dim``.
+        dim: The dimension that keeps its own lengths; −1 for one length over all.
+
+    Example:
+        >>> import torch
+        >>> v = torch.tensor([[3.0, 4.0]], requires_grad=True)
+        >>> w = weight_norm(v, torch.ones(1, 1))
+        >>> slope, = torch.autograd.grad(w[0, 0], v, create_graph=True)  # v₂²/‖v‖³ of the first
+        >>> torch.autograd.grad(slope[0, 0], v)[0][0, 0]                 # −3·v₁·v₂²/‖v‖⁵
+        tensor(-0.0461)
+    """
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def is_weight_normed(module: nn.Module) -> bool:
+    """Whether the module's weights are normed, by a parametrisation or by a hook."""
+    hooks = module._forward_pre_hooks.values()
+    return isinstance(module, _WeightNorm) or any(isinstance(h, WeightNorm) for h in hooks)

@@ -1,0 +1,197 @@
+"""Forward passes that can be differentiated twice: torch's operations replaced where need be.
+
+Convolutions, batch norm, weight norm, hardsigmoid, bags of embeddings and recurrent layers are
+replaced call by call: a call of ``torch.conv2d``, say, is seen on its way and answered by another
+function, in this thread only.
+Attention and compilation are switches of torch's for the whole process. On leaving, all is as it
+was before.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from optuna_hypergrad.autodiff.second_order.batch_norm import batch_norm
+from optuna_hypergrad.autodiff.second_order.convolution import (
+    convolution,
+    transposed_convolution,
+)
+from optuna_hypergrad.autodiff.second_order.operators import (
+    embedding_bag,
+    hardsigmoid,
+    is_weight_normed,
+    weight_norm,
+)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What is replaced while a model runs; all off is torch as it is."""
+
+    fused: bool = False
+    """Convolutions and batch norm by those of this folder, with their faster second derivatives."""
+    attention: bool = False
+    """Attention by plain products; torch's fused kernels have no second derivative."""
+    eager: bool = False
+    """Compiled code by the Python that it comes from; it has no second derivative."""
+    recurrent: bool = False
+    """cuDNN's recurrent layers, which have no second derivative, by torch's own."""
+    formulas: bool = False
+    """Weight norm, hardsigmoid and bags of embeddings by their formulas; the second derivative of
+    torch's kernel is wrong for the first, and missing for the others."""
+
+
+class _Shared:
+    """A switch of the whole process: on as long as any thread is within it.
+
+    Each of torch's puts back what it found, which is another thread's where these overlap.
+    """
+
+    def __init__(self, switch: Callable[[], AbstractContextManager[object]]) -> None:
+        self._switch, self._lock, self._users = switch, threading.Lock(), 0
+        self._open = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._open.enter_context(self._switch())
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._open.close()
+
+
+_plain_attention = _Shared(lambda: sdpa_kernel(SDPBackend.MATH))
+_eager = _Shared(lambda: torch.compiler.set_stance("force_eager"))
+
+
+@contextmanager
+def second_derivatives(kernels: Kernels) -> Iterator[None]:
+    """Within it, what a model computes can be differentiated twice.
+
+    The forward pass has to run within it; backward passes need not, unless they run parts of the
+    model again, as activation checkpointing does. What they run again cannot be replaced call by
+    call, for torch does not show calls from within a backward pass: with ``fused``, torch raises a
+    ``CheckpointError`` (a ``RuntimeError``) where there is batch norm to run again.
+
+    Example:
+        >>> import torch
+        >>> layer, x = torch.nn.Conv1d(1, 1, 2, bias=False), torch.ones(1, 1, 2)
+        >>> with second_derivatives(Kernels(fused=True)):
+        ...     loss = (layer(x) ** 2).sum()
+        >>> slope, = torch.autograd.grad(loss, layer.weight, create_graph=True)
+        >>> torch.autograd.grad(slope.sum(), layer.weight)
+        (tensor([[[4., 4.]]]),)
+    """
+    replaced: dict[object, Operation] = {}
+    if kernels.fused:
+        replaced |= _FUSED
+    if kernels.recurrent:
+        replaced |= _RECURRENT
+    if kernels.formulas:
+        replaced |= _FORMULAS
+    with ExitStack() as stack:
+        if kernels.attention:
+            stack.enter_context(_plain_attention)
+        if kernels.eager:
+            stack.enter_context(_eager)
+        if replaced:
+            stack.enter_context(_Replacing(replaced))
+        yield
+
+
+def kernels_for(model: nn.Module) -> Kernels:
+    """What the modules of ``model`` let expect; calls of functions inside them cannot be seen."""
+    kinds = [type(module) for module in model.modules()]
+
+    def has(*wanted: type[nn.Module]) -> bool:
+        return any(issubclass(kind, wanted) for kind in kinds)
+
+    return Kernels(
+        fused=has(nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm),
+        attention=has(nn.MultiheadAttention),
+        eager="torch._dynamo" in sys.modules,  # else nothing can have been compiled yet
+        recurrent=has(nn.RNNBase),
+        formulas=has(nn.Hardsigmoid, nn.EmbeddingBag)
+        or any(map(is_weight_normed, model.modules())),
+    )
+
+
+def candidates(model: nn.Module, device: torch.device) -> list[Kernels]:
+    """What to try for ``model``, in this order, until it can be differentiated twice.
+
+    What its modules let expect; then everything, for calls that modules do not show; then the same
+    with torch's own convolutions and batch norm, for models that need a third derivative.
+
+    Args:
+        model: The model.
+        device: Where it runs; recurrent layers need replacing only on CUDA.
+    """
+    cuda = device.type == "cuda"
+    guess = kernels_for(model)
+    guess = replace(guess, recurrent=guess.recurrent and cuda)
+    everything = Kernels(True, True, eager=guess.eager, recurrent=cuda, formulas=True)
+    return list(dict.fromkeys([guess, everything, replace(everything, fused=False)]))
+
+
+Operation = Callable[..., object]  # answers a call of torch's, or None
+
+
+class _Replacing(TorchFunctionMode):
+    """Answers calls of torch's functions by others, or by themselves where the other gives None."""
+
+    def __init__(self, replaced: Mapping[object, Operation]) -> None:
+        super().__init__()
+        self._replaced = replaced
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        other = self._replaced.get(func)
+        result = None if other is None else other(*args, **kwargs)
+        return func(*args, **kwargs) if result is None else result
+
+
+def _without_cudnn(layer: Operation, *args: Any, **kwargs: Any) -> Any:
+    with torch.backends.cudnn.flags(enabled=False):
+        return layer(*args, **kwargs)
+
+
+_FUSED: dict[object, Operation] = {
+    F.conv1d: convolution,
+    F.conv2d: convolution,
+    F.conv3d: convolution,
+    F.conv_transpose1d: transposed_convolution,
+    F.conv_transpose2d: transposed_convolution,
+    F.conv_transpose3d: transposed_convolution,
+    F.batch_norm: batch_norm,
+}
+_FORMULAS: dict[object, Operation] = {
+    torch._weight_norm: weight_norm,
+    F.hardsigmoid: hardsigmoid,
+    F.embedding_bag: embedding_bag,
+}
+_RECURRENT: dict[object, Operation] = {
+    function: partial(_without_cudnn, function)
+    for function in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+}

@@ -1,0 +1,1 @@
+"""GradientSampler: search by hypergradients, one outer step a trial (FDS)."""

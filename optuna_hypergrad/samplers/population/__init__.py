@@ -1,0 +1,1 @@
+"""PopulationSampler: hypergradient-guided mutation of a population (HPM)."""

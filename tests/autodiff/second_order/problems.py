@@ -1,0 +1,34 @@
+"""What the tests of this folder share: two derivatives of an operation, and how to compare them."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from optuna_hypergrad.autodiff.second_order import Kernels, second_derivatives
+
+FUSED = Kernels(fused=True)
+
+
+def twice(
+    function: Callable[[], Tensor], sources: Sequence[Tensor], kernels: Kernels
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """A value, its gradient and a product of its Hessian, of a curved loss of the outputs."""
+    with second_derivatives(kernels):
+        outputs = function()
+    loss = (outputs * torch.sin(outputs)).sum()
+    first = torch.autograd.grad(loss, sources, create_graph=True)
+    second = torch.autograd.grad(first, sources, [torch.cos(s.detach()) for s in sources])
+    return outputs, list(first), list(second)
+
+
+def assert_like_torch(function: Callable[[], Tensor], sources: Sequence[Tensor]) -> None:
+    """Value and first derivatives are torch's to the bit, second derivatives to rounding."""
+    value, first, second = twice(function, sources, FUSED)
+    own_value, own_first, own_second = twice(function, sources, Kernels())
+    assert "_Convolution" in str(value.grad_fn) or "_BatchNorm" in str(value.grad_fn)
+    for mine, own in zip([value, *first], [own_value, *own_first], strict=True):
+        assert torch.equal(mine, own)
+        assert mine.stride() == own.stride()
+    for mine, own in zip(second, own_second, strict=True):
+        assert float((mine - own).norm() / own.norm()) < 1e-12

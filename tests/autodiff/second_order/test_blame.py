@@ -1,0 +1,99 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from optuna_hypergrad.autodiff.second_order import Kernels, second_derivatives, unsupported
+
+
+class Square(Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        return 2 * g * ctx.saved_tensors[0]
+
+
+class Squared(nn.Module):
+    def forward(self, x: Tensor, *, scale: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return x, {"squared": Square.apply(x * scale)}
+
+
+class Block(nn.Module):
+    """Fails through its second child only; overwrites its input and draws random numbers."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.inner, self.drop = nn.BatchNorm1d(3), inner, nn.Dropout(0.5)
+        self.rectify = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, outputs = self.inner(self.norm(x), scale=torch.tensor(2.0))
+        return self.rectify(self.drop(outputs["squared"]))
+
+
+def network(inner: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Tanh(), Block(inner)), nn.Linear(3, 1))
+
+
+def test_the_innermost_module_is_named_and_all_is_left_as_it_was() -> None:
+    model = network(Squared())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    found = unsupported(model, lambda: model(torch.randn(4, 3)).sum())
+    assert found is not None
+    assert found.startswith("1.1.inner (Squared): ")
+    assert "once_differentiable" in found
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+def test_a_fault_in_the_model_itself_and_outside_of_it() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return Square.apply(self.linear(x))
+
+    model, linear = Whole(), nn.Linear(3, 3)
+    found = unsupported(model, lambda: model(torch.ones(2, 3)))
+    assert found is not None and found.startswith("the model itself (Whole): ")
+    assert unsupported(linear, lambda: Square.apply(linear(torch.ones(2, 3))).sum()) is None
+
+
+def test_attention() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    model = nn.Sequential(nn.Linear(4, 4), Attending())
+
+    def run() -> Tensor:
+        return F.mse_loss(model(torch.ones(2, 3, 4)), torch.zeros(2, 3, 4))
+
+    found = unsupported(model, run)
+    assert found is not None
+    assert found.startswith("1.attention (MultiheadAttention): derivative for aten::")
+    with second_derivatives(Kernels(attention=True)):
+        assert unsupported(model, run) is None
+
+
+def test_a_failing_run_leaves_nothing_behind() -> None:
+    model = network(Squared())
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        unsupported(model, lambda: model(torch.randn(4, 7)))
+    assert not any(m._forward_pre_hooks for m in model.modules())

@@ -1,0 +1,129 @@
+"""What the stored trials tell of students, their descent and the mutation of clones."""
+
+import math
+
+import numpy as np
+import optuna
+import pytest
+
+from optuna_hypergrad import lineage, report_hypergradient, students
+from optuna_hypergrad.algorithms import mutation
+from optuna_hypergrad.reports import StoredDataError, read_teacher
+from optuna_hypergrad.samplers import SegmentRecord
+from samplers.populations import bowl, create, run, silent
+from visualization.families import segment, study_of, trial
+
+FIRST = {"lr": 0.01, "dropout": 0.5, "kind": "sgd"}
+MUTATED = {"lr": 10**-2.4, "dropout": 0.6, "kind": 1.0}
+
+
+def clones(study: optuna.Study) -> list[SegmentRecord]:
+    return [student for student in students(study) if student.is_clone]
+
+
+def plane(asked: optuna.Trial) -> float:
+    x, y = asked.suggest_float("x", -1, 1), asked.suggest_float("y", 1e-4, 1, log=True)
+    report_hypergradient(asked, {"x": 2 * (x - 0.3), "y": 1.0})
+    return (x - 0.3) ** 2 + y
+
+
+def test_students_are_all_that_finished_by_number() -> None:
+    study = create()
+    study.optimize(bowl, n_trials=30)
+    study.ask()
+    found = students(study)
+    assert [student.trial for student in found] == list(range(30))
+    by_number = {student.trial: student for student in found}
+    assert all(ancestor == by_number[ancestor.trial] for ancestor in lineage(study))
+    for student in found:
+        parent = None if student.parent is None else by_number[student.parent]
+        assert (parent is None) == (student.generation == 0)
+        assert bool(student.mutations) <= student.is_clone
+
+
+def test_what_a_mutation_did_is_told_from_what_is_stored() -> None:
+    more = {"values": MUTATED, "queried": {"dropout": 0.5}, "resampled": ("kind",)}
+    first = trial(segment(0, 0, 0), 1.0, FIRST)
+    params = {"lr": 10**-2.4, "dropout": 0.6, "kind": "adam"}
+    clone = trial(segment(1, 1, 1, parent=0, **more), 0.5, params)
+    told = students(study_of([first, clone]))[1].mutations
+    assert {name: one.origin for name, one in told.items()} == {
+        "lr": "perturbed",
+        "dropout": "teacher",
+        "kind": "resampled",
+    }
+    assert (told["lr"].before, told["lr"].factor) == pytest.approx((0.5, 0.8))
+    assert told["dropout"].factor == pytest.approx(1.2)
+    assert math.isnan(told["kind"].factor)
+
+
+def test_a_mutation_counts_from_what_the_parent_refined() -> None:
+    first = trial(segment(0, 0, 0), 1.0, {"dropout": 0.9}, refined={"dropout": 0.5})
+    clone = trial(segment(1, 1, 1, parent=0, values={"dropout": 0.4}), 0.5, {"dropout": 0.4})
+    told = students(study_of([first, clone]))[1].mutations["dropout"]
+    assert (told.before, told.after) == pytest.approx((0.5, 0.4))
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_perturbations_are_told_whether_students_refine_or_not(refine: bool) -> None:
+    study = create(mutation="perturb", resample_probability=0.0, refine=refine, burn_in=0)
+    study.optimize(plane, n_trials=80)
+    told = [one for clone in clones(study) for one in clone.mutations.values()]
+    assert {one.origin for one in told} == {"perturbed"}
+    inside = [one.factor for one in told if 0 < one.after < 1]
+    assert len(inside) > 10
+    np.testing.assert_allclose(np.abs(np.array(inside) - 1), 0.2, atol=1e-9)
+
+
+def test_the_factors_of_the_teacher_are_its_weights() -> None:
+    study = create(burn_in=0, resample_probability=0.0)
+    study.optimize(plane, n_trials=120)
+    trials, seen = study.get_trials(deepcopy=False), 0
+    for clone in clones(study):
+        taught = read_teacher(clone.trial, trials[clone.trial].system_attrs)
+        assert taught is not None
+        assert {one.origin for one in clone.mutations.values()} == {"teacher"}
+        asked = [clone.mutations[name].before for name in taught.names]
+        for name, weight in zip(
+            taught.names, mutation.weights(taught.teacher, np.array(asked)), strict=True
+        ):
+            one = clone.mutations[name]
+            if 0 < one.after < 1:
+                seen += 1
+                assert one.factor == pytest.approx(weight, abs=1e-4)
+    assert seen > 20
+
+
+def test_one_more_step_of_descent_is_told_as_such() -> None:
+    study = create(burn_in=0, mutation="hypergradient")
+    study.optimize(bowl, n_trials=60)
+    told = [clone.mutations["x"] for clone in clones(study) if clone.mutations]
+    assert told and {one.origin for one in told} == {"gradient"}
+
+
+def test_without_mutation_nothing_is_told() -> None:
+    study = create(burn_in=0, mutation=None)
+    study.optimize(bowl, n_trials=60)
+    assert clones(study)
+    assert all(not clone.mutations for clone in clones(study))
+
+
+def test_lost_students_have_no_value() -> None:
+    study = create()
+    run(study)
+    run(study, None, optuna.trial.TrialState.FAIL)
+    assert [student.value for student in students(study)] == [1.0, None]
+
+
+def test_studies_of_others_have_no_students() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(silent, n_trials=3)
+    assert students(study) == []
+
+
+def test_a_parent_of_a_later_generation_is_refused() -> None:
+    first = trial(segment(0, 0, 3), 1.0, {"dropout": 0.9})
+    after = trial(segment(1, 1, 1, parent=0), 0.5, {"dropout": 0.4})
+    fill = [trial(segment(n, n, 0), 0.5, {"dropout": 0.4}) for n in (2, 3)]
+    with pytest.raises(StoredDataError, match="of a generation before 1, got 3"):
+        students(study_of([first, after, *fill]))
