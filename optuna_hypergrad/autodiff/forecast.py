@@ -15,7 +15,7 @@ from optuna_hypergrad.autodiff.recompute.plan import planned
 from optuna_hypergrad.autodiff.result import Cost, metered, timed
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.hvp import Directions
-from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshot
+from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState, step_jvp, step_vjp
 from optuna_hypergrad.autodiff.stream import Stream, looking_ahead
 from optuna_hypergrad.autodiff.tangents import Columns
@@ -60,8 +60,8 @@ def foretold(
         memory: Bytes that reverse mode may keep; None for its default. Where they are too few,
             reverse mode takes for ever.
     """
-    with looking_ahead(run, stream) as surrounding:
-        trial = _Trial(run, stream, surrounding)
+    with looking_ahead(run, stream) as snapshotter:
+        trial = _Trial(run, stream, snapshotter)
         checked = trial.check(validation, check)
         return Forecast(trial.forward(checked), trial.reverse(checked, memory))
 
@@ -69,9 +69,9 @@ def foretold(
 class _Trial:
     """Single steps at the first weights; each is taken once before it is measured."""
 
-    def __init__(self, run: Run, stream: Stream, surrounding: Snapshot) -> None:
-        self._run, self._stream, self._surrounding = run, stream, surrounding
-        self._before, self._values = surrounding.now(), run.at(0)
+    def __init__(self, run: Run, stream: Stream, snapshotter: Snapshotter) -> None:
+        self._run, self._stream, self._snapshotter = run, stream, snapshotter
+        self._before, self._values = snapshotter.now(), run.at(0)
         self._point = run.begin()
         self._batches = stream.take()
         self._plain()
@@ -114,7 +114,7 @@ class _Trial:
         run = self._run
         run.prepare(self._batches[0], 1)
         plain, back, move = map(self._cost, (self._plain, self._back, self._move))
-        beside = self._surrounding.now(self._before).bytes_beside(self._before)
+        beside = self._snapshotter.now(self._before).bytes_beside(self._before)
         record = beside + self._slope.gradient.nbytes + self._stream.kept_bytes(self._batches)
         checkpoint = beside + self._point.bytes
         try:
@@ -146,7 +146,7 @@ class _Trial:
 
     def _plain(self) -> None:
         """The training gradient of one step, and what is read beside it."""
-        self._surrounding.now(self._before)
+        self._snapshotter.now(self._before)
         self._slope = self._run.slope(self._batches, self._values.loss)
 
     def _back(self) -> None:

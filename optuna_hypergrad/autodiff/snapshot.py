@@ -187,14 +187,14 @@ def _packed(state: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Snapshotter:
+class Snapshot:
     """The states of the generators, copies of the buffers and the modules' modes."""
 
     randomness: GeneratorStates
     buffers: tuple[Buffer, ...]
     training: tuple[bool, ...]
 
-    def bytes_beside(self, other: Snapshotter) -> int:
+    def bytes_beside(self, other: Snapshot) -> int:
         """How much memory this takes that ``other`` does not take already."""
         known = {id(buffer) for buffer in other.buffers}
         new = (buffer.bytes for buffer in self.buffers if id(buffer) not in known)
@@ -202,8 +202,8 @@ class Snapshotter:
         return mine + sum(new)
 
 
-class Snapshot:
-    """Reads and restores the surroundings of a model's training.
+class Snapshotter:
+    """Reads and restores the snapshot of a model's training.
 
     Args:
         model: The model.
@@ -216,19 +216,19 @@ class Snapshot:
     ) -> None:
         self._model, self._device, self._own = model, device, own
 
-    def now(self, before: Snapshotter | None = None) -> Snapshotter:
+    def now(self, before: Snapshot | None = None) -> Snapshot:
         """The present ones; what is the same as ``before`` is kept once."""
         randomness = GeneratorStates.now(self._device, self._own)
         training = tuple(module.training for module in self._model.modules())
         if before is None:
-            return Snapshotter(randomness, buffers_of(self._model), training)
+            return Snapshot(randomness, buffers_of(self._model), training)
         randomness = randomness.unless_same_as(before.randomness)
         training = before.training if training == before.training else training
-        return Snapshotter(randomness, buffers_of(self._model, before.buffers), training)
+        return Snapshot(randomness, buffers_of(self._model, before.buffers), training)
 
-    def restore(self, surroundings: Snapshotter) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Put them back."""
-        surroundings.randomness.restore()
-        put_back(surroundings.buffers)
-        for module, mode in zip(self._model.modules(), surroundings.training, strict=True):
+        snapshot.randomness.restore()
+        put_back(snapshot.buffers)
+        for module, mode in zip(self._model.modules(), snapshot.training, strict=True):
             module.training = mode

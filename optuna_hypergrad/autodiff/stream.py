@@ -17,7 +17,7 @@ from optuna_hypergrad.arguments import checked_count
 from optuna_hypergrad.autodiff.data import check_batches, generators_of, once_only
 from optuna_hypergrad.autodiff.loss import Batch
 from optuna_hypergrad.autodiff.run import Run
-from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshot
+from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState
 
 Batches = Sequence[Batch] | Iterable[Batch] | Callable[[int], Batch]
@@ -156,18 +156,18 @@ def _ended(number: int) -> ValueError:
 
 
 @contextmanager
-def looking_ahead(run: Run, stream: Stream) -> Iterator[Snapshot]:
+def looking_ahead(run: Run, stream: Stream) -> Iterator[Snapshotter]:
     """Within it, steps may be taken; afterwards the run and its batches are at the start again."""
-    surrounding = Snapshot(run.objective.model, run.weights.device, stream.generators)
-    before, given = surrounding.now(), run.weights.read()
+    snapshotter = Snapshotter(run.objective.model, run.weights.device, stream.generators)
+    before, given = snapshotter.now(), run.weights.read()
     stream.looking = True
     try:
-        yield surrounding
+        yield snapshotter
     finally:
         stream.looking = False
         run.weights.write(given)
         stream.rewind()
-        surrounding.restore(before)
+        snapshotter.restore(before)
 
 
 @contextmanager

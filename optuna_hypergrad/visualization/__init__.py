@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from optuna.study import Study
 
+from optuna_hypergrad.visualization import matplotlib as matplotlib
 from optuna_hypergrad.visualization.drawing.plotly import draw
 from optuna_hypergrad.visualization.figures.convergence import convergence
 from optuna_hypergrad.visualization.figures.hypergradients import hypergradients

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from optuna_hypergrad.autodiff.loss import TrainingLoss
-from optuna_hypergrad.autodiff.snapshot import Snapshot
+from optuna_hypergrad.autodiff.snapshot import Snapshotter
 from optuna_hypergrad.autodiff.stop_gradient.switch import changed_in_place
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
@@ -45,8 +45,8 @@ class Line:
 
     def __init__(self, objective: TrainingLoss, hypers: Values) -> None:
         self._weights, self._hypers = objective.weights, hypers
-        self._surrounding = Snapshot(objective.model, objective.weights.device, ())
-        self._start, self._point = self._surrounding.now(), near(objective.weights.read())
+        self._snapshotter = Snapshotter(objective.model, objective.weights.device, ())
+        self._start, self._point = self._snapshotter.now(), near(objective.weights.read())
         self._learned = objective.learned
         self.direction = direction_at(self._point)
         learned = [torch.as_tensor(hypers[name]).detach() for name in self._learned]
@@ -64,7 +64,7 @@ class Line:
 
     def go(self, step: float) -> Values:
         """Go to a point; gives the hyperparameters there."""
-        self._surrounding.restore(self._start)
+        self._snapshotter.restore(self._start)
         self._weights.write(self._point + step * self.direction)
         pairs = zip(self._learned, self.of_hypers, strict=True)
         moved = {
@@ -114,7 +114,7 @@ def in_double(model: nn.Module) -> Iterator[None]:
         for name, tensor in module._buffers.items()
     ]
     modes = [(module, module.training) for module in model.modules()]
-    generators = Snapshot(model, next(model.parameters()).device, ()).now().randomness
+    generators = Snapshotter(model, next(model.parameters()).device, ()).now().randomness
     try:
         for parameter, values in parameters:
             parameter.data = values.double()

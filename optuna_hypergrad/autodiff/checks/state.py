@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.checks.double import direction_at
 from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
-from optuna_hypergrad.autodiff.snapshot import Buffer, Snapshot, buffers_of, put_back
+from optuna_hypergrad.autodiff.snapshot import Buffer, Snapshotter, buffers_of, put_back
 from optuna_hypergrad.autodiff.stop_gradient import Stops
 from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.validation import evaluating
@@ -37,12 +37,12 @@ def check_state(
         constant: Buffers, or modules by their paths, whose dependence on the weights is left out.
     """
     weights, model = objective.weights, objective.model
-    surrounding = Snapshot(model, weights.device, ())
-    start, point = surrounding.now(), weights.read()
+    snapshotter = Snapshotter(model, weights.device, ())
+    start, point = snapshotter.now(), weights.read()
     frozen = {name: p._version for name, p in model.named_parameters() if not p.requires_grad}
 
     def gradient(at: Tensor, buffers: tuple[Buffer, ...] = start.buffers) -> Tensor:
-        surrounding.restore(start)
+        snapshotter.restore(start)
         put_back(buffers)
         weights.write(at)
         found = objective.slope(batch, hypers).gradient
@@ -57,7 +57,7 @@ def check_state(
     after_moved = buffers_of(model)
     if _differ(first, gradient(point)):
         raise ValueError(_HIDDEN.format(_changed_frozen(model, frozen)))
-    surrounding.restore(start)
+    snapshotter.restore(start)
     recorded = objective.graph(batch, hypers, twice=True, stops=Stops())[0].gradient
     if _differ(first, recorded) or _changed(model, after, buffers_of(model)):
         raise ValueError(_CHANGED)
@@ -73,7 +73,7 @@ def check_state(
         raise ValueError(_CARRIED.format(told, "the gradients of later steps", names))
 
     def validated(buffers: tuple[Buffer, ...]) -> Tensor:
-        surrounding.restore(start)
+        snapshotter.restore(start)
         put_back(buffers)
         weights.write(point)
         with evaluating(model):

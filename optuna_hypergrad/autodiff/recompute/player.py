@@ -34,7 +34,7 @@ class Player:
         self._run, self._stream = run, stream
         self._keeper, self._memory = keeper, memory
         self.tape = Tape(keeper, stream)
-        self._surrounding = Snapshot(run.objective.model, run.weights.device, stream.generators)
+        self._snapshotter = Snapshotter(run.objective.model, run.weights.device, stream.generators)
         self._new = 0  # the first step that has yet to be taken
         self._plan = Plan(0, 0, 1)  # made after the first step, when sizes are known
         self.losses = run.weights.read().new_empty(run.steps)  # of the first time
@@ -45,9 +45,9 @@ class Player:
 
         Afterwards ``marks`` holds the checkpoints, and ``point`` what the run arrived at.
         """
-        start = self.tape.checkpoint(0, self._run.begin(), self._surrounding.now())
+        start = self.tape.checkpoint(0, self._run.begin(), self._snapshotter.now())
         self.marks, self.point = [start], start.point
-        yield self._step(0, start.surroundings)
+        yield self._step(0, start.snapshot)
         self._plan = self._planned(start)
         pieces = self._plan.pieces(0, self._run.steps)
         if pieces[-1] > 0:
@@ -67,7 +67,7 @@ class Player:
         Raises:
             ReplayError: If it arrives elsewhere than before.
         """
-        self._take_up(start.step, start.point, start.surroundings)
+        self._take_up(start.step, start.point, start.snapshot)
         self.marks, self.point = [start], start.point
         pieces = self._plan.pieces(start.step, end.step)
         for _ in self._go_on(start.step, end.step, pieces):
@@ -80,9 +80,9 @@ class Player:
         """Put everything back as it was before a recorded step; gives its batches."""
         self._tidy(step)
         if record.batches is not None:
-            self.leave(point, record.surroundings)
+            self.leave(point, record.snapshot)
             return record.batches
-        self._take_up(step, point, record.surroundings)
+        self._take_up(step, point, record.snapshot)
         return self._stream.take()
 
     def points(self, first: int, point: TrainState, stops: list[int]) -> Iterator[TrainState]:
@@ -94,10 +94,10 @@ class Player:
             if step + 1 in stops:
                 yield point
 
-    def leave(self, point: TrainState, surroundings: Snapshotter) -> None:
+    def leave(self, point: TrainState, snapshot: Snapshot) -> None:
         """Put the model and the generators into a state."""
         self._run.weights.write(point.weights)
-        self._surrounding.restore(surroundings)
+        self._snapshotter.restore(snapshot)
 
     @contextmanager
     def holding(self, points: list[TrainState]) -> Iterator[None]:
@@ -119,27 +119,27 @@ class Player:
         """The most bytes that were kept at a time."""
         return self._keeper.peak
 
-    def now(self) -> Snapshotter:
-        """The present surroundings."""
-        return self._surrounding.now()
+    def now(self) -> Snapshot:
+        """The present snapshot."""
+        return self._snapshotter.now()
 
     def _go_on(self, first: int, stop: int, pieces: list[int]) -> Iterator[Tensor]:
         """Steps from the present point, with a checkpoint before each piece but the first."""
-        before = self.marks[0].surroundings
+        before = self.marks[0].snapshot
         for step in range(first, stop):
             recorded = step >= pieces[-1]
             if recorded or step in pieces:
-                before = self._surrounding.now(before)
+                before = self._snapshotter.now(before)
             if step in pieces[1:]:
                 self.marks.append(self.tape.checkpoint(step, self.point, before))
             yield self._step(step, before if recorded else None)
 
-    def _step(self, step: int, before: Snapshotter | None) -> Tensor:
-        """One step on from the present point, recorded if its surroundings are given."""
+    def _step(self, step: int, before: Snapshot | None) -> Tensor:
+        """One step on from the present point, recorded if its snapshot are given."""
         self._tidy(step)
         batches = self._stream.take()
         if before is not None and not self._stream.by_number:
-            before = self._surrounding.now(before)  # the batches are kept, and not drawn again
+            before = self._snapshotter.now(before)  # the batches are kept, and not drawn again
         if self._new == 0:
             self._run.prepare(batches[0], 1)
         values = self._run.at(step)
@@ -163,13 +163,13 @@ class Player:
         if step % _TIDY == 0 and self._run.weights.device.type == "cpu":
             give_back()
 
-    def _take_up(self, step: int, point: TrainState, surroundings: Snapshotter) -> None:
+    def _take_up(self, step: int, point: TrainState, snapshot: Snapshot) -> None:
         self._stream.seek(step)  # before the generators are put back
-        self.leave(point, surroundings)
+        self.leave(point, snapshot)
 
     def _planned(self, start: Checkpoint) -> Plan:
         """The plan, from the sizes of what the first step left."""
-        beside = self._surrounding.now(start.surroundings).bytes_beside(start.surroundings)
+        beside = self._snapshotter.now(start.snapshot).bytes_beside(start.snapshot)
         record = beside + self.tape.steps[0].kept.bytes
         memory = self._memory
         if memory is None and self._keeper.folder is not None:

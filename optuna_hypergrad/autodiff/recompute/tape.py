@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from optuna_hypergrad.autodiff.loss import Batch, LossGrad
-from optuna_hypergrad.autodiff.snapshot import Snapshotter
+from optuna_hypergrad.autodiff.snapshot import Snapshot
 from optuna_hypergrad.autodiff.step import TrainState
 from optuna_hypergrad.autodiff.stream import Stream
 from optuna_hypergrad.autodiff.weights import Reached
@@ -99,11 +99,11 @@ class ReplayError(RuntimeError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run can be taken up: the weights, the update's state and the surroundings."""
+    """Where a run can be taken up: the weights, the update's state and the snapshot."""
 
     step: int
     kept: Kept
-    surroundings: Snapshotter
+    snapshot: Snapshot
 
     @property
     def point(self) -> TrainState:
@@ -114,11 +114,11 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Record:
-    """One step: its gradient, which weights it reaches, and the surroundings before it."""
+    """One step: its gradient, which weights it reaches, and the snapshot before it."""
 
     kept: Kept
     reached: Reached
-    surroundings: Snapshotter
+    snapshot: Snapshot
     batches: tuple[Batch, ...] | None  # where they cannot be had again by their number
 
     @property
@@ -139,16 +139,16 @@ class Tape:
         self._keeper, self._stream = keeper, stream
         self.steps: dict[int, Record] = {}
 
-    def checkpoint(self, step: int, point: TrainState, surroundings: Snapshotter) -> Checkpoint:
+    def checkpoint(self, step: int, point: TrainState, snapshot: Snapshot) -> Checkpoint:
         """Keep a point."""
-        return Checkpoint(step, self._keeper.keep(point.weights, *point.state), surroundings)
+        return Checkpoint(step, self._keeper.keep(point.weights, *point.state), snapshot)
 
     def record(
-        self, step: int, slope: LossGrad, before: Snapshotter, batches: tuple[Batch, ...]
+        self, step: int, slope: LossGrad, before: Snapshot, batches: tuple[Batch, ...]
     ) -> None:
         """Keep a step."""
         known = self.steps.get(step - 1)
-        beside = before.bytes_beside(known.surroundings) if known is not None else 0
+        beside = before.bytes_beside(known.snapshot) if known is not None else 0
         beside += self._stream.kept_bytes(batches)
         kept = self._keeper.keep(slope.gradient, beside=beside)
         kept_batches = None if self._stream.by_number else batches

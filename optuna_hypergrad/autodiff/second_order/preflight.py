@@ -36,7 +36,7 @@ from optuna_hypergrad.autodiff.second_order.hvp import (
     Products,
     forward_over_reverse,
 )
-from optuna_hypergrad.autodiff.snapshot import Snapshot
+from optuna_hypergrad.autodiff.snapshot import Snapshotter
 from optuna_hypergrad.autodiff.stop_gradient import StopGradients, Stops
 from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.validation import Statistics, validating
@@ -91,8 +91,8 @@ class Tryout:
     def __init__(self, objective: TrainingLoss, batch: Batch, hypers: Values, rows: int) -> None:
         self._objective, self._batch, self._hypers = objective, batch, hypers
         self._device, self._like = objective.weights.device, objective.weights.parameters[0]
-        self._surrounding = Snapshot(objective.model, self._device, ())
-        self._start = self._surrounding.now()
+        self._snapshotter = Snapshotter(objective.model, self._device, ())
+        self._start = self._snapshotter.now()
         self._rows = rows
 
     def obstacle(self, kernels: Kernels) -> RuntimeError | None:
@@ -157,7 +157,7 @@ class Tryout:
 
     def _blame(self, error: RuntimeError | None) -> str:
         """What to say of a model that cannot be differentiated twice, whatever is replaced."""
-        self._surrounding.restore(self._start)
+        self._snapshotter.restore(self._start)
         with self._objective.switched():  # what can be replaced is not to blame
             module = unsupported(self._objective.model, self._run)
         told = f"The module is {module}"
@@ -204,7 +204,7 @@ class Tryout:
 
     def _begin(self, kernels: Kernels) -> None:
         use(self._objective, Found("loop", kernels))
-        self._surrounding.restore(self._start)
+        self._snapshotter.restore(self._start)
 
     def _along(self, rows: int) -> Directions:
         """Random directions."""
@@ -301,15 +301,15 @@ def check_validation(
 @contextmanager
 def _undisturbed(objective: TrainingLoss) -> Iterator[None]:
     """Buffers, random numbers, and what the loss runs with, are put back."""
-    surrounding = Snapshot(objective.model, objective.weights.device, ())
-    before, switched = surrounding.now(), objective.switched
+    snapshotter = Snapshotter(objective.model, objective.weights.device, ())
+    before, switched = snapshotter.now(), objective.switched
     point = objective.weights.read()
     try:
         yield
     finally:
         objective.switched = switched
         objective.weights.write(point)
-        surrounding.restore(before)
+        snapshotter.restore(before)
 
 
 def _signature(objective: TrainingLoss, batch: Batch) -> tuple[object, ...]:

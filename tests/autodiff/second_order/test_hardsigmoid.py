@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autodiff.second_order.problems import twice
 from autodiff.oracle import oracle_gradient, relative_error
 from autodiff.problems import batch, batches, loss_fn
+from autodiff.second_order.problems import twice
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.autodiff.second_order import (
