@@ -21,7 +21,7 @@ from optuna_hypergrad.reports.attributes import SCHEDULES, reading
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage
 from optuna_hypergrad.samplers.ranking import violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, parameter_names
-from optuna_hypergrad.schedules.forms import blended
+from optuna_hypergrad.schedules.forms import interpolate
 
 __all__ = ["best_schedules", "replay"]
 
@@ -174,7 +174,7 @@ class _Segment(NamedTuple):
 def _between(began: Schedule, ended: Schedule, step: int, steps: int) -> float:
     """The value at a step of a segment that moves from one schedule to another."""
     left, right = began.at(step, steps), ended.at(step, steps)
-    return blended(left, right, step / steps, began.log) if left != right else left
+    return interpolate(left, right, step / steps, began.log) if left != right else left
 
 
 def _segment(trial: FrozenTrial, ancestor: SegmentRecord) -> _Segment:

@@ -6,8 +6,7 @@ hypergradients reach them whatever the form.
 """
 
 from optuna_hypergrad.schedules.forms import Form, check_form, count_values, parameter_names
-from optuna_hypergrad.schedules.merge import Schedules
-from optuna_hypergrad.schedules.schedule import Schedule
+from optuna_hypergrad.schedules.schedule import Schedule, Schedules
 
 __all__ = [
     "Form",

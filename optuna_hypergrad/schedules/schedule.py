@@ -1,27 +1,19 @@
-"""The schedule of one hyperparameter."""
+"""Schedules of hyperparameters over a training run."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optuna_hypergrad.arguments import check_can, check_kind, check_name, checked_count
-from optuna_hypergrad.schedules.forms import (
-    BLEND,
-    Form,
-    blended,
-    check_form,
-    count_values,
-    parameter_names,
-)
-from optuna_hypergrad.schedules.text_io import read_csv, read_json, write_csv
+from optuna_hypergrad.schedules import forms, text_io
+from optuna_hypergrad.schedules.forms import Floats, Form, Integers
 
 if TYPE_CHECKING:
     import torch
@@ -65,17 +57,15 @@ class Schedule:
     def __post_init__(self) -> None:
         check_name("name", self.name)
         check_kind("log", self.log, bool, "True or False")
-        check_form(self.form)
+        forms.check_form(self.form)
         try:
             object.__setattr__(self, "values", tuple(float(value) for value in self.values))
         except (TypeError, ValueError) as error:
             message = f"values must be a sequence of numbers, got {self.values!r}."
             raise ValueError(message) from error
         if self.windows < 1:
-            raise ValueError(
-                f"values: a {self.form} schedule needs at least {count_values(self.form, 1)}, "
-                f"got {len(self.values)}."
-            )
+            least, count = forms.count_values(self.form, 1), len(self.values)
+            raise ValueError(f"values: a {self.form} schedule needs at least {least}, got {count}.")
         for name, value in self.params.items():
             if not math.isfinite(value) or (self.log and value <= 0.0):
                 kind = "positive and finite (log=True)" if self.log else "finite"
@@ -84,48 +74,60 @@ class Schedule:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the trial parameters, one for each value."""
-        return parameter_names(self.name, len(self.values))
+        return forms.parameter_names(self.name, len(self.values))
 
     @property
     def params(self) -> dict[str, float]:
-        """The values by the names of their trial parameters."""
+        """Values by the names of their trial parameters."""
         return dict(zip(self.names, self.values, strict=True))
 
     @property
     def windows(self) -> int:
         """Number of windows."""
-        return len(self.values) - count_values(self.form, 0)
+        return len(self.values) - forms.count_values(self.form, 0)
 
     def window(self, step: int, steps: int) -> int:
-        """Index of the window that ``step`` of a run of ``steps`` steps lies in."""
+        """Index of the window of ``step`` in a run of ``steps`` steps."""
         _check_step(step, steps)
         return self.windows * step // steps
 
     def position(self, step: int, steps: int) -> tuple[int, int]:
-        """How many steps of its window lie before ``step``, and how many it has in all."""
+        """Number of steps before ``step`` in its window, and the window's length."""
         window = self.window(step, steps)
-        first, after = (-(-steps * i // self.windows) for i in (window, window + 1))
-        return step - first, after - first
+        first, end = (-(-steps * i // self.windows) for i in (window, window + 1))
+        return step - first, end - first
 
     def at(self, step: int, steps: int) -> float:
         """Value at ``step`` (counted from 0) of a run of ``steps`` steps."""
-        left, right, blend = self._knots_at(step, steps)
-        a, b = self.values[left], self.values[right]
-        return blended(a, b, blend, self.log)
+        _check_step(step, steps)
+        return float(forms.values_at(np.array([step]), steps, self.values, self.form, self.log)[0])
 
-    def gradient(self, step: int, steps: int) -> NDArray[np.float64]:
+    def over(self, steps: int) -> Floats:
+        """Values at every step of a run of ``steps`` steps, shape (steps,)."""
+        step = np.arange(checked_count("steps", steps))
+        return forms.values_at(step, steps, self.values, self.form, self.log)
+
+    def gradient(self, step: int, steps: int) -> Floats:
         """Derivative of ``at(step, steps)`` with respect to each value, shape (len(values),)."""
-        left, right, blend = self._knots_at(step, steps)
-        gradient = np.zeros(len(self.values))
-        for knot, weight in ((left, 1.0 - blend), (right, blend)):
-            slope = self.at(step, steps) / self.values[knot] if self.log else 1.0
-            gradient[knot] += weight * slope
+        _check_step(step, steps)
+        one = np.array([step])
+        gradient: Floats = forms.gradients_at(one, steps, self.values, self.form, self.log)[0]
         return gradient
 
-    def over(self, steps: int) -> NDArray[np.float64]:
-        """Values at every step of a run of ``steps`` steps, shape (steps,)."""
-        checked_count("steps", steps)
-        return np.array([self.at(step, steps) for step in range(steps)])
+    def gradients(self, steps: int) -> Floats:
+        """Derivative of ``over(steps)`` with respect to each value, shape (steps, len(values))."""
+        step = np.arange(checked_count("steps", steps))
+        return forms.gradients_at(step, steps, self.values, self.form, self.log)
+
+    def positions(self, steps: int) -> tuple[Integers, Integers]:
+        """For every step, the number of steps before it in its window, and the window's length.
+
+        Both arrays have the shape (steps,).
+        """
+        step = np.arange(checked_count("steps", steps))
+        window = self.windows * step // steps
+        first, end = (-(-steps * i // self.windows) for i in (window, window + 1))
+        return step - first, end - first
 
     def to_lambda_lr(
         self, optimizer: torch.optim.Optimizer, steps: int
@@ -145,47 +147,116 @@ class Schedule:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the schedule is, as plain values."""
-        return {
-            "name": self.name,
-            "form": self.form,
-            "log": self.log,
-            "values": list(self.values),
-        }
+        """Name, form, log and values, as JSON holds them."""
+        values = list(self.values)
+        return {"name": self.name, "form": self.form, "log": self.log, "values": values}
 
     @classmethod
     def from_record(cls, record: Any) -> Schedule:
-        """The schedule of a ``record`` that was read from a text."""
+        """Make a schedule from a ``record`` that was read from a text."""
         try:
             return cls(record["name"], record["values"], record["form"], record["log"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"text: not a schedule: {error!r}.") from error
 
     def to_json(self) -> str:
-        """This schedule as a JSON object; ``Schedule.from_json`` reads it back."""
+        """Write this schedule as a JSON object."""
         return json.dumps(self.record)
 
     @classmethod
     def from_json(cls, text: str) -> Schedule:
-        """The schedule that ``to_json`` wrote."""
-        return cls.from_record(read_json(text))
+        """Read the schedule that ``to_json`` wrote."""
+        return cls.from_record(text_io.read_json(text))
 
     def to_csv(self) -> str:
-        """One line per value (name, form, log, parameter, value); ``from_csv`` reads it back."""
-        return write_csv([self.record])
+        """Write one row per value (name, form, log, parameter, value)."""
+        return text_io.write_csv([self.record])
 
     @classmethod
     def from_csv(cls, text: str) -> Schedule:
-        """The schedule that ``to_csv`` wrote."""
-        records = read_csv(text)
+        """Read the schedule that ``to_csv`` wrote."""
+        records = text_io.read_csv(text)
         if len(records) != 1:
             raise ValueError(f"text: expected CSV of one schedule, got {len(records)} of them.")
         return cls.from_record(records[0])
 
-    def _knots_at(self, step: int, steps: int) -> tuple[int, int, float]:
-        window = self.window(step, steps)
-        blend = BLEND[self.form](self.windows * step / steps - window)
-        return window, min(window + 1, len(self.values) - 1), blend
+
+class Schedules(Mapping[str, Schedule]):
+    """Schedules by name, in a fixed order; a mapping that does not change.
+
+    Args:
+        schedules: The schedules, each of another name.
+
+    Raises:
+        ValueError: If one is no ``Schedule``, or two have the same name.
+
+    Example:
+        >>> schedules = Schedules([Schedule("lr", [0.4, 0.1]), Schedule("momentum", [0.9])])
+        >>> schedules.at(75, steps=100)
+        {'lr': 0.1, 'momentum': 0.9}
+        >>> schedules["lr"].values
+        (0.4, 0.1)
+        >>> print(schedules.to_csv(), end="")
+        name,form,log,parameter,value
+        lr,constant,0,lr_0,0.4
+        lr,constant,0,lr_1,0.1
+        momentum,constant,0,momentum,0.9
+        >>> Schedules.from_csv(schedules.to_csv()) == schedules
+        True
+    """
+
+    def __init__(self, schedules: Iterable[Schedule] = ()) -> None:
+        check_kind("schedules", schedules, Iterable, "several schedules")
+        self._by_name: dict[str, Schedule] = {}
+        for schedule in schedules:
+            check_kind("schedules", schedule, Schedule, "schedules")
+            if schedule.name in self._by_name:
+                raise ValueError(f"schedules: two have the name {schedule.name!r}.")
+            self._by_name[schedule.name] = schedule
+
+    def __getitem__(self, name: str) -> Schedule:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __repr__(self) -> str:
+        return f"Schedules({[*self.values()]})"
+
+    def at(self, step: int, steps: int) -> dict[str, float]:
+        """Values by name at ``step`` (counted from 0) of a run of ``steps`` steps."""
+        return {name: schedule.at(step, steps) for name, schedule in self.items()}
+
+    def to_json(self) -> str:
+        """A JSON array of what ``Schedule.to_json`` writes; ``from_json`` reads it back."""
+        return json.dumps([schedule.record for schedule in self.values()])
+
+    @classmethod
+    def from_json(cls, text: str) -> Schedules:
+        """The schedules that ``to_json`` wrote, exactly.
+
+        Raises:
+            ValueError: If the text is something else.
+        """
+        records = text_io.read_json(text)
+        check_kind("text", records, list, "a JSON array of schedules")
+        return cls(map(Schedule.from_record, records))
+
+    def to_csv(self) -> str:
+        """One table of all: a line per value (name, form, log, parameter, value)."""
+        return text_io.write_csv([schedule.record for schedule in self.values()])
+
+    @classmethod
+    def from_csv(cls, text: str) -> Schedules:
+        """The schedules that ``to_csv`` wrote, exactly.
+
+        Raises:
+            ValueError: If the text is something else.
+        """
+        return cls(map(Schedule.from_record, text_io.read_csv(text)))
 
 
 def _check_step(step: int, steps: int) -> None:

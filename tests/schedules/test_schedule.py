@@ -148,3 +148,14 @@ def test_lambda_lr_sets_every_group_to_the_schedule() -> None:
 def test_bad_input_names_the_argument(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_all_steps_at_once_are_the_single_steps_to_the_last_bit(form: str, log: bool) -> None:
+    schedule = Schedule("lr", [0.3, 1 / 3, 0.7, 0.1], form, log)
+    before, length = schedule.positions(23)
+    for step in range(23):
+        assert schedule.over(23)[step] == schedule.at(step, 23)
+        assert (schedule.gradients(23)[step] == schedule.gradient(step, 23)).all()
+        assert (before[step], length[step]) == schedule.position(step, 23)

@@ -74,7 +74,7 @@ HEAD = "name,form,log,parameter,value\n"
         (lambda: Schedules.from_csv(HEAD + "lr,constant,0,lr,x\n"), "text: not a schedule"),
         (
             lambda: Schedules.from_csv(HEAD + "lr,constant,0,lr_0,1\nlr,linear,0,lr_1,2\n"),
-            "the lines of 'lr' must agree in form",
+            "the rows of 'lr' must agree in form",
         ),
         (
             lambda: Schedules.from_csv(HEAD + "a,constant,0,a,1\nb,constant,0,b,2\na,linear,0,a,3"),
