@@ -1,14 +1,11 @@
-"""Checks of what users pass: a ValueError names the argument, what is expected and what came.
-
-What to say where an optional library is not installed.
-"""
+"""Checks of arguments. A ValueError names the argument, what is expected and what was passed."""
 
 from __future__ import annotations
 
 import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, TypeVar
@@ -20,19 +17,19 @@ _repr.maxstring = _repr.maxother = 60
 
 
 def check_kind(argument: str, value: Any, kind: type | UnionType, expected: str) -> None:
-    """``value`` must be an instance; ``expected`` says of what, for people."""
+    """Require an instance of ``kind``; ``expected`` describes it in words."""
     if not isinstance(value, kind):
         raise ValueError(f"{argument} must be {expected}, got {short(value)}.")
 
 
 def check_name(argument: str, value: Any) -> None:
-    """``value`` must be a string that is not empty."""
+    """Require a non-empty string."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{argument} must be a name, got {short(value)}.")
 
 
 def check_names(argument: str, value: Any) -> None:
-    """``value`` must be a sequence of at least one string, or None."""
+    """Require a non-empty sequence of strings, or None."""
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     if value is not None and not (is_list and all(isinstance(name, str) for name in value)):
         raise ValueError(f"{argument} must be a sequence of names, or None, got {short(value)}.")
@@ -41,33 +38,33 @@ def check_names(argument: str, value: Any) -> None:
 
 
 def lookup(argument: str, name: str, known: Mapping[str, T]) -> T:
-    """What has this name.
+    """Return the entry ``name`` of ``known``.
 
     Example:
-        >>> named("names", "lr", {"x": 1, "y": 2})
+        >>> lookup("names", "lr", {"x": 1, "y": 2})
         Traceback (most recent call last):
-        ValueError: names must be of what there is (x, y), got 'lr'.
+        ValueError: names must be one of x, y, got 'lr'.
     """
     if name not in known:
-        there = ", ".join(known) or "nothing"
-        raise ValueError(f"{argument} must be of what there is ({there}), got {short(name)}.")
+        choice = ", ".join(known) or "(no names)"
+        raise ValueError(f"{argument} must be one of {choice}, got {short(name)}.")
     return known[name]
 
 
 def check_callable(argument: str, value: Any) -> None:
-    """``value`` must be a function or the like."""
+    """Require a function or another callable."""
     if not callable(value):
         raise ValueError(f"{argument} must be callable, got {short(value)}.")
 
 
-def check_can(argument: str, value: Any, expected: str, *methods: str) -> None:
-    """``value`` must have some methods, whatever its class."""
-    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+def check_can(argument: str, value: Any, expected: str, *attributes: str) -> None:
+    """Require an object, not a class, that has these attributes."""
+    if isinstance(value, type) or not all(hasattr(value, name) for name in attributes):
         raise ValueError(f"{argument} must be {expected}, got {short(value)}.")
 
 
 def checked_count(argument: str, value: Any, least: int = 1, most: float = math.inf) -> int:
-    """``value`` as an int in [least, most], or a ValueError that names the argument."""
+    """Return ``value`` as an int; require an integer in [least, most]."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
         raise ValueError(f"{argument} must be {expected}, got {short(value)}.")
@@ -82,52 +79,48 @@ def checked_number(
     expected: str = "be a finite number",
     fits: Callable[[float], bool] = math.isfinite,
 ) -> float:
-    """``value`` as a float.
+    """Return ``value`` as a float; require a real number, not a boolean.
 
     Args:
         argument: Its name.
-        value: A number of any kind but a boolean.
-        expected: What it must do, for people.
-        fits: Whether a number does so; NaN should not.
+        value: What was passed.
+        expected: What it must do, in words.
+        fits: Whether a number does so; must reject NaN.
 
     Example:
         >>> checked_number("rate", 2, "lie in [0, 1]", lambda rate: 0 <= rate <= 1)
         Traceback (most recent call last):
         ValueError: rate must lie in [0, 1], got 2.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not fits(_as_float(value)):
+    number = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of an integer beyond the largest float
+            number = float(value)
+    if not fits(number):
         raise ValueError(f"{argument} must {expected}, got {short(value)}.")
-    return float(value)
+    return number
 
 
 def check_positive(argument: str, value: Any, *, or_none: bool = False) -> None:
-    """``value`` must be a positive number, perhaps infinite."""
+    """Require a positive number, which may be infinite."""
     if not (or_none and value is None):
         expected = "be positive or None" if or_none else "be positive"
         checked_number(argument, value, expected, lambda number: number > 0)
 
 
-def _as_float(value: Real) -> float:
-    """NaN for an integer beyond all floats, which fits nothing."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.nan
-
-
 def short(value: Any) -> str:
-    """``repr`` without its length, its depth, and Python's limit on the digits of an int."""
+    """Return ``repr(value)``, limited in length and depth; never fails on a huge integer."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     return _repr.repr(value)
 
 
 @contextmanager
-def needing(library: str, extra: str = "visualization") -> Iterator[None]:
-    """Imports of an optional library; an ImportError says which extra installs it.
+def optional_import(library: str, extra: str = "visualization") -> Iterator[None]:
+    """Wrap imports of an optional library; an ImportError says which extra installs it.
 
     Example:
-        >>> with needing("nowhere"):
+        >>> with optional_import("nowhere"):
         ...     import nowhere
         Traceback (most recent call last):
         ImportError: nowhere is needed: install the extra 'visualization' of optuna_hypergrad.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.arguments import check_can, checked_count, needing
+from optuna_hypergrad.arguments import check_can, checked_count, optional_import
 from optuna_hypergrad.dashboard.figures import publish_figures, publish_files
 from optuna_hypergrad.dashboard.note import findings, publish_note
 from optuna_hypergrad.logger import get_logger
@@ -65,7 +65,7 @@ def publish(study: Study, artifact_store: ArtifactStore | None = None) -> None:
     """
     check_one_objective(study)
     _check_store(artifact_store)
-    with needing("optuna-dashboard", "dashboard"):
+    with optional_import("optuna-dashboard", "dashboard"):
         import optuna_dashboard  # noqa: F401
     publish_figures(study)
     found = findings(study)
@@ -105,7 +105,7 @@ class PublishCallback:
         self._every = checked_count("every", every)
         _check_store(artifact_store)
         self._store = artifact_store
-        with needing("optuna-dashboard", "dashboard"):
+        with optional_import("optuna-dashboard", "dashboard"):
             import optuna_dashboard  # noqa: F401
 
     def __call__(self, study: Study, trial: FrozenTrial) -> None:

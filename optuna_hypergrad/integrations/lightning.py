@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from optuna_hypergrad.arguments import checked_count, needing
+from optuna_hypergrad.arguments import checked_count, optional_import
 from optuna_hypergrad.integrations.scheduler import HyperparameterScheduler, check_schedules
 from optuna_hypergrad.schedules import Schedule
 
-with needing("lightning", "integrations"):
+with optional_import("lightning", "integrations"):
     from lightning.pytorch import Callback, LightningModule, Trainer
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from optuna_hypergrad.arguments import checked_count, needing
+from optuna_hypergrad.arguments import checked_count, optional_import
 from optuna_hypergrad.integrations.scheduler import HyperparameterScheduler, check_schedules
 from optuna_hypergrad.schedules import Schedule
 
-with needing("transformers", "integrations"):
+with optional_import("transformers", "integrations"):
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from optuna_hypergrad.arguments import needing
+from optuna_hypergrad.arguments import optional_import
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.axes import log_ticks
 from optuna_hypergrad.visualization.charts.marks import (
@@ -58,7 +58,7 @@ def draw(chart: Chart) -> Figure:
 
 def _layout(chart: Chart) -> tuple[Figure, list[Axes]]:
     """An empty figure with places for all panels."""
-    with needing("matplotlib"):
+    with optional_import("matplotlib"):
         from matplotlib import pyplot as plt
 
     columns = min(chart.columns, len(chart.panels))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from optuna_hypergrad.arguments import needing
+from optuna_hypergrad.arguments import optional_import
 from optuna_hypergrad.visualization.charts.axes import log_ticks
 from optuna_hypergrad.visualization.charts.marks import (
     Axis,
@@ -27,7 +27,7 @@ FEW = 8  # whole numbers, each with a tick
 
 def draw(chart: Chart, gap: float = 0.35) -> go.Figure:
     """The chart as a figure; between its rows of panels is a gap, as a part of a panel."""
-    with needing("plotly"):
+    with optional_import("plotly"):
         from plotly.subplots import make_subplots
 
     chart = with_texts(chart, _plain)
