@@ -18,6 +18,7 @@ BELOW = {  # the rooms below those that show something
     "arguments.py": {"optuna", "samplers", "reports", "schedules", "suggest"} | TENSORS,
     "logger.py": {"samplers", "reports", "schedules", "suggest"} | TENSORS,
     "schedules": {"optuna", "samplers", "reports", "suggest", "results"} | TENSORS - {"torch"},
+    "options.py": {"optuna", "samplers", "reports", "schedules", "suggest"} | TENSORS - {"torch"},
     "suggest.py": {"samplers", "results"} | TENSORS,
     "results.py": {"pruners", "suggest", "reporting"} | TENSORS,
     "journal.py": {"reports", "samplers", "schedules", "suggest"} | TENSORS,

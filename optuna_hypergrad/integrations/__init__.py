@@ -1,7 +1,6 @@
-"""Training with schedules elsewhere: torch's own optimizers, Lightning, Hugging Face.
+"""Training with schedules in torch, Lightning and Hugging Face transformers.
 
-The callbacks need the extra ``integrations``; their libraries are imported when they are first
-asked for.
+The callbacks need the extra ``integrations``; their libraries are imported at first use.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _HOMES = {"LightningSchedules": "lightning", "TransformersSchedules": "transform
 
 
 def __getattr__(name: str) -> Any:
-    """Import a callback, and its library, when it is first asked for (PEP 562)."""
+    """Import a callback and its library at first use (PEP 562)."""
     if name in _HOMES.values():
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:

@@ -17,22 +17,20 @@ with optional_import("lightning", "integrations"):
 
 
 class LightningSchedules(Callback):
-    """A Lightning callback that trains with schedules: learning rate, momentum, decay, betas.
+    """Lightning callback that trains with schedules of learning rate, momentum, decay, betas.
 
-    Before each optimizer step the options of the module's optimizer are set; learning rate
-    schedulers that the module configures lose against it. A run that is resumed from a checkpoint
-    goes on at its step.
+    It sets the options of the module's optimizer before each optimizer step and thereby overrides
+    learning rate schedulers of the module. A run resumed from a checkpoint continues at its step.
 
     Args:
-        schedules: Schedules by the name of the hyperparameter, such as ``best_schedules`` gives.
-        steps: Number of optimizer steps of the whole run; by default as the trainer estimates it.
-        uses: Which option of the optimizer is which hyperparameter; see
-            ``HyperparameterScheduler``.
+        schedules: Schedules by name of the hyperparameter, as from ``best_schedules``.
+        steps: Number of optimizer steps of the whole run; by default the trainer's estimate.
+        uses: Options by hyperparameter; see ``HyperparameterScheduler``.
 
     Raises:
         ImportError: If lightning is not installed.
-        ValueError: When training starts, if a hyperparameter is no option of the optimizer, there
-            are several optimizers, or the number of steps is not known.
+        ValueError: When training starts, if a hyperparameter has no option in the optimizer, the
+            module has several optimizers, or the number of steps is unknown.
 
     Example:
         >>> from optuna_hypergrad import Schedule, Schedules
@@ -52,16 +50,16 @@ class LightningSchedules(Callback):
         self._steps = None if steps is None else checked_count("steps", steps)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the options, or say which are missing."""
+        """Find the optimizer's options."""
         if len(trainer.optimizers) != 1:
             count = len(trainer.optimizers)
             raise ValueError(
-                f"optimizer: expected one, the module has {count}; give each its own "
-                "HyperparameterScheduler in training_step."
+                f"optimizer: expected one, the module has {count}; use one HyperparameterScheduler "
+                "for each in training_step."
             )
         known = self._steps or trainer.estimated_stepping_batches
         if math.isinf(known):
-            raise ValueError("steps: this training has no end that is known; say how many.")
+            raise ValueError("steps: the length of this training is unknown; pass steps.")
         self._scheduler = HyperparameterScheduler(
             trainer.optimizers[0],
             self._schedules,
@@ -72,11 +70,11 @@ class LightningSchedules(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set the values, for monitors to see."""
+        """Set the values early, so that monitors see them."""
         self._scheduler.set(trainer.global_step)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Set them again, whoever changed them since."""
+        """Set them again, since a scheduler may have changed them."""
         self._scheduler.set(trainer.global_step)

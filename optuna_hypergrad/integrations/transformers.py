@@ -14,25 +14,24 @@ with optional_import("transformers", "integrations"):
 
 
 class TransformersSchedules(TrainerCallback):
-    """A callback of ``transformers.Trainer`` that trains with schedules.
+    """Callback of ``transformers.Trainer`` that trains with schedules.
 
-    Before each optimizer step the options of the trainer's optimizer are set, so that the trainer's
-    own learning rate scheduler loses against it; the trainer logs the rate that is used. A run that
-    is resumed from a checkpoint goes on at its step.
+    It sets the options of the trainer's optimizer before each optimizer step and thereby overrides
+    the trainer's own learning rate scheduler; the trainer logs the rate in use. A run resumed from
+    a checkpoint continues at its step.
 
-    The trainer makes two groups of parameters, of which only the first decays: biases and
-    normalisation do not. ``uses={"weight_decay": "0.weight_decay"}`` keeps it so; by default, as
-    in a search whose update decays every weight, both groups decay.
+    The trainer makes two parameter groups and decays only the first: not biases and normalisation.
+    ``uses={"weight_decay": "0.weight_decay"}`` keeps it so; by default both groups decay, as in a
+    search whose update decays every weight.
 
     Args:
-        schedules: Schedules by the name of the hyperparameter, such as ``best_schedules`` gives.
+        schedules: Schedules by name of the hyperparameter, as from ``best_schedules``.
         steps: Number of optimizer steps of the whole run; by default the trainer's ``max_steps``.
-        uses: Which option of the optimizer is which hyperparameter; see
-            ``HyperparameterScheduler``.
+        uses: Options by hyperparameter; see ``HyperparameterScheduler``.
 
     Raises:
         ImportError: If transformers is not installed.
-        ValueError: When training starts, if a hyperparameter is no option of the optimizer.
+        ValueError: When training starts, if a hyperparameter has no option in the optimizer.
 
     Example:
         >>> from optuna_hypergrad import Schedule, Schedules
@@ -54,7 +53,7 @@ class TransformersSchedules(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find the options, or say which are missing."""
+        """Find the optimizer's options."""
         self._scheduler = HyperparameterScheduler(
             kwargs["optimizer"], self._schedules, self._steps or state.max_steps, uses=self._uses
         )
@@ -62,7 +61,7 @@ class TransformersSchedules(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set the values, and tell the trainer's own scheduler, whose rate is what is logged."""
+        """Set the values, also in the trainer's own scheduler, whose rate is logged."""
         self._scheduler.set(state.global_step)
         scheduler = kwargs["lr_scheduler"]
         scheduler = getattr(scheduler, "scheduler", scheduler)  # in accelerate's wrapper

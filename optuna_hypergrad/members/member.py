@@ -119,12 +119,12 @@ class Member:
             rng: Whether the global random generators go on, too, where the student continues its
                 own training. A clone never takes over its parent's random numbers. Leave it out
                 where several threads (``n_jobs``) share these generators.
-            uses: Which option of an optimizer is which parameter of the trial, to be checked:
-                ``{"rate": "lr", "beta": "betas.0", "critic_lr": "critic.lr"}``, the last one of the
-                optimizer that is restored as ``critic``. By default, options and parameters of
-                the same name, of those that were suggested before. One group of parameters that
-                uses the value is enough. A learning rate that a scheduler moves is compared before
-                it moves (``initial_lr``).
+            uses: Options of the optimizers by parameter of the trial, to be checked:
+                ``{"rate": "lr", "beta": "betas.0", "head_lr": "1.lr", "critic_lr": "critic.lr"}``,
+                the last two of the second parameter group, and of the optimizer restored as
+                ``critic``. By default, the options that have the name of a parameter suggested
+                before. One parameter group that uses the value is enough. A learning rate that a
+                scheduler moves is compared before it moves (``initial_lr``).
             parts: What was saved under the same names: models, optimizers, ``HyperTraining``,
                 anything else with ``load_state_dict``. A learning rate scheduler goes on from
                 its step, but from the learning rate that the trial suggests. A part that can

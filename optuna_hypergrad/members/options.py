@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -17,6 +18,7 @@ from optuna import Trial
 from torch.optim.lr_scheduler import LRScheduler
 
 from optuna_hypergrad.checkpoints import load_optimizer
+from optuna_hypergrad.options import Option
 from optuna_hypergrad.samplers.distributions import rounds_to
 
 
@@ -52,28 +54,28 @@ def check_options(
     for param, option in (same if uses is None else uses).items():
         if param not in params:
             raise ValueError(f"uses: the trial has not suggested {param!r}.")
-        used = list(_used(optimizers, option))
+        used = _used(optimizers, option)
         if not used:
             raise ValueError(f"uses: {option!r} is not an option of {', '.join(optimizers)}.")
         if not any(_same(value, params[param]) for value in used):
             raise ValueError(
                 f"an optimizer uses {option}={used[0]!r}, but the trial suggests "
-                f"{param}={params[param]!r}; construct it with the suggested value, or say by "
-                "``uses`` which option is which parameter."
+                f"{param}={params[param]!r}; construct it with the suggested value, or name "
+                "the option of each parameter in ``uses``."
             )
 
 
-def _used(optimizers: Mapping[str, torch.optim.Optimizer], option: str) -> Iterator[Any]:
-    """What the groups use: ``betas.0`` is the first of ``betas``, ``critic.lr`` is ``critic``'s."""
-    head, _, rest = option.partition(".")
-    if head in optimizers:
-        optimizers, option = {head: optimizers[head]}, rest
-    name, _, index = option.partition(".")
-    for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            for key in (name, "initial_lr") if name == "lr" else (name,):
-                if key in group:
-                    yield group[key][int(index)] if index else group[key]
+def _used(optimizers: Mapping[str, torch.optim.Optimizer], text: str) -> list[Any]:
+    """Values of an option in all groups; of ``lr``, also before a scheduler moved it."""
+    option = Option.parse(text)
+    chosen = {k: v for k, v in optimizers.items() if option.optimizer in (None, k)}
+    names = ("lr", "initial_lr") if option.name == "lr" else (option.name,)
+    return [
+        value
+        for optimizer in chosen.values()
+        for name in names
+        for value in replace(option, name=name).values(optimizer.param_groups)
+    ]
 
 
 def _load_scheduler(scheduler: LRScheduler, stored: Mapping[str, Any]) -> None:

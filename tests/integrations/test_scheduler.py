@@ -111,13 +111,18 @@ def test_a_tensor_keeps_its_identity() -> None:
     "names, uses, message",
     [
         (["dropout"], None, r"'dropout' is no option of the optimizer \(lr, betas.0, betas.1, "),
-        (["momentum"], None, "leave 'momentum' out, or say by ``uses`` which option it is"),
+        (["momentum"], None, "leave 'momentum' out, or name its option in ``uses``"),
         (["amsgrad"], None, "'amsgrad' is no option"),  # a flag
         (["betas"], None, "'betas' is no option"),
         (["lr"], {"lr": "2.lr"}, "'2.lr' is no option"),
         (["lr"], {"lr": "betas.2"}, "'betas.2' is no option"),
         (["lr"], {"lr": "params.0"}, "'params.0' is no option"),
-        (["lr"], {"lr": ".lr"}, "uses: an option is like 'lr', 'betas.0' or '1.lr', got '.lr'"),
+        (
+            ["lr"],
+            {"lr": ".lr"},
+            "uses: an option is like 'lr', 'betas.0', '1.lr' or 'critic.lr', got '.lr'",
+        ),
+        (["lr"], {"lr": "critic.lr"}, "'critic.lr' is no option"),
         (["lr"], {"rate": "lr"}, r"uses: 'rate' is none of the schedules \(lr\)"),
         (["lr", "rate"], {"rate": "0.lr"}, "uses: 'lr' and 'rate' are the same option"),
         (["beta1", "b"], {"b": "betas.0"}, "uses: 'beta1' and 'b' are the same option"),

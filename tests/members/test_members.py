@@ -614,6 +614,9 @@ def test_several_groups_and_optimizers_are_checked_by_what_they_say(
     actor, critic = SGD(groups, lr=lr), SGD(nn.Linear(2, 1).parameters(), lr=critic_lr)
     uses = {"lr": "actor.lr", "critic_lr": "critic.lr"}
     member.restore(actor=actor, critic=critic, uses=uses)
+    member.restore(actor=actor, critic=critic, uses={"lr": "actor.0.lr"})
+    with pytest.raises(ValueError, match=r"uses actor.1.lr=.*, but the trial suggests lr="):
+        member.restore(actor=actor, critic=critic, uses={"lr": "actor.1.lr"})
     if fused is None:
         member.restore(actor=actor, critic=critic)
     critic.param_groups[0]["lr"] = 0.05
