@@ -1,4 +1,4 @@
-"""The files that docs/distributed.md names are there."""
+"""The files that docs/distributed.md names exist."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "distributed.md").read_text()
 
 
-def test_the_files_that_are_named_are_there() -> None:
+def test_the_files_of_the_page_exist() -> None:
     folder = ROOT / "examples" / "distributed"
     named = set(re.findall(r"\b(\w+\.(?:py|sh|yaml))\b", PAGE)) - {"script.py", "ranks.py"}
     own = {path.name for path in folder.iterdir() if path.is_file()}

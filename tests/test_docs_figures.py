@@ -1,4 +1,4 @@
-"""The page of figures shows all of them, small."""
+"""docs/figures.md describes and shows every figure."""
 
 import re
 from pathlib import Path
@@ -10,9 +10,9 @@ PAGE = (DOCS / "figures.md").read_text()
 
 
 def test_every_figure_has_a_picture_and_a_word() -> None:
-    told = re.findall(r"^\*\*`(\w+)`\*\*: ", PAGE, flags=re.MULTILINE)
-    assert sorted(told) == sorted(visualization.__all__)
+    described = re.findall(r"^\*\*`(\w+)`\*\*: ", PAGE, flags=re.MULTILINE)
+    assert sorted(described) == sorted(visualization.__all__)
     pictures = re.findall(r"!\[.+\]\(figure_(\w+)\.png\)", PAGE)
-    assert [f"plot_{picture}" for picture in pictures] == told
+    assert [f"plot_{picture}" for picture in pictures] == described
     for picture in pictures:
         assert 2_000 < (DOCS / f"figure_{picture}.png").stat().st_size < 60_000

@@ -1,4 +1,4 @@
-"""The page of limits is complete, and what it says is refused is refused."""
+"""docs/limits.md has the limits of all pages, and its errors are raised."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_limits_of_other_pages_are_here(page: str) -> None:
     ],
     ids=["embedding_bag", "multilabel_margin_loss", "multi_margin_loss", "segment_reduce"],
 )
-def test_what_is_refused_is_refused(operation: object) -> None:
+def test_operations_without_second_derivative_raise(operation: object) -> None:
     def loss(model: nn.Module, batch: Tensor) -> Tensor:
         return operation(model(batch)).square()
 

@@ -1,4 +1,4 @@
-"""What docs/search.md and docs/population.md say of constraints: the code, and the tables."""
+"""The code and the tables on constraints in docs/search.md and docs/population.md."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Objective = Callable[[optuna.Trial], float]
 
 @pytest.fixture(scope="module")
 def page() -> dict[str, Any]:
-    """What the page's blocks define, run from first to last."""
+    """The names that the page's blocks define."""
     names: dict[str, Any] = {}
     for code in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
         exec(code, names)  # the blocks are this repository's own text
@@ -30,18 +30,18 @@ def page() -> dict[str, Any]:
 
 
 def row(text: str, name: str) -> list[str]:
-    """The cells of a table's row behind its name."""
+    """The cells of the row with this name."""
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
     return [cell.strip() for cell in line.split("|")[2:-1]]
 
 
-def told(study: optuna.Study, digits: int = 3) -> tuple[str, str]:
+def outcome(study: optuna.Study, digits: int = 3) -> tuple[str, str]:
     feasible = [t for t in study.trials if all(v <= 0 for v in t.constraints.values())]
     return str(len(feasible)), f"{min(trial.value for trial in feasible):.{digits}f}"
 
 
 def plane(trial: optuna.Trial) -> tuple[float, float]:
-    """The excess and the value, without any hypergradient."""
+    """The excess and the value; reports no hypergradient."""
     x, y = trial.suggest_float("x", -1, 1), trial.suggest_float("y", -1, 1)
     trial.set_constraint("budget", x + y + 0.5)
     return x + y + 0.5, (x - 0.8) ** 2 + (y - 0.6) ** 2
@@ -74,7 +74,7 @@ def test_the_search_does_what_the_table_says(
     sampler = GradientSampler(seed=0, stop_when_converged=False)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=40)
-    assert told(study) == tuple(row(PAGE, name))
+    assert outcome(study) == tuple(row(PAGE, name))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,6 @@ def test_a_population_does_what_its_table_says(
         sampler = PopulationSampler(seed=seed, population_size=8, burn_in=0)
         study = optuna.create_study(sampler=sampler)
         study.optimize(which(page), n_trials=120)
-        found.append(told(study))
+        found.append(outcome(study))
     cells = row((DOCS / "population.md").read_text(), name)
     assert [*zip(*(cell.split(", ") for cell in cells), strict=True)] == found

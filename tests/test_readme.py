@@ -1,4 +1,4 @@
-"""What the README promises: its commands are those that CI runs, and what it names is there."""
+"""The README: CI runs its commands, and the files it names exist."""
 
 import re
 from pathlib import Path
@@ -45,11 +45,11 @@ def test_every_example_is_indexed_with_its_command_and_run_time() -> None:
         if '__name__ == "__main__"' in path.read_text() and not started_by_another:
             assert re.search(rf"^.*python (\S+/)?{path.name}\b.*$", index, re.MULTILINE), path
     rows = re.findall(r"^\| `.*$", index, re.MULTILINE)
-    told = [row.split("|")[-2] for row in rows] + re.findall(r"^`python .* · (.*)$", index, re.M)
-    assert all(re.search(r" s\b|minute|hour|not measured", time) for time in told)
+    times = [row.split("|")[-2] for row in rows] + re.findall(r"^`python .* · (.*)$", index, re.M)
+    assert all(re.search(r" s\b|minute|hour|not measured", time) for time in times)
 
 
-def test_pictures_of_the_pages_are_there_and_small() -> None:
+def test_pictures_of_pages_exist_and_are_small() -> None:
     for page in PAGES:
         text = page.read_text()
         for name in re.findall(r'!\[[^]]*\]\(([^)]+)\)|<img src="([^"]+)"', text):
@@ -64,4 +64,4 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def test_the_readme_is_read_in_ten_minutes() -> None:
-    assert len(prose(README).split()) < 10 * 200  # words a minute, of a text to be thought about
+    assert len(prose(README).split()) < 10 * 200  # words a minute

@@ -1,4 +1,4 @@
-"""What docs/dashboard.md shows: its code publishes."""
+"""docs/dashboard.md: its code publishes."""
 
 from typing import Any
 

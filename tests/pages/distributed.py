@@ -1,4 +1,4 @@
-"""What docs/distributed.md promises: its code runs in one process."""
+"""docs/distributed.md: its code runs in one process."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What docs/engine.md promises: its code runs, and shows what the text says."""
+"""docs/engine.md: its code runs, and shows what the text says."""
 
 from typing import Any
 

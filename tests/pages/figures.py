@@ -1,4 +1,4 @@
-"""What docs/figures.md shows: its code draws two."""
+"""docs/figures.md: its code draws two."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What docs/pruners.md promises: its code runs and finds what it says."""
+"""docs/pruners.md: its code runs and finds what it says."""
 
 from typing import Any
 

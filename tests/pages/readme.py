@@ -1,4 +1,4 @@
-"""What README.md promises: its objectives learn."""
+"""README.md: its objectives learn."""
 
 from typing import Any
 

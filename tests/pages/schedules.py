@@ -1,4 +1,4 @@
-"""What docs/schedules.md promises: its code runs, and trains with what it took away."""
+"""docs/schedules.md: its code runs, and trains with what it took away."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What docs/updates.md promises: its code runs, and its updates are what they are said to be."""
+"""docs/updates.md: its code runs, and its updates are what they are said to be."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""What docs/windows.md promises: its code runs and finds what it says."""
+"""docs/windows.md: its code runs and finds what it says."""
 
 from typing import Any
 

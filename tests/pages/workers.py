@@ -1,4 +1,4 @@
-"""What docs/workers.md shows: the journal of the page is a storage."""
+"""docs/workers.md: the journal of the page is a storage."""
 
 from pathlib import Path
 from typing import Any
