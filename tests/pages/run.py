@@ -3,8 +3,8 @@
     python -m pages.run docs/figures.md
 
 The page's blocks run in order, as the main module of the process, in the working directory;
-warnings are errors. Then the functions ``check_…`` of ``pages/figures.py``, if it exists, are called
-with the names that the blocks define. Only the standard library is imported before the blocks.
+warnings are errors. Then the functions ``check_…`` of ``pages/figures.py``, if it exists, are
+called with the names that the blocks define. Only the standard library is imported before.
 """
 
 from __future__ import annotations
