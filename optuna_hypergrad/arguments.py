@@ -85,18 +85,18 @@ def checked_number(
         argument: Its name.
         value: What was passed.
         expected: What it must do, in words.
-        fits: Whether a number does so; must reject NaN.
+        fits: Whether a number does so.
 
     Example:
         >>> checked_number("rate", 2, "lie in [0, 1]", lambda rate: 0 <= rate <= 1)
         Traceback (most recent call last):
         ValueError: rate must lie in [0, 1], got 2.
     """
-    number = math.nan
+    number = None
     if isinstance(value, Real) and not isinstance(value, bool):
         with suppress(OverflowError):  # of an integer beyond the largest float
             number = float(value)
-    if not fits(number):
+    if number is None or not fits(number):
         raise ValueError(f"{argument} must {expected}, got {short(value)}.")
     return number
 

@@ -25,8 +25,8 @@ from optuna_hypergrad.autodiff.loss import Batch, LossFn
 from optuna_hypergrad.autodiff.progress import WatchesTangents
 from optuna_hypergrad.autodiff.stream import Batches
 from optuna_hypergrad.autodiff.tangents import Columns, Truncation
-from optuna_hypergrad.autodiff.updates import Hyper
-from optuna_hypergrad.autodiff.updates.protocol import check_update, checked_hypers
+from optuna_hypergrad.autodiff.updates import Hparam
+from optuna_hypergrad.autodiff.updates.protocol import check_update, checked_hparams
 from optuna_hypergrad.autodiff.weights import FlatWeights
 from optuna_hypergrad.distributed.ranks import Ranks, join
 
@@ -150,7 +150,7 @@ def hypergradient(
     *,
     steps: int,
     mode: str = "forward",
-    hypers: Mapping[str, Hyper] | None = None,
+    hypers: Mapping[str, Hparam] | None = None,
     learn: Collection[str] | None = None,
     truncate: float = 0.0,
     truncation: Truncation = "leading",
@@ -214,7 +214,7 @@ def hypergradient(
     with ranks.together():
         check_update(update)
         learned = RunHparams(
-            update.hypers, checked_hypers(hypers or {}), learn, checked_count("steps", steps)
+            update.hypers, checked_hparams(hypers or {}), learn, checked_count("steps", steps)
         )
         work = work_of(Columns(learned, truncate, truncation), steps)
         weights = FlatWeights(model).read()

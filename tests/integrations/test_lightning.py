@@ -96,7 +96,7 @@ def test_a_run_that_is_resumed_goes_on_at_its_step(tmp_path: Path) -> None:
             FOUND,
             Module(),
             {"max_epochs": -1},
-            "steps: this training has no end that is known",
+            "steps: the length of this training is unknown",
         ),
     ],
     ids=["option", "optimizers", "steps"],

@@ -1,22 +1,25 @@
-"""Inner updates: how one training step moves the weights, written once as a pure map.
+"""Inner updates: one training step of the weights as a pure map.
 
-An update maps (weights, state, gradient, hyperparameters) to (weights, state). It never names a
-derivative: the derivatives with respect to every hyperparameter come from differentiating this
-very map, so the weights and their hypergradients cannot disagree. ``SGD``, ``Adam`` and ``AdamW``
-are torch's; ``Clipped``, ``Averaged``, ``ParameterGroups`` and ``Projected`` wrap any update.
+An update maps (weights, state, gradient, hyperparameters) to (weights, state). It contains no
+derivatives: those with respect to all hyperparameters come from differentiating this map, so
+weights and hypergradients cannot disagree. ``SGD``, ``Adam`` and ``AdamW`` are torch's;
+``Clipped``, ``Averaged``, ``ParameterGroups`` and ``Projected`` wrap any update.
 """
 
-from optuna_hypergrad.autodiff.updates.adam import Adam, AdamW
+import warnings
+from typing import Any
+
 from optuna_hypergrad.autodiff.updates.groups import ParameterGroups
+from optuna_hypergrad.autodiff.updates.optimizers import SGD, Adam, AdamW
 from optuna_hypergrad.autodiff.updates.protocol import (
-    Hyper,
+    Hparam,
     State,
     Update,
     Values,
     evaluated,
     trained,
 )
-from optuna_hypergrad.autodiff.updates.sgd import SGD
+from optuna_hypergrad.autodiff.updates.protocol import Hyper as Hyper  # until run.py is renamed
 from optuna_hypergrad.autodiff.updates.wrappers import Averaged, Clipped, Projected
 
 __all__ = [
@@ -25,7 +28,7 @@ __all__ = [
     "AdamW",
     "Averaged",
     "Clipped",
-    "Hyper",
+    "Hparam",
     "ParameterGroups",
     "Projected",
     "State",
@@ -34,3 +37,11 @@ __all__ = [
     "evaluated",
     "trained",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Hyper":
+        message = "Hyper is called Hparam; the old name goes with the next version."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return Hparam
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What an inner update is: its hyperparameters, and one training step as a pure map."""
+"""The protocol of inner updates: hyperparameters, and one training step as a pure map."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from torch import Tensor
 from optuna_hypergrad.arguments import check_can, checked_number, short
 from optuna_hypergrad.schedules import Schedule
 
-Hyper = float | Schedule
-"""A hyperparameter as it is given: a number, or a schedule whose values can be learned."""
+Hparam = float | Schedule
+"""A hyperparameter: a number, or a schedule whose values can be learned."""
 Values = Mapping[str, float | Tensor]
-"""The hyperparameters' values at one step."""
+"""Values of the hyperparameters at one step, by name."""
 State = tuple[Tensor, ...]
-"""What an update remembers between steps."""
+"""Tensors that an update carries from step to step."""
 
 
 class Update(Protocol):
-    """What an inner update offers. It never names a derivative: see ``autodiff.updates``."""
+    """An inner update; contains no derivatives, see ``autodiff.updates``."""
 
     @property
-    def hypers(self) -> Mapping[str, Hyper]:
-        """The hyperparameters by name: numbers, or schedules whose values can be learned."""
+    def hypers(self) -> Mapping[str, Hparam]:
+        """Hyperparameters by name: numbers, or schedules whose values can be learned."""
         ...
 
     def __call__(
         self, weights: Tensor, state: State, gradient: Tensor, hypers: Values
     ) -> tuple[Tensor, State]:
-        """One step, in torch operations that can be differentiated and depend on nothing else.
+        """Take one step, in differentiable torch operations of the arguments alone.
 
         Args:
             weights: All learned weights as one vector, shape (D,).
-            state: ``()`` before the first step (or what an earlier run ended with, where one is
-                continued), then what the step before gave: floating tensors
-                of shape (D,), or () for what all weights share. Where the loss does not reach a
-                weight, it and its entries of the state stay as they are (0 before the first
-                step), as with ``torch.optim``; then a part of shape () comes back as (D,).
+            state: ``()`` before the first step, then the state that the last step returned (of
+                an earlier run, if one is continued): floating tensors of shape (D,), or () for
+                what all weights share. Weights that the loss does not depend on, and their entries
+                of the state (0 before the first step), stay unchanged, as in ``torch.optim``;
+                a part of shape () then becomes one of shape (D,).
             gradient: Gradient of the training loss, shape (D,).
-            hypers: Values of the hyperparameters at this step: a float where it is given, a
-                tensor of shape () where it is learned, and of shape (D,) where it differs between
-                the weights (``ParameterGroups``).
+            hypers: Values of the hyperparameters at this step: floats for constants, tensors of
+                shape () for learned ones, and of shape (D,) where weights differ
+                (``ParameterGroups``).
 
         Returns:
             The new weights and the new state.
@@ -52,15 +52,15 @@ class Update(Protocol):
 
 
 def evaluated(update: Update, weights: Tensor, state: State) -> Tensor:
-    """The weights to validate and to keep: those of ``update.evaluated``, if it has that method.
+    """Return the weights to validate and to keep: ``update.evaluated``, if it has that method.
 
     Args:
         update: The inner update.
-        weights: The weights that are trained, shape (D,).
-        state: What the update remembers.
+        weights: The trained weights, shape (D,).
+        state: The state of the update.
 
     Returns:
-        Weights of shape (D,); for an update that says nothing of it, ``weights`` themselves.
+        Weights of shape (D,); ``weights`` for an update without that method.
 
     Example:
         >>> import torch
@@ -77,15 +77,15 @@ def evaluated(update: Update, weights: Tensor, state: State) -> Tensor:
 
 
 def trained(update: Update, weights: Tensor, state: State) -> Tensor:
-    """The weights to train on from, where ``weights`` are those of ``evaluated``: its inverse.
+    """Return the weights to continue training from: the inverse of ``evaluated``.
 
     Args:
         update: The inner update.
-        weights: What a run has left in the model, shape (D,).
-        state: What the update remembered then; ``()`` at a start from nothing.
+        weights: The weights that a run left in the model, shape (D,).
+        state: The state of the update at that point; ``()`` for a new run.
 
     Returns:
-        Weights of shape (D,), by ``update.trained``; ``weights`` themselves for an update without
+        Weights of shape (D,) by ``update.trained``; ``weights`` for an update without
         ``evaluated``.
 
     Raises:
@@ -105,21 +105,24 @@ def trained(update: Update, weights: Tensor, state: State) -> Tensor:
     own = getattr(update, "trained", None)
     if own is None:
         raise ValueError(
-            f"state: {update} has evaluated(weights, state), but no trained(weights, state) that "
-            "gives back the weights to train on from; a run cannot be continued without it."
+            f"state: {update} has evaluated(weights, state), but lacks its inverse "
+            "trained(weights, state), without which a run cannot be continued."
         )
     before: Tensor = own(weights, state)
     return before
 
 
 def checked_state(update: Update, state: object, weights: Tensor, hypers: Values) -> State:
-    """``state`` where the weights are, or a ValueError that says why ``update`` cannot use it.
+    """Return ``state`` on the device of ``weights``; require that ``update`` can continue from it.
 
     Args:
         update: The inner update.
-        state: What an earlier run ended with.
-        weights: The weights that are trained, shape (D,).
+        state: The state at the end of an earlier run.
+        weights: The weights to train, shape (D,).
         hypers: Values of the update's hyperparameters at the first step.
+
+    Raises:
+        ValueError: If its shapes or dtypes are not those that a step of ``update`` returns.
     """
     if not isinstance(state, tuple | list) or not all(isinstance(p, Tensor) for p in state):
         raise ValueError(f"state must be a tuple of tensors, or None, got {short(state)}.")
@@ -140,18 +143,18 @@ def checked_state(update: Update, state: object, weights: Tensor, hypers: Values
 
 
 def _check_continues(update: Update, state: State, weights: Tensor, hypers: Values) -> None:
-    """A step from ``state`` must leave a state of the same shapes, or it is another update's."""
+    """Require that a step from ``state`` leaves a state of the same shapes."""
     zeros = torch.zeros_like(weights)
     with torch.no_grad():
         fresh = _shapes(update(weights, (), zeros, hypers)[1])
         try:
-            kept = _shapes(update(weights, state, zeros, hypers)[1])
-        except (ValueError, IndexError):  # of an update that unpacks another number of tensors
-            kept = fresh
-    if kept != _shapes(state) or len(fresh) > len(state):
+            after = _shapes(update(weights, state, zeros, hypers)[1])
+        except (ValueError, IndexError):  # the update unpacks another number of tensors
+            after = fresh
+    if after != _shapes(state) or len(fresh) > len(state):
         keeps = f"keeps tensors of shapes {fresh}" if fresh else "keeps no state"
         raise ValueError(
-            "state must be what an update of the same kind has left: this "
+            "state must come from an update of the same kind: this "
             f"{type(update).__name__} {keeps}, got shapes {_shapes(state)}."
         )
 
@@ -160,42 +163,33 @@ def _shapes(state: State) -> list[tuple[int, ...]]:
     return [tuple(part.shape) for part in state]
 
 
-def checked_hypers(hypers: Mapping[str, object]) -> dict[str, Hyper]:
-    """``hypers``, or a ValueError that names the first that is no number and no schedule."""
-    return {name: _checked(name, value) for name, value in hypers.items()}
+def checked_hparams(hypers: Mapping[str, object]) -> dict[str, Hparam]:
+    """Return ``hypers``; require numbers and schedules."""
+    found: dict[str, Hparam] = {}
+    for name, value in hypers.items():
+        if not isinstance(value, Schedule):
+            value = checked_number(
+                name, value, "be a number or a Schedule", lambda x: not math.isnan(x)
+            )
+        found[name] = value
+    return found
+
+
+checked_hypers = checked_hparams  # until autodiff/run.py and hparams.py use the new name
+Hyper = Hparam
 
 
 def check_update(update: object) -> None:
-    """Raise a ValueError where ``update`` is none."""
-    _check_no_optimizer(update)
-    check_can("update", update, "one of this package's kind, for example SGD(0.1)", "hypers")
-
-
-def _check_no_optimizer(update: object) -> None:
+    """Raise a ValueError, with advice for torch's optimizers, if ``update`` is not an update."""
     kind = update if isinstance(update, type) else type(update)
-    own = kind.__name__ if kind.__name__ in ("SGD", "Adam", "AdamW") else "an update of your own"
+    is_ours = kind.__name__ in ("SGD", "Adam", "AdamW")
+    example = f"{kind.__name__}(lr=0.1)" if is_ours else "an update of your own"
+    expected = "one of this package's kind, for example SGD(0.1)"
     if issubclass(kind, torch.optim.Optimizer):
-        made = own if own != kind.__name__ else f"{own}(lr=0.1)"
         raise ValueError(
-            "update must be one of this package's kind, for example SGD(0.1), got "
-            f"torch.optim.{kind.__name__}: use {made} of optuna_hypergrad.autodiff, whose "
-            "hyperparameters may be schedules and which is given no parameters."
+            f"update must be {expected}, got torch.optim.{kind.__name__}: use {example} of "
+            "optuna_hypergrad.autodiff, which takes schedules as hyperparameters and no parameters."
         )
     if isinstance(update, type) and hasattr(update, "hypers"):
-        raise ValueError(
-            f"update must be one of this package's kind, got the class {own}: write {own}(lr=0.1)."
-        )
-
-
-def check_wrapped(update: Update, own: Mapping[str, Hyper]) -> None:
-    """Raise a ValueError where ``update`` cannot be wrapped by one with hyperparameters ``own``."""
-    check_update(update)
-    taken = checked_hypers(own).keys() & update.hypers.keys()
-    if taken:
-        raise ValueError(f"update has a hyperparameter {min(taken)!r} already: {update}.")
-
-
-def _checked(name: str, value: object) -> Hyper:
-    if isinstance(value, Schedule):
-        return value
-    return checked_number(name, value, "be a number or a Schedule", lambda x: not math.isnan(x))
+        raise ValueError(f"update must be an instance, got the class: write {example}.")
+    check_can("update", update, expected, "hypers")

@@ -1,9 +1,4 @@
-"""Gradients clipped before the update sees them.
-
-Weights averaged over the steps, for validation.
-
-Weights kept in a set, such as within bounds, by a projection after every step.
-"""
+"""Updates around another update: gradient clipping, weight averaging, projection."""
 
 from __future__ import annotations
 
@@ -14,36 +9,60 @@ import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_callable, check_kind
-from optuna_hypergrad.autodiff.updates.protocol import (
-    Hyper,
-    State,
-    Update,
-    Values,
-    check_wrapped,
-    evaluated,
-    trained,
-)
+from optuna_hypergrad.autodiff.updates import protocol
+from optuna_hypergrad.autodiff.updates.protocol import Hparam, State, Update, Values
 from optuna_hypergrad.autodiff.weights import FlatWeights, replaced
 
 
-@dataclass(frozen=True)
-class Clipped:
-    """An update whose gradient is clipped first, entry by entry, by its norm, or both.
+class Wrapper:
+    """Base of updates around another one, ``update``; ``_own`` are their own hyperparameters."""
 
-    By value c: gᵢ ← min(max(gᵢ, −c), c), as in ``torch.nn.utils.clip_grad_value_``. By norm c, of
-    what clipping by value has left: g ← g · min(1, c / (‖g‖ + 10⁻⁶)), as in
-    ``torch.nn.utils.clip_grad_norm_``. Clipping is part of the training, and hypergradients are
-    those of the clipped training, with respect to c as well.
+    update: Update
+
+    @property
+    def _own(self) -> Mapping[str, Hparam]:
+        """Hyperparameters by name, without those of the wrapped update."""
+        return {}
+
+    @property
+    def hypers(self) -> dict[str, Hparam]:
+        """Hyperparameters by name: those of the wrapped update, and its own."""
+        return {**self.update.hypers, **self._own}
+
+    def _check(self) -> None:
+        """Raise a ValueError if ``update`` is not an update, or has one of the hyperparameters."""
+        protocol.check_update(self.update)
+        taken = protocol.checked_hparams(self._own).keys() & self.update.hypers.keys()
+        if taken:
+            raise ValueError(f"update already has a hyperparameter {min(taken)!r}: {self.update}.")
+
+    def evaluated(self, weights: Tensor, state: State) -> Tensor:
+        """Return the weights to validate; see ``evaluated``."""
+        return protocol.evaluated(self.update, weights, state)
+
+    def trained(self, weights: Tensor, state: State) -> Tensor:
+        """Return the weights to continue training from; see ``trained``."""
+        return protocol.trained(self.update, weights, state)
+
+
+@dataclass(frozen=True)
+class Clipped(Wrapper):
+    """An update with gradient clipping, by value, by norm, or both.
+
+    By value c: gᵢ ← min(max(gᵢ, −c), c), as in ``torch.nn.utils.clip_grad_value_``. By norm c,
+    after clipping by value: g ← g · min(1, c / (‖g‖ + 10⁻⁶)), as in
+    ``torch.nn.utils.clip_grad_norm_``. Hypergradients are those of the clipped training, and
+    include those with respect to c.
 
     Args:
-        update: What the clipped gradient is given to.
+        update: The update that gets the clipped gradient.
         value: Largest absolute value of an entry; hyperparameter ``clip_value``.
         norm: Largest Euclidean norm of the whole gradient; hyperparameter ``clip_norm``, the same
             for all parameter groups.
 
     Raises:
         ValueError: If both bounds are missing, one is neither a number nor a schedule, or
-            ``update`` is none or clips by the same already.
+            ``update`` is not an update or has the same bound.
 
     Example:
         >>> import torch
@@ -54,67 +73,53 @@ class Clipped:
     """
 
     update: Update
-    value: Hyper | None = None
-    norm: Hyper | None = None
+    value: Hparam | None = None
+    norm: Hparam | None = None
 
     def __post_init__(self) -> None:
-        if not self._bounds:
+        if not self._own:
             raise ValueError("value or norm must be given, got None for both.")
-        check_wrapped(self.update, self._bounds)
+        self._check()
 
     @property
-    def hypers(self) -> dict[str, Hyper]:
-        """The hyperparameters by name: the update's own, and the bounds."""
-        return {**self.update.hypers, **self._bounds}
-
-    @property
-    def _bounds(self) -> dict[str, Hyper]:
+    def _own(self) -> dict[str, Hparam]:
+        """The bounds by name."""
         bounds = {"clip_value": self.value, "clip_norm": self.norm}
         return {name: bound for name, bound in bounds.items() if bound is not None}
 
     def __call__(
         self, weights: Tensor, state: State, gradient: Tensor, hypers: Values
     ) -> tuple[Tensor, State]:
-        """One step; see ``Update``."""
+        """Take one step; see ``Update``."""
         if self.value is not None:
             bound = hypers["clip_value"]
             gradient = torch.where(gradient.abs() > bound, bound * gradient.sign(), gradient)
         if self.norm is not None:
-            gradient = gradient * _shrinking(gradient, hypers["clip_norm"])
+            bound = hypers["clip_norm"]
+            if isinstance(bound, Tensor) and bound.ndim:
+                message = "clip_norm bounds the whole gradient; parameter groups cannot differ."
+                raise ValueError(message)
+            factor: Tensor = bound / (gradient.norm() + 1e-6)
+            gradient = gradient * factor.clamp(max=1.0)
         return self.update(weights, state, gradient, hypers)
-
-    def evaluated(self, weights: Tensor, state: State) -> Tensor:
-        """The weights to validate; see ``evaluated``."""
-        return evaluated(self.update, weights, state)
-
-    def trained(self, weights: Tensor, state: State) -> Tensor:
-        """The weights to train on from; see ``trained``."""
-        return trained(self.update, weights, state)
-
-
-def _shrinking(gradient: Tensor, bound: float | Tensor) -> Tensor:
-    if isinstance(bound, Tensor) and bound.ndim:
-        raise ValueError("clip_norm bounds the whole gradient; parameter groups cannot differ.")
-    factor: Tensor = bound / (gradient.norm() + 1e-6)
-    return factor.clamp(max=1.0)
 
 
 @dataclass(frozen=True)
-class Averaged:
-    """An update beside which an exponential moving average of the weights is kept.
+class Averaged(Wrapper):
+    """An update with an exponential moving average of the weights, used for validation.
 
     a ← κ·a + (1 − κ)·w after every step, with a = w after the first one, as in
-    ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_avg_fn(κ)``. Training goes on from w;
-    validation sees a. What is kept is δ = a − w, which is 0 for weights that have not moved. At
-    a step whose loss does not reach a weight, its δ stands still as well; torch's decays.
+    ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_avg_fn(κ)``. Training continues from w.
+    The state holds δ = a − w, which is 0 for weights that have not moved. At a step whose loss does
+    not depend on a weight, its δ stays as it is; torch's decays.
 
     Args:
-        update: What moves the weights.
+        update: The update that moves the weights.
         decay: κ, the hyperparameter ``average_decay``; 0 averages nothing.
 
     Raises:
-        ValueError: If ``decay`` is neither a number nor a schedule, or ``update`` is none or
-            averages already.
+        ValueError: If ``decay`` is neither a number nor a schedule, or ``update`` is not an update
+            or averages already.
 
     Example:
         >>> import torch
@@ -128,55 +133,56 @@ class Averaged:
     """
 
     update: Update
-    decay: Hyper
+    decay: Hparam
 
     def __post_init__(self) -> None:
-        check_wrapped(self.update, {"average_decay": self.decay})
+        self._check()
 
     @property
-    def hypers(self) -> dict[str, Hyper]:
-        """The hyperparameters by name: the update's own, and ``average_decay``."""
-        return {**self.update.hypers, "average_decay": self.decay}
+    def _own(self) -> dict[str, Hparam]:
+        """The decay by its name."""
+        return {"average_decay": self.decay}
 
     def __call__(
         self, weights: Tensor, state: State, gradient: Tensor, hypers: Values
     ) -> tuple[Tensor, State]:
-        """One step; see ``Update``. The state is δ, and then that of the update."""
-        moved, inner = self.update(weights, state[1:], gradient, hypers)
+        """Take one step; see ``Update``. The state is δ, then the wrapped update's."""
+        new, inner = self.update(weights, state[1:], gradient, hypers)
         if not state:
-            return moved, (torch.zeros_like(moved), *inner)
+            return new, (torch.zeros_like(new), *inner)
         # a − w after the step, where a is the average of a before and w after.
-        return moved, (hypers["average_decay"] * (state[0] + weights - moved), *inner)
+        return new, (hypers["average_decay"] * (state[0] + weights - new), *inner)
 
     def evaluated(self, weights: Tensor, state: State) -> Tensor:
-        """The averaged weights, shape (D,), which validation sees."""
+        """Return the averaged weights, shape (D,)."""
         return weights + state[0] if state else weights
 
     def trained(self, weights: Tensor, state: State) -> Tensor:
-        """The weights that are trained, shape (D,), from averaged ones."""
+        """Return the trained weights, shape (D,), for averaged ones."""
         return weights - state[0] if state else weights
 
 
 Projection = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
-class Projected:
-    """An update after which some weights are projected, as projected gradient descent does.
+class Projected(Wrapper):
+    """An update with a projection of some weights, as in projected gradient descent.
 
     w ← P(w) after every step of the update: clipped critics, non-negative weights, bounded norms.
-    The projection is part of the training, and hypergradients are those of the projected training.
+    Hypergradients are those of the projected training.
 
     Args:
-        update: What moves the weights.
-        model: The model that is trained. Which of its parameters require a gradient must not
-            change afterwards.
-        projection: Gives new values for some of the weights, from all of them by name as in
-            ``named_parameters``; in operations of torch that can be differentiated, such as
-            ``clamp``, and without changing what it gets.
+        update: The update that moves the weights.
+        model: The trained model. Which of its parameters require a gradient must not change
+            afterwards.
+        projection: Returns new values of some weights, given all of them by name as in
+            ``named_parameters``. It must use differentiable torch operations, such as ``clamp``,
+            and leave its argument unchanged.
 
     Raises:
-        ValueError: If ``update`` or ``model`` is none, or ``projection`` no function. At a step, if
-            it gives a weight that is not learned, or one of another shape.
+        ValueError: If ``update`` is not an update, ``model`` not a module or ``projection`` not
+            callable. At a step, if ``projection`` returns a weight that is not learned, or has
+            another shape.
 
     Reference:
         Levitin and Polyak, "Constrained minimization methods", 1966 (the gradient projection
@@ -192,29 +198,16 @@ class Projected:
     """
 
     def __init__(self, update: Update, model: nn.Module, projection: Projection) -> None:
-        check_wrapped(update, {})
+        self.update = update
+        self._check()
         check_kind("model", model, nn.Module, "a torch.nn.Module")
         check_callable("projection", projection)
-        self.update, self._projection = update, projection
-        self._weights = FlatWeights(model)
-
-    @property
-    def hypers(self) -> dict[str, Hyper]:
-        """The hyperparameters by name: the update's own."""
-        return dict(self.update.hypers)
+        self._projection, self._weights = projection, FlatWeights(model)
 
     def __call__(
         self, weights: Tensor, state: State, gradient: Tensor, hypers: Values
     ) -> tuple[Tensor, State]:
-        """One step; see ``Update``."""
-        moved, state = self.update(weights, state, gradient, hypers)
-        named = dict(zip(self._weights.names, self._weights.split(moved), strict=True))
-        return replaced("projection", named, self._projection(named)), state
-
-    def evaluated(self, weights: Tensor, state: State) -> Tensor:
-        """The weights to validate; see ``evaluated``."""
-        return evaluated(self.update, weights, state)
-
-    def trained(self, weights: Tensor, state: State) -> Tensor:
-        """The weights to train on from; see ``trained``."""
-        return trained(self.update, weights, state)
+        """Take one step; see ``Update``."""
+        new, state = self.update(weights, state, gradient, hypers)
+        by_name = dict(zip(self._weights.names, self._weights.split(new), strict=True))
+        return replaced("projection", by_name, self._projection(by_name)), state

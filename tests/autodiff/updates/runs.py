@@ -14,7 +14,7 @@ from optuna_hypergrad.autodiff.updates import (
     AdamW,
     Averaged,
     Clipped,
-    Hyper,
+    Hparam,
     ParameterGroups,
     State,
     Update,
@@ -50,7 +50,7 @@ def batches(count: int, reaches_extra: Callable[[int], bool] = lambda step: True
     return made
 
 
-def grouped(update: Update, model: Heads, own: Callable[[str, float], Hyper]) -> ParameterGroups:
+def grouped(update: Update, model: Heads, own: Callable[[str, float], Hparam]) -> ParameterGroups:
     """Biases as one group, the extra head's matrix as another; ``own`` makes their values."""
     memory = "momentum" if "momentum" in update.hypers else "beta1"
     return ParameterGroups(
@@ -68,7 +68,7 @@ def grouped(update: Update, model: Heads, own: Callable[[str, float], Hyper]) ->
     )
 
 
-def updates(own: Callable[[str, float], Hyper]) -> dict[str, Callable[[Heads], Update]]:
+def updates(own: Callable[[str, float], Hparam]) -> dict[str, Callable[[Heads], Update]]:
     """Updates by description; ``own(name, value)`` makes each hyperparameter."""
     sgd = SGD(own("lr", 0.2), own("momentum", 0.7), own("decay", 0.01))
     betas = own("beta1", 0.8), own("beta2", 0.95)
@@ -112,22 +112,22 @@ def train(
     weights, state = parameters_to_vector(parameters).detach(), ()
     for step, batch in enumerate(data):
         loss = loss_fn(model, batch)
-        slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         gradient = parameters_to_vector(
             [
                 torch.zeros_like(p) if g is None else g
-                for p, g in zip(parameters, slopes, strict=True)
+                for p, g in zip(parameters, gradients, strict=True)
             ]
         )
         hypers = {k: made(v) for k, v in values(update, step, len(data)).items()}
         new = update(weights, state, gradient, hypers)
-        weights, state = _moved(weights, state, new, _reached(parameters, slopes))
+        weights, state = _moved(weights, state, new, _reached(parameters, gradients))
         vector_to_parameters(weights, parameters)
     return weights, state
 
 
-def _reached(parameters: Sequence[Tensor], slopes: Sequence[Tensor | None]) -> Tensor:
-    pairs = zip(parameters, slopes, strict=True)
+def _reached(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
+    pairs = zip(parameters, gradients, strict=True)
     return torch.cat([torch.full((p.numel(),), g is not None) for p, g in pairs])
 
 

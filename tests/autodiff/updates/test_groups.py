@@ -79,11 +79,11 @@ REFUSED: dict[str, tuple[str, Callable[[Heads], Update]]] = {
     "a bound that is no number": ("clip_norm must be", lambda m: Clipped(SGD(0.1), norm=True)),
     "no update": ("update must be one of", lambda m: Clipped(torch.optim.SGD, norm=1.0)),
     "clipped twice": (
-        "'clip_norm' already",
+        "already has a hyperparameter 'clip_norm'",
         lambda m: Clipped(Clipped(SGD(0.1), norm=2.0), norm=1.0),
     ),
     "averaged twice": (
-        "'average_decay' already",
+        "already has a hyperparameter 'average_decay'",
         lambda m: Averaged(Averaged(SGD(0.1), 0.5), 0.5),
     ),
     "an average that is no number": ("average_decay must", lambda m: Averaged(SGD(0.1), "half")),
@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[str, Callable[[Heads], Update]]] = {
         lambda m: ParameterGroups(SGD(0.1), m, [{"params": m.parameters(), "lr": "fast"}]),
     ),
     "grouped twice": (
-        r"'lr\[0\]' already",
+        r"already has a hyperparameter 'lr\[0\]'",
         lambda m: grouped(grouped(SGD(0.1), m, m.parameters()), m, m.parameters()),
     ),
     "two groups": (
