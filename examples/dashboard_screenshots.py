@@ -1,4 +1,4 @@
-"""Two small studies in optuna-dashboard, as a browser shows them.
+"""Take screenshots of two small studies in optuna-dashboard.
 
     python examples/dashboard_screenshots.py --output docs
 
@@ -48,7 +48,7 @@ OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", 
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 SIZE = (1500, 1200)  # of the window, in pixels
 WAIT = 30  # seconds, for a page
-HASHES = "966"  # decides about the order of figures: with Python 3.11, parts stand side by side
+HASHES = "966"  # orders the figures: with Python 3.11, parts of one figure are side by side
 FIGURE = '[id^="user-defined-plot:"]'
 ATTRIBUTES = ".MuiCard-root:has(table)"
 
@@ -94,7 +94,7 @@ def search(storage: str, trials: int = 12) -> optuna.Study:
 
 
 def population(storage: str, store: FileSystemArtifactStore, trials: int = 60) -> optuna.Study:
-    """Six students, whose learning rate and momentum follow hypergradients while they train."""
+    """Six members, whose learning rate and momentum follow hypergradients during training."""
 
     def segment(trial: optuna.Trial) -> float:
         member = members.begin(trial, store)
@@ -114,7 +114,7 @@ def population(storage: str, store: FileSystemArtifactStore, trials: int = 60) -
 
 @contextmanager
 def serving(storage: str, artifacts: Path) -> Iterator[str]:
-    """The address of an optuna-dashboard that shows a storage."""
+    """Run optuna-dashboard on a storage; yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = str(Path(sys.executable).with_name("optuna-dashboard"))
@@ -135,7 +135,7 @@ def serving(storage: str, artifacts: Path) -> Iterator[str]:
 
 
 def _answer(server: subprocess.Popen[bytes], address: str) -> None:
-    """Return as soon as the server answers."""
+    """Wait until the server answers."""
     end = time.monotonic() + WAIT
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -163,7 +163,7 @@ def browsing(folder: Path) -> Iterator[webdriver.Chrome]:
 
 
 def look(driver: webdriver.Chrome, address: str, text: str) -> str:
-    """Open a page, wait until it says something, and return all that it says."""
+    """Open a page, wait until it contains a text, and return all of its text."""
     driver.get(address)
     WebDriverWait(driver, WAIT).until(lambda page: text in said(page))
     return said(driver)
@@ -190,9 +190,9 @@ def figures(driver: webdriver.Chrome) -> dict[str, str]:
 
 
 def picture(driver: webdriver.Chrome, path: Path, of: str = "body", to: str = "") -> None:
-    """Store what the window shows of an element and what follows, up to another element."""
+    """Store a screenshot from one element to another, or to the end of the window."""
     driver.execute_script(f"document.querySelector('{of}').scrollIntoView(); scrollBy(0, -100)")
-    time.sleep(1)  # figures are drawn anew where the window has changed
+    time.sleep(1)  # figures are drawn again when the window changes
     shown = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     if to:
         corners = f"{edge(of)}.left, {edge(of)}.top, document.body.clientWidth, {edge(to)}.bottom"
@@ -202,12 +202,12 @@ def picture(driver: webdriver.Chrome, path: Path, of: str = "body", to: str = ""
 
 
 def edge(of: str) -> str:
-    """Where an element is in the window, in JavaScript."""
+    """JavaScript for the position of an element in the window."""
     return f"document.querySelector('{of}').getBoundingClientRect()"
 
 
 def photograph(driver: webdriver.Chrome, address: str, folder: Path, best: int) -> None:
-    """All pages that show something of ours; the search is study 1, the population study 2."""
+    """Store all pages with our results; the search is study 1, the population study 2."""
     for number, name in enumerate(("search", "population"), start=1):
         page = f"{address}/dashboard/studies/{number}"
         driver.set_window_size(SIZE[0], 2700)

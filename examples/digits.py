@@ -6,7 +6,7 @@ where nothing is learned, and move with the hypergradients of twelve trials:
 
     python examples/digits.py
 
-The study is kept in digits.db; run again, it resumes. digits_schedules.png shows the schedule of
+The study is stored in digits.db; run again, it resumes. digits_schedules.png shows the schedule of
 each outer step. With --sampler random, tpe or cmaes, another sampler gets the same objective and
 the same compute, counted in gradient evaluations; digits_schedules.png then shows its losses.
 """
@@ -34,10 +34,10 @@ from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.visualization.matplotlib import plot_convergence, plot_schedules
 
 WINDOWS, STEPS, BATCH_SIZE = 7, 200, 64
-# At most: one gradient a step, and one Hessian product, counted as a gradient, for each of the
+# In forward mode: one gradient a step, and one HVP, counted as a gradient, for each of the
 # hyperparameters whose window has begun: momentum, weight decay, and half of the learning rates.
 EVALUATIONS_PER_TRIAL = STEPS * (1 + 2 + (WINDOWS + 1) / 2)
-WORST = 100.0  # what a run that blew up counts as: Optuna would drop a NaN, and learn nothing
+WORST = 100.0  # the value of a run that diverged; with NaN, Optuna would fail the trial
 
 Batch = tuple[Tensor, Tensor]
 
@@ -82,7 +82,7 @@ def new_model(seed: int, device: str) -> nn.Module:
 
 
 def random_batches(data: Batch, seed: int) -> Callable[[int], Batch]:
-    """Batches drawn anew at every step."""
+    """Random batches, different at every step."""
     images, labels = data
     draws = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(images), (STEPS, BATCH_SIZE), generator=draws).to(images.device)
@@ -197,7 +197,7 @@ def main() -> None:
     )
     plot = plot_schedules if differentiate else plot_convergence
     plot(study).savefig(args.figure, dpi=110)
-    print(f"wrote {args.figure}; to look around: optuna-dashboard {place}")
+    print(f"wrote {args.figure}; to explore the study: optuna-dashboard {place}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """A population that learns how to regularise a classifier of handwritten digits.
 
-Eight students, small networks on 400 of scikit-learn's digits, learn the strength of their input
-noise and three dropout rates by hypernetwork while they train; the worst are replaced by mutated
-clones of the best:
+Eight hypernetworks, trained on 400 of scikit-learn's digits, learn the strength of their input
+noise and three dropout rates during training. Mutated clones of the best replace the worst:
 
     python examples/digits_population.py
 
-The study is kept in digits_population.db, the checkpoints in digits_population/, and
-digits_population.png shows what the students learned. Stop it whenever you like and run it again,
-or run it twice at the same time: the family tree goes on.
+The study is stored in digits_population.db, the checkpoints in digits_population/, and
+digits_population.png shows what the members learned. Stop it at any time and run it again, or run
+it twice at once: the population continues.
 """
 
 from __future__ import annotations
@@ -59,8 +58,8 @@ class Digits(NamedTuple):
     """Images, scaled to [0, 1], and labels, in four parts."""
 
     train: Batch
-    validation: Batch  # teaches hyperparameters
-    selection: Batch  # compares students
+    validation: Batch  # for hypergradients
+    selection: Batch  # to compare members
     test: Batch
 
     @classmethod
@@ -101,13 +100,13 @@ def draw(data: Batch) -> Batch:
     return data[0][chosen], data[1][chosen]
 
 
-def new_student(values: dict[str, float], seed: int) -> HyperTraining:
-    """An untrained student; it holds its network and optimizer."""
+def new_training(values: dict[str, float], seed: int) -> HyperTraining:
+    """The training of a new network, which it holds together with its optimizer."""
     torch.manual_seed(seed)
     transforms = {name: Bounded(low, high) for name, (low, high) in RANGES.items()}
-    student = convert(network(), Conditioning(transforms, values))
-    optimizer = torch.optim.SGD(student.parameters(), lr=LR, momentum=0.9)
-    return HyperTraining(student, loss_fn, optimizer, lr=0.03)
+    model = convert(network(), Conditioning(transforms, values))
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
+    return HyperTraining(model, loss_fn, optimizer, lr=0.03)
 
 
 def evaluate(model: nn.Module, data: Batch) -> tuple[float, float]:
@@ -121,7 +120,7 @@ def evaluate(model: nn.Module, data: Batch) -> tuple[float, float]:
 
 
 class Objective:
-    """One segment of a student."""
+    """One segment of a member."""
 
     def __init__(self, data: Digits, store: FileSystemArtifactStore) -> None:
         self.data, self.store = data, store
@@ -129,7 +128,7 @@ class Objective:
     def __call__(self, trial: optuna.Trial) -> float:
         member = members.begin(trial, self.store)
         values = {n: trial.suggest_float(n, low, high) for n, (low, high) in RANGES.items()}
-        training = new_student(values, trial_seed(trial))
+        training = new_training(values, trial_seed(trial))
         parts = {
             "student": training.student,
             "optimizer": training.optimizer,
@@ -152,14 +151,14 @@ class Objective:
 
 
 def print_lineage(study: optuna.Study) -> None:
-    """How the best student became what it is."""
-    print("generation trial student    loss   " + " ".join(f"{name:>14}" for name in RANGES))
-    for ancestor in lineage(study):
-        began = [f"{ancestor.params[n]:.2f} →{ancestor.ended[n]:5.2f}" for n in RANGES]
-        place = "explorer" if ancestor.member is None else str(ancestor.member)
-        mark = "clone" if ancestor.is_clone else ""
+    """Print the segments that led to the best one."""
+    print("generation trial  member    loss   " + " ".join(f"{name:>14}" for name in RANGES))
+    for segment in lineage(study):
+        began = [f"{segment.params[n]:.2f} →{segment.ended[n]:5.2f}" for n in RANGES]
+        place = "explorer" if segment.member is None else str(segment.member)
+        mark = "clone" if segment.is_clone else ""
         print(
-            f"{ancestor.generation:10d} {ancestor.trial:5d} {place:>7} {ancestor.value:7.4f}   "
+            f"{segment.generation:10d} {segment.trial:5d} {place:>7} {segment.value:7.4f}   "
             + " ".join(f"{text:>14}" for text in began)
             + f"  {mark}"
         )
@@ -183,7 +182,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    torch.set_num_threads(1)  # more do not pay for networks as small as these
+    torch.set_num_threads(1)  # more threads are slower for such small networks
     args.artifacts.mkdir(parents=True, exist_ok=True)
     store = FileSystemArtifactStore(args.artifacts)
     study = optuna.create_study(
@@ -201,13 +200,13 @@ def main() -> None:
     print_lineage(study)
     best = study.best_trial
     print(
-        f"best student: trial {best.number}, selection loss {best.value:.4f}; held-out test data: "
+        f"best segment: trial {best.number}, selection loss {best.value:.4f}; held-out test data: "
         f"loss {best.user_attrs['test_loss']:.4f}, accuracy {best.user_attrs['test_accuracy']:.1%}"
     )
     sizes = [file.stat().st_size for file in args.artifacts.iterdir()]
     print(f"checkpoints in {args.artifacts}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
     plot_population(study).savefig(args.figure, dpi=80)
-    print(f"wrote {args.figure}: the hyperparameters of all students")
+    print(f"wrote {args.figure}: the hyperparameters of all members")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""All nine figures, of three small studies, as docs/figures.md shows them.
+"""Draw the nine figures of docs/figures.md, from three small studies.
 
 A search for the schedules of a classifier of digits, the same with three replicates of each outer
-step on batches of their own, and a population on Rastrigin's function:
+step on different batches, and a population on Rastrigin's function:
 
     python examples/figures.py --output docs
 """
@@ -33,7 +33,7 @@ DPI = 64
 
 
 def search(data: Digits) -> optuna.Study:
-    """Big steps, so that one is rejected."""
+    """A search with large steps, so that one is rejected."""
     sampler = GradientSampler(seed=0, step_size={"lr": 0.3, "momentum": 0.3})
     study = optuna.create_study(sampler=sampler)
     study.optimize(make_objective(data, "cpu", 0, differentiate=True), n_trials=SEARCH_TRIALS)
@@ -41,7 +41,7 @@ def search(data: Digits) -> optuna.Study:
 
 
 def noisy_search(data: Digits) -> optuna.Study:
-    """Replicates start from networks of their own, and see batches of their own."""
+    """A search whose replicates have different networks and batches."""
 
     def objective(trial: optuna.Trial) -> float:
         seed, update = trial_seed(trial), suggest(trial)
@@ -65,7 +65,7 @@ def population() -> optuna.Study:
 def drawn() -> dict[str, Figure]:
     """The figures by name."""
     data = Digits.load("cpu")
-    searched, noisy, students = search(data), noisy_search(data), population()
+    searched, noisy, evolved = search(data), noisy_search(data), population()
     surface = PROBLEMS["Rastrigin"].slice
     return {
         "schedules": figures.plot_schedules(searched),
@@ -73,10 +73,10 @@ def drawn() -> dict[str, Figure]:
         "step_sizes": figures.plot_step_sizes(searched),
         "convergence": figures.plot_convergence(searched),
         "hypervariance": figures.plot_hypervariance(noisy),
-        "lineage": figures.plot_lineage(students),
-        "population": figures.plot_population(students, ["x0", "x1"]),
-        "mutations": figures.plot_mutations(students),
-        "trajectories": figures.plot_trajectories(students, "x0", "x1", surface),
+        "lineage": figures.plot_lineage(evolved),
+        "population": figures.plot_population(evolved, ["x0", "x1"]),
+        "mutations": figures.plot_mutations(evolved),
+        "trajectories": figures.plot_trajectories(evolved, "x0", "x1", surface),
     }
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path())
     output = parser.parse_args().output
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    torch.set_num_threads(1)  # more do not pay for networks as small as these
+    torch.set_num_threads(1)  # more threads are slower for such small networks
     for name, figure in drawn().items():
         path = output / f"figure_{name}.png"
         save(figure, path, DPI)

@@ -1,4 +1,4 @@
-"""Pictures that pages can carry."""
+"""Save figures as small pictures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from PIL import Image
 from optuna_hypergrad.visualization.charts import colors
 
 PLAIN = (colors.BLUE, colors.ORANGE, colors.GREEN, colors.PINK, colors.RED, colors.SKY)
-TINTS = (1.0, 0.8, 0.6, 0.4, 0.2)  # at the rims of lines, where they turn white
+TINTS = (1.0, 0.8, 0.6, 0.4, 0.2)  # for anti-aliasing at the edges of lines
 GREYS, SHADES = 128, 32
 
 
 def save(figure: Figure, path: Path, dpi: int) -> None:
-    """Store a figure in the colours that figures are made of, which takes half of the room.
+    """Store a figure with the palette of the figures, which halves the file.
 
-    Colours chosen by what is frequent in the picture would make one of orange and red.
+    A palette by frequency would merge orange and red.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=dpi)
@@ -29,14 +29,14 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
     found, places = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
     palette = _palette()
     nearest = [np.square(palette - color).sum(axis=1).argmin() for color in found]
-    kept = np.array(nearest, dtype=np.uint8)[places].reshape(pixels.shape[:2])
-    picture = Image.fromarray(kept)
+    indices = np.array(nearest, dtype=np.uint8)[places].reshape(pixels.shape[:2])
+    picture = Image.fromarray(indices)
     picture.putpalette(palette.ravel().tolist())
     picture.save(path, optimize=True)
 
 
 def _palette() -> NDArray[np.int_]:
-    """Shape (colours, 3): greys, and each colour in some tints."""
+    """Shape (colours, 3): greys, and tints of each colour."""
     tinted = [(color, tint) for color in PLAIN for tint in TINTS]
     shades = [colors.shade(i / (SHADES - 1)) for i in range(SHADES)]
     tinted += [(color, tint) for color in shades for tint in TINTS[::2]]

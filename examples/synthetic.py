@@ -1,15 +1,14 @@
 """Populations on functions whose hypergradients are known in closed form.
 
-All members of the family minimise Branin, Hartmann-6, Rastrigin and Ackley (both in four
-dimensions) from the same random starts and with the same number of evaluations:
+Population-based methods minimise Branin, Hartmann-6, Rastrigin and Ackley (both in four dimensions)
+from the same random starts and with the same number of evaluations:
 
     python examples/synthetic.py
 
-prints how far the best value is from the minimum, and draws the trajectories: through the first
-two dimensions, over the slice of the function through its minimum, where white is low. A trial is
-one evaluation, so a segment is one step of a student. (Branin has three minima, all of them
-global; the other three trap who only descends.) With --seeds 20 --evaluations 1000 it makes the
-table of docs/population.md.
+prints the gap between the best value and the minimum, and draws the trajectories through the first
+two dimensions, over the slice of the function through its minimum, where white is low. A segment is
+one trial with one evaluation. (Branin has three minima, all global; the other functions have local
+minima.) With --seeds 20 --evaluations 1000 it makes the table of docs/population.md.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from typing import NamedTuple
 
 import numpy as np
 import optuna
-from family import FAMILY
+from methods import METHODS
 from numpy.typing import NDArray
 from pictures import save
 
 from optuna_hypergrad import PopulationSampler, report_hypergradient
 
-# A figure of ours is of one study. To have panels of several in one, this one is made of the parts
-# that they are made of, which may change.
+# The package's figures show one study each. This one combines panels of several studies, for which
+# it uses internal modules that may change.
 from optuna_hypergrad.visualization.charts import colors
 from optuna_hypergrad.visualization.charts.marks import Axis, Chart, Line, Panel
 from optuna_hypergrad.visualization.drawing.matplotlib import draw as draw_chart
@@ -84,8 +83,8 @@ def rastrigin(x: Array) -> Evaluated:
 def ackley(x: Array) -> Evaluated:
     n, norm = len(x), np.sqrt((x**2).mean())
     bowl, ripples = 20 * np.exp(-0.2 * norm), np.exp(np.cos(2 * np.pi * x).mean())
-    slope = 0.2 * bowl * x / (n * max(norm, 1e-12))
-    return 20 + np.e - bowl - ripples, slope + ripples * 2 * np.pi * np.sin(2 * np.pi * x) / n
+    of_bowl = 0.2 * bowl * x / (n * max(norm, 1e-12))
+    return 20 + np.e - bowl - ripples, of_bowl + ripples * 2 * np.pi * np.sin(2 * np.pi * x) / n
 
 
 class Problem(NamedTuple):
@@ -101,14 +100,14 @@ class Problem(NamedTuple):
         return self.function(self.argmin)[0]
 
     def slice(self, x: float, y: float) -> float:
-        """The value at the first two coordinates, where all others are those of the minimum."""
+        """The value at the first two coordinates, with all others at the minimum."""
         return self.function(np.array([x, y, *self.argmin[2:]]))[0]
 
     def objective(self, trial: optuna.Trial) -> float:
         bounds = enumerate(zip(self.low, self.high, strict=True))
         x = np.array([trial.suggest_float(f"x{i}", low, high) for i, (low, high) in bounds])
         value, gradient = self.function(x)
-        report_hypergradient(trial, {f"x{i}": slope for i, slope in enumerate(gradient)})
+        report_hypergradient(trial, {f"x{i}": g for i, g in enumerate(gradient)})
         return float(value)
 
 
@@ -128,14 +127,14 @@ PROBLEMS = {
 
 
 def run(problem: str, method: str, seed: int, evaluations: int) -> optuna.Study:
-    arguments = {"population_size": POPULATION, **FAMILY[method]}
+    arguments = {"population_size": POPULATION, **METHODS[method]}
     study = optuna.create_study(sampler=PopulationSampler(seed=seed, **arguments))
     study.optimize(PROBLEMS[problem].objective, n_trials=evaluations)
     return study
 
 
 def gap(problem: str, method: str, evaluations: int, seed: int) -> float:
-    """How far the best value is from the minimum."""
+    """The gap between the best value and the minimum."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     best = run(problem, method, seed, evaluations).best_value
     return max(best - PROBLEMS[problem].minimum, 0.0)
@@ -143,7 +142,7 @@ def gap(problem: str, method: str, evaluations: int, seed: int) -> float:
 
 def print_table(gaps: dict[str, dict[str, list[float]]]) -> None:
     print(f"{'gap to the minimum: median (mean)':34s}" + "".join(f"{p:>19s}" for p in PROBLEMS))
-    for method in FAMILY:
+    for method in METHODS:
         found = [gaps[problem][method] for problem in PROBLEMS]
         cells = [f"{np.median(values):.3f} ({np.mean(values):.3f})" for values in found]
         print(f"{method:34s}" + "".join(f"{cell:>19s}" for cell in cells))
@@ -173,11 +172,11 @@ def _gaps(problem: Problem, studies: dict[str, optuna.Study]) -> Panel:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=2, help="how many, from 0")
+    parser.add_argument("--seeds", type=int, default=2, help="number of seeds, from 0")
     parser.add_argument("--evaluations", type=int, default=400, help="trials of each study")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--figure", type=Path, default=Path("synthetic.png"))
-    parser.add_argument("--json", type=Path, help="write all gaps there")
+    parser.add_argument("--json", type=Path, help="write all gaps to this file")
     args = parser.parse_args()
     for name in ("seeds", "evaluations", "processes"):
         if getattr(args, name) < 1:
@@ -189,7 +188,7 @@ def measure(seeds: Sequence[int], evaluations: int, processes: int) -> dict[str,
     gaps: dict[str, dict[str, list[float]]] = {problem: {} for problem in PROBLEMS}
     with ProcessPoolExecutor(processes) as pool:
         for problem in PROBLEMS:
-            for method in FAMILY:
+            for method in METHODS:
                 task = partial(gap, problem, method, evaluations)
                 gaps[problem][method] = list(pool.map(task, seeds))
     return gaps

@@ -1,4 +1,4 @@
-"""Bytes on disk of a run of 20 students over 50 generations, with and without removal.
+"""Bytes on disk of a run of 20 members over 50 generations, with and without removal.
 
 The students of examples/digits_population.py, with segments of one training step:
 
@@ -17,7 +17,7 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from digits_population import RANGES, Digits, draw, evaluate, new_student
+from digits_population import RANGES, Digits, draw, evaluate, new_training
 
 from optuna_hypergrad import PopulationSampler, members, trial_seed
 from optuna_hypergrad.members import Keep
@@ -34,7 +34,7 @@ class Watched:
     def __call__(self, trial: optuna.Trial) -> float:
         member = members.begin(trial, self.store, keep=self.keep)
         values = {n: trial.suggest_float(n, low, high) for n, (low, high) in RANGES.items()}
-        training = new_student(values, trial_seed(trial))
+        training = new_training(values, trial_seed(trial))
         parts = {
             "student": training.student,
             "optimizer": training.optimizer,

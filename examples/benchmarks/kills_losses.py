@@ -90,7 +90,7 @@ def _untrue_to_the_family(trials: Trials) -> int:
 
 
 def _ancestors(trials: Trials, trial: FrozenTrial) -> list[FrozenTrial]:
-    """The family line of a student, itself the last."""
+    """The lineage of a segment, which is the last."""
     line = [trial]
     while (segment := read_segment(line[0].number, line[0].system_attrs)) is not None:
         if segment.parent is None:

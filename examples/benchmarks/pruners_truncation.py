@@ -38,7 +38,7 @@ class Witness(BasePruner):
 
 
 class Objective:
-    """One segment of a plain student, whose hyperparameters only mutate."""
+    """One segment of a plain network, whose hyperparameters only mutate."""
 
     def __init__(self, data: Digits, store: FileSystemArtifactStore) -> None:
         self.data, self.store = data, store
@@ -97,7 +97,7 @@ def judge(search: str, without: dict[str, Any], pruned: dict[str, Any]) -> dict[
 
 
 def _is_replaced(study: Study, number: int) -> bool | None:
-    """Whether a clone took the student's place; None where the study ended before."""
+    """Whether a clone replaced the member; None if the study ended before."""
     family = Population()
     family.read(study.get_trials(deepcopy=False))
     own = family[number].segment

@@ -1,7 +1,7 @@
-"""Run a study on the workers of a Dask cluster, with a database or with none.
+"""Run a study on the workers of a Dask cluster, with or without a database.
 
     python dask_workers.py --trials 24                      # a cluster on this machine, no database
-    python dask_workers.py --scheduler tcp://host:8786      # a cluster that is there
+    python dask_workers.py --scheduler tcp://host:8786      # an existing cluster
     STUDY_STORAGE=postgresql+psycopg://… python dask_workers.py --database
 
 Without a database the study lives in Dask's scheduler (Optuna-Integration's DaskStorage) and ends
@@ -26,7 +26,7 @@ STORAGE = "hypergrad"  # its name in the scheduler
 
 
 def work(n_trials: int, database: bool) -> None:
-    """What a Dask worker does: trials of the study, until all workers have done ``n_trials``."""
+    """Run trials until all workers together have finished ``n_trials``."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = storage_url() if database else in_scheduler()
     study = optuna.load_study(study_name=STUDY, storage=storage, sampler=new_sampler())
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--trials", type=int, default=24, help="of all workers together")
     parser.add_argument("--workers", type=int, default=2, help="of a cluster on this machine")
-    parser.add_argument("--scheduler", help="address of a cluster that is there")
+    parser.add_argument("--scheduler", help="address of an existing cluster")
     parser.add_argument("--database", action="store_true", help="use STUDY_STORAGE")
     args = parser.parse_args()
     if args.database and "STUDY_STORAGE" not in os.environ:
@@ -57,7 +57,7 @@ def main() -> None:
         study = open_study(storage_url() if args.database else in_scheduler())
         client.upload_file(str(Path(__file__).with_name("shared_objective.py")))
         addresses = list(client.scheduler_info(n_workers=-1)["workers"])
-        jobs = [  # one each; that of a worker that dies goes to another
+        jobs = [  # one per worker; if it dies, another takes over
             client.submit(
                 work,
                 args.trials,
@@ -68,7 +68,7 @@ def main() -> None:
             )
             for address in addresses
         ]
-        client.gather(jobs)  # waits, and raises what a worker has raised
+        client.gather(jobs)  # waits, and raises the workers' errors
         done = len(study.get_trials(deepcopy=False))
         print(f"{len(jobs)} workers; {done} trials, best loss {study.best_value:.3f}")
 

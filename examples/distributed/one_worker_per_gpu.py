@@ -4,8 +4,8 @@
     python one_worker_per_gpu.py --trials 96
     python one_worker_per_gpu.py --workers 4 --trials 96
 
-Each worker sees its own GPU alone (CUDA_VISIBLE_DEVICES), as "cuda:0". What is in that variable
-already, as under SLURM, is dealt out. On a CPU, every worker gets an equal part of the threads.
+Each worker sees only its own GPU (CUDA_VISIBLE_DEVICES), as "cuda:0". If that variable is already
+set, as under SLURM, its GPUs are distributed. On a CPU, workers get equal parts of the threads.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def gpus() -> list[str]:
 
 
 def environments(workers: int | None) -> list[dict[str, str]]:
-    """What differs between the workers' environments."""
+    """The variables that differ between the workers' environments."""
     if workers is None and (found := gpus()):
         return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in found]
     count = workers or 1
@@ -48,7 +48,7 @@ def main() -> None:
         parser.error(f"--workers must be at least 1, got {args.workers}")
     if "STUDY_STORAGE" not in os.environ:
         parser.error("set STUDY_STORAGE to the URL of the storage")
-    open_study(storage_url())  # before the workers, who would all create it at once
+    open_study(storage_url())  # before the workers, which would all create it at once
     command = [sys.executable, str(WORKER), "--trials", str(args.trials)]
     workers = [
         subprocess.Popen(command, env={**os.environ, **own}) for own in environments(args.workers)

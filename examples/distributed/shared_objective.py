@@ -25,7 +25,7 @@ from optuna_hypergrad.distributed import hypergradient
 
 STUDY = "digits-distributed"
 STEPS = int(os.environ.get("STUDY_STEPS", "200"))
-WORST = 100.0  # what a run that blew up counts as
+WORST = 100.0  # the value of a run that diverged
 
 Batch = tuple[Tensor, Tensor]
 
@@ -44,7 +44,7 @@ def loss_fn(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def objective(trial: BaseTrial) -> float:
-    """Validation loss of a schedule; the columns are spread where torchrun has started ranks."""
+    """Validation loss of a schedule; under torchrun, ranks share the tangents."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -68,22 +68,22 @@ def objective(trial: BaseTrial) -> float:
 
 
 def storage_url() -> str:
-    """The storage's URL; where it comes from a file, a newline may follow it."""
+    """The storage's URL, without the newline that a file may add."""
     return os.environ["STUDY_STORAGE"].strip()
 
 
 def new_sampler() -> GradientSampler:
-    """The sampler, the same for all workers: two searches from different starts side by side."""
+    """The sampler of all workers: two searches from different starts."""
     return GradientSampler(seed=0, n_chains=2)
 
 
 def open_study(storage: str | optuna.storages.BaseStorage) -> optuna.Study:
-    """The study, created by whoever comes first."""
+    """Open the study; the first worker creates it."""
     return optuna.create_study(
         study_name=STUDY, storage=storage, sampler=new_sampler(), load_if_exists=True
     )
 
 
 def until(n_trials: int) -> optuna.study.MaxTrialsCallback:
-    """Stops a worker when all workers together have finished so many trials."""
+    """A callback that stops a worker when all workers together have finished ``n_trials``."""
     return optuna.study.MaxTrialsCallback(n_trials, states=(optuna.trial.TrialState.COMPLETE,))

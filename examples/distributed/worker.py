@@ -1,7 +1,7 @@
 """One worker of a study on a shared storage; start as many as you like, on any machine.
 
     export STUDY_STORAGE=postgresql+psycopg://user:password@host/database
-    python worker.py --trials 0     # once, to create the study: not something to do twice at once
+    python worker.py --trials 0     # once, to create the study before workers start
     python worker.py --trials 24
 
 The URL comes from the environment, where neither a list of processes nor a log shows its password.

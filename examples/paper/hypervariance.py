@@ -1,16 +1,16 @@
-"""How far hypergradients fluctuate, and how much less where steps share them (FDS, Figure 2).
+"""Measure how far hypergradients fluctuate, and how much less where steps share them (FDS, Fig. 2).
 
-A LeNet is trained on MNIST with one learning rate for each of 400 steps, several times, each time
-with one of four things perturbed: the training batches, the validation images, the initial weights
-(±1 %), or the learning rates (±1 %). Drawn are the hypergradients of all steps, and how their
-hypervariance (standard deviation over mean) and their sign fluctuation (min(P₋, P₊) / P) fall as
-ever more neighbouring steps share one learning rate.
+A LeNet is trained on MNIST with one learning rate for each of 400 steps, several times, with one of
+four perturbations: other training batches, other validation images, initial weights (±1 %), or
+learning rates (±1 %). The figure shows the hypergradients of all steps, and how their hypervariance
+(standard deviation over mean) and their sign fluctuation (min(P₋, P₊) / P) fall as more steps share
+one learning rate.
 
     python examples/paper/hypervariance.py --data-root DIR
 
 DIR holds mnist.npz, or receives torchvision's download. Takes about ten minutes on two cores.
-Differs from the paper in the data (MNIST for SVHN) and in that nothing is clipped; greedy
-hypergradients are left out.
+Unlike in the paper, the data is MNIST (not SVHN), nothing is clipped, and greedy hypergradients are
+left out.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def run(
 
 def shared(runs: Array, width: int) -> Array:
     """Mean over windows of ``width`` steps, shape (runs, windows)."""
-    whole = runs[:, : runs.shape[1] // width * width]
-    return np.asarray(whole.reshape(len(runs), -1, width).mean(axis=2))
+    complete = runs[:, : runs.shape[1] // width * width]
+    return np.asarray(complete.reshape(len(runs), -1, width).mean(axis=2))
 
 
 def draw(measured: dict[str, Array], path: Path) -> None:
@@ -135,7 +135,7 @@ def draw_runs(axis: Axes, runs: Array) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--runs", type=int, default=6, help="for each thing that is perturbed")
+    parser.add_argument("--runs", type=int, default=6, help="for each perturbation")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--figure", type=Path, default=Path("hypervariance.png"))

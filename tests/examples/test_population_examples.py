@@ -45,7 +45,7 @@ def test_digits_population_learns_resumes_in_mid_population_and_prints_its_linea
     assert (tmp_path / "digits_population.png").stat().st_size > 20_000
 
 
-def test_synthetic_prints_the_family_and_draws(tmp_path: Path) -> None:
+def test_synthetic_compares_methods_and_draws(tmp_path: Path) -> None:
     arguments = ("--seeds", "1", "--evaluations", "60", "--json", "gaps.json")
     printed = run("synthetic.py", tmp_path, *arguments)
     gaps = json.loads((tmp_path / "gaps.json").read_text())["gaps"]
@@ -110,11 +110,11 @@ def test_ask_cost_compares_four_samplers(tmp_path: Path) -> None:
         assert set(took) == {"random", "TPE", "gradient", "population"}
 
 
-def test_digits_family_compares_methods(tmp_path: Path) -> None:
-    out = tmp_path / "family.json"
+def test_digits_methods_compares_methods(tmp_path: Path) -> None:
+    out = tmp_path / "methods.json"
     methods = ("HPM w/o hypertraining", "PBT")
     arguments = ("--methods", *methods, "--seeds", "1", "--generations", "1", "--json", str(out))
-    printed = run("benchmarks/digits_family.py", tmp_path, *arguments)
+    printed = run("benchmarks/digits_methods.py", tmp_path, *arguments)
     found = json.loads(out.read_text())
     assert [line[:28].strip() for line in printed.splitlines()[1:]] == [*methods]
     assert all(0 < result["test"] < 1 for (result,) in found.values())

@@ -663,9 +663,9 @@ def test_the_methods_of_the_family_differ_in_their_arguments_alone() -> None:
     import sys
 
     sys.path.insert(0, str(Path(__file__).parents[3] / "examples"))
-    from family import FAMILY
+    from methods import METHODS
 
-    for arguments in FAMILY.values():
+    for arguments in METHODS.values():
         study = create(**arguments)
         study.optimize(bowl, n_trials=30)
         assert_no_gaps(study)

@@ -1,10 +1,10 @@
-"""The family of population-based methods, each one line: the arguments of PopulationSampler."""
+"""Population-based methods as arguments of PopulationSampler."""
 
 from __future__ import annotations
 
 from typing import Any
 
-FAMILY: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "HPM": {},
     "HPM, MLP teacher": {"activation": "leaky_relu"},
     "HPM, bare teacher": {"resample_probability": 0.0},

@@ -1,12 +1,12 @@
-"""The family of population-based methods on digits, with equal compute.
+"""Compare population-based methods on digits with equal compute.
 
-Every method gets as many segments as HPM, and segments that cost the same: a step of hypertraining
-(one of the doubled weights, half a validation step) takes about four times as long as one of a
-plain network, and one and a half times as long as one without validation steps; so PBT takes four
-times as many steps, and HPM without hypertraining one and a half times. How long segments really
-took is printed.
+Every method gets as many segments as HPM, and segments of equal cost: a step of hypertraining (one
+of the doubled weights, half a validation step) takes about four times as long as a step of a plain
+network, and one and a half times as long as one without validation steps. So PBT takes four times
+as many steps, and HPM without hypertraining one and a half times. The time that segments took is
+printed.
 
-    python examples/benchmarks/digits_family.py --seeds 5 --json digits_family.json
+    python examples/benchmarks/digits_methods.py --seeds 5 --json digits_methods.json
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from digits_population import LR, RANGES, STEPS, Digits, Objective, draw, evaluate, loss_fn
-from family import FAMILY
+from methods import METHODS
 
 from optuna_hypergrad import PopulationSampler, members, trial_seed
 from optuna_hypergrad.hypernet import HyperTraining
@@ -83,10 +83,10 @@ OBJECTIVES = {"PBT": Plain, "HPM w/o hypertraining": WithoutHypertraining}
 
 
 def run(method: str, generations: int, seed: int) -> dict[str, float]:
-    """Selection and test loss of the student with the best selection loss."""
+    """Selection and test loss of the member with the best selection loss."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = PopulationSampler(seed=seed, **{"population_size": POPULATION, **FAMILY[method]})
+    sampler = PopulationSampler(seed=seed, **{"population_size": POPULATION, **METHODS[method]})
     study = optuna.create_study(sampler=sampler)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
     parser.add_argument("--generations", type=int, default=12)
-    parser.add_argument("--methods", nargs="+", choices=FAMILY, default=list(FAMILY))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
