@@ -38,7 +38,7 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
 def _palette() -> NDArray[np.int_]:
     """Shape (colours, 3): greys, and tints of each colour."""
     tinted = [(color, tint) for color in PLAIN for tint in TINTS]
-    shades = [colors.shade(i / (SHADES - 1)) for i in range(SHADES)]
+    shades = [colors.sequential(i / (SHADES - 1)) for i in range(SHADES)]
     tinted += [(color, tint) for color in shades for tint in TINTS[::2]]
     mixed = [1 - tint * (1 - np.array(to_rgb(color))) for color, tint in tinted]
     greys = np.linspace(0, 1, GREYS)[:, None].repeat(3, axis=1)

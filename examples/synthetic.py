@@ -32,10 +32,9 @@ from optuna_hypergrad import PopulationSampler, report_hypergradient
 
 # The package's figures show one study each. This one combines panels of several studies, for which
 # it uses internal modules that may change.
-from optuna_hypergrad.visualization.charts import colors
-from optuna_hypergrad.visualization.charts.marks import Axis, Chart, Line, Panel
-from optuna_hypergrad.visualization.drawing.matplotlib import draw as draw_chart
-from optuna_hypergrad.visualization.figures.trajectories import trajectories
+from optuna_hypergrad.visualization.charts import Axis, Chart, Line, Panel, colors
+from optuna_hypergrad.visualization.figures import trajectories
+from optuna_hypergrad.visualization.matplotlib import draw as draw_chart
 
 POPULATION = 20
 DRAWN = {"PBT": colors.PINK, "STN + random starts": colors.GREY, "HPM": colors.GREEN}

@@ -28,7 +28,7 @@ from optuna_hypergrad import (
     suggest_schedule,
 )
 from optuna_hypergrad.dashboard import figures
-from optuna_hypergrad.dashboard.note import BEGIN, END, ROWS, merged, table
+from optuna_hypergrad.dashboard.note import BEGIN, END, MAX_ROWS, merge, table
 from optuna_hypergrad.reports import StoredDataError
 from optuna_hypergrad.schedules import Schedules
 from samplers import populations
@@ -55,7 +55,7 @@ def stored(study: optuna.Study) -> dict[str, Any]:
 def published(study: optuna.Study) -> dict[str, Any]:
     """The figures of a study as a dashboard reads them, by id."""
     ids = {key.split(":")[2] for key in stored(study) if key.startswith(figures.PREFIX)}
-    return {id_: json.loads(figures._stored(study, id_)) for id_ in ids}
+    return {id_: json.loads(figures.stored_figure(study, id_)) for id_ in ids}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_the_note_has_a_column_for_each_schedule_and_the_rest_below() -> None:
         for name in names:
             suggest_schedule(trial, name, 0, 1, windows=2)
         suggest_schedule(trial, "warmup", 0, 1, windows=1, form="linear")
-        suggest_schedule(trial, "fine", 0, 1, windows=ROWS + 2)
+        suggest_schedule(trial, "fine", 0, 1, windows=MAX_ROWS + 2)
         trial.suggest_categorical("kind", ["a|b"])
         trial.suggest_int("depth", 3, 3)
         report_hypergradient(trial, {"lr_0": 1.0})
@@ -196,11 +196,11 @@ PARTS = [f"{BEGIN}\n\nOld table {i}.\n\n{END}" for i in range(2)]
     ],
 )
 def test_no_words_are_lost_with_the_marks(note: str, stays: list[str]) -> None:
-    found = merged(note, "A table.")
+    found = merge(note, "A table.")
     assert found.count(BEGIN) == found.count(END) == found.count("A table.") == 1
     words = [line for line in found.splitlines() if line and line not in (BEGIN, END, "A table.")]
     assert words == stays
-    assert merged(found, "A table.") == found
+    assert merge(found, "A table.") == found
 
 
 def test_names_are_no_markup() -> None:

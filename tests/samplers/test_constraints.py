@@ -20,15 +20,15 @@ from optuna_hypergrad import (
     outer_steps,
     report_hypergradient,
 )
-from optuna_hypergrad.dashboard.note import findings
+from optuna_hypergrad.dashboard.note import summarize
 from optuna_hypergrad.reports import (
     StoredDataError,
     read_constraint_gradients,
     read_constraints,
 )
 from optuna_hypergrad.samplers.ranking import rank_key
-from optuna_hypergrad.visualization.charts.marks import Line
-from optuna_hypergrad.visualization.figures.convergence import convergence
+from optuna_hypergrad.visualization.charts import Line
+from optuna_hypergrad.visualization.figures import convergence
 from samplers.studies import IS_OPTUNA_5, constrain, create, points
 
 needs_optuna_5 = pytest.mark.skipif(not IS_OPTUNA_5, reason="Trial.set_constraint is of Optuna 5")
@@ -566,7 +566,7 @@ class TestElsewhere:
         study = create()
         step(study, 3.0, excess=1.0)
         step(study, 2.0, excess=0.5)
-        found = findings(study)
+        found = summarize(study)
         assert (
             found is not None and "No trial is feasible; trial **1** is the nearest" in found.text
         )

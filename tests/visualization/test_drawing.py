@@ -11,8 +11,9 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
-from optuna_hypergrad.visualization.charts import colors
-from optuna_hypergrad.visualization.charts.marks import (
+from optuna_hypergrad.visualization import matplotlib as with_matplotlib
+from optuna_hypergrad.visualization import plotly as with_plotly
+from optuna_hypergrad.visualization.charts import (
     Axis,
     Band,
     Bars,
@@ -24,10 +25,9 @@ from optuna_hypergrad.visualization.charts.marks import (
     Points,
     Scale,
     Surface,
+    colors,
     message,
 )
-from optuna_hypergrad.visualization.drawing import matplotlib as with_matplotlib
-from optuna_hypergrad.visualization.drawing import plotly as with_plotly
 
 matplotlib.use("Agg")
 

@@ -20,15 +20,16 @@ from optuna_hypergrad import (
     visualization,
 )
 from optuna_hypergrad.visualization import matplotlib as twins
-from optuna_hypergrad.visualization.charts import colors
+from optuna_hypergrad.visualization.charts import Band, Bars, Chart, Heat, Line, Points, colors
 from optuna_hypergrad.visualization.charts.axes import factor_ticks
-from optuna_hypergrad.visualization.charts.marks import Band, Bars, Chart, Heat, Line, Points
-from optuna_hypergrad.visualization.figures.convergence import convergence
-from optuna_hypergrad.visualization.figures.hypergradients import hypergradients
-from optuna_hypergrad.visualization.figures.hypervariance import hypervariance
-from optuna_hypergrad.visualization.figures.schedules import schedules
-from optuna_hypergrad.visualization.figures.step_sizes import step_sizes
-from optuna_hypergrad.visualization.figures.trajectories import trajectories
+from optuna_hypergrad.visualization.figures import (
+    convergence,
+    hypergradients,
+    hypervariance,
+    schedules,
+    step_sizes,
+    trajectories,
+)
 from samplers.test_constraints import constrain
 
 matplotlib.use("Agg")

@@ -12,13 +12,9 @@ from matplotlib import pyplot as plt
 from optuna_hypergrad import GradientSampler, outer_steps, report_hypergradient, visualization
 from optuna_hypergrad import lineage as lineage_of
 from optuna_hypergrad.visualization import matplotlib as twins
-from optuna_hypergrad.visualization.charts import colors
-from optuna_hypergrad.visualization.charts.descent import Descent
-from optuna_hypergrad.visualization.charts.marks import Chart, Line, Points, Surface
-from optuna_hypergrad.visualization.figures.lineage import lineage
-from optuna_hypergrad.visualization.figures.mutations import mutations
-from optuna_hypergrad.visualization.figures.population import population
-from optuna_hypergrad.visualization.figures.trajectories import trajectories
+from optuna_hypergrad.visualization.charts import Chart, Line, Points, Surface, colors
+from optuna_hypergrad.visualization.charts.genealogy import Genealogy
+from optuna_hypergrad.visualization.figures import lineage, mutations, population, trajectories
 from samplers.populations import bowl, create, run, silent
 from visualization.families import large, segment, study_of, trial
 
@@ -84,7 +80,7 @@ class TestLineage:
         chart = lineage(small())
         assert at(of(chart, Points, "birth")) == [(0, 0), (0, 1)]
         assert at(of(chart, Points, "clone, mutated")) == [(1, 1), (2, 3)]
-        assert at(of(chart, Points, "lost: pruned or failed")) == [(2, 0)]
+        assert at(of(chart, Points, "pruned or failed")) == [(2, 0)]
         assert at(of(chart, Points, "best")) == [(1, 1)]
         assert chart.panels[0].y.ticks == {0: "0", 1: "1", 3: "explorers"}
         (first, _) = of(chart, Points, "clone, mutated").texts
@@ -181,16 +177,16 @@ class TestMutations:
         (line, points) = degree.marks
         assert at(line) == at(points) == [(1, 0.2)]
         lines = {mark.name: at(mark) for mark in distance.marks if isinstance(mark, Line)}
-        assert lines == {"by the teacher": [(1, 0.08)], "drawn anew": [(2, 0.24)]}
+        assert lines == {"teacher": [(1, 0.08)], "resampled": [(2, 0.24)]}
         assert dropout.title == "dropout"
-        assert at(of(chart, Points, "by the teacher", panel=2)) == [(1, 1.2)]
+        assert at(of(chart, Points, "teacher", panel=2)) == [(1, 1.2)]
 
     def test_what_only_chance_did_has_no_weights(self) -> None:
         study = create(burn_in=0, mutation="resample", resample_probability=1.0)
         study.optimize(silent, n_trials=40)
         degree, distance = mutations(study).panels
         assert not degree.marks
-        assert {mark.name for mark in distance.marks} == {"drawn anew"}
+        assert {mark.name for mark in distance.marks} == {"resampled"}
 
     def test_weights_beyond_two_are_counted(self) -> None:
         params = {"layers": 1}, {"layers": 3}
@@ -224,7 +220,7 @@ class TestTrajectories:
         assert chart.panels[0].y.is_log and chart.panels[0].x.range == (-0.02, 1.02)
         best = [(0.5, 0.01), (0.4, 0.01)]
         assert at(of(chart, Line, "lineage of the best")) == best
-        assert at(of(chart, Line, "cloned, to the best")) == [(0.4, 0.01), (0.48, 0.01)]
+        assert at(of(chart, Line, "cloned in the best lineage")) == [(0.4, 0.01), (0.48, 0.01)]
         assert at(of(chart, Line, "cloned")) == [(0.48, 0.01), (0.24, 0.01)]
         assert at(of(chart, Points, "birth")) == [(0.5, 0.01), (0.9, 0.01)]
         assert at(of(chart, Points, "best")) == [(0.48, 0.01)]
@@ -299,7 +295,7 @@ class TestTrajectories:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         module = sys.modules["optuna_hypergrad.visualization.figures.trajectories"]
-        monkeypatch.setattr(module, "MOST", 3)
+        monkeypatch.setattr(module, "MAX_STEPS", 3)
         study = searched()
         chart = trajectories(study)
         assert chart.panels[0].x.label == "x"
@@ -382,7 +378,7 @@ def test_a_study_without_students_is_told(
     make: Callable[[], optuna.Study], chart: Callable[[optuna.Study], Chart]
 ) -> None:
     (panel,) = chart(make()).panels
-    assert panel.message.startswith("No student") and not panel.marks
+    assert panel.message.endswith("has finished yet.") and not panel.marks
 
 
 @pytest.mark.parametrize("chart", CHARTS)
@@ -405,6 +401,6 @@ def test_ten_thousand_trials_make_small_figures_that_say_what_they_show(
 
 
 def test_of_a_generation_that_is_too_large_the_latest_students_are_shown() -> None:
-    descent = Descent.of(large(10, 2)).latest(4)
-    assert [student.trial for student in descent.shown] == [16, 17, 18, 19]
-    assert descent.titled("Lineage") == "Lineage: the latest 4 of 20 segments"
+    genealogy = Genealogy.of(large(10, 2)).latest(4)
+    assert [segment.trial for segment in genealogy.shown] == [16, 17, 18, 19]
+    assert genealogy.title("Lineage") == "Lineage: the latest 4 of 20 segments"

@@ -1,7 +1,4 @@
-"""Ticks that can be read: few of them, and labels that are short.
-
-Axes for numbers of both signs and of many sizes.
-"""
+"""Ticks that are few and short, and an axis for values of both signs and many magnitudes."""
 
 from __future__ import annotations
 
@@ -12,18 +9,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.visualization.charts.marks import Axis
+from optuna_hypergrad.visualization.charts import Axis
 
-MOST = 8
-FEW_DECADES = 2.5
-MOST_LOG = 700.0  # whose exponential is still a float
-LEAST_EXCESS = 1e-4  # of a factor over 1, that is read as one number
-LEAST_PLAIN, MOST_PLAIN = 0.001, 10_000  # what is read without powers
+MAX_TICKS = 8
+FEW_DECADES = 2.5  # with ticks at 1, 2 and 5
+MAX_LOG = 700.0  # whose exponential is still a float
+MIN_EXCESS = 1e-4  # of a factor over 1 that is written as one number
+MIN_PLAIN, MAX_PLAIN = 0.001, 10_000  # written without powers of ten
+MAX_RATIO = 12.0  # of the largest magnitude to the median on a linear axis
+MAX_DECADES = 6  # on each side of a signed logarithmic axis
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def log_ticks(low: float, high: float) -> dict[float, str]:
-    """Positions and labels between two positive ends: decades, or 1, 2, 5 within few of them.
+    """Labels by position between two positive ends: decades, or 1, 2, 5 where there are few.
 
     Example:
         >>> log_ticks(1e-4, 2.0)
@@ -35,17 +34,31 @@ def log_ticks(low: float, high: float) -> dict[float, str]:
     """
     first, last = math.log10(low), math.log10(high)
     digits: tuple[int, ...] = (1,) if last - first > FEW_DECADES else (1, 2, 5)
-    every = max(1, math.ceil((last - first) / MOST))
+    every = max(1, math.ceil((last - first) / MAX_TICKS))
     decades = range(math.floor(first), math.ceil(last) + 1)
     exact = (float(f"{d}e{n}") for n in decades if n % every == 0 for d in digits)
     ticks = [value for value in exact if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
     if len(ticks) < 2:
-        ticks = _even(low, high)
+        return linear_ticks(low, high)
+    return dict(zip(ticks, labels(ticks), strict=True))
+
+
+def linear_ticks(low: float, high: float) -> dict[float, str]:
+    """Labels by position of a few round numbers between two ends.
+
+    Example:
+        >>> linear_ticks(-0.1, 2.3)
+        {0.0: '0', 0.5: '0.5', 1.0: '1', 1.5: '1.5', 2.0: '2'}
+    """
+    power = 10.0 ** math.floor(math.log10((high - low) / 3))
+    step = [digit * power for digit in (1, 2, 5) if digit * power <= (high - low) / 3][-1]
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    ticks = [float(f"{i * step:.6g}") for i in range(first, last + 1)]
     return dict(zip(ticks, labels(ticks), strict=True))
 
 
 def factor_ticks(low: float, high: float) -> dict[float, str]:
-    """Positions and labels of steps in natural logarithms, as what a step multiplies by.
+    """Ticks for steps of a natural logarithm, labelled with the factors that they stand for.
 
     Example:
         >>> [*factor_ticks(0.01, 1.0).values()]
@@ -53,47 +66,27 @@ def factor_ticks(low: float, high: float) -> dict[float, str]:
         >>> [*factor_ticks(5e-7, 2e-2).values()]
         ['×(1+10⁻⁶)', '×(1+10⁻⁵)', '×1.0001', '×1.001', '×1.01']
     """
-    low, high = (math.expm1(min(end, MOST_LOG)) for end in (low, high))
+    low, high = (math.expm1(min(end, MAX_LOG)) for end in (low, high))
     # 1 + v is round where v is a round fraction, and v itself where it is large.
     return dict(_factor_tick(v) if v <= 1 else _factor_tick(v - 1) for v in log_ticks(low, high))
 
 
 def _factor_tick(excess: float) -> tuple[float, str]:
-    """Where a factor lies, and its label. Its excess may be too small for 1 + v as a float."""
+    """Position and label of the factor 1 + ``excess``, which may be too close to 1 for a float."""
     factor = 1 + excess
-    if excess < LEAST_EXCESS:
+    if excess < MIN_EXCESS:
         return math.log1p(excess), f"×(1+{_label(excess, as_power=True)})"
-    return math.log1p(excess), f"×{_label(factor, as_power=factor >= MOST_PLAIN)}"
-
-
-def linear_ticks(low: float, high: float) -> dict[float, str]:
-    """Positions and labels of a few round numbers between two ends.
-
-    Example:
-        >>> linear_ticks(-0.1, 2.3)
-        {0.0: '0', 0.5: '0.5', 1.0: '1', 1.5: '1.5', 2.0: '2'}
-    """
-    ticks = _even(low, high)
-    return dict(zip(ticks, labels(ticks), strict=True))
-
-
-def _even(low: float, high: float) -> list[float]:
-    """Round numbers at equal distances."""
-    power = math.floor(math.log10((high - low) / 3))
-    fitting = [d * 10.0**power for d in (1, 2, 5) if d * 10.0**power <= (high - low) / 3]
-    step = fitting[-1]
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [float(f"{i * step:.6g}") for i in range(first, last + 1)]
+    return math.log1p(excess), f"×{_label(factor, as_power=factor >= MAX_PLAIN)}"
 
 
 def labels(values: Sequence[float]) -> list[str]:
-    """Numbers of one axis for people: all as powers of ten where one of them needs it.
+    """The labels of one axis: all are powers of ten where one of them needs to be.
 
     Example:
         >>> labels([-0.05, 0.0, 0.001]), labels([1e-5, 2e-4, 0.1, 1.0, 10.0])
         (['−0.05', '0', '0.001'], ['10⁻⁵', '2·10⁻⁴', '10⁻¹', '1', '10'])
     """
-    as_powers = any(value and not LEAST_PLAIN <= abs(value) < MOST_PLAIN for value in values)
+    as_powers = any(value and not MIN_PLAIN <= abs(value) < MAX_PLAIN for value in values)
     return [_label(value, as_powers) for value in values]
 
 
@@ -107,19 +100,15 @@ def _label(value: float, as_power: bool) -> str:
     return sign + factor + "10" + str(power).translate(_SUPERSCRIPTS)
 
 
-WIDE = 12.0  # largest over median size, from where a linear axis hides most of them
-MOST_DECADES = 6
-
-
 class SignedScale:
-    """Positions on a signed axis: linear, or logarithmic on both sides of a linear middle.
+    """A signed axis: linear, or logarithmic on both sides of a linear part around zero.
 
     Args:
-        values: What is to be placed; NaN and infinite ones do not count.
+        values: What the axis must show; NaN and infinite values are ignored.
 
     Example:
         >>> scale = SignedScale([-10.0, -0.1, 0.1, 0.0, 0.2])
-        >>> scale.place([-10.0, 0.0, 0.1]).round(2)
+        >>> scale.positions([-10.0, 0.0, 0.1]).round(2)
         array([-3.,  0.,  1.])
         >>> [*scale.axis("h").ticks.values()]
         ['−10', '−1', '−0.1', '0', '0.1', '1', '10']
@@ -130,25 +119,25 @@ class SignedScale:
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
         self.largest = float(sizes.max()) if len(sizes) else 1.0
         median = float(np.median(sizes)) if len(sizes) else 1.0
-        is_wide = self.largest > WIDE * median
-        low = max(median / 10, self.largest / 10**MOST_DECADES)
+        low = max(median / 10, self.largest / 10**MAX_DECADES)
+        is_wide = self.largest > MAX_RATIO * median
         self.unit: float | None = 10.0 ** np.floor(np.log10(low)) if is_wide else None
 
-    def place(self, values: ArrayLike) -> Array:
-        """Where values lie on the axis: asinh(v / 2u) / ln 10 with u where it turns linear."""
+    def positions(self, values: ArrayLike) -> Array:
+        """Where values lie on the axis: asinh(v / 2u) / ln 10, which is linear for |v| < u."""
         array = np.asarray(values, dtype=float)
         if self.unit is None:
             return array
         return np.asarray(np.arcsinh(array / (2 * self.unit)) / np.log(10))
 
-    def axis(self, name: str) -> Axis:
+    def axis(self, label: str) -> Axis:
         """The axis, with ticks at powers of ten where it is not linear."""
         if self.unit is None:
-            return Axis(name)
+            return Axis(label)
         first = round(np.log10(self.unit)) + 1
         last = int(np.floor(np.log10(self.largest)))
         every = max(1, -(-(last - first + 1) // 3))
-        powers = range(last, first - 1, -every)
-        sizes: Sequence[float] = [10.0**power for power in powers]
+        sizes: list[float] = [10.0**power for power in range(last, first - 1, -every)]
         values = [*(-size for size in sizes), 0.0, *reversed(sizes)]
-        return Axis(name, ticks=dict(zip(self.place(values).tolist(), labels(values), strict=True)))
+        ticks = zip(self.positions(values).tolist(), labels(values), strict=True)
+        return Axis(label, ticks=dict(ticks))

@@ -1,7 +1,4 @@
-"""Hyperparameters as axes.
-
-The hyperparameters of a search, as its figures see them: schedules, or parameters alone.
-"""
+"""Hyperparameters as figures show them: parameters as axes, and schedules of several of them."""
 
 from __future__ import annotations
 
@@ -21,13 +18,13 @@ from optuna_hypergrad.reports import Shape, StoredDataError, read_shapes
 from optuna_hypergrad.samplers.distributions import is_log, is_numeric
 from optuna_hypergrad.samplers.gradient.history import OuterStep
 from optuna_hypergrad.schedules import Form, count_values, parameter_names
-from optuna_hypergrad.visualization.charts.marks import Axis
+from optuna_hypergrad.visualization.charts import Axis
 
 MARGIN = 0.02  # of the range, at each end of an axis
 
 
 class Parameter(NamedTuple):
-    """A hyperparameter, and its range in the latest trial that had it."""
+    """A trial parameter, with its distribution in the latest trial that had it."""
 
     name: str
     distribution: BaseDistribution
@@ -39,39 +36,39 @@ class Parameter(NamedTuple):
 
     @property
     def range(self) -> tuple[float, float]:
-        """Where positions lie, from end to end."""
+        """The ends of its range; the i-th choice of a categorical parameter lies at i."""
         if isinstance(self.distribution, CategoricalDistribution):
             return -0.5, len(self.distribution.choices) - 0.5
         assert isinstance(self.distribution, FloatDistribution | IntDistribution)
         return float(self.distribution.low), float(self.distribution.high)
 
-    def axis(self, *, whole: bool = False) -> Axis:
-        """Its axis; ``whole``: the range with a margin, whatever is drawn."""
+    def axis(self, *, full_range: bool = False) -> Axis:
+        """Its axis, over its range or over what is drawn."""
         ticks = None
         if isinstance(self.distribution, CategoricalDistribution):
             ticks = {float(i): str(choice) for i, choice in enumerate(self.distribution.choices)}
         is_integer = isinstance(self.distribution, IntDistribution) and not self.is_log
-        limits = self._with_margin() if whole else None
+        limits = self._range_with_margin() if full_range else None
         return Axis(self.name, self.is_log, is_integer, ticks, limits)
 
-    def _with_margin(self) -> tuple[float, float]:
+    def _range_with_margin(self) -> tuple[float, float]:
         low, high = self.range
         if self.is_log:
             factor = (high / low) ** MARGIN
             return low / factor, high * factor
         return low - MARGIN * (high - low), high + MARGIN * (high - low)
 
-    def at(self, values: Mapping[str, Any]) -> float:
-        """Where a trial's value lies on the axis; NaN if it has none."""
-        if self.name not in values:
+    def position(self, params: Mapping[str, Any]) -> float:
+        """Where its value lies on the axis; NaN if it has none."""
+        if self.name not in params:
             return math.nan
         if is_numeric(self.distribution):
-            return float(values[self.name])
-        return float(self.distribution.to_internal_repr(values[self.name]))
+            return float(params[self.name])
+        return float(self.distribution.to_internal_repr(params[self.name]))
 
 
 def parameters_of(trials: Iterable[FrozenTrial]) -> dict[str, Parameter]:
-    """The parameters of trials that leave a choice, by name, in the order that they came up."""
+    """The parameters of trials by name, without those that have a single possible value."""
     found: dict[str, BaseDistribution] = {}
     for trial in trials:
         found |= trial.distributions
@@ -79,12 +76,12 @@ def parameters_of(trials: Iterable[FrozenTrial]) -> dict[str, Parameter]:
 
 
 class PlottedHparam(NamedTuple):
-    """A hyperparameter: a schedule of several parameters, or one parameter alone."""
+    """A hyperparameter of a search: a schedule, or a single parameter."""
 
     name: str
     parameters: tuple[str, ...]
     form: Form
-    first: Parameter  # of its parameters
+    first: Parameter  # the first of ``parameters``
 
     @property
     def is_schedule(self) -> bool:
@@ -97,8 +94,8 @@ class PlottedHparam(NamedTuple):
         return self.first.is_log
 
     @property
-    def places(self) -> list[float]:
-        """Where in training each value rules, as a fraction: mid-window, or at its knot."""
+    def times(self) -> list[float]:
+        """Where in training each value lies, from 0 to 1: mid-window, or at its knot."""
         n = len(self.parameters)
         if self.form == "constant":
             return [(i + 0.5) / n for i in range(n)]
@@ -106,39 +103,36 @@ class PlottedHparam(NamedTuple):
 
 
 def plotted_hparams(
-    trials: Sequence[FrozenTrial], steps: Sequence[OuterStep], learned: bool
+    trials: Sequence[FrozenTrial], steps: Sequence[OuterStep], has_gradient: bool
 ) -> list[PlottedHparam]:
-    """The hyperparameters of some steps, in the order in which they were suggested."""
-    ran = [trials[number] for step in steps for number in step.trials]
-    known: dict[str, BaseDistribution] = {}
+    """The hyperparameters of outer steps in the order in which they were suggested.
+
+    Args:
+        trials: All trials of the study.
+        steps: The outer steps.
+        has_gradient: Leave out hyperparameters without a hypergradient.
+    """
+    distributions: dict[str, BaseDistribution] = {}
     shapes: dict[str, Shape] = {}
-    for trial in ran:
-        known |= trial.distributions
+    for trial in (trials[number] for step in steps for number in step.trials):
+        distributions |= trial.distributions
         shapes |= read_shapes(trial)
-    reported = {name for step in steps for report in step.reports for name in report}
-    hypers = _grouped(known, shapes)
-    return [h for h in hypers if not learned or not reported.isdisjoint(h.parameters)]
-
-
-def _grouped(
-    known: Mapping[str, BaseDistribution], shapes: Mapping[str, Shape]
-) -> list[PlottedHparam]:
-    of_parameter: dict[str, PlottedHparam] = {}
-    for name, shape in shapes.items():
-        parameters = parameter_names(name, shape.size)
-        if all(parameter in known for parameter in parameters):
-            first = Parameter(parameters[0], known[parameters[0]])
-            hyper = PlottedHparam(name, parameters, _form(name, shape), first)
-            of_parameter |= dict.fromkeys(parameters, hyper)
-    alone = {
-        name: PlottedHparam(name, (name,), "constant", Parameter(name, one))
-        for name, one in known.items()
+    by_parameter = {
+        name: PlottedHparam(name, (name,), "constant", Parameter(name, distribution))
+        for name, distribution in distributions.items()
     }
-    return [*dict.fromkeys((alone | of_parameter).values())]
+    for name, shape in shapes.items():
+        names = parameter_names(name, shape.size)
+        if distributions.keys() >= set(names):
+            first = Parameter(names[0], distributions[names[0]])
+            hparam = PlottedHparam(name, names, _form(name, shape), first)
+            by_parameter |= dict.fromkeys(names, hparam)
+    found = [*dict.fromkeys(by_parameter.values())]
+    reported = {name for step in steps for report in step.reports for name in report}
+    return [h for h in found if not has_gradient or not reported.isdisjoint(h.parameters)]
 
 
 def _form(name: str, shape: Shape) -> Form:
-    is_whole = shape.size >= count_values(shape.form, 1)
-    if shape.form not in get_args(Form) or not is_whole:
-        raise StoredDataError(f"schedule {name!r} is stored as {shape}, which is none.")
+    if shape.form not in get_args(Form) or shape.size < count_values(shape.form, 1):
+        raise StoredDataError(f"schedule {name!r} is stored as {shape}, which is not a schedule.")
     return cast(Form, shape.form)

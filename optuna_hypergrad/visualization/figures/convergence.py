@@ -1,10 +1,10 @@
-"""The objective value by trial, what became of each, and the best so far."""
+"""The objective value by trial."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,26 +19,15 @@ from optuna_hypergrad.samplers.gradient.history import lost_as, outer_steps
 from optuna_hypergrad.samplers.gradient.steps import Claimed
 from optuna_hypergrad.samplers.ranking import violation
 from optuna_hypergrad.samplers.studies import maximizes
-from optuna_hypergrad.visualization.charts import colors
-from optuna_hypergrad.visualization.charts.axes import linear_ticks, log_ticks
-from optuna_hypergrad.visualization.charts.marks import (
-    Axis,
-    Band,
-    Chart,
-    Line,
-    Mark,
-    Panel,
-    Points,
-    Symbol,
-    message,
-)
+from optuna_hypergrad.visualization import charts
+from optuna_hypergrad.visualization.charts import Axis, Band, Line, Points, axes, colors
 
 TITLE = "Convergence"
-FEW = 300  # points that are large, and of which more is said where the mouse is
-WIDE = 10.0  # highest over lowest value, from where the axis is logarithmic
+MAX_TEXTS = 300  # of so many trials, the points are large and have hover texts
+WIDE = 10.0  # ratio of the highest to the lowest value beyond which the axis is logarithmic
 
-# What became of a trial: colour and symbol.
-FATES: dict[str, tuple[str, Symbol]] = {
+# The outcome of a trial: colour and symbol.
+STYLES: dict[str, tuple[str, charts.Symbol]] = {
     "trial": (colors.GREY, "circle"),
     "accepted": (colors.BLUE, "circle"),
     "measured again": (colors.SKY, "square"),
@@ -50,82 +39,98 @@ FATES: dict[str, tuple[str, Symbol]] = {
     "failed": (colors.BLACK, "cross"),
     "running": (colors.GREEN, "tick"),
 }
-LOST = ("diverged", "pruned", "failed", "running")  # of these, feasibility tells nothing
+WITHOUT_VALUE = ("diverged", "pruned", "failed", "running")
 
 
-def convergence(study: Study, retrained: float | Sequence[float] | None = None) -> Chart:
-    """See ``plot_convergence``."""
-    again = _checked(retrained)
-    verdicts = _verdicts(study)
+def convergence(study: Study, retrained: float | Sequence[float] | None = None) -> charts.Chart:
+    """Plot the objective value and the outcome of each trial, and the best value so far.
+
+    Trials without a value lie in a separate strip above the others. Where values span more than a
+    decade, the axis is logarithmic.
+
+    Args:
+        study: A study of any sampler, with one objective.
+        retrained: Objective values of training again with the best schedule: one value, or one for
+            each seed.
+
+    Raises:
+        ValueError: If ``study`` is not a study or has several objectives, or if ``retrained`` is
+            not finite.
+        StoredDataError: If the stored data is damaged.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule
+        >>> from optuna_hypergrad.visualization import plot_convergence
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> def objective(trial):
+        ...     lr = suggest_schedule(trial, "lr", 0.0, 1.0, windows=3)
+        ...     errors = [value - best for value, best in zip(lr.values, [0.8, 0.7, 0.1])]
+        ...     report_hypergradient(trial, dict(zip(lr.names, errors)))
+        ...     return sum(error**2 for error in errors) / 2
+        >>> study = optuna.create_study(sampler=GradientSampler(seed=0))
+        >>> study.optimize(objective, n_trials=6)
+        >>> [trace.name for trace in plot_convergence(study, retrained=0.01).data]
+        ['retrained best', 'best so far', 'accepted']
+    """
+    retrained = _checked(retrained)
+    verdicts = {number: step.verdict for step in outer_steps(study) for number in step.trials}
     trials = study.get_trials(deepcopy=False)
-    values = {trial.number: value for trial in trials if (value := _value(trial)) is not None}
+    values = {
+        trial.number: trial.value
+        for trial in trials
+        if trial.state == TrialState.COMPLETE
+        and trial.value is not None
+        and math.isfinite(trial.value)
+    }
     if not values:
-        return message(TITLE, "No trial has completed yet.")
+        return charts.message(TITLE, "No trial has completed yet.")
     violations = {trial.number: excess for trial in trials if (excess := violation(trial))}
-    feasible = {number: value for number, value in values.items() if number not in violations}
-    best = _best_so_far(feasible, trials[-1].number, maximizes(study))
-    drawn = [*values.values(), *again]
+    outcomes = {
+        trial.number: _outcome(trial, trial.number in values, verdicts)
+        for trial in trials
+        if trial.state != TrialState.WAITING
+    }
+    drawn = [*values.values(), *retrained]
     is_log = min(drawn) > 0 and max(drawn) > WIDE * min(drawn)
-    fates = _fates(trials, values, verdicts)
     low, high, strip = _ends(drawn, is_log)
+    last = trials[-1].number
+    feasible = {number: value for number, value in values.items() if number not in violations}
     marks = [
-        *_retrained(again, trials[-1].number),
-        *best,
-        *_points(fates, values, violations, strip),
+        *_retrained(retrained, last),
+        *_best_so_far(feasible, last, maximizes(study)),
+        *_points(outcomes, values, violations, strip),
     ]
     y = Axis("objective value", is_log)
-    if any(number not in values for number in fates):
-        edge = [-0.5, trials[-1].number + 0.5], [high, high]
-        marks.append(Line(*edge, colors.GREY, dash="dot", width=1.0))
-        ticks = {**(log_ticks if is_log else linear_ticks)(low, high), strip: "no value"}
-        beyond = strip * strip / high if is_log else 2 * strip - high
-        y = Axis("objective value", is_log, ticks=ticks, range=(low, beyond))
-    return Chart(TITLE, [Panel("", Axis("trial", is_integer=True), y, marks)], size=(8.0, 4.2))
+    if any(number not in values for number in outcomes):
+        marks.append(Line([-0.5, last + 0.5], [high, high], colors.GREY, dash="dot", width=1.0))
+        ticks = axes.log_ticks(low, high) if is_log else axes.linear_ticks(low, high)
+        end = strip * strip / high if is_log else 2 * strip - high
+        y = Axis("objective value", is_log, ticks={**ticks, strip: "no value"}, range=(low, end))
+    panel = charts.Panel("", Axis("trial", is_integer=True), y, marks)
+    return charts.Chart(TITLE, [panel], size=(8.0, 4.2))
 
 
 def _checked(retrained: Any) -> list[float]:
     if retrained is None:
         return []
     is_list = isinstance(retrained, Sequence | np.ndarray) and not isinstance(retrained, str)
-    given = retrained if is_list else [retrained]
-    return [checked_number("retrained", value, "be finite", math.isfinite) for value in given]
+    values = retrained if is_list else [retrained]
+    return [checked_number("retrained", value, "be finite", math.isfinite) for value in values]
 
 
-def _verdicts(study: Study) -> dict[int, Verdict]:
-    """By trial that decided an outer step, what became of that."""
-    return {number: step.verdict for step in outer_steps(study) for number in step.trials}
-
-
-def _value(trial: FrozenTrial) -> float | None:
-    """The value that the trial completed with, if it can be drawn."""
-    if trial.state != TrialState.COMPLETE or trial.value is None:
-        return None
-    return trial.value if math.isfinite(trial.value) else None
-
-
-def _fates(
-    trials: Sequence[FrozenTrial], values: Mapping[int, float], verdicts: Mapping[int, Verdict]
-) -> dict[int, str]:
-    """By number, what became of each trial; those that wait have not begun to become."""
-    begun = (trial for trial in trials if trial.state != TrialState.WAITING)
-    return {trial.number: _fate(trial, trial.number in values, verdicts) for trial in begun}
-
-
-def _fate(trial: FrozenTrial, has_value: bool, verdicts: Mapping[int, Verdict]) -> str:
+def _outcome(trial: FrozenTrial, has_value: bool, verdicts: Mapping[int, Verdict]) -> str:
     if trial.state == TrialState.RUNNING:
         return "running"
     claim = read_claim(trial.number, trial.system_attrs)
     if not has_value or (claim is not None and Claimed.of(trial, claim).diverged):
         return lost_as(trial)
-    is_beside = bool(verdicts) and claim is not None
-    return verdicts.get(trial.number) or ("undecided" if is_beside else "trial")
+    is_undecided = bool(verdicts) and claim is not None
+    return verdicts.get(trial.number) or ("undecided" if is_undecided else "trial")
 
 
 def _ends(values: Sequence[float], is_log: bool) -> tuple[float, float, float]:
-    """Where an axis of values begins and ends, and the middle of the strip above its end.
-
-    Trials without a value are in the strip.
-    """
+    """The ends of the axis of values, and the middle of the strip above for trials without one."""
     low, high = min(values), max(values)
     if is_log:
         margin = (high / low) ** 0.06
@@ -135,35 +140,36 @@ def _ends(values: Sequence[float], is_log: bool) -> tuple[float, float, float]:
 
 
 def _points(
-    fates: Mapping[int, str],
+    outcomes: Mapping[int, str],
     values: Mapping[int, float],
     violations: Mapping[int, float],
     strip: float,
-) -> Iterator[Mark]:
-    kinds: dict[str, list[int]] = defaultdict(list)
-    for number, fate in fates.items():
-        is_drawn_so = fate not in LOST and number in violations
-        kinds["infeasible" if is_drawn_so else fate].append(number)
-    for name, (color, symbol) in FATES.items():
-        if numbers := kinds.get(name):
-            y = [values.get(number, strip) for number in numbers]
-            is_few = len(numbers) <= FEW
-            told = (_told(n, fates[n], values.get(n), violations.get(n)) for n in numbers)
-            size = 5.0 if is_few else 3.0
-            texts = [*told] if is_few else []
-            yield Points(numbers, y, color, name, symbol, size, texts=texts)
+) -> list[Points]:
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for number, outcome in outcomes.items():
+        is_infeasible = outcome not in WITHOUT_VALUE and number in violations
+        numbers["infeasible" if is_infeasible else outcome].append(number)
+    points = []
+    for name, (color, symbol) in STYLES.items():
+        x = numbers.get(name, [])
+        texts = [_text(n, outcomes[n], values.get(n), violations.get(n)) for n in x]
+        y = [values.get(n, strip) for n in x]
+        if 0 < len(x) <= MAX_TEXTS:
+            points.append(Points(x, y, color, name, symbol, 5.0, texts=texts))
+        elif x:
+            points.append(Points(x, y, color, name, symbol, 3.0))
+    return points
 
 
-def _told(number: int, fate: str, value: float | None, excess: float | None) -> str:
-    """What is said of a trial where the mouse is."""
-    parts = [] if fate == "trial" else [fate]
-    parts += [] if excess is None else [f"infeasible by {short(excess)}"]
+def _text(number: int, outcome: str, value: float | None, violation: float | None) -> str:
+    parts = [] if outcome == "trial" else [outcome]
+    parts += [] if violation is None else [f"infeasible by {short(violation)}"]
     parts.append("no value" if value is None else f"{value:.4g}")
     return f"trial {number}: {', '.join(parts)}"
 
 
-def _best_so_far(values: Mapping[int, float], last: int, maximize: bool) -> list[Mark]:
-    """A stair with a corner at each better trial, if there is one."""
+def _best_so_far(values: Mapping[int, float], last: int, maximize: bool) -> list[charts.Mark]:
+    """A step function with a corner at each better trial."""
     if not values:
         return []
     better = max if maximize else min
@@ -177,7 +183,8 @@ def _best_so_far(values: Mapping[int, float], last: int, maximize: bool) -> list
     return [Line(x, y, colors.BLACK, "best so far", is_step=True, width=1.8)]
 
 
-def _retrained(values: Sequence[float], last: int) -> list[Mark]:
+def _retrained(values: Sequence[float], last: int) -> list[charts.Mark]:
+    """The mean, over a band of the range."""
     if not values:
         return []
     x, mean = [-0.5, last + 0.5], math.fsum(values) / len(values)

@@ -1,102 +1,121 @@
-"""How noisy hypergradients are, by window: what replicates of the same outer step tell."""
+"""The noise of hypergradients between replicates, by window."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from optuna.study import Study
 
-from optuna_hypergrad.algorithms.noise import hypervariance as spread_over_mean
-from optuna_hypergrad.algorithms.noise import sign_fluctuation
+from optuna_hypergrad.algorithms import noise
 from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.samplers.gradient.history import OuterStep
-from optuna_hypergrad.visualization.charts import colors
-from optuna_hypergrad.visualization.charts.marks import (
-    Axis,
-    Bars,
-    Chart,
-    Panel,
-    message,
-)
+from optuna_hypergrad.visualization import charts
+from optuna_hypergrad.visualization.charts import Axis, Bars, Panel, colors, searches
 from optuna_hypergrad.visualization.charts.parameters import PlottedHparam
-from optuna_hypergrad.visualization.charts.searches import follow
 
 TITLE = "Noise of hypergradients"
 NO_REPLICATES = (
-    "No outer step has run more than once: there is no noise to see.\n"
+    "No outer step has several replicates.\n"
     "GradientSampler(n_replicates=3) runs each of them three times."
 )
-MOST_LABELS = 24
-
-
-class Noise(NamedTuple):
-    """How noisy the hypergradient of one parameter is, over the outer steps with replicates."""
-
-    hypervariance: float  # median; NaN where nothing is known, or it is infinite
-    sign_fluctuation: float  # mean
+MAX_LABELS = 24
 
 
 def hypervariance(
-    study: Study, wanted: Sequence[str] | None = None, chain: int | None = None
-) -> Chart:
-    """See ``plot_hypervariance``."""
-    course = follow(study, wanted, chain)
-    if isinstance(course, str):
-        return message(TITLE, course)
-    names = [name for hyper in course.hypers for name in hyper.parameters]
-    runs = [run for step in course.steps if len(run := _runs(names, step)) > 1]
-    if not runs:
-        return message(TITLE, NO_REPLICATES)
-    noises = _noises(names, runs)
-    title = course.title(TITLE, len(course.steps)) + f" · {len(runs):,} steps with replicates"
-    x = _axis(course.hypers)
-    over_mean, turned = Axis("standard deviation / |mean|"), Axis("min(P₋, P₊) / P", range=(0, 0.5))
-    panels = [
-        Panel("hypervariance, median over steps", x, over_mean, _bars(course.hypers, noises, 0)),
-        Panel("sign fluctuation, mean over steps", x, turned, _bars(course.hypers, noises, 1)),
-    ]
-    return Chart(title, panels, 1, size=(9.0, 2.8))
+    study: Study, names: Sequence[str] | None = None, chain: int | None = None
+) -> charts.Chart:
+    """Plot how much the hypergradient of each window differs between replicates of outer steps.
 
+    The hypervariance is the standard deviation of the replicates over the absolute value of their
+    mean: above 1 there is more noise than signal. The sign fluctuation is the fraction of
+    replicates with the rarer sign, at most 1/2. Both need outer steps with several replicates, from
+    ``n_replicates`` or several workers.
 
-def _noises(names: Sequence[str], runs: Sequence[Array]) -> dict[str, Noise]:
-    """By parameter; one that was not always reported counts where it was."""
-    ratios = np.array([spread_over_mean(run) for run in runs])  # shape (steps, names)
-    turned = np.array([sign_fluctuation(run) for run in runs])
-    noises = {}
-    for name, ratio, turn in zip(names, ratios.T, turned.T, strict=True):
+    Args:
+        study: A study. Without finished trials of a ``GradientSampler``, the figure says so.
+        names: Names of hyperparameters with hypergradients, schedules or single parameters; by
+            default the first twelve.
+        chain: The number of the search; by default that of the search with the best value.
+
+    Raises:
+        ValueError: If ``study`` is not a study or has several objectives, or if it has no
+            hyperparameter of one of the ``names`` or no such ``chain``.
+        StoredDataError: If the stored data is damaged.
+
+    Reference:
+        FDS, Section 5.1 and Figure 2.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule
+        >>> from optuna_hypergrad.visualization import plot_hypervariance
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> def objective(trial):
+        ...     lr = suggest_schedule(trial, "lr", 0.0, 1.0, windows=3)
+        ...     noise = 0.3 * (-1) ** trial.number
+        ...     errors = [value - best + noise for value, best in zip(lr.values, [0.8, 0.7, 0.1])]
+        ...     report_hypergradient(trial, dict(zip(lr.names, errors)))
+        ...     return sum(error**2 for error in errors) / 2
+        >>> study = optuna.create_study(sampler=GradientSampler(seed=0, n_replicates=2))
+        >>> study.optimize(objective, n_trials=6)
+        >>> [round(bar, 2) for bar in plot_hypervariance(study).data[0].y]
+        [0.57, 0.65, 8.49]
+    """
+    search = searches.read_search(study, names, chain)
+    if isinstance(search, str):
+        return charts.message(TITLE, search)
+    parameters = [name for hparam in search.hparams for name in hparam.parameters]
+    all_steps = [_replicates(parameters, step) for step in search.steps]
+    replicates = [one for one in all_steps if len(one) > 1]
+    if not replicates:
+        return charts.message(TITLE, NO_REPLICATES)
+    # Shape (steps, parameters); NaN where a parameter was not reported.
+    ratios = np.array([noise.hypervariance(one) for one in replicates])
+    flips = np.array([noise.sign_fluctuation(one) for one in replicates])
+    medians, means = {}, {}
+    for name, ratio, flip in zip(parameters, ratios.T, flips.T, strict=True):
         known = ~np.isnan(ratio)
-        middle = float(np.median(ratio[known])) if known.any() else math.nan
-        mean = float(np.mean(turn[known])) if known.any() else math.nan
-        noises[name] = Noise(middle if math.isfinite(middle) else math.nan, mean)
-    return noises
+        median = float(np.median(ratio[known])) if known.any() else math.nan
+        medians[name] = median if math.isfinite(median) else math.nan
+        means[name] = float(np.mean(flip[known])) if known.any() else math.nan
+    title = search.title(TITLE, len(search.steps)) + f" · {len(replicates):,} steps with replicates"
+    x = _parameter_axis(search.hparams)
+    deviation, fluctuation = "hypervariance, median over steps", "sign fluctuation, mean over steps"
+    panels = [
+        Panel(deviation, x, Axis("standard deviation / |mean|"), _bars(search.hparams, medians)),
+        Panel(
+            fluctuation,
+            x,
+            Axis("min(P₋, P₊) / P", range=(0, 0.5)),
+            _bars(search.hparams, means),
+        ),
+    ]
+    return charts.Chart(title, panels, size=(9.0, 2.8))
 
 
-def _runs(names: Sequence[str], step: OuterStep) -> Array:
-    """Hypergradients of the replicates that did not diverge, shape (replicates, names)."""
-    sound = [report for report in step.reports if all(map(math.isfinite, report.values()))]
-    rows = [[report.get(name, math.nan) for name in names] for report in sound]
-    return np.array(rows, dtype=float).reshape(-1, len(names))
+def _replicates(parameters: Sequence[str], step: OuterStep) -> Array:
+    """Hypergradients of the replicates that did not diverge, shape (replicates, parameters)."""
+    finite = [report for report in step.reports if all(map(math.isfinite, report.values()))]
+    rows = [[report.get(name, math.nan) for name in parameters] for report in finite]
+    return np.array(rows, dtype=float).reshape(-1, len(parameters))
 
 
-def _bars(hypers: Sequence[PlottedHparam], noises: Mapping[str, Noise], which: int) -> list[Bars]:
-    """One bar a parameter, one colour a hyperparameter."""
-    bars, at = [], 0
-    for i, hyper in enumerate(hypers):
-        x = [float(at + k) for k in range(len(hyper.parameters))]
-        height = [noises[name][which] for name in hyper.parameters]
-        texts = [f"{n}: {h:.3g}" for n, h in zip(hyper.parameters, height, strict=True)]
-        bars.append(Bars(x, height, colors.cycled(i), hyper.name, texts=texts))
-        at += len(x)
+def _bars(hparams: Sequence[PlottedHparam], heights: Mapping[str, float]) -> list[Bars]:
+    """One bar for each parameter, one colour for each hyperparameter."""
+    bars, n = [], 0
+    for i, hparam in enumerate(hparams):
+        x = [float(n + k) for k in range(len(hparam.parameters))]
+        height = [heights[name] for name in hparam.parameters]
+        texts = [f"{name}: {heights[name]:.3g}" for name in hparam.parameters]
+        bars.append(Bars(x, height, colors.cycle(i), hparam.name, texts=texts))
+        n += len(x)
     return bars
 
 
-def _axis(hypers: Sequence[PlottedHparam]) -> Axis:
-    """Named parameters, as long as there is room; else the place in each schedule."""
-    names = [name for hyper in hypers for name in hyper.parameters]
-    if len(names) <= MOST_LABELS:
-        return Axis(ticks={float(i): name for i, name in enumerate(names)})
-    firsts = {hyper.parameters[0] for hyper in hypers}
-    return Axis(ticks={float(i): name for i, name in enumerate(names) if name in firsts})
+def _parameter_axis(hparams: Sequence[PlottedHparam]) -> Axis:
+    """Ticks with the name of each parameter or, if these are too many, of each first one."""
+    names = [name for hparam in hparams for name in hparam.parameters]
+    labelled = {hparam.parameters[0] for hparam in hparams} if len(names) > MAX_LABELS else names
+    return Axis(ticks={float(i): name for i, name in enumerate(names) if name in labelled})

@@ -1,136 +1,132 @@
-"""Who descends from whom in a population."""
+"""The phylogenetic tree of a population."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 
 from optuna.study import Study
 
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord
-from optuna_hypergrad.visualization.charts import colors
-from optuna_hypergrad.visualization.charts.descent import (
-    COLORS,
-    KINDS,
-    NAMES,
-    NOBODY,
-    WIDTHS,
-    Descent,
-    Run,
-    describe_clone,
-    describe_segment,
-    joined,
-)
-from optuna_hypergrad.visualization.charts.marks import (
-    Axis,
-    Chart,
-    Line,
-    Mark,
-    Panel,
-    Points,
-    Symbol,
-    message,
-)
+from optuna_hypergrad.visualization import charts
+from optuna_hypergrad.visualization.charts import Axis, Points, colors, genealogy
+from optuna_hypergrad.visualization.charts.genealogy import Genealogy
 
 TITLE = "Lineage"
-MOST = 2000  # segments; more cannot be describe_segment apart
-GAP = 1.0  # between the members and the explorers
+MAX_SEGMENTS = 2000  # more cannot be told apart
+GAP = 1.0  # between the rows of members and those of explorers
 
-STYLES: dict[str, tuple[str, Symbol, float]] = {
-    "": (colors.GREY, "circle", 1.5),  # those who go on
+STYLES: dict[str, tuple[str, charts.Symbol, float]] = {
+    "": (colors.GREY, "circle", 1.5),  # segments that went on from their own member's
     "birth": (colors.BLACK, "open circle", 4.0),
     "clone, mutated": (colors.ORANGE, "circle", 4.0),
-    "lost: pruned or failed": (colors.RED, "cross", 4.0),
+    "pruned or failed": (colors.RED, "cross", 4.0),
     "best": (colors.RED, "star", 10.0),
 }
 
-Lanes = dict[int, float]  # by trial number
 
+def lineage(study: Study) -> charts.Chart:
+    """Plot the phylogenetic tree of a population.
 
-def lineage(study: Study) -> Chart:
-    """See ``plot_lineage``."""
-    descent = Descent.of(study).latest(MOST)
-    if not descent.shown:
-        return message(TITLE, NOBODY)
-    members = 1 + max((s.member for s in descent.shown if s.member is not None), default=-1)
-    lanes = _lanes(descent.shown, members)
-    height = 0.17 * (max(lanes.values()) + 1)
-    marks = [*_lines(descent, lanes), *_students(descent, lanes)]
-    axes = Axis("generation", is_integer=True), _lane_axis(lanes, members)
-    panel = Panel("", *axes, marks)
-    return Chart(descent.titled(TITLE), [panel], size=(9.0, min(max(height, 2.5), 9.0)))
+    Each member has a row, from left to right; a slanted line leads from a parent to its clone, in
+    the row of the member that it replaced. Black is the lineage of the best segment, blue are the
+    lineages of all members of the last generation, and grey lineages died out. Explorers, which run
+    while all members are taken, have rows below. Of more than 2,000 segments, the latest
+    generations are shown.
 
+    Args:
+        study: A study. Without finished trials of a ``PopulationSampler``, the figure says so.
 
-def _lanes(shown: list[SegmentRecord], members: int) -> Lanes:
-    """Members in lanes of their own, explorers beyond them.
+    Raises:
+        ValueError: If ``study`` is not a study or has several objectives.
+        StoredDataError: If the stored data is damaged.
 
-    Where several have completed a member's segment, the first counts, and others are explorers.
+    Reference:
+        "Population Based Training of Neural Networks", the figure of phylogenetic trees.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import PopulationSampler
+        >>> from optuna_hypergrad.visualization import plot_lineage
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=4))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=40)
+        >>> plot_lineage(study).layout.title.text
+        'Lineage'
     """
-    lanes: Lanes = {}
-    taken: set[tuple[int, int]] = set()
-    explorers: Counter[int] = Counter()  # by generation
-    for student in shown:
-        place = (-1 if student.member is None else student.member, student.generation)
-        if student.member is not None and place not in taken:
-            lanes[student.trial] = student.member
-            if student.value is not None:
-                taken.add(place)
+    tree = Genealogy.of(study).latest(MAX_SEGMENTS)
+    if not tree.shown:
+        return charts.message(TITLE, genealogy.NO_SEGMENTS)
+    n_members = 1 + max((s.member for s in tree.shown if s.member is not None), default=-1)
+    rows = _rows(tree.shown, n_members)
+    marks: list[charts.Mark] = [*_lines(tree, rows), *_points(tree, rows)]
+    x = Axis("generation", is_integer=True)
+    panel = charts.Panel("", x, _member_axis(rows, n_members), marks)
+    height = 0.17 * (max(rows.values()) + 1)
+    return charts.Chart(tree.title(TITLE), [panel], size=(9.0, min(max(height, 2.5), 9.0)))
+
+
+def _rows(segments: list[SegmentRecord], n_members: int) -> dict[int, float]:
+    """The row of each segment by trial number: its member, or below all members for explorers.
+
+    Where several trials completed the same segment of a member, the first counts, and others are
+    shown among the explorers.
+    """
+    rows: dict[int, float] = {}
+    completed: set[tuple[int, int]] = set()
+    n_explorers: Counter[int] = Counter()  # by generation
+    for segment in segments:
+        place = (-1 if segment.member is None else segment.member, segment.generation)
+        if segment.member is not None and place not in completed:
+            rows[segment.trial] = segment.member
+            if segment.value is not None:
+                completed.add(place)
         else:
-            lanes[student.trial] = members + GAP + explorers[student.generation]
-            explorers[student.generation] += 1
-    return lanes
+            rows[segment.trial] = n_members + GAP + n_explorers[segment.generation]
+            n_explorers[segment.generation] += 1
+    return rows
 
 
-def _lane_axis(lanes: Lanes, members: int) -> Axis:
-    step = max(math.ceil(members / 10), 1)
-    ticks = {float(lane): str(lane) for lane in range(0, members, step)}
-    last = max(lanes.values())
-    if last >= members:
-        ticks[members + GAP] = "explorers"
+def _member_axis(rows: dict[int, float], n_members: int) -> Axis:
+    step = max(math.ceil(n_members / 10), 1)
+    ticks = {float(member): str(member) for member in range(0, n_members, step)}
+    last = max(rows.values())
+    if last >= n_members:
+        ticks[n_members + GAP] = "explorers"
     return Axis("member", ticks=ticks, range=(last + 0.8, -0.8))
 
 
-def _lines(descent: Descent, lanes: Lanes) -> list[Mark]:
-    """Lines along the lanes of students who go on, and from parents to their clones."""
-    marks: list[Mark] = []
-    for kind in KINDS:
-        clones = [*descent.clones(kind)]
-        along = [_ends(run) for run in descent.runs(kind)]
-        along = [(first, last) for first, last in along if first is not last]
-        paths = [[(s.generation, lanes[s.trial]) for s in path] for path in (*clones, *along)]
-        if paths:
-            x, y = joined(paths)
-            marks.append(Line(x, y, COLORS[kind], NAMES[kind], width=WIDTHS[kind]))
-    return marks
+def _lines(tree: Genealogy, rows: dict[int, float]) -> list[charts.Line]:
+    """Lines from parents to clones, and along the rows of members."""
+    lines = []
+    for kind in genealogy.KINDS:
+        pairs = [*tree.clones(kind)]
+        for run in tree.runs(kind):  # a row is straight, so its ends suffice
+            first = run.segments[0] if run.parent is None else run.parent
+            if first is not run.segments[-1]:
+                pairs.append((first, run.segments[-1]))
+        paths = [[(s.generation, rows[s.trial]) for s in pair] for pair in pairs]
+        lines += genealogy.lines(paths, kind)
+    return lines
 
 
-def _ends(run: Run) -> tuple[SegmentRecord, SegmentRecord]:
-    """A lane is straight: its ends are enough."""
-    first = run.segments[0] if run.before is None else run.before
-    return first, run.segments[-1]
-
-
-def _students(descent: Descent, lanes: Lanes) -> list[Mark]:
-    done = [s for s in descent.shown if s.value is not None]
-    of: dict[str, list[SegmentRecord]] = {
-        "": [s for s in done if s.parent is not None and not s.is_clone],
-        "birth": [s for s in done if s.parent is None],
-        "clone, mutated": [s for s in done if s.is_clone],
-        "lost: pruned or failed": [s for s in descent.shown if s.value is None],
-        "best": [s for s in done if s is descent.best],
+def _points(tree: Genealogy, rows: dict[int, float]) -> list[Points]:
+    completed = [s for s in tree.shown if s.value is not None]
+    groups = {
+        "": [s for s in completed if s.parent is not None and not s.is_clone],
+        "birth": [s for s in completed if s.parent is None],
+        "clone, mutated": [s for s in completed if s.is_clone],
+        "pruned or failed": [s for s in tree.shown if s.value is None],
+        "best": [s for s in completed if s is tree.best],
     }
-    parents = {clone.trial: parent for parent, clone in descent.clones(*KINDS)}
-    return [_points(name, found, lanes, parents) for name, found in of.items() if found]
-
-
-def _points(
-    name: str, students: list[SegmentRecord], lanes: Lanes, parents: Mapping[int, SegmentRecord]
-) -> Points:
-    color, symbol, size = STYLES[name]
-    x, y = [s.generation for s in students], [lanes[s.trial] for s in students]
-    texts = [
-        describe_clone(parents[s.trial], s) if s.trial in parents else describe_segment(s)
-        for s in students
-    ]
-    return Points(x, y, color, name or None, symbol, size, texts=texts)
+    texts = {segment.trial: genealogy.describe_segment(segment) for segment in tree.shown}
+    for parent, clone in tree.clones(*genealogy.KINDS):
+        texts[clone.trial] = genealogy.describe_clone(parent, clone)
+    points = []
+    for name, group in groups.items():
+        if group:
+            x, y = [s.generation for s in group], [rows[s.trial] for s in group]
+            color, symbol, size = STYLES[name]
+            hover = [texts[s.trial] for s in group]
+            points.append(Points(x, y, color, name or None, symbol, size, texts=hover))
+    return points

@@ -1,4 +1,4 @@
-"""The hyperparameters of all students over generations."""
+"""The hyperparameters of a population over generations."""
 
 from __future__ import annotations
 
@@ -7,103 +7,100 @@ from collections.abc import Iterator, Sequence
 from optuna.study import Study
 
 from optuna_hypergrad.arguments import check_names, lookup
-from optuna_hypergrad.samplers.population.lineage import SegmentRecord
-from optuna_hypergrad.visualization.charts import colors
-from optuna_hypergrad.visualization.charts.descent import (
-    COLORS,
-    KINDS,
-    NAMES,
-    NOBODY,
-    WIDTHS,
-    Descent,
-    Point,
-    Run,
-    describe_clone,
-    describe_segment,
-    joined,
-)
-from optuna_hypergrad.visualization.charts.marks import (
-    Axis,
-    Chart,
-    Line,
-    Mark,
-    Panel,
-    Points,
-    message,
-)
+from optuna_hypergrad.visualization import charts
+from optuna_hypergrad.visualization.charts import Axis, Line, Points, colors, genealogy
+from optuna_hypergrad.visualization.charts.genealogy import Genealogy, Point
 from optuna_hypergrad.visualization.charts.parameters import Parameter, parameters_of
 
 TITLE = "Population"
-MOST = 4000  # segments in all panels: figures are stored as text, and sent
-FEW = 100  # clones of whom more is said where the mouse is
-PANELS = 12  # unless more are asked for
+MAX_SEGMENTS = 4000  # in all panels: figures are stored as text
+MAX_TEXTS = 100  # clones with hover texts
+MAX_PANELS = 12  # unless names are given
 
 
-def population(study: Study, names: Sequence[str] | None = None) -> Chart:
-    """See ``plot_population``."""
+def population(study: Study, names: Sequence[str] | None = None) -> charts.Chart:
+    """Plot the hyperparameters of every member over generations.
+
+    A segment lasts from its generation to the next: a line leads from its first values to its last
+    values, and on to the next segment of the same member. Where a clone replaces a member, the line
+    is interrupted, and an orange point marks the first value of the clone. The black line is the
+    lineage of the best segment; it ends at a star, where the best value was found.
+
+    Args:
+        study: A study. Without finished trials of a ``PopulationSampler``, the figure says so.
+        names: The parameters to show, a panel each; by default the first twelve.
+
+    Raises:
+        ValueError: If ``study`` is not a study or has several objectives, or if the population has
+            no parameter of one of the ``names``.
+        StoredDataError: If the stored data is damaged.
+
+    Reference:
+        "Learning to Mutate with Hypergradient Guided Population" (HPM), the schedules that a
+        population finds.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import PopulationSampler
+        >>> from optuna_hypergrad.visualization import plot_population
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=4))
+        >>> study.optimize(lambda trial: trial.suggest_float("lr", 1e-3, 1, log=True), n_trials=40)
+        >>> plot_population(study, names=["lr"]).layout.yaxis.type
+        'log'
+    """
     check_names("names", names)
-    descent = Descent.of(study)
-    if not descent.shown:
-        return message(TITLE, NOBODY)
+    tree = Genealogy.of(study)
+    if not tree.shown:
+        return charts.message(TITLE, genealogy.NO_SEGMENTS)
     trials = study.get_trials(deepcopy=False)
-    known = parameters_of(trials[student.trial] for student in descent.shown)
+    known = parameters_of(trials[segment.trial] for segment in tree.shown)
     if names is not None:
         known = {name: lookup("names", name, known) for name in names}
     if not known:
-        return message(TITLE, "The students have no parameters that leave a choice.")
-    drawn = [*known.values()][: PANELS if names is None else len(known)]
-    descent = descent.latest(MOST // len(drawn))
-    title = descent.titled(TITLE)
-    if len(drawn) < len(known):
-        title += f"; {len(drawn)} of {len(known)} parameters"
-    panels = [_panel(descent, parameter) for parameter in drawn]
-    return Chart(title, panels, columns=min(2, len(panels)), size=(6.0, 3.2))
+        return charts.message(TITLE, "All parameters have a single possible value.")
+    shown = [*known.values()][: MAX_PANELS if names is None else len(known)]
+    tree = tree.latest(MAX_SEGMENTS // len(shown))
+    title = tree.title(TITLE)
+    if len(shown) < len(known):
+        title += f"; {len(shown)} of {len(known)} parameters"
+    x = Axis("generation", is_integer=True)
+    panels = [charts.Panel("", x, p.axis(), [*_marks(tree, p)]) for p in shown]
+    return charts.Chart(title, panels, columns=min(2, len(panels)))
 
 
-def _panel(descent: Descent, parameter: Parameter) -> Panel:
-    marks: list[Mark] = []
-    jumps = [_jump(*pair, parameter) for pair in descent.clones("best")]
+def _marks(tree: Genealogy, parameter: Parameter) -> Iterator[charts.Mark]:
+    jumps = [
+        [
+            (parent.generation + 1, parameter.position(parent.ended)),
+            (clone.generation, parameter.position(clone.params)),
+        ]
+        for parent, clone in tree.clones("best")
+    ]
     if jumps:
-        marks.append(Line(*joined(jumps), COLORS["best"], dash="dot", width=1.0))
-    for kind in KINDS:
-        paths = [_path(run, parameter) for run in descent.runs(kind)]
-        if paths:
-            x, y = joined(paths)
-            marks.append(Line(x, y, COLORS[kind], NAMES[kind], width=WIDTHS[kind]))
-    marks += [*_clones(descent, parameter), *_best(descent, parameter)]
-    return Panel("", Axis("generation", is_integer=True), parameter.axis(), marks)
-
-
-def _clones(descent: Descent, parameter: Parameter) -> Iterator[Mark]:
-    """What they began with."""
-    clones = [*descent.clones(*KINDS)]
-    if clones:
+        line = genealogy.polyline(jumps)
+        yield Line(*line, genealogy.COLORS["best"], dash="dot", width=1.0)
+    for kind in genealogy.KINDS:
+        yield from genealogy.lines([_path(run, parameter) for run in tree.runs(kind)], kind)
+    if clones := [*tree.clones(*genealogy.KINDS)]:
         x = [clone.generation for _, clone in clones]
-        y = [parameter.at(clone.params) for _, clone in clones]
-        texts = [describe_clone(*pair) for pair in clones] if len(clones) <= FEW else []
+        y = [parameter.position(clone.params) for _, clone in clones]
+        is_few = len(clones) <= MAX_TEXTS
+        texts = [genealogy.describe_clone(*pair) for pair in clones] if is_few else []
         yield Points(x, y, colors.ORANGE, "clone, mutated", size=3, texts=texts)
+    best = tree.best
+    if best is not None and best.generation >= tree.first:
+        at = [best.generation + 1], [parameter.position(best.ended)]
+        texts = [genealogy.describe_segment(best)]
+        yield Points(*at, colors.RED, "best", "star", size=10, texts=texts)
 
 
-def _best(descent: Descent, parameter: Parameter) -> Iterator[Mark]:
-    """Where the best student was at its best, where its line ends."""
-    best = descent.best
-    if best is not None and best.generation >= descent.first:
-        at = [best.generation + 1], [parameter.at(best.ended)]
-        yield Points(*at, colors.RED, "best", "star", size=10, texts=[describe_segment(best)])
-
-
-def _jump(parent: SegmentRecord, clone: SegmentRecord, parameter: Parameter) -> list[Point]:
-    """From what a parent ended with to what its clone began with."""
-    ended = parent.generation + 1, parameter.at(parent.ended)
-    return [ended, (clone.generation, parameter.at(clone.params))]
-
-
-def _path(run: Run, parameter: Parameter) -> list[Point]:
-    """What each segment began with, and ended with: it lasts from its generation to the next."""
+def _path(run: genealogy.Run, parameter: Parameter) -> list[Point]:
+    """The first and the last value of each segment."""
     path: list[Point] = []
-    if run.before is not None:
-        path.append((run.before.generation + 1, parameter.at(run.before.ended)))
+    if run.parent is not None:
+        path.append((run.parent.generation + 1, parameter.position(run.parent.ended)))
     for segment in run.segments:
-        path.append((segment.generation, parameter.at(segment.params)))
-        path.append((segment.generation + 1, parameter.at(segment.ended)))
+        path.append((segment.generation, parameter.position(segment.params)))
+        path.append((segment.generation + 1, parameter.position(segment.ended)))
     return path

@@ -1,4 +1,4 @@
-"""The schedules of a search: one line an outer step."""
+"""The schedules of a search, one line for each outer step."""
 
 from __future__ import annotations
 
@@ -11,26 +11,14 @@ from optuna.study import Study
 
 from optuna_hypergrad.samplers.gradient.history import OuterStep, Status
 from optuna_hypergrad.schedules import Schedule
-from optuna_hypergrad.visualization.charts import colors
-from optuna_hypergrad.visualization.charts.marks import (
-    Axis,
-    Chart,
-    Line,
-    Mark,
-    Panel,
-    Points,
-    Scale,
-    Symbol,
-    message,
-)
+from optuna_hypergrad.visualization import charts
+from optuna_hypergrad.visualization.charts import Axis, Line, Panel, Points, colors, searches
 from optuna_hypergrad.visualization.charts.parameters import PlottedHparam
-from optuna_hypergrad.visualization.charts.searches import LEFT, describe_step, follow
 
 TITLE = "Schedules by outer step"
-MOST_LINES, MOST_LINES_IN_ALL, MOST_POINTS = 60, 240, 300
-FINENESS = 128  # points of a line that is not straight between its knots
-COLUMNS = 3
-KINDS: tuple[tuple[str, Symbol, Sequence[Status]], ...] = (
+MIN_LINES, MAX_LINES, MAX_LINES_IN_ALL, MAX_POINTS = 15, 60, 240, 300
+RESOLUTION = 128  # points of a line that is not straight between its knots
+SYMBOLS: tuple[tuple[str, charts.Symbol, Sequence[Status]], ...] = (
     ("accepted", "circle", ("accepted", "measured again")),
     ("rejected", "open circle", ("rejected",)),
     ("diverged", "cross", ("diverged",)),
@@ -39,90 +27,117 @@ KINDS: tuple[tuple[str, Symbol, Sequence[Status]], ...] = (
 )
 
 
-def schedules(study: Study, names: Sequence[str] | None = None, chain: int | None = None) -> Chart:
-    """See ``plot_schedules``."""
-    course = follow(study, names, chain, learned=False)
-    if isinstance(course, str):
-        return message(TITLE, course)
-    shown = course.shown(_most(course.hypers))
-    first, last = course.steps[0].step, course.steps[-1].step
-    shades = colors.shades([step.step for step in shown], first, last)
-    scale = Scale("outer step", first, last, is_integer=True) if last > first else None
+def schedules(
+    study: Study, names: Sequence[str] | None = None, chain: int | None = None
+) -> charts.Chart:
+    """Plot the schedules of a search, one line for each outer step, coloured by step.
+
+    Accepted steps are solid; steps that were rejected, diverged, were pruned or failed are dotted
+    and faded; the best is black. Hyperparameters with a single value are shown over outer steps. Of
+    many outer steps, an evenly spaced selection is shown, and the title gives its size.
+
+    Args:
+        study: A study. Without finished trials of a ``GradientSampler``, the figure says so.
+        names: Names of schedules or single parameters; by default the first twelve.
+        chain: The number of the search; by default that of the search with the best value.
+
+    Raises:
+        ValueError: If ``study`` is not a study or has several objectives, or if it has no
+            hyperparameter of one of the ``names`` or no such ``chain``.
+        StoredDataError: If the stored data is damaged.
+
+    Reference:
+        FDS, Figure 1.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule
+        >>> from optuna_hypergrad.visualization import plot_schedules
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> def objective(trial):
+        ...     lr = suggest_schedule(trial, "lr", 0.0, 1.0, windows=3)
+        ...     errors = [value - best for value, best in zip(lr.values, [0.8, 0.7, 0.1])]
+        ...     report_hypergradient(trial, dict(zip(lr.names, errors)))
+        ...     return sum(error**2 for error in errors) / 2
+        >>> study = optuna.create_study(sampler=GradientSampler(seed=0))
+        >>> study.optimize(objective, n_trials=6)
+        >>> [axis.title.text for axis in plot_schedules(study).select_xaxes()]
+        ['fraction of training']
+    """
+    search = searches.read_search(study, names, chain, has_gradient=False)
+    if isinstance(search, str):
+        return charts.message(TITLE, search)
+    n_schedules = sum(hparam.is_schedule for hparam in search.hparams)
+    size = MAX_POINTS
+    if n_schedules:
+        size = min(MAX_LINES, max(MIN_LINES, MAX_LINES_IN_ALL // n_schedules))
+    shown = search.subsample(size)
+    first, last = search.steps[0].step, search.steps[-1].step
+    span = last - first
+    shades = [colors.sequential((s.step - first) / span if span else 1.0) for s in shown]
+    scale = charts.Scale("outer step", first, last, is_integer=True) if span else None
     panels = []
-    for hyper in course.hypers:
-        panel = _schedule if hyper.is_schedule else _values
-        panels.append(replace(panel(hyper, shown, shades, course.best), scale=scale))
-    columns = min(len(panels), COLUMNS)
-    return Chart(course.title(TITLE, len(shown)), panels, columns, size=(4.4, 3.2))
+    for hparam in search.hparams:
+        panel = _lines if hparam.is_schedule else _points
+        ran = [(s, c) for s, c in zip(shown, shades, strict=True) if _has(hparam, s)]
+        best = search.best if search.best and _has(hparam, search.best) else None
+        panels.append(replace(panel(hparam, ran, best), scale=scale))
+    return search.chart(TITLE, panels, len(shown))
 
 
-def _most(hypers: Sequence[PlottedHparam]) -> int:
-    """How many steps can be describe_step apart, and be stored."""
-    n_schedules = sum(hyper.is_schedule for hyper in hypers)
-    if not n_schedules:
-        return MOST_POINTS
-    return min(MOST_LINES, max(15, MOST_LINES_IN_ALL // n_schedules))
+def _has(hparam: PlottedHparam, step: OuterStep) -> bool:
+    """Whether a step has all parameters; one that was pruned may not."""
+    return all(name in step.params for name in hparam.parameters)
 
 
-def _schedule(
-    hyper: PlottedHparam, steps: Sequence[OuterStep], shades: Sequence[str], best: OuterStep | None
+def _lines(
+    hparam: PlottedHparam, steps: Sequence[tuple[OuterStep, str]], best: OuterStep | None
 ) -> Panel:
-    """One line a step over the fraction of training; the best on top."""
-    drawn = [(step, shade) for step, shade in zip(steps, shades, strict=True) if step is not best]
-    lines: list[Mark] = [_line(hyper, step, shade) for step, shade in drawn if _has(hyper, step)]
-    if best is not None and _has(hyper, best):
-        style: dict[str, Any] = {"color": colors.BLACK, "name": "best", "width": 3.0}
-        lines.append(_curve(hyper, best, **style))
-    return Panel(hyper.name, Axis("fraction of training"), Axis("", hyper.is_log), lines)
+    """One line for each step over the training, the best on top."""
+    lines = []
+    for step, color in (pair for pair in steps if pair[0] is not best):
+        style: dict[str, Any] = {"color": color, "name": "accepted"}
+        if step.status in searches.NOT_ACCEPTED:
+            style |= {"name": step.status, "dash": "dot", "width": 1.2, "opacity": 0.6}
+        lines.append(_curve(hparam, step, **style))
+    if best is not None:
+        lines.append(_curve(hparam, best, color=colors.BLACK, name="best", width=3.0))
+    return Panel(hparam.name, Axis("fraction of training"), Axis("", hparam.is_log), lines)
 
 
-def _has(hyper: PlottedHparam, step: OuterStep) -> bool:
-    """Whether a step ran with all of its parameters; one that was pruned may not have."""
-    return all(name in step.params for name in hyper.parameters)
-
-
-def _line(hyper: PlottedHparam, step: OuterStep, color: str) -> Line:
-    if step.status in LEFT:
-        faded: dict[str, Any] = {"dash": "dot", "width": 1.2, "opacity": 0.6}
-        return _curve(hyper, step, color=color, name=step.status, **faded)
-    return _curve(hyper, step, color=color, name="accepted")
-
-
-def _curve(hyper: PlottedHparam, step: OuterStep, **style: Any) -> Line:
-    values = [step.params[name] for name in hyper.parameters]
-    texts = [describe_step(step)]
-    if hyper.form == "constant":
+def _curve(hparam: PlottedHparam, step: OuterStep, **style: Any) -> Line:
+    values = [step.params[name] for name in hparam.parameters]
+    style["texts"] = [searches.describe_step(step)]
+    if hparam.form == "constant":
         edges = np.linspace(0, 1, len(values) + 1).tolist()
-        return Line(edges, [*values, values[-1]], is_step=True, texts=texts, **style)
-    schedule = Schedule(hyper.name, values, hyper.form, hyper.is_log)
-    is_straight = hyper.form == "linear"  # on its own axis, also where that is logarithmic
-    n = schedule.windows * (1 if is_straight else max(4, FINENESS // schedule.windows))
+        return Line(edges, [*values, values[-1]], is_step=True, **style)
+    schedule = Schedule(hparam.name, values, hparam.form, hparam.is_log)
+    is_straight = hparam.form == "linear"  # also on a logarithmic axis, which is the schedule's
+    n = schedule.windows * (1 if is_straight else max(4, RESOLUTION // schedule.windows))
     path = [*schedule.over(n).tolist(), values[-1]]
-    return Line(np.linspace(0, 1, n + 1).tolist(), path, texts=texts, **style)
+    return Line(np.linspace(0, 1, n + 1).tolist(), path, **style)
 
 
-def _values(
-    hyper: PlottedHparam, steps: Sequence[OuterStep], shades: Sequence[str], best: OuterStep | None
+def _points(
+    hparam: PlottedHparam, steps: Sequence[tuple[OuterStep, str]], best: OuterStep | None
 ) -> Panel:
-    """A hyperparameter of a single value, over outer steps."""
-    ran = [(s, shade) for s, shade in zip(steps, shades, strict=True) if _has(hyper, s)]
-    x = [step.step for step, _ in ran]
-    y = [hyper.first.at(step.params) for step, _ in ran]
-    marks: list[Mark] = [Line(x, y, colors.GREY, width=0.8, opacity=0.6)]
-    for name, symbol, statuses in KINDS:
-        chosen = [(s, shade) for s, shade in ran if s is not best and s.status in statuses]
-        steps_of, params = [s.step for s, _ in chosen], [s.params for s, _ in chosen]
-        at = (steps_of, [hyper.first.at(one) for one in params])
-        of_step: dict[str, Any] = {
-            "texts": [describe_step(step) for step, _ in chosen],
-            "size": 5.0,
-        }
+    """A hyperparameter with a single value, over outer steps."""
+
+    def points(chosen: Sequence[OuterStep], color: str | list[str], **style: Any) -> Points:
+        y = [hparam.first.position(step.params) for step in chosen]
+        texts = [searches.describe_step(step) for step in chosen]
+        return Points([step.step for step in chosen], y, color, texts=texts, **style)
+
+    y = [hparam.first.position(step.params) for step, _ in steps]
+    line = Line([step.step for step, _ in steps], y, colors.GREY, width=0.8, opacity=0.6)
+    marks: list[charts.Mark] = [line]
+    for name, symbol, statuses in SYMBOLS:
+        chosen = [(s, color) for s, color in steps if s is not best and s.status in statuses]
         if chosen:
-            marks.append(Points(*at, [shade for _, shade in chosen], name, symbol, **of_step))
-    if best is not None and _has(hyper, best):
-        place = ([best.step], [hyper.first.at(best.params)])
-        marks.append(
-            Points(*place, colors.BLACK, "best", "star", size=9, texts=[describe_step(best)])
-        )
-    axis = replace(hyper.first.axis(), label="")  # the title has its name
-    return Panel(hyper.name, Axis("outer step", is_integer=True), axis, marks)
+            shades = [color for _, color in chosen]
+            style: dict[str, Any] = {"name": name, "symbol": symbol, "size": 5.0}
+            marks.append(points([step for step, _ in chosen], shades, **style))
+    if best is not None:
+        marks.append(points([best], colors.BLACK, name="best", symbol="star", size=9))
+    axis = replace(hparam.first.axis(), label="")  # the panel's title has the name
+    return Panel(hparam.name, Axis("outer step", is_integer=True), axis, marks)

@@ -1,9 +1,4 @@
-"""Two hyperparameters as the axes of one panel, and a surface over them.
-
-The paths of gradient searches through two hyperparameters.
-
-The paths of students and searches through two hyperparameters.
-"""
+"""The paths of populations and of gradient searches through two hyperparameters."""
 
 from __future__ import annotations
 
@@ -18,199 +13,203 @@ from optuna_hypergrad.arguments import check_callable, check_name, lookup
 from optuna_hypergrad.samplers.distributions import is_numeric
 from optuna_hypergrad.samplers.gradient.history import OuterStep, outer_steps
 from optuna_hypergrad.samplers.studies import maximizes
-from optuna_hypergrad.visualization.charts import colors
-from optuna_hypergrad.visualization.charts.descent import (
-    COLORS,
-    KINDS,
-    NAMES,
-    WIDTHS,
-    Descent,
-    Kind,
-    Point,
-    Run,
-    describe_clone,
-    describe_segment,
-    joined,
-)
-from optuna_hypergrad.visualization.charts.marks import (
-    Chart,
-    Dash,
-    Line,
-    Mark,
-    Panel,
-    Points,
-    Surface,
-    Symbol,
-    message,
-)
+from optuna_hypergrad.visualization import charts
+from optuna_hypergrad.visualization.charts import Line, Points, colors, genealogy, searches
+from optuna_hypergrad.visualization.charts.genealogy import Genealogy, Point
 from optuna_hypergrad.visualization.charts.parameters import Parameter, parameters_of
-from optuna_hypergrad.visualization.charts.searches import (
-    LEFT,
-    best_step,
-    describe_left,
-    describe_step,
-)
 
+TITLE = "Trajectories"
+MAX_SEGMENTS = MAX_STEPS = 2000  # figures are stored as text
+MAX_NAMED = 8  # searches with a legend entry each
 GRID = 80  # points of a surface along each axis
+DASHES: tuple[charts.Dash, ...] = ("solid", "dash", "dot")  # by turns, once all colours are used
 
-STYLES: dict[str, tuple[str, Symbol, float]] = {
+STYLES: dict[str, tuple[str, charts.Symbol, float]] = {
     "birth": (colors.BLUE, "circle", 4.0),
     "clone, mutated": (colors.ORANGE, "circle", 4.0),
     "best": (colors.RED, "star", 12.0),
     "start": (colors.BLUE, "open circle", 6.0),
-    "came back from": (colors.RED, "cross", 6.0),
+    "not accepted": (colors.RED, "cross", 6.0),
     "best of the searches": (colors.RED, "star", 12.0),
 }
 
-Height = Callable[[float, float], float]
-
 
 class Plane(NamedTuple):
-    """The two hyperparameters of a figure."""
+    """The two hyperparameters of the figure."""
 
     x: Parameter
     y: Parameter
 
-    def at(self, values: Mapping[str, Any]) -> Point:
-        """Where a student or a search is."""
-        return self.x.at(values), self.y.at(values)
+    def point(self, params: Mapping[str, Any]) -> Point:
+        """The position of a segment or an outer step."""
+        return self.x.position(params), self.y.position(params)
 
     def points(
-        self, style: str, of: Iterable[tuple[Mapping[str, Any], str]], name: str | None = None
-    ) -> list[Mark]:
-        """Points of one style where there are some, each with what is said of it.
+        self, style: str, found: Iterable[tuple[Mapping[str, Any], str]], name: str | None = None
+    ) -> list[charts.Mark]:
+        """Points at parameters with a hover text each; none if there are none.
 
-        The legend names them by their style, unless ``name`` is given.
+        The legend has the name of the style unless ``name`` is given.
         """
-        found = [(*self.at(values), text) for values, text in of]
-        x, y, texts = zip(*found, strict=True) if found else ((), (), ())
+        rows = [(*self.point(params), text) for params, text in found]
+        if not rows:
+            return []
+        x, y, texts = zip(*rows, strict=True)
         color, symbol, size = STYLES[style]
-        return [Points(x, y, color, name or style, symbol, size, texts=texts)] if found else []
-
-
-def plane_of(known: Mapping[str, Parameter], x: str | None, y: str | None) -> Plane | None:
-    """The hyperparameters that were named, else the first numeric ones."""
-    wanted = [
-        None if x is None else lookup("x", x, known),
-        None if y is None else lookup("y", y, known),
-    ]
-    free = (p for p in known.values() if is_numeric(p.distribution) and p not in wanted)
-    axes = [next(free, None) if one is None else one for one in wanted]
-    return Plane(axes[0], axes[1]) if axes[0] is not None and axes[1] is not None else None
-
-
-def surface_over(height: Height, plane: Plane) -> list[Mark]:
-    """The surface; nothing where it is nowhere finite."""
-    xs, ys = (_grid(parameter) for parameter in plane)
-    heights = np.array([[float(height(x, y)) for x in xs] for y in ys])
-    heights[~np.isfinite(heights)] = math.nan
-    return [] if np.isnan(heights).all() else [Surface(xs, ys, heights.tolist())]
-
-
-def _grid(parameter: Parameter) -> list[float]:
-    low, high = parameter.range
-    spaced = np.geomspace if parameter.is_log else np.linspace
-    return [float(value) for value in spaced(low, high, GRID)]
-
-
-NAMED = 8  # searches; the legend of more would be longer than the figure is high
-DASHES: tuple[Dash, ...] = ("solid", "dash", "dot")  # once all colours are taken
-
-
-def search_paths(steps: Sequence[OuterStep], plane: Plane, best: OuterStep | None) -> list[Mark]:
-    """The accepted steps of each search, joined; those that it came back from as crosses."""
-    marks: list[Mark] = []
-    chains = sorted({step.chain for step in steps})
-    for i, chain in enumerate(chains):
-        name = f"search {chain}" if len(chains) <= NAMED else "searches"
-        path = [s for s in steps if s.chain == chain and s.verdict == "accepted"]
-        dash = DASHES[i // len(colors.CYCLE) % len(DASHES)]
-        marks += _search_path(path, plane, colors.cycled(i), dash, name)
-    if back := [step for step in steps if step.status in LEFT]:
-        found = [(step.params, describe_step(step)) for step in back]
-        marks += plane.points("came back from", found, describe_left(back))
-    best_of_all = [] if best is None else [(best.params, describe_step(best))]
-    return marks + plane.points("best of the searches", best_of_all)
-
-
-def _search_path(
-    path: Sequence[OuterStep], plane: Plane, color: str, dash: Dash, name: str
-) -> list[Mark]:
-    if not path:
-        return []
-    x, y = zip(*(plane.at(step.params) for step in path), strict=True)
-    line = Line(x, y, color, name, dash, texts=[describe_step(step) for step in path])
-    start = plane.points("start", [(path[0].params, describe_step(path[0]))])
-    return [line, Points(x, y, color, size=3.0), *start]
-
-
-TITLE = "Trajectories"
-MOST = 2000  # segments: figures are stored as text, and sent
-
-# Paths are drawn on a grey surface: no grey among them.
-PATHS: dict[Kind, str] = {**COLORS, "died out": colors.SKY}
+        return [Points(x, y, color, name or style, symbol, size, texts=texts)]
 
 
 def trajectories(
-    study: Study, x: str | None = None, y: str | None = None, surface: Height | None = None
-) -> Chart:
-    """See ``plot_trajectories``."""
+    study: Study,
+    x: str | None = None,
+    y: str | None = None,
+    surface: Callable[[float, float], float] | None = None,
+) -> charts.Chart:
+    """Plot the paths of a population, or of gradient searches, through two hyperparameters.
+
+    The path of a member leads through the first and last values of its segments; a dotted line
+    leads from a parent to its clone. The path of a search leads through its accepted outer steps;
+    crosses mark steps that were not accepted.
+
+    Args:
+        study: A study. Without finished trials of a ``PopulationSampler`` or a
+            ``GradientSampler``, the figure says so.
+        x: The parameter on the horizontal axis; by default the first numeric one.
+        y: The parameter on the vertical axis; by default the next numeric one.
+        surface: The loss as a function of both parameters, drawn in grey behind the paths. It is
+            called at 80 × 80 points.
+
+    Raises:
+        ValueError: If ``study`` is not a study or has several objectives, if there is no parameter
+            ``x`` or ``y``, or if ``surface`` is not callable.
+        StoredDataError: If the stored data is damaged.
+
+    Reference:
+        "Learning to Mutate with Hypergradient Guided Population" (HPM), the trajectories on
+        synthetic functions.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import PopulationSampler, report_hypergradient
+        >>> from optuna_hypergrad.visualization import plot_trajectories
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> def objective(trial):
+        ...     x, y = trial.suggest_float("x", -1, 1), trial.suggest_float("y", -1, 1)
+        ...     report_hypergradient(trial, {"x": 2 * x, "y": 8 * y})
+        ...     return x**2 + 4 * y**2
+        >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=4))
+        >>> study.optimize(objective, n_trials=40)
+        >>> figure = plot_trajectories(study, surface=lambda x, y: x**2 + 4 * y**2)
+        >>> figure.layout.xaxis.title.text, figure.data[0].type
+        ('x', 'heatmap')
+    """
     for argument, name in (("x", x), ("y", y)):
         if name is not None:
             check_name(argument, name)
     if surface is not None:
         check_callable("surface", surface)
-    descent, steps = Descent.of(study), sorted(outer_steps(study), key=lambda step: step.trials)
-    numbers = [*descent.all, *(number for step in steps for number in step.trials)]
+    tree, steps = Genealogy.of(study), sorted(outer_steps(study), key=lambda step: step.trials)
+    numbers = [*tree.segments, *(number for step in steps for number in step.trials)]
     if not numbers:
-        return message(TITLE, "No student and no search has finished a trial yet.")
+        text = "No trial of a PopulationSampler or a GradientSampler has finished yet."
+        return charts.message(TITLE, text)
     trials = study.get_trials(deepcopy=False)
-    plane = plane_of(parameters_of(trials[number] for number in numbers), x, y)
+    plane = _plane(parameters_of(trials[number] for number in numbers), x, y)
     if plane is None:
-        return message(TITLE, "There are no two numeric hyperparameters that leave a choice.")
-    shown = descent.latest(MOST)
-    marks = [] if surface is None else surface_over(surface, plane)
-    marks += _students(shown, plane) if shown.shown else []
-    marks += search_paths(steps[-MOST:], plane, best_step(steps, maximizes(study)))
-    title = shown.titled(TITLE)
-    title += f": the latest {MOST:,} of {len(steps):,} steps" if len(steps) > MOST else ""
-    panel = Panel("", plane.x.axis(whole=True), plane.y.axis(whole=True), marks)
-    return Chart(title, [panel], size=(6.5, 5.5))
-
-
-def _students(descent: Descent, plane: Plane) -> list[Mark]:
+        text = "There are no two numeric parameters with more than one possible value."
+        return charts.message(TITLE, text)
+    tree = tree.latest(MAX_SEGMENTS)
+    title = tree.title(TITLE)
+    if len(steps) > MAX_STEPS:
+        title += f": the latest {MAX_STEPS:,} of {len(steps):,} steps"
     marks = [
-        *_jumps(descent, plane, colors.ORANGE, "cloned", "died out", "lives on"),
-        *_jumps(descent, plane, COLORS["best"], "cloned, to the best", "best"),
+        *([] if surface is None else _surface(surface, plane)),
+        *(_population(tree, plane) if tree.shown else []),
+        *_searches(steps[-MAX_STEPS:], plane, searches.best_step(steps, maximizes(study))),
     ]
-    for kind in KINDS:
-        paths = [path for run in descent.runs(kind) if len(path := _path(run, plane)) > 1]
-        if paths:
-            marks.append(Line(*joined(paths), PATHS[kind], NAMES[kind], width=WIDTHS[kind]))
-    cloned = [*descent.clones(*KINDS)]
-    births = [s for s in descent.shown if s.parent is None]
-    marks += plane.points("birth", [(s.params, describe_segment(s)) for s in births])
-    marks += plane.points(
-        "clone, mutated", [(pair[1].params, describe_clone(*pair)) for pair in cloned]
-    )
-    best = descent.best
-    return (
-        marks
-        if best is None
-        else marks + plane.points("best", [(best.ended, describe_segment(best))])
-    )
+    axes = plane.x.axis(full_range=True), plane.y.axis(full_range=True)
+    return charts.Chart(title, [charts.Panel("", *axes, marks)], size=(6.5, 5.5))
 
 
-def _jumps(descent: Descent, plane: Plane, color: str, name: str, *kinds: Kind) -> list[Mark]:
-    """From what parents ended with to what their clones began with."""
-    pairs = descent.clones(*kinds)
-    jumps = [(plane.at(parent.ended), plane.at(clone.params)) for parent, clone in pairs]
-    return [Line(*joined(jumps), color, name, "dot", 1.0, 0.9)] if jumps else []
+def _plane(known: Mapping[str, Parameter], x: str | None, y: str | None) -> Plane | None:
+    """The given parameters, else the first numeric ones; None if these are fewer than two."""
+    given = [
+        None if x is None else lookup("x", x, known),
+        None if y is None else lookup("y", y, known),
+    ]
+    others = (p for p in known.values() if is_numeric(p.distribution) and p not in given)
+    axes = [next(others, None) if one is None else one for one in given]
+    return Plane(axes[0], axes[1]) if axes[0] is not None and axes[1] is not None else None
 
 
-def _path(run: Run, plane: Plane) -> list[Point]:
-    """What each segment began with, and ended with where that is elsewhere."""
-    path = [] if run.before is None else [plane.at(run.before.ended)]
+def _surface(loss: Callable[[float, float], float], plane: Plane) -> list[charts.Mark]:
+    """The surface; none where the loss is nowhere finite."""
+    grids = []
+    for parameter in plane:
+        spaced = np.geomspace if parameter.is_log else np.linspace
+        grids.append([float(value) for value in spaced(*parameter.range, GRID)])
+    xs, ys = grids
+    heights = np.array([[float(loss(x, y)) for x in xs] for y in ys])
+    heights[~np.isfinite(heights)] = math.nan
+    return [] if np.isnan(heights).all() else [charts.Surface(xs, ys, heights.tolist())]
+
+
+def _population(tree: Genealogy, plane: Plane) -> list[charts.Mark]:
+    marks = [
+        *_clones(tree, plane, colors.ORANGE, "cloned", "extinct", "surviving"),
+        *_clones(tree, plane, genealogy.COLORS["best"], "cloned in the best lineage", "best"),
+    ]
+    for kind in genealogy.KINDS:
+        paths = [path for run in tree.runs(kind) if len(path := _path(run, plane)) > 1]
+        # Not grey, which is the colour of the surface.
+        marks += genealogy.lines(paths, kind, colors.SKY if kind == "extinct" else None)
+    pairs = [*tree.clones(*genealogy.KINDS)]
+    births = [(s.params, genealogy.describe_segment(s)) for s in tree.shown if s.parent is None]
+    clones = [(clone.params, genealogy.describe_clone(parent, clone)) for parent, clone in pairs]
+    best = [] if tree.best is None else [(tree.best.ended, genealogy.describe_segment(tree.best))]
+    marks += plane.points("birth", births)
+    marks += plane.points("clone, mutated", clones)
+    return marks + plane.points("best", best)
+
+
+def _clones(
+    tree: Genealogy, plane: Plane, color: str, name: str, *kinds: genealogy.Kind
+) -> list[charts.Mark]:
+    """Lines from the last values of parents to the first values of their clones."""
+    pairs = tree.clones(*kinds)
+    jumps = [(plane.point(parent.ended), plane.point(clone.params)) for parent, clone in pairs]
+    return [Line(*genealogy.polyline(jumps), color, name, "dot", 1.0, 0.9)] if jumps else []
+
+
+def _path(run: genealogy.Run, plane: Plane) -> list[Point]:
+    """The first and last values of each segment, without repetitions."""
+    path = [] if run.parent is None else [plane.point(run.parent.ended)]
     for segment in run.segments:
-        path += [plane.at(segment.params), plane.at(segment.ended)]
+        path += [plane.point(segment.params), plane.point(segment.ended)]
     return [point for i, point in enumerate(path) if i == 0 or point != path[i - 1]]
+
+
+def _searches(
+    steps: Sequence[OuterStep], plane: Plane, best: OuterStep | None
+) -> list[charts.Mark]:
+    """The accepted steps of each search, joined; the others as crosses."""
+
+    def points(style: str, some: Sequence[OuterStep], name: str | None = None) -> list[charts.Mark]:
+        found = [(step.params, searches.describe_step(step)) for step in some]
+        return plane.points(style, found, name)
+
+    marks: list[charts.Mark] = []
+    chains = sorted({step.chain for step in steps})
+    for i, chain in enumerate(chains):
+        path = [s for s in steps if s.chain == chain and s.verdict == "accepted"]
+        if path:
+            x, y = zip(*(plane.point(step.params) for step in path), strict=True)
+            name = f"search {chain}" if len(chains) <= MAX_NAMED else "searches"
+            dash = DASHES[i // len(colors.CYCLE) % len(DASHES)]
+            texts = [searches.describe_step(step) for step in path]
+            line = Line(x, y, colors.cycle(i), name, dash, texts=texts)
+            marks += [line, Points(x, y, line.color, size=3.0), *points("start", path[:1])]
+    rejected = [step for step in steps if step.status in searches.NOT_ACCEPTED]
+    if rejected:
+        marks += points("not accepted", rejected, searches.describe_statuses(rejected))
+    return marks + points("best of the searches", [] if best is None else [best])
