@@ -567,9 +567,7 @@ class TestElsewhere:
         step(study, 3.0, excess=1.0)
         step(study, 2.0, excess=0.5)
         found = summarize(study)
-        assert (
-            found is not None and "No trial is feasible; trial **1** is the nearest" in found.text
-        )
+        assert found is not None and "No trial is feasible; trial **1** is closest" in found.text
         with pytest.raises(ValueError, match="no complete trial is feasible"):
             best_schedules(study)
         assert not [m for m in convergence(study).panels[0].marks if isinstance(m, Line)]

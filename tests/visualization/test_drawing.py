@@ -170,7 +170,7 @@ class TestAxes:
 
 
 def test_a_name_is_in_the_legend_once() -> None:
-    lines = [Line([0, 1], [0, i], colors.cycled(i), "window") for i in range(3)]
+    lines = [Line([0, 1], [0, i], colors.cycle(i), "window") for i in range(3)]
     panels = [Panel(str(i), Axis(), Axis(), lines) for i in range(3)]
     chart = Chart("title", panels, columns=2)
     traces = plotly(chart).data
