@@ -36,7 +36,7 @@ def publish(study: Study, artifact_store: ArtifactStore | None = None) -> None:
     - The figures of ``optuna_hypergrad.visualization`` that have something to show, under constant
       ids: the next call replaces them.
     - In the study's note, a table of the best schedule or, for a population, the lineage of the
-      best trial. What people write above or below stays.
+      best member. What people write above or below stays.
     - Numbers as user attributes of the study: ``hg:outer_steps``, ``hg:generations``, ….
     - With an artifact store, the best schedule as CSV and JSON: a pair of files for each trial that
       was the best when it was published.

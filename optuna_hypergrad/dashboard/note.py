@@ -76,7 +76,7 @@ def _population_summary(study: Study, segments: Sequence[SegmentRecord]) -> Summ
         "hg:members": len({s.member for s in segments if s.member is not None}),
         "hg:clones": sum(segment.is_clone for segment in segments),
     }
-    text = _text("Lineage of the best trial", best, [_lineage_table(ancestors)])
+    text = _text("Lineage of the best member", best, [_lineage_table(ancestors)])
     # Segments with different parameters have no schedules in common.
     are_alike = all(one.params.keys() == ancestors[0].params.keys() for one in ancestors)
     schedules = replay(study) if are_alike else Schedules()

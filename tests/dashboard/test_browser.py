@@ -126,7 +126,7 @@ def test_names_are_shown_as_they_are(site: Site) -> None:
 
 
 def test_what_people_write_into_the_note_stays(site: Site) -> None:
-    site.page("/dashboard/studies/2/note", "Lineage of the best trial")
+    site.page("/dashboard/studies/2/note", "Lineage of the best member")
     body = {"body": "My own words.\n\n" + get_note(site.population), "version": 2}
     request = urllib.request.Request(  # as the dashboard's own editor saves
         f"{site.address}/api/studies/2/note",
@@ -138,7 +138,7 @@ def test_what_people_write_into_the_note_stays(site: Site) -> None:
         assert answer.status == 204
     publish(site.population)
     said = site.page("/dashboard/studies/2/note", "My own words.")
-    assert said.count("Lineage of the best trial") == 1
+    assert said.count("Lineage of the best member") == 1
 
 
 @pytest.mark.parametrize(
