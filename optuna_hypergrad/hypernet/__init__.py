@@ -1,12 +1,12 @@
 """Self-tuning networks: layers that learn how the best weights respond to hyperparameters."""
 
 from optuna_hypergrad.hypernet.conditioning import Conditioning
-from optuna_hypergrad.hypernet.convert import convert
 from optuna_hypergrad.hypernet.layers import (
     HyperConv2d,
     HyperEmbedding,
     HyperLinear,
     HyperLSTMCell,
+    convert,
 )
 from optuna_hypergrad.hypernet.regularisers import HyperDropout, HyperNoise
 from optuna_hypergrad.hypernet.training import HyperTraining

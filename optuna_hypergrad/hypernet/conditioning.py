@@ -1,4 +1,4 @@
-"""The hyperparameters that a model is conditioned on: one holder that its layers all refer to."""
+"""The hyperparameters that all layers of a converted model are conditioned on."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from optuna_hypergrad.hypernet.transforms import Discrete, Transform
 
 
 class Conditioning:
-    """Where the hyperparameters of a converted model stand, for all of its layers.
+    """Current hyperparameters of a converted model, shared by its layers.
 
-    The holder keeps a centre, the current hyperparameters u in unconstrained numbers, and within
-    ``at`` another point u' for each example of a batch. Layers respond to u' − u (centred) or to
-    u'; regularisers and your own augmentation read natural values by name.
+    It holds the centre u, the current hyperparameters in unconstrained numbers, and within ``at``
+    another point u' for each example of a batch. Layers respond to u' − u (centred) or to u';
+    regularisers and your own augmentation read natural values by name.
 
-    It is no module: its centre is not in the model's state dict, a checkpoint keeps it with the
-    ``HyperTraining``. A copy of a model has its own holder, which ``Conditioning.of`` finds.
+    It is not a module: the model's state dict lacks the centre, that of ``HyperTraining`` has it.
+    A copy of a model has its own conditioning, see ``Conditioning.of``.
 
     Args:
-        transforms: The hyperparameters' transforms by name; their order is that of u's columns.
-        values: Start values by name, in natural units.
-        centred: Whether the response is a map of u' − stopgrad(u): nought at the centre, where
-            the converted model then is the plain one. Otherwise it is a map of u'.
+        transforms: Transforms of the hyperparameters by name, in the order of u's entries.
+        values: Initial values by name, in natural units.
+        centred: Whether layers respond to u' − stopgrad(u), which is zero at the centre, where the
+            converted model then equals the plain one. Otherwise they respond to u'.
 
     Raises:
-        ValueError: If names differ or a value lies outside of its range.
+        ValueError: If the names differ or a value lies outside its range.
 
     Reference:
         MacKay et al. 2019 (self-tuning networks); Bae & Grosse 2020 (the centred form).
@@ -70,7 +70,7 @@ class Conditioning:
 
     @staticmethod
     def of(model: nn.Module) -> Conditioning:
-        """The holder that the layers of a converted model refer to.
+        """Return the conditioning of the layers of a converted model.
 
         Raises:
             ValueError: If there is none or more than one.
@@ -83,13 +83,13 @@ class Conditioning:
 
     @contextmanager
     def at(self, point: Tensor) -> Iterator[None]:
-        """Condition the model on another point for the time being.
+        """Condition the model on another point inside a ``with`` block.
 
         Args:
             point: Unconstrained hyperparameters, shape (n,), or (batch, n) for each example.
 
         Raises:
-            ValueError: If the shape is another.
+            ValueError: If the shape differs.
         """
         n = len(self)
         if point.dim() not in (1, 2) or point.shape[-1] != n:
@@ -104,17 +104,17 @@ class Conditioning:
 
     @property
     def point(self) -> Tensor:
-        """The current u', shape (n,) or (batch, n); the centre outside of ``at``."""
+        """The current u', shape (n,) or (batch, n); the centre outside ``at``."""
         return self.centre if self._point is None else self._point
 
     @property
     def offset(self) -> Tensor:
-        """What the layers' maps take in, of the shape of ``point``: u' − u, or u' uncentred."""
+        """Input of the response maps, shape of ``point``: u' − u, or u' if not centred."""
         return self.point - self.centre.detach() if self.centred else self.point
 
     @property
     def values(self) -> dict[str, float]:
-        """The centre by name, in natural units; whole numbers for discrete hyperparameters."""
+        """The centre by name, in natural units; integers for discrete hyperparameters."""
         naturals = self.natural(self.centre).tolist()
         return {
             name: int(value) if isinstance(transform, Discrete) and isfinite(value) else value
@@ -122,47 +122,49 @@ class Conditioning:
         }
 
     def set_values(self, values: Mapping[str, float]) -> None:
-        """Move the centre of the named hyperparameters to natural values.
+        """Move the centre of the given hyperparameters to natural values.
 
         Raises:
-            ValueError: If a name is unknown or a value lies outside of its range.
+            ValueError: If a name is unknown or a value lies outside its range.
         """
         centre = self.centre.detach().clone()
         for name, value in values.items():
-            column = self._column(name)
+            index = self._index(name)
             try:
                 checked_number("value", value, "be a number", lambda x: True)
-                centre[column] = self.transforms[name].unconstrain(value)
+                centre[index] = self.transforms[name].unconstrain(value)
             except ValueError as error:
                 raise ValueError(f"values: {name}: {error}") from error
         self.centre.copy_(centre)
 
     def natural(self, point: Tensor) -> Tensor:
-        """Natural values of unconstrained ones, shape (…, n)."""
-        columns = zip(self.transforms.values(), point.unbind(-1), strict=True)
-        return torch.stack([transform.constrain(u) for transform, u in columns], dim=-1)
+        """Return the natural values of unconstrained points, shape (…, n)."""
+        pairs = zip(self.transforms.values(), point.unbind(-1), strict=True)
+        return torch.stack([transform.constrain(u) for transform, u in pairs], dim=-1)
 
     def __getitem__(self, name: str) -> Tensor:
         """Natural values of one hyperparameter, detached: shape (), or (batch,) within ``at``."""
-        column = self.point[..., self._column(name)]
-        return self.transforms[name].constrain(column.detach())
+        u = self.point[..., self._index(name)]
+        return self.transforms[name].constrain(u.detach())
 
     def __len__(self) -> int:
         return len(self.transforms)
 
-    def _column(self, name: str) -> int:
+    def _index(self, name: str) -> int:
         if name not in self.transforms:
-            raise ValueError(f"{name!r} is no hyperparameter; known are {list(self.transforms)}.")
+            raise ValueError(
+                f"{name!r} is not a hyperparameter; known are {list(self.transforms)}."
+            )
         return list(self.transforms).index(name)
 
 
 def align(scales: Tensor, x: Tensor, trailing: int = 0) -> Tensor:
-    """Shape scales of units so that they multiply ``x``, each example's by its own.
+    """Reshape the scales of units to broadcast with ``x``, per example.
 
     Args:
         scales: Shape (units,), or (batch, units) for each example.
         x: Shape (batch, …, units, and ``trailing`` more).
-        trailing: Number of dimensions of ``x`` after that of the units.
+        trailing: Number of dimensions of ``x`` after the units.
 
     Raises:
         ValueError: If the number of examples differs.
@@ -172,7 +174,7 @@ def align(scales: Tensor, x: Tensor, trailing: int = 0) -> Tensor:
         return scales
     if len(scales) != len(x):
         raise ValueError(
-            f"point holds hyperparameters of {len(scales)} examples, but a layer was given an "
-            f"input of shape {tuple(x.shape)}; expected the examples in its first dimension."
+            f"point holds hyperparameters of {len(scales)} examples, but a layer got an input of "
+            f"shape {tuple(x.shape)}; the first dimension must be that of the examples."
         )
     return scales[(slice(None), *[None] * (x.dim() - scales.dim()))]

@@ -1,34 +1,39 @@
-"""Layers whose weights respond to the hyperparameters.
+"""Layers whose weights respond to the hyperparameters, and the conversion of a plain model.
 
 An affine layer Wx + b becomes (Wx + b) + s_w(h) ⊙ (W'x) + s_b(h) ⊙ b', where [s_w, s_b] is a
-linear map without bias of what the conditioning gives, one scale for each output unit and each
-example. Equivalently its weights are W + diag(s_w) W', a low-rank linear model of the best
-response, the weights that training would reach with other hyperparameters.
+linear map without bias of the conditioning's offset, one scale per output unit and example. Its
+weights are W + diag(s_w) W', a low-rank linear model of the best response: the weights that
+training would reach with other hyperparameters.
 
-The map starts at nought: a new layer computes what the plain layer computes.
+The map starts at zero, so a new layer computes what the plain layer computes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optuna_hypergrad.arguments import check_kind
+from optuna_hypergrad.arguments import check_kind, checked_count
 from optuna_hypergrad.hypernet.conditioning import Conditioning, align
+from optuna_hypergrad.hypernet.regularisers import Regulariser
+from optuna_hypergrad.hypernet.transforms import Unbounded
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class Response(nn.Module):
-    """The responding part of one affine map: s_w(h) ⊙ (W'x) + s_b(h) ⊙ b'.
+    """The response of one affine map: s_w(h) ⊙ (W'x) + s_b(h) ⊙ b'.
 
     Args:
-        weight: The plain weight W, whose shape, dtype and device W' takes.
+        weight: The plain weight W; W' has its shape, dtype and device.
         bias: The plain bias b, or None.
-        conditioning: What the map [s_w, s_b] reads.
-        units: Number of output units; W' has as many rows unless it is given.
-        trailing: Number of dimensions of the output after that of the units.
+        conditioning: Input of the map [s_w, s_b].
+        units: Number of output units; by default the rows of W.
+        trailing: Number of dimensions of the output after the units.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class Response(nn.Module):
         self.map = nn.Parameter(weight.new_zeros(rows, len(conditioning)))
 
     def forward(self, product: Tensor) -> Tensor:
-        """The response, given the product W'x of shape (batch, …, units, and trailing ones)."""
+        """Return the response for the product W'x, shape (batch, …, units, and trailing ones)."""
         scales = F.linear(self.conditioning.offset.to(self.map), self.map)
         if self.bias is None:
             return align(scales, product, self.trailing) * product
@@ -62,13 +67,7 @@ class Response(nn.Module):
 
 
 class HyperLayer(nn.Module):
-    """What the layers have in common: the plain layer's arguments, and a conditioning.
-
-    Args:
-        *args: As for the plain layer.
-        conditioning: The hyperparameters that the layer responds to.
-        **kwargs: As for the plain layer.
-    """
+    """Base of the layers: takes the plain layer's arguments and a conditioning."""
 
     def __init__(self, *args: Any, conditioning: Conditioning, **kwargs: Any) -> None:
         check_kind("conditioning", conditioning, Conditioning, "a Conditioning")
@@ -76,15 +75,15 @@ class HyperLayer(nn.Module):
         self.condition(conditioning)
 
     def condition(self, conditioning: Conditioning) -> None:
-        """Give the plain layer a new response."""
+        """Add a response to the plain layer."""
         raise NotImplementedError
 
 
 class HyperLinear(HyperLayer, nn.Linear):
-    """A ``torch.nn.Linear`` that responds to hyperparameters; examples come first.
+    """A ``torch.nn.Linear`` that responds to hyperparameters.
 
-    Takes inputs of shape (batch, …, in_features), or (…, in_features) where all examples share
-    the hyperparameters.
+    Inputs have the shape (batch, …, in_features), or (…, in_features) if all examples share the
+    hyperparameters.
 
     Args:
         *args: As for ``torch.nn.Linear``.
@@ -92,7 +91,7 @@ class HyperLinear(HyperLayer, nn.Linear):
         **kwargs: As for ``torch.nn.Linear``.
 
     Raises:
-        ValueError: If ``conditioning`` is not one.
+        ValueError: If ``conditioning`` is not a ``Conditioning``.
 
     Reference:
         MacKay et al. 2019 (self-tuning networks).
@@ -106,17 +105,16 @@ class HyperLinear(HyperLayer, nn.Linear):
     """
 
     def condition(self, conditioning: Conditioning) -> None:
-        """Give the plain layer a new response."""
         self.response = Response(self.weight, self.bias, conditioning)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The plain output and the response."""
+        """Return the plain output plus the response."""
         response: Tensor = self.response(F.linear(input, self.response.weight))
         return super().forward(input) + response
 
 
 class HyperConv2d(HyperLayer, nn.Conv2d):
-    """A ``torch.nn.Conv2d`` that responds to hyperparameters, one scale a channel.
+    """A ``torch.nn.Conv2d`` that responds to hyperparameters, with one scale per channel.
 
     Args:
         *args: As for ``torch.nn.Conv2d``.
@@ -124,7 +122,7 @@ class HyperConv2d(HyperLayer, nn.Conv2d):
         **kwargs: As for ``torch.nn.Conv2d``.
 
     Raises:
-        ValueError: If ``conditioning`` is not one.
+        ValueError: If ``conditioning`` is not a ``Conditioning``.
 
     Example:
         >>> import torch
@@ -135,11 +133,10 @@ class HyperConv2d(HyperLayer, nn.Conv2d):
     """
 
     def condition(self, conditioning: Conditioning) -> None:
-        """Give the plain layer a new response."""
         self.response = Response(self.weight, self.bias, conditioning, trailing=2)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The plain output and the response."""
+        """Return the plain output plus the response."""
         response: Tensor = self.response(self._conv_forward(input, self.response.weight, None))
         return super().forward(input) + response
 
@@ -153,7 +150,7 @@ class HyperEmbedding(HyperLayer, nn.Embedding):
         **kwargs: As for ``torch.nn.Embedding``.
 
     Raises:
-        ValueError: If ``conditioning`` is not one.
+        ValueError: If ``conditioning`` is not a ``Conditioning``.
 
     Example:
         >>> import torch
@@ -164,20 +161,19 @@ class HyperEmbedding(HyperLayer, nn.Embedding):
     """
 
     def condition(self, conditioning: Conditioning) -> None:
-        """Give the plain layer a new response."""
         self.response = Response(self.weight, None, conditioning, units=self.embedding_dim)
         if self.padding_idx is not None:
             nn.init.zeros_(self.response.weight[self.padding_idx])
 
     def forward(self, input: Tensor) -> Tensor:
-        """The plain output and the response."""
+        """Return the plain output plus the response."""
         product = F.embedding(input, self.response.weight, self.padding_idx)
         response: Tensor = self.response(product)
         return super().forward(input) + response
 
 
 class HyperLSTMCell(HyperLayer, nn.LSTMCell):
-    """A ``torch.nn.LSTMCell`` whose two affine maps each respond to hyperparameters.
+    """A ``torch.nn.LSTMCell`` whose two affine maps respond to hyperparameters.
 
     Args:
         *args: As for ``torch.nn.LSTMCell``.
@@ -185,7 +181,7 @@ class HyperLSTMCell(HyperLayer, nn.LSTMCell):
         **kwargs: As for ``torch.nn.LSTMCell``.
 
     Raises:
-        ValueError: If ``conditioning`` is not one.
+        ValueError: If ``conditioning`` is not a ``Conditioning``.
 
     Example:
         >>> import torch
@@ -197,14 +193,13 @@ class HyperLSTMCell(HyperLayer, nn.LSTMCell):
     """
 
     def condition(self, conditioning: Conditioning) -> None:
-        """Give the plain layer new responses."""
         self.response_ih = Response(self.weight_ih, self.bias_ih, conditioning)
         self.response_hh = Response(self.weight_hh, self.bias_hh, conditioning)
 
     def forward(
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The new hidden and cell state, shape (batch, hidden_size) each."""
+        """Return the new hidden and cell state, shape (batch, hidden_size) each."""
         zeros = input.new_zeros(*input.shape[:-1], self.hidden_size)
         hidden, cell = (zeros, zeros) if hx is None else hx
         gates = (
@@ -216,3 +211,69 @@ class HyperLSTMCell(HyperLayer, nn.LSTMCell):
         write, keep, new, read = gates.chunk(4, dim=-1)  # torch's order i, f, g, o
         cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(new)
         return torch.sigmoid(read) * torch.tanh(cell), cell
+
+
+LAYERS: dict[type[nn.Module], type[HyperLayer]] = {
+    nn.Linear: HyperLinear,
+    nn.Conv2d: HyperConv2d,
+    nn.Embedding: HyperEmbedding,
+    nn.LSTMCell: HyperLSTMCell,
+}
+
+
+def convert(model: Model, conditioning: Conditioning | int) -> Model:
+    """Copy a model and make the layers of the copy respond to the hyperparameters.
+
+    Every learned ``Linear``, ``Conv2d``, ``Embedding`` and ``LSTMCell`` becomes its responding
+    counterpart, with about twice as many weights, and every regulariser is connected. The plain
+    weights keep their values, names and ties; each use of a tied weight has its own response.
+    Other modules stay as they are, including subclasses of the four. The output at the centre does
+    not change.
+
+    Args:
+        model: A model on its device; it is not changed.
+        conditioning: The hyperparameters. An integer n means n unbounded ones, named "0" to
+            "n − 1", at 0; ``Conditioning.of`` returns them.
+
+    Returns:
+        The copy. Create the optimizer of the weights from its parameters.
+
+    Raises:
+        ValueError: If no layer of the model can respond; the message lists those with weights.
+
+    Example:
+        >>> import torch
+        >>> from optuna_hypergrad.hypernet import Bounded, Conditioning, HyperDropout, convert
+        >>> model = torch.nn.Sequential(HyperDropout("rate"), torch.nn.Linear(3, 2))
+        >>> student = convert(model, Conditioning({"rate": Bounded(0.0, 0.9)}, {"rate": 0.2}))
+        >>> type(student[1]).__name__
+        'HyperLinear'
+    """
+    check_kind("model", model, nn.Module, "a torch.nn.Module")
+    if not isinstance(conditioning, Conditioning):
+        names = [str(i) for i in range(checked_count("conditioning", conditioning))]
+        conditioning = Conditioning(dict.fromkeys(names, Unbounded()), dict.fromkeys(names, 0.0))
+    student = copy.deepcopy(model)
+    plain = [module for module in student.modules() if type(module) in LAYERS and _learns(module)]
+    if not plain:
+        weighted = {
+            path: type(module).__name__
+            for path, module in student.named_modules()
+            if next(module.parameters(recurse=False), None) is not None
+        }
+        raise ValueError(
+            "model: no layer can respond to hyperparameters; expected a learned layer of "
+            f"{[kind.__name__ for kind in LAYERS]}, got {weighted}."
+        )
+    conditioning.centre = conditioning.centre.to(next(plain[0].parameters()))
+    for module in plain:
+        # Changing the class in place keeps ties, hooks and names, as torch's parametrize does.
+        module.__class__ = LAYERS[type(module)]
+    for module in student.modules():
+        if isinstance(module, HyperLayer | Regulariser):
+            module.condition(conditioning)
+    return student
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))

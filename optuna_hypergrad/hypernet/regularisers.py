@@ -1,7 +1,7 @@
-"""Regularisers whose strength is a learned hyperparameter, for each example its own.
+"""Regularisers with a learned strength, one per example.
 
-Their strengths are natural values and detached: the gradient of the validation loss reaches a
-hyperparameter through the layers' responses only. They act in training mode only.
+They act in training mode only. Strengths are natural values and detached: the gradient of the
+validation loss reaches a hyperparameter through the responses of the layers alone.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from optuna_hypergrad.hypernet.conditioning import Conditioning, align
 
 
 class Regulariser(nn.Module):
-    """What the regularisers have in common: a hyperparameter by name, and where it is read.
+    """Base of the regularisers: reads its strength from a conditioning, by name.
 
     Args:
         name: Name of the hyperparameter; ``convert`` connects it.
     """
 
-    highest = math.inf  # the greatest strength that makes sense; the least is nought
+    highest = math.inf  # upper limit of the strength; the lower limit is 0
 
     def __init__(self, name: str) -> None:
         check_name("name", name)
@@ -31,10 +31,10 @@ class Regulariser(nn.Module):
         self.conditioning: Conditioning | None = None
 
     def condition(self, conditioning: Conditioning) -> None:
-        """Read the strength from here.
+        """Connect it to the hyperparameter.
 
         Raises:
-            ValueError: If the hyperparameter is unknown or may leave the regulariser's range.
+            ValueError: If the hyperparameter is unknown or its range exceeds the regulariser's.
         """
         transform = conditioning.transforms.get(self.name)
         if transform is None or transform.low < 0 or transform.high > self.highest:
@@ -45,13 +45,15 @@ class Regulariser(nn.Module):
         self.conditioning = conditioning
 
     def strength(self, x: Tensor) -> Tensor:
-        """Natural values, shape (1,), or (batch, 1, …) with as many dimensions as ``x``."""
+        """Return natural values, shape (1,), or (batch, 1, …) with as many dimensions as ``x``."""
         if self.conditioning is None:
-            raise ValueError(f"{self} reads no hyperparameters yet; convert the model first.")
+            raise ValueError(
+                f"{self} is not connected to hyperparameters; convert the model first."
+            )
         return align(self.conditioning[self.name].to(x)[..., None], x)
 
     def extra_repr(self) -> str:
-        """The name."""
+        """Return the name."""
         return repr(self.name)
 
 
@@ -80,14 +82,14 @@ class HyperDropout(Regulariser):
         self.channelwise = channelwise
 
     def forward(self, x: Tensor) -> Tensor:
-        """The input, some of it dropped in training mode."""
+        """Apply dropout in training mode."""
         if not self.training:
             return x
         rate = self.strength(x)
         shape = (*x.shape[:2], *[1] * (x.dim() - 2)) if self.channelwise else x.shape
-        kept = torch.rand(shape, dtype=x.dtype, device=x.device) >= rate
-        # At a rate of 1 nothing is kept, and 0 / 0 is to be 0.
-        return x * kept / (1 - rate).clamp_min(torch.finfo(x.dtype).tiny)
+        mask = torch.rand(shape, dtype=x.dtype, device=x.device) >= rate
+        # At a rate of 1 the mask is all zero, and 0 / 0 must be 0.
+        return x * mask / (1 - rate).clamp_min(torch.finfo(x.dtype).tiny)
 
 
 class HyperNoise(Regulariser):
@@ -107,5 +109,5 @@ class HyperNoise(Regulariser):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """The input, with noise in training mode."""
+        """Add noise in training mode."""
         return x + self.strength(x) * torch.randn_like(x) if self.training else x

@@ -1,4 +1,4 @@
-"""Hyper-training: weights and hyperparameters learned together, in one training run."""
+"""Joint training of weights and hyperparameters in one run."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from optuna_hypergrad.hypernet.transforms import Positive
 class HyperTraining:
     """Training steps at perturbed hyperparameters, and validation steps that move them.
 
-    A training step draws u + σ ⊙ ε, ε ~ N(0, I), for each example and updates the weights, so
-    that the layers learn how the best weights respond. A validation step holds the weights and
-    moves u and σ against the gradient of L_val − τ Σ log(σ √(2πe)), which reaches u through the
-    response only.
+    A training step draws u + σ ⊙ ε, ε ~ N(0, I), for each example and updates the weights, so that
+    the layers learn how the best weights respond. A validation step fixes the weights and moves u
+    and σ against the gradient of L_val − τ Σ log(σ √(2πe)), which reaches u through the responses
+    alone.
 
     Args:
         student: A converted model.
-        loss_fn: ``loss_fn(model, batch)``, the mean loss over a batch as a scalar tensor. Where
-            it reads hyperparameters itself, it finds them by ``Conditioning.of(model)``.
+        loss_fn: ``loss_fn(model, batch)``, the mean loss over a batch as a scalar tensor.
+            ``Conditioning.of(model)`` gives the hyperparameters to a loss that reads them.
         optimizer: Any optimizer of the student's parameters.
-        validation_loss_fn: The validation loss, where it is another than the training loss.
+        validation_loss_fn: The validation loss, if it differs from the training loss.
         lr: Adam's learning rate for u and σ, per step, in unconstrained units.
-        scale: σ to start from, in unconstrained units.
-        tune_scale: Whether σ is learned; otherwise it stays, and validation is unperturbed.
+        scale: Initial σ, in unconstrained units.
+        tune_scale: Whether σ is learned; if not, validation is unperturbed.
         entropy_weight: τ, which keeps σ from collapsing.
-        train_steps: Training steps to each ``validation_steps`` of ``step``.
-        validation_steps: Validation steps to each ``train_steps`` of ``step``.
+        train_steps: Number of training steps between validation steps in ``step``.
+        validation_steps: Number of validation steps after them.
 
     Raises:
         ValueError: If the student is not converted or a number is out of range.
@@ -93,29 +93,25 @@ class HyperTraining:
         self.entropy_weight = entropy_weight
         self.train_steps, self.validation_steps = train_steps, validation_steps
         self.conditioning = Conditioning.of(student)
-        _check_trains(optimizer, student)
+        trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        if trained.isdisjoint(id(weight) for weight in student.parameters()):
+            message = "optimizer has no parameter of the student; create it after ``convert``."
+            raise ValueError(message)
         self._loss_fn, self._validation_loss_fn = loss_fn, validation_loss_fn or loss_fn
         centre = self.conditioning.centre
         self._raw_scale = torch.full_like(centre, Positive().unconstrain(scale))
         self._tuned = {"centre": centre} | ({"scale": self._raw_scale} if tune_scale else {})
         self._adam = torch.optim.Adam(self._tuned.values(), lr=lr)
         self._steps = 0
-        self._of_tensors = False  # whether each training batch is a tensor, as seen at every step
+        self._of_tensors = False  # whether the last training batch was a tensor
 
     @property
     def values(self) -> dict[str, float]:
-        """The hyperparameters by name, in natural units; whole numbers for discrete ones."""
+        """Hyperparameters by name, in natural units; integers for discrete ones."""
         return self.conditioning.values
 
     def set_values(self, values: Mapping[str, float]) -> None:
-        """Move hyperparameters to natural values; those not named stay.
-
-        Args:
-            values: Natural values by name.
-
-        Raises:
-            ValueError: If a name is unknown or a value lies outside of its range.
-        """
+        """Set the given hyperparameters to natural values; see ``Conditioning.set_values``."""
         self.conditioning.set_values(values)
 
     @property
@@ -125,7 +121,7 @@ class HyperTraining:
         return dict(zip(self.conditioning.transforms, sigma, strict=True))
 
     def step(self, train_batch: Batch, validation_batch: Batch) -> Tensor:
-        """One training step; after each ``train_steps`` of them, the validation steps.
+        """Take one training step, and the validation steps after every ``train_steps``-th.
 
         Args:
             train_batch: A batch of training data, examples first.
@@ -142,7 +138,7 @@ class HyperTraining:
         return loss
 
     def train_step(self, batch: Batch) -> Tensor:
-        """One step of the weights at perturbed hyperparameters.
+        """Take one step of the weights at perturbed hyperparameters.
 
         Args:
             batch: A batch of training data, examples first.
@@ -160,7 +156,7 @@ class HyperTraining:
         return loss.detach()
 
     def validation_step(self, batch: Batch) -> Tensor:
-        """One step of the hyperparameters, and of the scales where they are tuned.
+        """Take one step of the hyperparameters, and of σ if it is learned.
 
         Args:
             batch: A batch of validation data, examples first.
@@ -172,28 +168,28 @@ class HyperTraining:
         point, entropy = leaves["centre"], torch.zeros(())
         if self.tune_scale:
             point = _perturbed(leaves["centre"], leaves["scale"], batch_size(batch))
-            entropy = _entropy(leaves["scale"])
+            sigma = F.softplus(leaves["scale"])
+            entropy = (sigma.log() + 0.5 * math.log(2 * math.pi * math.e)).sum()
         loss = self._validation_loss(batch, point)
-        objective = loss - self.entropy_weight * entropy
-        gradients = torch.autograd.grad(objective, list(leaves.values()))
+        regularised = loss - self.entropy_weight * entropy
+        gradients = torch.autograd.grad(regularised, list(leaves.values()))
         for tuned, gradient in zip(self._tuned.values(), gradients, strict=True):
             tuned.grad = gradient
         self._adam.step()
         return loss.detach()
 
     def hypergradient(self, batches: Batch | Iterable[Batch]) -> dict[str, float]:
-        """Derivative of the mean validation loss, through the response of frozen weights.
+        """Return the derivative of the mean validation loss through the responses.
 
         Args:
-            batches: One batch, or an iterable of batches, each of which counts by its number of
-                examples. Where the training batches are tensors themselves, a list of tensors is
-                a list of batches.
+            batches: One batch, or an iterable of batches, weighted by their numbers of examples.
+                If training batches are tensors, a list of tensors is a list of batches.
 
         Returns:
             Loss per unit of each hyperparameter, at its current value.
 
         Raises:
-            ValueError: If there is no batch, or the size of one of several cannot be told.
+            ValueError: If there is no batch, or the size of one of several is unknown.
         """
         centre = self.conditioning.centre.clone().requires_grad_()
         total, gradient = 0, torch.zeros_like(centre)
@@ -202,14 +198,14 @@ class HyperTraining:
             total += size
         if total == 0:
             raise ValueError("batches: got no examples, expected at least one batch.")
-        slopes = torch.autograd.grad(self.conditioning.natural(centre).sum(), centre)[0]
-        natural = (gradient / total / slopes).tolist()
+        dvalue_du = torch.autograd.grad(self.conditioning.natural(centre).sum(), centre)[0]
+        natural = (gradient / total / dvalue_du).tolist()
         return dict(zip(self.conditioning.transforms, natural, strict=True))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Hyperparameters, scales and their Adam state as a flat mapping of tensors.
+        """Return the hyperparameters, σ and their Adam state as a flat mapping of tensors.
 
-        The weights and their optimizer have state dicts of their own.
+        The weights and their optimizer are not included.
         """
         state = {
             "centre": self.conditioning.centre,
@@ -222,17 +218,16 @@ class HyperTraining:
         return {name: tensor.clone() for name, tensor in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state_dict`` returned.
-
-        Args:
-            state: Tensors by name.
+        """Restore what ``state_dict`` returned.
 
         Raises:
-            ValueError: If the state is one of another number of hyperparameters.
+            ValueError: If ``state`` is incomplete or has another number of hyperparameters.
         """
         centre = self.conditioning.centre
         if missing := {"centre", "scale", "steps"} - state.keys():
-            raise ValueError(f"state: expected that of a HyperTraining, without {sorted(missing)}.")
+            raise ValueError(
+                f"state must come from HyperTraining.state_dict(), lacks {sorted(missing)}."
+            )
         if state["centre"].shape != centre.shape:
             raise ValueError(
                 f"state: expected {len(centre)} hyperparameters, got {len(state['centre'])}."
@@ -254,18 +249,6 @@ class HyperTraining:
 
 
 def _perturbed(centre: Tensor, raw_scale: Tensor, size: int) -> Tensor:
-    """u + σ ⊙ ε for each example, shape (size, n)."""
+    """Return u + σ ⊙ ε for each example, shape (size, n)."""
     noise = torch.randn(size, len(centre), dtype=centre.dtype, device=centre.device)
     return centre + F.softplus(raw_scale) * noise
-
-
-def _entropy(raw_scale: Tensor) -> Tensor:
-    """Entropy of the perturbation: Σ log(σ √(2πe))."""
-    return (F.softplus(raw_scale).log() + 0.5 * math.log(2 * math.pi * math.e)).sum()
-
-
-def _check_trains(optimizer: torch.optim.Optimizer, student: nn.Module) -> None:
-    """An optimizer of the model before its conversion would train nothing."""
-    trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-    if not any(id(weight) in trained for weight in student.parameters()):
-        raise ValueError("optimizer has no parameter of the student; create it after ``convert``.")

@@ -1,13 +1,13 @@
-"""Natural values of hyperparameters, and the unconstrained numbers that gradients move.
+"""Maps between natural values of hyperparameters and unconstrained numbers.
 
-A transform maps any real number u to a natural value inside a hyperparameter's range, smoothly
-and one to one. ``constrain`` is made of torch operations: autograd gives d natural / d u.
+A transform maps every real number u to a value in a hyperparameter's range, smoothly and one to
+one. ``constrain`` consists of torch operations, so autograd gives d value / d u.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -16,29 +16,28 @@ from torch import Tensor
 
 from optuna_hypergrad.arguments import checked_number
 
-MARGIN = 1e-3
-"""How near to a bound a bounded value may start, as a fraction of its range."""
+MARGIN = 1e-3  # smallest distance of an initial value from a bound, as a fraction of the range
 
 
 class Transform(Protocol):
-    """What a transform offers."""
+    """A map from all real numbers to the range of a hyperparameter."""
 
     @property
     def low(self) -> float:
-        """The least natural value."""
+        """Smallest natural value."""
         ...
 
     @property
     def high(self) -> float:
-        """The greatest natural value; infinity where there is none."""
+        """Largest natural value; infinity if unbounded."""
         ...
 
     def constrain(self, u: Tensor) -> Tensor:
-        """Natural values of the unconstrained ``u``, of the same shape."""
+        """Return the natural values of ``u``, of the same shape."""
         ...
 
     def unconstrain(self, value: float) -> float:
-        """The unconstrained number of a natural value; a ValueError where it is out of range."""
+        """Return the u of a natural value; raise a ValueError if it is out of range."""
         ...
 
 
@@ -48,7 +47,7 @@ class Bounded:
 
     Args:
         low: Lower bound.
-        high: Upper bound. ``unconstrain`` moves values at a bound inside, by 0.001 of the range.
+        high: Upper bound. ``unconstrain`` moves values at a bound inside by 0.001 of the range.
 
     Raises:
         ValueError: If ``low`` is not below ``high``.
@@ -69,39 +68,32 @@ class Bounded:
             raise ValueError(f"low must be below high, got {self}.")
 
     def constrain(self, u: Tensor) -> Tensor:
-        """Natural values of ``u``."""
+        """Return the natural values of ``u``."""
         return self.low + (self.high - self.low) * torch.sigmoid(u)
 
     def unconstrain(self, value: float) -> float:
-        """The u of a natural value."""
+        """Return the u of a natural value."""
         return _logit((value - self.low) / (self.high - self.low), value, self)
 
 
 @dataclass(frozen=True)
 class Unbounded:
-    """Any real number: u itself.
+    """All real numbers: u itself.
 
     Example:
         >>> Unbounded().unconstrain(-3.0)
         -3.0
     """
 
-    @property
-    def low(self) -> float:
-        """There is no lower bound."""
-        return -math.inf
-
-    @property
-    def high(self) -> float:
-        """There is no upper bound."""
-        return math.inf
+    low: float = field(default=-math.inf, init=False, repr=False)
+    high: float = field(default=math.inf, init=False, repr=False)
 
     def constrain(self, u: Tensor) -> Tensor:
-        """Natural values of ``u``."""
+        """Return ``u``."""
         return u
 
     def unconstrain(self, value: float) -> float:
-        """The u of a natural value."""
+        """Return the value, which must be finite."""
         return checked_number("value", value, "be finite")
 
 
@@ -111,8 +103,8 @@ class Log:
 
     Args:
         low: Lower bound, positive.
-        high: Upper bound. ``unconstrain`` moves values at a bound inside, by 0.001 of the range
-            of the logarithm.
+        high: Upper bound. ``unconstrain`` moves values at a bound inside by 0.001 of the range of
+            the logarithm.
 
     Raises:
         ValueError: If not 0 < ``low`` < ``high``.
@@ -131,11 +123,11 @@ class Log:
             raise ValueError(f"low must be positive and below high, got {self}.")
 
     def constrain(self, u: Tensor) -> Tensor:
-        """Natural values of ``u``."""
+        """Return the natural values of ``u``."""
         return self.low * torch.exp(math.log(self.high / self.low) * torch.sigmoid(u))
 
     def unconstrain(self, value: float) -> float:
-        """The u of a natural value."""
+        """Return the u of a natural value."""
         fraction = math.log(value / self.low) if value > 0 else -math.inf
         return _logit(fraction / math.log(self.high / self.low), value, self)
 
@@ -153,21 +145,17 @@ class Positive:
     """
 
     low: float = 0.0
+    high: float = field(default=math.inf, init=False, repr=False)
 
     def __post_init__(self) -> None:
         checked_number("low", self.low)
 
-    @property
-    def high(self) -> float:
-        """There is no upper bound."""
-        return math.inf
-
     def constrain(self, u: Tensor) -> Tensor:
-        """Natural values of ``u``."""
+        """Return the natural values of ``u``."""
         return self.low + F.softplus(u)
 
     def unconstrain(self, value: float) -> float:
-        """The u of a natural value."""
+        """Return the u of a natural value."""
         margin = 1e-6
         if not self.low - margin <= value < math.inf:
             raise ValueError(f"value must lie in the range of {self}, got {value!r}.")
@@ -177,13 +165,13 @@ class Positive:
 
 @dataclass(frozen=True)
 class Discrete:
-    """Whole numbers from low to high: the floor of a value bounded to [low, high + 1).
+    """Integers from low to high: the floor of a value bounded to [low, high + 1).
 
-    The floor has no useful derivative: d natural / d u is that of the bounded value under it.
+    Since the floor has no useful derivative, d value / d u is that of the bounded value.
 
     Args:
-        low: Least value.
-        high: Greatest value, included. ``unconstrain`` gives the middle of a value's cell.
+        low: Smallest value.
+        high: Largest value, inclusive. ``unconstrain`` gives the middle of a value's cell.
 
     Raises:
         ValueError: If the bounds are not integers with ``low`` below ``high``.
@@ -203,29 +191,25 @@ class Discrete:
             raise ValueError(f"low and high must be integers, low below high, got {self}.")
 
     def constrain(self, u: Tensor) -> Tensor:
-        """Natural values of ``u``, whole numbers in its dtype."""
-        value = self._cells.constrain(u)
-        whole = value.detach().floor().clamp(max=self.high)  # sigmoid rounds up to 1 far out
-        return value + (whole - value.detach())
+        """Return the integers of ``u``, in its dtype."""
+        value = Bounded(self.low, self.high + 1).constrain(u)
+        floor = value.detach().floor().clamp(max=self.high)  # sigmoid rounds up to 1 far out
+        return value + (floor - value.detach())
 
     def unconstrain(self, value: float) -> float:
-        """The u in the middle of the cell of a whole number."""
+        """Return the u in the middle of the cell of an integer."""
         if value != int(value):
-            raise ValueError(f"value must be a whole number for {self}, got {value!r}.")
-        return self._cells.unconstrain(value + 0.5)
-
-    @property
-    def _cells(self) -> Bounded:
-        return Bounded(self.low, self.high + 1)
+            raise ValueError(f"value must be an integer for {self}, got {value!r}.")
+        return Bounded(self.low, self.high + 1).unconstrain(value + 0.5)
 
 
 def _check_finite(transform: Transform) -> None:
-    for argument in ("low", "high"):
-        checked_number(argument, getattr(transform, argument))
+    checked_number("low", transform.low)
+    checked_number("high", transform.high)
 
 
 def _logit(fraction: float, value: float, transform: Transform) -> float:
-    """Inverse of the sigmoid; a margin on either side of a bound is moved inside."""
+    """Return the inverse of the sigmoid; move fractions near 0 and 1 inside by the margin."""
     if not -MARGIN <= fraction <= 1 + MARGIN:
         raise ValueError(f"value must lie in the range of {transform}, got {value!r}.")
     inside = min(max(fraction, MARGIN), 1 - MARGIN)

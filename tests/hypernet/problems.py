@@ -82,7 +82,7 @@ MODELS = {
 
 
 def with_response(student: nn.Module) -> nn.Module:
-    """Maps as after some training; new ones are nought and respond to nothing."""
+    """Maps as after some training; new ones are zero."""
     for name, parameter in student.named_parameters():
         if name.endswith(".map"):
             nn.init.normal_(parameter)

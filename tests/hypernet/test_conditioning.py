@@ -1,4 +1,4 @@
-"""The holder of the hyperparameters."""
+"""The hyperparameters that layers are conditioned on."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def test_values_are_natural_and_can_be_set() -> None:
     assert holder.values == pytest.approx({"rate": 0.6, "noise": 0.2, "holes": 4})
 
 
-def test_points_hold_for_the_time_being_even_when_it_fails() -> None:
+def test_a_point_holds_inside_its_block_even_if_the_block_fails() -> None:
     holder, points = conditioning(), torch.randn(4, 3)
     with pytest.raises(RuntimeError), holder.at(points):
         with holder.at(points[0]):
@@ -27,7 +27,7 @@ def test_points_hold_for_the_time_being_even_when_it_fails() -> None:
     assert float(holder["rate"]) == pytest.approx(0.3)
 
 
-def test_layers_read_the_way_from_the_centre_with_a_gradient() -> None:
+def test_layers_read_the_offset_from_the_centre_with_a_gradient() -> None:
     for centred, expected in [(True, torch.zeros(3)), (False, conditioning().centre)]:
         holder = conditioning(centred)
         point = holder.centre.clone().requires_grad_()
@@ -50,7 +50,7 @@ def test_bad_input_names_the_argument() -> None:
     with pytest.raises(ValueError, match=r"rate: value must lie in the range .* got 0.95"):
         holder.set_values({"noise": 0.5, "rate": 0.95})
     assert holder.values == pytest.approx(VALUES)
-    with pytest.raises(ValueError, match=r"'p' is no hyperparameter; known are \['rate', "):
+    with pytest.raises(ValueError, match=r"'p' is not a hyperparameter; known are \['rate', "):
         holder.set_values({"p": 0.1})
     with pytest.raises(ValueError, match=r"point must have shape .* \(batch, 3\), got \(4,\)"):
         holder.at(torch.zeros(4)).__enter__()

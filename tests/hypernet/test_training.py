@@ -1,4 +1,4 @@
-"""Hyper-training: what its steps move, and that its hypergradients are right."""
+"""HyperTraining: what its steps move, and that its hypergradients are right."""
 
 import copy
 import io
@@ -16,7 +16,7 @@ from optuna_hypergrad.hypernet import HyperTraining
 
 @pytest.mark.parametrize("penalty", [0.05, 0.5, 5.0])
 def test_the_response_is_that_of_retraining(penalty: float) -> None:
-    # Per unit of log λ, in parts of the steepest slope: these data measured errors of .01 to .05,
+    # Errors per unit of log λ, relative to the steepest derivative: .01 to .05 on these data; over
     # four draws of the data a mean of .07 and a worst of .26.
     ridge, steps = Ridge(), 400
     run = ridge.training(penalty, scale=0.2)
@@ -49,9 +49,9 @@ def test_hypergradients_are_those_of_finite_differences_in_natural_units(centred
 
     def loss(name: str, change: float) -> float:
         point = run.conditioning.centre.clone()
-        column = list(TRANSFORMS).index(name)
+        index = list(TRANSFORMS).index(name)
         value = run.values[name] + change
-        point[column] = TRANSFORMS[name].unconstrain(value)
+        point[index] = TRANSFORMS[name].unconstrain(value)
         with run.conditioning.at(point):
             return loss_fn(run.student, data).item()
 
@@ -62,13 +62,13 @@ def test_hypergradients_are_those_of_finite_differences_in_natural_units(centred
 
 def test_batches_count_by_their_examples() -> None:
     run, (x, y) = training(), batch(12)
-    whole = run.hypergradient((x, y))
+    together = run.hypergradient((x, y))
     pieces = [(x[:3], y[:3]), (x[3:], y[3:])]
-    assert run.hypergradient(pieces) == pytest.approx(whole)
-    assert run.hypergradient(iter(pieces)) == pytest.approx(whole)
+    assert run.hypergradient(pieces) == pytest.approx(together)
+    assert run.hypergradient(iter(pieces)) == pytest.approx(together)
 
 
-def test_steps_move_what_is_theirs() -> None:
+def test_each_kind_of_step_moves_its_own_values() -> None:
     run, data = training(), batch()
     weights, state = vector(run.student.parameters()).detach(), run.state_dict()
     buffers = copy.deepcopy(dict(run.student.named_buffers()))
@@ -135,7 +135,7 @@ def test_modes_come_back_even_after_errors() -> None:
 
 @pytest.mark.parametrize("tune_scale", [True, False])
 @pytest.mark.parametrize("steps", [0, 3])
-def test_a_restored_run_goes_on_identically(steps: int, tune_scale: bool) -> None:
+def test_a_restored_run_continues_identically(steps: int, tune_scale: bool) -> None:
     data, run = batch(), training(tune_scale=tune_scale)
     for _ in range(steps):
         run.step(data, data)
@@ -185,7 +185,7 @@ def test_bad_input_names_the_argument() -> None:
         training(entropy_weight=-5)
     with pytest.raises(ValueError, match="optimizer has no parameter of the student; create it"):
         HyperTraining(run.student, loss_fn, torch.optim.SGD(mlp().parameters(), lr=0.1))
-    with pytest.raises(ValueError, match=r"without \['scale', 'steps'\]"):
+    with pytest.raises(ValueError, match=r"lacks \['scale', 'steps'\]"):
         run.load_state_dict({"centre": torch.zeros(3)})
     with pytest.raises(ValueError, match="batches: got no examples"):
         run.hypergradient([])

@@ -27,15 +27,15 @@ def test_derivatives_are_those_of_finite_differences(transform: Transform, value
     assert torch.autograd.gradcheck(transform.constrain, u)
 
 
-def test_discrete_values_are_floors_with_the_slope_under_them() -> None:
+def test_discrete_values_are_floors_with_the_derivative_of_the_bounded_value() -> None:
     discrete, under = Discrete(1, 3), Bounded(1, 4)
     u = torch.linspace(-50, 50, 400, requires_grad=True)
     values = discrete.constrain(u)
     assert set(values.tolist()) == {1.0, 2.0, 3.0}
     expected = under.constrain(u)
     torch.testing.assert_close(values[u < 30], expected[u < 30].floor())
-    slopes = [torch.autograd.grad(y.sum(), u)[0] for y in (values, expected)]
-    torch.testing.assert_close(*slopes)
+    derivatives = [torch.autograd.grad(y.sum(), u)[0] for y in (values, expected)]
+    torch.testing.assert_close(*derivatives)
 
 
 @pytest.mark.parametrize(
@@ -78,5 +78,5 @@ def test_bad_bounds_are_refused() -> None:
         Log(0.0, 1.0)
     with pytest.raises(ValueError, match="low and high must be integers"):
         Discrete(0.5, 2)
-    with pytest.raises(ValueError, match=r"value must be a whole number .* got 1.5"):
+    with pytest.raises(ValueError, match=r"value must be an integer .* got 1.5"):
         Discrete(0, 4).unconstrain(1.5)

@@ -61,7 +61,7 @@ def test_weights_are_those_of_the_equation() -> None:
         torch.testing.assert_close(student(x), expected)
 
 
-def test_padding_stays_nought() -> None:
+def test_padding_stays_zero() -> None:
     student = with_response(convert(nn.Embedding(7, 4, padding_idx=2), conditioning()))
     with anywhere(student):
         y = student(torch.tensor([2, 2, 2, 3]))
@@ -78,7 +78,7 @@ def test_one_example_needs_no_batch() -> None:
             torch.testing.assert_close(student(x), student(x[None])[0])
 
 
-def test_the_model_is_left_alone_and_its_checkpoint_fits() -> None:
+def test_the_model_is_unchanged_and_its_checkpoint_fits() -> None:
     model = mlp()
     before = copy.deepcopy(model.state_dict())
     student = convert(model, conditioning())
@@ -101,7 +101,7 @@ def test_a_layer_used_twice_responds_once() -> None:
     assert student[0] is student[2]
 
 
-def test_copies_have_a_holder_of_their_own() -> None:
+def test_copies_have_their_own_conditioning() -> None:
     student = with_response(convert(mlp(), conditioning()))
     twin, x = copy.deepcopy(student), torch.randn(4, 5)
     holder, other = Conditioning.of(student), Conditioning.of(twin)
@@ -160,7 +160,7 @@ def test_examples_that_do_not_match_are_refused() -> None:
         student(torch.randn(6, 5))
 
 
-def test_a_number_stands_for_so_many_unbounded_hyperparameters() -> None:
+def test_a_number_stands_for_that_many_unbounded_hyperparameters() -> None:
     plain = nn.Linear(3, 2)
     student = convert(plain, 4)
     x, conditioning = torch.randn(5, 3), Conditioning.of(student)
