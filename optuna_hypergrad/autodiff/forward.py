@@ -271,7 +271,7 @@ class ForwardMode:
             self._clip(products),
             hypers.update,
             slopes,
-            self._run.weights.reached(slope.reached),
+            self._run.weights.grad_mask(slope.has_grad),
         )
         self._tangents = every.replaced(active.rows, tangents)
         self._run.weights.write(self._point.weights)

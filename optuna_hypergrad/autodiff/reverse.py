@@ -138,7 +138,7 @@ class ReverseMode:
 
     def _step_back(self, step: int, point: TrainState) -> None:
         record, values = self._player.tape.steps.pop(step), self._run.at(step)
-        gradient, reached = record.gradient, self._run.weights.reached(record.reached)
+        gradient, reached = record.gradient, self._run.weights.grad_mask(record.has_grad)
         back = step_vjp(self._run.update, point, gradient, values.update, reached, self._adjoint)
         batches = self._player.revisit(step, point, record)
         own = gradient.new_zeros((1, len(self._run.learned)))
@@ -147,7 +147,7 @@ class ReverseMode:
         self._taken += 1
         check_replay(step, slope.gradient, gradient)
         self._adjoint = TrainState(back.adjoint.weights + products.weights[0], back.adjoint.state)
-        by_loss = dict(zip(self._run.learned, products.hypers[0], strict=True))
+        by_loss = dict(zip(self._run.learned, products.hparams[0], strict=True))
         for owner, name in self._run.hypers.learned:
             slopes = back.hypers if owner == "update" else by_loss
             self._slopes[owner, name][step] = slopes[name]

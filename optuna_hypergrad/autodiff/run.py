@@ -10,30 +10,33 @@ from torch import Tensor, nn
 from torch.func import jacfwd
 
 from optuna_hypergrad.arguments import check_kind, check_positive, checked_count
-from optuna_hypergrad.autodiff.checks import check_update_map, is_named
+from optuna_hypergrad.autodiff.checks import is_named
 from optuna_hypergrad.autodiff.hparams import HparamsAtStep, RunHparams
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, LossGrad, TrainingLoss
 from optuna_hypergrad.autodiff.second_order.hvp import (
-    WAYS,
+    HVP_METHODS,
     Directions,
     Product,
     Products,
     forward_mode,
 )
 from optuna_hypergrad.autodiff.second_order.preflight import (
+    check_update,
     check_validation,
     checked_products,
     preflight,
-    use,
 )
 from optuna_hypergrad.autodiff.step import TrainState, moved
-from optuna_hypergrad.autodiff.updates import Clipped, Hyper, State, Update, evaluated, trained
-from optuna_hypergrad.autodiff.updates.protocol import (
-    Values,
-    check_update,
-    checked_hypers,
-    checked_state,
+from optuna_hypergrad.autodiff.updates import (
+    Clipped,
+    Hyper,
+    State,
+    Update,
+    evaluated,
+    protocol,
+    trained,
 )
+from optuna_hypergrad.autodiff.updates.protocol import Values, checked_hypers, checked_state
 from optuna_hypergrad.autodiff.validation import Statistics, Validated, validate
 from optuna_hypergrad.autodiff.weights import FlatWeights, replaced
 
@@ -64,7 +67,7 @@ class Run:
         state: State | None = None,
     ) -> None:
         self.steps = checked_count("steps", steps)
-        check_update(update)
+        protocol.check_update(update)
         check_positive("clip_gradients", clip_gradients, or_none=True)
         check_kind("hypers", hypers, Mapping | None, "a mapping or None")
         self.update = update if clip_gradients is None else Clipped(update, value=clip_gradients)
@@ -77,7 +80,7 @@ class Run:
         self._initial = initial
         self._constant_buffers = checked_buffers(model, constant_buffers)
         self._state = self._checked(state)
-        self._products, self._way = checked_products(products), WAYS["loop"]
+        self._products, self._way = checked_products(products), HVP_METHODS["loop"]
         self._rows = 0  # at a time, for which a way has been found
         self.of_tensors = False  # whether each training batch is a tensor, as seen at every step
 
@@ -89,7 +92,7 @@ class Run:
     @property
     def at_once(self) -> bool:
         """Whether all products of a step are taken at once."""
-        return self._way.at_once
+        return self._way.batched
 
     def at(self, step: int) -> HparamsAtStep:
         """Values of the hyperparameters at ``step``."""
@@ -116,26 +119,18 @@ class Run:
         """Find on the first batch how to take the products with ``rows`` rows at a time."""
         if rows != self._rows:
             self._rows = rows
-            with torch.enable_grad():
-                found = preflight(
-                    self.objective,
-                    self._products,
-                    batch,
-                    self.at(0).loss,
-                    rows,
-                    self._constant_buffers,
-                )
-            use(self.objective, found)
-            self._way = WAYS[found.way]
-            check_update_map(self.update, self.weights.read(), self.at(0).update)
+            values = self.at(0)
+            self._way = preflight(
+                self.objective, self._products, batch, values.loss, rows, self._constant_buffers
+            )
+            check_update(self.update, self.weights.read(), values.update)
 
     def check_validation(
         self, batch: Batch, loss_fn: LossFn | None, statistics: Statistics
     ) -> None:
         """Raise a ValueError where the validation loss cannot be differentiated as computed."""
         objective = self.objective.of(loss_fn) if loss_fn is not None else self.objective
-        with torch.enable_grad():
-            check_validation(objective, batch, self.at(self.steps - 1).loss, statistics)
+        check_validation(objective, batch, self.at(self.steps - 1).loss, statistics)
 
     def check_weights(self, step: int, point: TrainState, culprit: str) -> None:
         """Raise a ValueError where the model does not hold the weights at ``point``.
@@ -158,7 +153,7 @@ class Run:
     def slope(self, batches: Microbatches, hypers: Values) -> LossGrad:
         """The mean loss of the batches at the model's weights, and its gradient."""
         self.of_tensors = isinstance(batches[0], Tensor)
-        return LossGrad.mean([self.objective.slope(batch, hypers) for batch in batches])
+        return LossGrad.mean([self.objective.loss_grad(batch, hypers) for batch in batches])
 
     def curvature(
         self, batches: Microbatches, hypers: Values, along: Directions, kind: Product
@@ -171,7 +166,7 @@ class Run:
 
     def moved(self, point: TrainState, slope: LossGrad, hypers: Values) -> TrainState:
         """One step on; the model holds the new weights."""
-        reached = self.weights.reached(slope.reached)
+        reached = self.weights.grad_mask(slope.has_grad)
         new = moved(self.update, point, slope.gradient, hypers, reached)
         self.weights.write(new.weights)
         return new

@@ -1,14 +1,14 @@
-"""The buffers of a model, and how to put them back.
+"""What a training step depends on besides weights, batch and hyperparameters: read and put back.
 
-The state of every random number generator that a training step may draw from.
-
-What a training step depends on besides weights and batch: random numbers, buffers, modes.
+These are the buffers of the model, the modes of its modules, and the states of all random number
+generators that a step may draw from.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,81 +29,65 @@ class Buffer:
     @property
     def bytes(self) -> int:
         """Memory of the copy."""
-        return sum(part.nbytes for part in _dense(self.values))
-
-    @property
-    def changed(self) -> bool:
-        """Whether the tensor no longer has the values that were copied."""
-        return not _same(self.tensor, self.values)
-
-    def same_as(self, other: Buffer) -> bool:
-        """Whether both hold the same values of the same tensor."""
-        if self.module is not other.module or self.tensor is not other.tensor:
-            return False
-        return _same(self.tensor, other.values)
+        return sum(part.nbytes for part in _dense_parts(self.values))
 
     def same_values_as(self, other: Buffer) -> bool:
-        """Whether both hold the same values, of whatever tensors."""
-        if self.values is None or other.values is None:
-            return self.values is other.values
-        return _equal(self.values, other.values)
+        """Whether both hold the same values, possibly in different tensors."""
+        return _same_bits(self.values, other.values)
 
 
 def buffers_of(model: nn.Module, before: tuple[Buffer, ...] = ()) -> tuple[Buffer, ...]:
-    """All buffers, also those that are None so far; what is as ``before`` is kept once."""
+    """All buffers, also those that are None so far; those unchanged since ``before`` are shared."""
     known = {(id(b.module), b.name): b for b in before}
     return tuple(
-        _kept(Buffer(module, name, tensor, None), known.get((id(module), name)))
+        _copied(module, name, tensor, known.get((id(module), name)))
         for module in model.modules()
         for name, tensor in module._buffers.items()
     )
 
 
+def _copied(module: nn.Module, name: str, tensor: Tensor | None, before: Buffer | None) -> Buffer:
+    if before is not None and tensor is before.tensor and _same_bits(tensor, before.values):
+        return before
+    return Buffer(module, name, tensor, None if tensor is None else tensor.detach().clone())
+
+
 def put_back(buffers: tuple[Buffer, ...]) -> None:
     """Give the modules the tensors that they had, with their values.
 
-    Some models put a new tensor in the place of a buffer, of another shape even. What has not
-    changed is not written to: expanded tensors and those of inference mode cannot be.
+    Some models replace a buffer by a new tensor, even of another shape. Unchanged tensors are not
+    written to: expanded tensors and those of inference mode cannot be.
     """
     for buffer in buffers:
         setattr(buffer.module, buffer.name, buffer.tensor)
-        if buffer.tensor is not None and buffer.values is not None and buffer.changed:
+        if buffer.tensor is None or buffer.values is None:
+            continue
+        if not _same_bits(buffer.tensor, buffer.values):
             with torch.no_grad():
                 buffer.tensor.copy_(buffer.values)
 
 
-def _kept(now: Buffer, before: Buffer | None) -> Buffer:
-    if before is not None and now.same_as(before):
-        return before
-    values = None if now.tensor is None else now.tensor.detach().clone()
-    return Buffer(now.module, now.name, now.tensor, values)
-
-
-def _same(tensor: Tensor | None, values: Tensor | None) -> bool:
-    """Whether two tensors are made of the same numbers, NaN being the same as NaN."""
-    if tensor is None or values is None:
-        return tensor is values
-    mine, other = _dense(tensor), _dense(values)
-    if tensor.layout != values.layout or len(mine) != len(other):
+def _same_bits(first: Tensor | None, second: Tensor | None) -> bool:
+    """Whether two tensors of any layout hold the same numbers; NaN equals NaN."""
+    if first is None or second is None:
+        return first is second
+    parts, others = _dense_parts(first), _dense_parts(second)
+    if first.layout != second.layout or len(parts) != len(others):
         return False
-    return all(_equal(a, b) for a, b in zip(mine, other, strict=True))
+    return all(_equal(a, b) for a, b in zip(parts, others, strict=True))
 
 
-def _equal(tensor: Tensor, values: Tensor) -> bool:
-    if torch.equal(tensor, values):
+def _equal(first: Tensor, second: Tensor) -> bool:
+    if torch.equal(first, second):
         return True
-    if tensor.shape != values.shape or tensor.is_quantized:
+    if first.shape != second.shape or first.is_quantized:
         return False
-    return torch.equal(_bits(tensor), _bits(values))  # NaN differs from itself, its bits do not
+    flat = (t.resolve_conj().resolve_neg().reshape(-1).contiguous() for t in (first, second))
+    return torch.equal(*(t.view(torch.uint8) for t in flat))  # NaN differs from itself, bits do not
 
 
-def _bits(tensor: Tensor) -> Tensor:
-    plain = tensor.resolve_conj().resolve_neg()
-    return plain.reshape(-1).contiguous().view(torch.uint8)
-
-
-def _dense(tensor: Tensor | None) -> list[Tensor]:
-    """The dense tensors that hold the numbers of one of any layout."""
+def _dense_parts(tensor: Tensor | None) -> list[Tensor]:
+    """The dense tensors that hold the numbers of a tensor of any layout."""
     if tensor is None or tensor.is_meta:
         return []
     tensor = tensor.detach()
@@ -120,7 +104,7 @@ def _dense(tensor: Tensor | None) -> list[Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class GeneratorStates:
-    """States of torch's generators (CPU and the model's device), numpy's and Python's.
+    """States of the generators of torch (CPU and the model's device), numpy and Python.
 
     Args:
         torch_states: States of torch's generator of the CPU, of that of the model's device where
@@ -129,7 +113,7 @@ class GeneratorStates:
         python_state: State of the generator of the module ``random``: its version, its numbers
             as an array, and the rest.
         device: The model's device.
-        own: Generators of the data's own (those of a ``DataLoader`` and its sampler).
+        own: Generators that the data draw from (those of a ``DataLoader`` and its sampler).
     """
 
     torch_states: tuple[Tensor, ...]
@@ -147,7 +131,9 @@ class GeneratorStates:
         states += [generator.get_state() for generator in own]
         numpy_state = np.random.get_state(legacy=True)
         assert isinstance(numpy_state, tuple)
-        return cls(tuple(states), numpy_state, _packed(random.getstate()), device, own)
+        version, numbers, rest = random.getstate()
+        python_state = (version, np.array(numbers, dtype=np.uint32), rest)  # a tenth of the memory
+        return cls(tuple(states), numpy_state, python_state, device, own)
 
     def restore(self) -> None:
         """Put these states back."""
@@ -162,48 +148,42 @@ class GeneratorStates:
         random.setstate((version, tuple(numbers.tolist()), rest))
 
     def unless_same_as(self, other: GeneratorStates | None) -> GeneratorStates:
-        """``other`` where it holds the same states, so that equal ones are kept once."""
-        return other if other is not None and self._equals(other) else self
-
-    @property
-    def bytes(self) -> int:
-        """About how much memory the states take."""
-        arrays = (self.numpy_state[1], self.python_state[1])
-        return sum(state.nbytes for state in (*self.torch_states, *arrays))
-
-    def _equals(self, other: GeneratorStates) -> bool:
-        return (
+        """``other`` where it holds the same states, so that they take memory once."""
+        if other is None:
+            return self
+        same = (
             self.python_state[2] == other.python_state[2]
             and np.array_equal(self.python_state[1], other.python_state[1])
             and self.numpy_state[2:] == other.numpy_state[2:]
             and np.array_equal(self.numpy_state[1], other.numpy_state[1])
             and all(map(torch.equal, self.torch_states, other.torch_states))
         )
+        return other if same else self
 
-
-def _packed(state: tuple[Any, ...]) -> tuple[Any, ...]:
-    version, numbers, rest = state
-    return version, np.array(numbers, dtype=np.uint32), rest
+    @property
+    def bytes(self) -> int:
+        """Memory of the states."""
+        arrays = (self.numpy_state[1], self.python_state[1])
+        return sum(state.nbytes for state in (*self.torch_states, *arrays))
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """The states of the generators, copies of the buffers and the modules' modes."""
 
-    randomness: GeneratorStates
+    generators: GeneratorStates
     buffers: tuple[Buffer, ...]
-    training: tuple[bool, ...]
+    modes: tuple[bool, ...]
 
     def bytes_beside(self, other: Snapshot) -> int:
-        """How much memory this takes that ``other`` does not take already."""
-        known = {id(buffer) for buffer in other.buffers}
-        new = (buffer.bytes for buffer in self.buffers if id(buffer) not in known)
-        mine = 0 if self.randomness is other.randomness else self.randomness.bytes
-        return mine + sum(new)
+        """Memory that this takes in addition to ``other``, with which it may share parts."""
+        shared = set(map(id, other.buffers))
+        new = sum(buffer.bytes for buffer in self.buffers if id(buffer) not in shared)
+        return new + (0 if self.generators is other.generators else self.generators.bytes)
 
 
 class Snapshotter:
-    """Reads and restores the snapshot of a model's training.
+    """Takes and restores snapshots of one model.
 
     Args:
         model: The model.
@@ -212,23 +192,39 @@ class Snapshotter:
     """
 
     def __init__(
-        self, model: nn.Module, device: torch.device, own: Sequence[torch.Generator]
+        self, model: nn.Module, device: torch.device, own: Sequence[torch.Generator] = ()
     ) -> None:
         self._model, self._device, self._own = model, device, own
 
     def now(self, before: Snapshot | None = None) -> Snapshot:
-        """The present ones; what is the same as ``before`` is kept once."""
-        randomness = GeneratorStates.now(self._device, self._own)
-        training = tuple(module.training for module in self._model.modules())
+        """The present state; what has not changed since ``before`` is shared with it."""
+        generators = GeneratorStates.now(self._device, self._own)
+        modes = tuple(module.training for module in self._model.modules())
         if before is None:
-            return Snapshot(randomness, buffers_of(self._model), training)
-        randomness = randomness.unless_same_as(before.randomness)
-        training = before.training if training == before.training else training
-        return Snapshot(randomness, buffers_of(self._model, before.buffers), training)
+            return Snapshot(generators, buffers_of(self._model), modes)
+        return Snapshot(
+            generators.unless_same_as(before.generators),
+            buffers_of(self._model, before.buffers),
+            before.modes if modes == before.modes else modes,
+        )
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Put them back."""
-        snapshot.randomness.restore()
+    def restore(self, snapshot: Snapshot, *, generators: bool = True) -> None:
+        """Put a snapshot back, with or without the states of the generators."""
+        if generators:
+            snapshot.generators.restore()
         put_back(snapshot.buffers)
-        for module, mode in zip(self._model.modules(), snapshot.training, strict=True):
+        for module, mode in zip(self._model.modules(), snapshot.modes, strict=True):
             module.training = mode
+
+    @contextmanager
+    def unchanged(self, *, generators: bool = True) -> Iterator[Snapshot]:
+        """Leave no trace: within it, anything may run; afterwards all is as before.
+
+        Args:
+            generators: Whether the generators count, too.
+        """
+        before = self.now()
+        try:
+            yield before
+        finally:
+            self.restore(before, generators=generators)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.data import check_validation, sized
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, TrainingLoss
-from optuna_hypergrad.autodiff.snapshot import buffers_of, put_back
-from optuna_hypergrad.autodiff.stop_gradient import Stops, without_hooks
+from optuna_hypergrad.autodiff.snapshot import Snapshotter
+from optuna_hypergrad.autodiff.stop_gradient import StopState
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
 __all__ = ["Batch", "LossFn", "Statistics", "Validated", "validate"]
@@ -29,24 +29,24 @@ class Validated(NamedTuple):
 
 
 def validate(
-    objective: TrainingLoss,
+    loss: TrainingLoss,
     validation: Batch | Iterable[Batch],
     statistics: Statistics,
-    hypers: Values,
+    hparams: Values,
     of_tensors: bool = False,
     exact: bool = True,
 ) -> Validated:
     """Mean loss over all examples in evaluation mode, and its gradient.
 
     Args:
-        objective: The validation loss; its model's mode, buffers and running statistics are the
-            same afterwards.
+        loss: The validation loss; its model's mode, buffers and running statistics are the same
+            afterwards.
         validation: One batch or an iterable of batches, each of which counts by its number of
             examples; ``data.is_batch`` tells them apart.
         statistics: What batch norm normalises with: ``"batch"``, the statistics of the validation
             batch, through which the gradient is exact; or ``"running"``, as the finished model
             does, which the gradient then takes for constants.
-        hypers: Values of the hyperparameters of the loss.
+        hparams: Values of the hyperparameters of the loss.
         of_tensors: Whether the training batches are tensors themselves, so that a list of tensors
             is a list of batches.
         exact: Whether the gradient is that of the loss itself; else, where the loss stops
@@ -57,24 +57,21 @@ def validate(
     """
     check_statistics(statistics)
     check_validation(validation)
-    total, loss_sum = 0, 0.0
-    weights = objective.weights
-    gradient_sum = torch.zeros_like(weights.read())
-    direct_sum = gradient_sum.new_zeros(len(objective.learned))
-    with validating(objective.model, statistics):
+    total, loss_sum, n = 0, 0.0, len(loss.weights.parameters)
+    gradient_sum = torch.zeros_like(loss.weights.read())
+    direct_sum = gradient_sum.new_zeros(len(loss.learned))
+    with validating(loss.model, statistics):
         for batch, size in sized(validation, of_tensors):
-            stops = Stops(active=False) if exact else None
-            with without_hooks(weights.parameters):
-                slope, gradients, _ = objective.graph(batch, hypers, twice=False, stops=stops)
-            by_hyper = gradients[len(weights.parameters) :]
-            gradient_sum += size * slope.gradient
-            for k, part in enumerate(by_hyper):
+            stops = StopState(active=False) if exact else None
+            found, gradients, _ = loss.gradients(batch, hparams, twice=False, stops=stops)
+            gradient_sum += size * found.gradient
+            for k, part in enumerate(gradients[n:]):
                 direct_sum[k] += 0.0 if part is None else size * part
-            loss_sum += size * float(slope.loss)
+            loss_sum += size * float(found.loss)
             total += size
     if total == 0:
         raise ValueError("validation: got no examples, expected at least one batch.")
-    direct = dict(zip(objective.learned, (direct_sum / total).tolist(), strict=True))
+    direct = dict(zip(loss.learned, (direct_sum / total).tolist(), strict=True))
     return Validated(loss_sum / total, gradient_sum / total, direct)
 
 
@@ -87,28 +84,23 @@ def check_statistics(statistics: str) -> None:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for the time being; every module's mode is put back."""
-    training = {module: module.training for module in model.modules()}
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        for module, mode in training.items():
+        for module, mode in modes.items():
             module.training = mode
 
 
 @contextmanager
 def validating(model: nn.Module, statistics: Statistics) -> Iterator[None]:
     """Evaluation mode for the time being; every mode and buffer is put back."""
-    normalising = {
-        module: module.training
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._NormBase)
-    }
-    buffers = buffers_of(model)
-    try:
-        with evaluating(model):
-            for norm, mode in normalising.items():
-                norm.train(mode and statistics == "batch")
-            yield
-    finally:
-        put_back(buffers)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    modes = [norm.training for norm in norms]
+    device = next(model.parameters()).device
+    with Snapshotter(model, device).unchanged(generators=False):
+        model.eval()
+        for norm, mode in zip(norms, modes, strict=True):
+            norm.train(mode and statistics == "batch")
+        yield

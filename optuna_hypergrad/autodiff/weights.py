@@ -10,8 +10,8 @@ from torch.nn.parameter import is_lazy
 
 from optuna_hypergrad.arguments import check_kind
 
-Gradients = Sequence[Tensor | None]  # one per parameter; None where the loss does not reach it
-Reached = tuple[bool, ...]  # one per parameter: does the loss reach it?
+Gradients = Sequence[Tensor | None]  # one per parameter; None where the loss does not depend on it
+HasGrad = tuple[bool, ...]  # one per parameter: whether the loss depends on it
 
 
 class FlatWeights:
@@ -110,11 +110,11 @@ class FlatWeights:
         ]
         return torch.cat(parts, dim=-1)
 
-    def reached(self, flags: Reached) -> Tensor | None:
-        """Which entries the loss reaches, shape (D,); None where these are all."""
-        if all(flags):
+    def grad_mask(self, has_grad: HasGrad) -> Tensor | None:
+        """Which entries the loss depends on, shape (D,); None where these are all."""
+        if all(has_grad):
             return None
-        pairs = zip(self._sizes, flags, strict=True)
+        pairs = zip(self._sizes, has_grad, strict=True)
         return torch.cat([torch.full((n,), flag, device=self.device) for n, flag in pairs])
 
 

@@ -1,8 +1,9 @@
-"""What is found out about a model on its first batch, and what is said where it does not do."""
+"""What is found out about a model on its first batch, and what is said where it is refused."""
 
 import copy
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +19,9 @@ from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.autodiff.loss import TrainingLoss
 from optuna_hypergrad.autodiff.second_order import preflight
-from optuna_hypergrad.autodiff.second_order import preflight as tryout
-from optuna_hypergrad.autodiff.second_order.hvp import WAYS
-from optuna_hypergrad.autodiff.second_order.preflight import Found
+from optuna_hypergrad.autodiff.second_order.hvp import HVP_METHODS
+from optuna_hypergrad.autodiff.second_order.signature import Signature, signature_of
+from optuna_hypergrad.autodiff.second_order.switching import Kernels
 from optuna_hypergrad.autodiff.snapshot import GeneratorStates
 from optuna_hypergrad.autodiff.weights import FlatWeights
 
@@ -28,20 +29,21 @@ Batch = tuple[Tensor, Tensor]
 
 
 @pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(preflight, "_found", {})
-    yield
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_plans", {})
 
 
 def sgd() -> SGD:
     return SGD(Schedule("lr", [0.1, 0.2]), momentum=Schedule("momentum", [0.5]))
 
 
-def found(
-    model: nn.Module, data: Batch, products: str = "auto", rows: int = 3, loss: Loss = loss_fn
-) -> Found:
-    objective = TrainingLoss(model, loss, FlatWeights(model))
-    return preflight.preflight(objective, products, data, {}, rows)
+def chosen(
+    model: nn.Module, data: Batch, products: str = "auto", n_tangents: int = 3, loss: Loss = loss_fn
+) -> str:
+    """The name of the method that the preflight gives."""
+    loss = TrainingLoss(model, loss, FlatWeights(model))
+    method = preflight.preflight(loss, products, data, {}, n_tangents)
+    return next(name for name, known in HVP_METHODS.items() if known is method)
 
 
 class Square(Function):
@@ -129,7 +131,7 @@ def test_errors_of_the_model_itself_come_through() -> None:
         hypergradient(mlp(), loss_fn, sgd(), [batch(4, features=4)], batch(4), steps=2)
 
 
-# The ways that work for a model; torch.func draws other masks of dropout than autograd.
+# The methods that work for a model; torch.func draws other masks of dropout than autograd.
 WORKS = {
     "mlp": {"loop", "batched", "forward", "forward-batched"},
     "batch norm": {"loop", "batched", "forward", "forward-batched"},
@@ -148,76 +150,47 @@ def case(name: str) -> tuple[nn.Module, Batch, Loss]:
 
 
 @pytest.mark.parametrize("name", WORKS)
-def test_ways_that_do_not_work_are_refused_and_not_chosen(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seconds = iter(2.0**-n for n in range(100))
-
-    def timed(work: Callable[[], object], *_: object) -> list[float]:
-        """Finds whatever is tried later faster than what was tried before."""
-        work()
-        return [next(seconds)]
-
-    monkeypatch.setattr(tryout, "timed", timed)
-    monkeypatch.setattr(tryout, "_QUICK", math.inf)  # which have all ways tried
+def test_methods_that_do_not_work_are_refused_and_not_chosen(name: str) -> None:
     model, data, loss = case(name)
-    works = [way for way in WAYS if way in WORKS[name]]
-    assert found(model, data, loss=loss).way == works[-1]
-    for way in WAYS:
-        if way in works:
-            assert found(model, data, way, loss=loss).way == way
+    assert chosen(model, data, loss=loss) == ("batched" if "batched" in WORKS[name] else "loop")
+    for method in HVP_METHODS:
+        if method in WORKS[name]:
+            assert chosen(model, data, method, loss=loss) == method
         else:
-            with pytest.raises(ValueError, match=f"products='{way}' does not work for this model"):
-                found(model, data, way, loss=loss)
+            with pytest.raises(ValueError, match=f"products='{method}' does not work for this mo"):
+                chosen(model, data, method, loss=loss)
 
 
-@pytest.mark.parametrize(
-    ("times", "expected"),
-    [
-        ({"loop": 1.0, "batched": 0.9, "forward": 0.9, "forward-batched": 2.0}, "loop"),
-        ({"loop": 1.0, "batched": 0.8, "forward": 0.9, "forward-batched": 2.0}, "batched"),
-        ({"loop": 1.0, "batched": 0.8, "forward": 0.7, "forward-batched": 0.6}, "forward-batched"),
-    ],
-)
-def test_another_way_is_taken_only_if_clearly_faster(
-    times: dict[str, float], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tried = []
-    products = tryout.Tryout._products
-
-    def watched(self: tryout.Tryout, found: Found, along: object) -> Tensor:
-        tried.append(found.way)
-        return products(self, found, along)
-
-    def timed(work: Callable[[], object], device: object, rounds: int) -> list[float]:
-        tried.clear()
-        work()
-        return [times[tried[-1]] if tried else 0.0]
-
-    monkeypatch.setattr(tryout.Tryout, "_products", watched)
-    monkeypatch.setattr(tryout, "timed", timed)
-    assert found(mlp(), batch(4)).way == expected
-    one = found(mlp(), batch(4), rows=1).way
-    assert one == ("forward" if times["forward"] < 0.85 else "loop")  # there is nothing to batch
-
-
-def test_the_choice_is_remembered_for_like_models_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    searches = []
-    fastest = tryout.Tryout.fastest
-
-    def counted(self: tryout.Tryout) -> Found:
-        searches.append(None)
-        return fastest(self)
-
-    monkeypatch.setattr(tryout.Tryout, "fastest", counted)
+def test_batching_is_for_several_tangents_and_small_tensors() -> None:
     data = batch(4)
-    first = found(mlp(), data)
-    assert found(mlp(), data) == first and len(searches) == 1
+    assert [chosen(mlp(), data, n_tangents=n) for n in (1, 2, 3)] == ["loop", "loop", "batched"]
+    wide = nn.Sequential(nn.Linear(5, 2**13), nn.Linear(2**13, 3))
+    assert chosen(wide, batch(8)) == "batched"  # 8 · 2¹³ hidden numbers are the limit
+    assert chosen(wide, batch(9)) == "loop"
+
+
+def test_the_answer_is_remembered_for_like_models_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = []
+    plan = preflight._Trials.plan
+
+    def counted(self: preflight._Trials, *arguments: Any) -> preflight.Plan:
+        searches.append(None)
+        return plan(self, *arguments)
+
+    monkeypatch.setattr(preflight._Trials, "plan", counted)
+    data = batch(4)
+    first = chosen(mlp(), data)
+    assert chosen(mlp(), data) == first and len(searches) == 1
     for other in (convolutional(), mlp().eval(), mlp().requires_grad_(True).float()):
-        found(other, (data[0].to(next(other.parameters()).dtype), data[1]))
-    found(mlp(), batch(5))
-    found(mlp(), data, rows=1)
+        chosen(other, (data[0].to(next(other.parameters()).dtype), data[1]))
+    chosen(mlp(), batch(5))
+    chosen(mlp(), data, n_tangents=1)
     assert len(searches) == 6
+    for rate in (0.2, 0.5):  # one search, since a rate does not decide whether there is a mask
+        chosen(nn.Sequential(nn.Dropout(rate), mlp()), data)
+    assert len(searches) == 7
+    chosen(nn.Sequential(nn.Dropout(0.0), mlp()), data)
+    assert len(searches) == 8
 
 
 class Activated(nn.Sequential):
@@ -231,25 +204,65 @@ class Activated(nn.Sequential):
         return self[1](self.activation(self[0](x)))
 
 
-def test_what_is_remembered_is_checked_again() -> None:
+def test_models_that_differ_in_an_attribute_are_not_alike() -> None:
     data = batch(4)
-    assert not found(Activated(torch.tanh), data).kernels.formulas
+
+    def kernels(activation: Callable[[Tensor], Tensor]) -> Kernels:
+        chosen(Activated(activation), data)
+        return list(preflight._plans.values())[-1].kernels
+
+    assert not kernels(torch.tanh).formulas
     with pytest.raises(ValueError, match=r"The module is the model itself \(Activated\): .*once"):
-        found(Activated(Square.apply), data)
+        kernels(Square.apply)
     lengths = torch.ones(4, 1)
-    normed = found(Activated(lambda x: torch._weight_norm(x, lengths, 0)), data)
-    assert normed.kernels.formulas
+    assert kernels(lambda x: torch._weight_norm(x, lengths, 0)).formulas
 
 
-@pytest.mark.parametrize("way", ["auto", *WAYS])
-def test_the_preflight_leaves_no_trace(way: str) -> None:
+@dataclass
+class Settings:
+    """Attributes of objects count, too."""
+
+    name: str = "tanh"
+    rate: float = 0.1
+
+
+class Configured(nn.Linear):
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(5, 3)
+        self.settings, self.calls = settings, []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.append(x)
+        return super().forward(Square.apply(x) if self.settings.name == "square" else x)
+
+
+def test_signatures_hold_no_data_and_see_what_decides() -> None:
+    def signature(name: str = "tanh", rate: float = 0.1, scale: float = 1.0) -> Signature:
+        def loss(model: nn.Module, data: Batch) -> Tensor:
+            return scale * loss_fn(model, data)
+
+        model = Configured(Settings(name, rate))
+        return signature_of(TrainingLoss(model, loss, FlatWeights(model)), batch(4), {})
+
+    assert signature() == signature(rate=0.3, scale=2.0)
+    assert signature() != signature("square") and signature() != signature(scale=0.0)
+    left = [signature()]
+    while left:
+        part = left.pop()
+        assert not isinstance(part, Tensor | nn.Module)
+        assert isinstance(part, type) or not callable(part)
+        left.extend(part if isinstance(part, tuple) else ())
+
+
+@pytest.mark.parametrize("products", ["auto", *HVP_METHODS])
+def test_the_preflight_leaves_no_trace(products: str) -> None:
     model = nn.Sequential(MODELS["batch norm"](), nn.Dropout(0.5))
     model[0].eval()
     data, before = batch(6), copy.deepcopy(model.state_dict())
     states = GeneratorStates.now(torch.device("cpu"))
     modes = [m.training for m in model.modules()]
     with torch.no_grad():  # which is the caller's own matter
-        found(model, data, way)
+        chosen(model, data, products)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert modes == [m.training for m in model.modules()]
     assert GeneratorStates.now(torch.device("cpu")).unless_same_as(states) is states

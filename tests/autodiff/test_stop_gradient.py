@@ -25,7 +25,7 @@ from autodiff.stopping import (
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.autodiff.relaxations import rounded, straight_through
-from optuna_hypergrad.autodiff.stop_gradient import StopGradients, Stops
+from optuna_hypergrad.autodiff.stop_gradient import StopGradients, StopState
 
 STEPS, LRS, MOMENTUM = 6, [0.1, 0.07], 0.5
 MODES = ("forward", "reverse")
@@ -171,7 +171,7 @@ def test_learned_hyperparameters_of_a_loss_that_stops_gradients(mode: str) -> No
 
 def test_what_is_stopped_looks_to_the_loss_as_in_torch() -> None:
     w = torch.ones(1, 3, requires_grad=True)
-    with StopGradients(Stops()):
+    with StopGradients(StopState()):
         detached = (w * 2).detach()
         with torch.no_grad():
             computed = w * 3 + detached
@@ -187,7 +187,7 @@ def test_what_is_stopped_looks_to_the_loss_as_in_torch() -> None:
 
 def test_a_view_writes_into_what_it_is_a_view_of() -> None:
     w = torch.ones(3, requires_grad=True)
-    with StopGradients(Stops()), torch.no_grad():
+    with StopGradients(StopState()), torch.no_grad():
         table = (w * 2).repeat(2, 1)
         table[0].mul_(3)
     assert table.tolist() == [[6.0] * 3, [2.0] * 3]
@@ -263,7 +263,7 @@ def test_logging_what_is_detached_costs_no_third_derivative() -> None:
         seen.append(float(value.detach() * 2))
         return value
 
-    stops, model = Stops(), network()
+    stops, model = StopState(), network()
     with StopGradients(stops):
         loss(model, batch())
     assert seen and not stops.found
@@ -277,7 +277,7 @@ def test_nothing_of_a_step_is_kept(name: str, mode: str) -> None:
 
     def kept() -> int:
         gc.collect()
-        return sum(type(one) is Stops for one in gc.get_objects())
+        return sum(type(one) is StopState for one in gc.get_objects())
 
     before = kept()
     hypergradient(make(), loss, SGD(Schedule("lr", [0.1])), [data], data, steps=5, mode=mode)

@@ -10,6 +10,14 @@ from optuna_hypergrad.autodiff.checks.derivative import (
     check_products,
     check_update_map,
 )
+from optuna_hypergrad.autodiff.checks.double import direction_at
 from optuna_hypergrad.autodiff.checks.state import check_state, is_named
 
-__all__ = ["check_loss", "check_products", "check_state", "check_update_map", "is_named"]
+__all__ = [
+    "check_loss",
+    "check_products",
+    "check_state",
+    "check_update_map",
+    "direction_at",
+    "is_named",
+]

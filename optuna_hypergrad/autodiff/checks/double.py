@@ -1,7 +1,4 @@
-"""Points and directions in which a training is looked at, all generic and the same each time.
-
-A loss in double precision for the time being, whatever precision it was written for.
-"""
+"""A loss in double precision for the time being, and the line along which it is looked at."""
 
 from __future__ import annotations
 
@@ -20,10 +17,12 @@ from optuna_hypergrad.autodiff.stop_gradient.switch import changed_in_place
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
 _AWAY = 1e-2  # relative to the weights: initial ones may lie on kinks, as zero biases do
+_LOWER = (torch.float32, torch.float16, torch.bfloat16)
+_CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
 
 
 def direction_at(point: Tensor, seed: int = 0) -> Tensor:
-    """A random direction, as long as ``point`` is."""
+    """A random direction as long as ``point``, the same for each seed."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(len(point), generator=generator, dtype=point.dtype).to(point.device)
     scaled: Tensor = direction * (point.norm().clamp_min(1e-3) / direction.norm())
@@ -39,19 +38,18 @@ class Line:
     """Weights and learned hyperparameters along a line, the model put back at each of its points.
 
     Args:
-        objective: The loss.
-        hypers: Values of its hyperparameters in the middle of the line.
+        loss: The loss.
+        hparams: Values of its hyperparameters in the middle of the line.
     """
 
-    def __init__(self, objective: TrainingLoss, hypers: Values) -> None:
-        self._weights, self._hypers = objective.weights, hypers
-        self._snapshotter = Snapshotter(objective.model, objective.weights.device, ())
-        self._start, self._point = self._snapshotter.now(), near(objective.weights.read())
-        self._learned = objective.learned
+    def __init__(self, loss: TrainingLoss, hparams: Values) -> None:
+        self._weights, self._hparams = loss.weights, hparams
+        self._snapshotter = Snapshotter(loss.model, loss.weights.device)
+        self._start, self._point = self._snapshotter.now(), near(loss.weights.read())
+        self._learned = {name: torch.as_tensor(hparams[name]).detach() for name in loss.learned}
         self.direction = direction_at(self._point)
-        learned = [torch.as_tensor(hypers[name]).detach() for name in self._learned]
-        sizes = [max(float(value.abs()), 1e-3) for value in learned]
-        self.of_hypers = self._point.new_tensor(sizes)
+        sizes = [max(float(value.abs()), 1e-3) for value in self._learned.values()]
+        self.of_hparams = self._point.new_tensor(sizes)
 
     def turn(self, gradient: Tensor) -> None:
         """Give the direction a part along the gradient.
@@ -66,16 +64,8 @@ class Line:
         """Go to a point; gives the hyperparameters there."""
         self._snapshotter.restore(self._start)
         self._weights.write(self._point + step * self.direction)
-        pairs = zip(self._learned, self.of_hypers, strict=True)
-        moved = {
-            name: torch.as_tensor(self._hypers[name]).detach() + step * change
-            for name, change in pairs
-        }
-        return {**self._hypers, **moved}
-
-
-_LOWER = (torch.float32, torch.float16, torch.bfloat16)
-_CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
+        pairs = zip(self._learned.items(), self.of_hparams, strict=True)
+        return {**self._hparams, **{name: v + step * change for (name, v), change in pairs}}
 
 
 class _DoubleOnly(TorchFunctionMode):
@@ -92,12 +82,12 @@ class _DoubleOnly(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        func = Tensor.double if func in _CASTS else func
-        if not changed_in_place(func, args, kwargs or {})[0]:
+        func, kwargs = Tensor.double if func in _CASTS else func, kwargs or {}
+        if not changed_in_place(func, args, kwargs)[0]:
             args = tuple(map(_raised, args))
-            kwargs = {name: _raised(value) for name, value in (kwargs or {}).items()}
+            kwargs = {name: _raised(value) for name, value in kwargs.items()}
         with torch.autocast(self._device, enabled=False):
-            result = func(*args, **(kwargs or {}))
+            result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
             if torch.is_tensor(leaf) and leaf.requires_grad and leaf.dtype in _LOWER:
                 raise TypeError(f"{getattr(func, '__name__', func)} gives {leaf.dtype}")
@@ -106,32 +96,25 @@ class _DoubleOnly(TorchFunctionMode):
 
 @contextmanager
 def in_double(model: nn.Module) -> Iterator[None]:
-    """Parameters and buffers in double precision for the time being; they stay the same objects."""
+    """Parameters and buffers in double precision; afterwards all is as before.
+
+    Parameters stay the same objects.
+    """
     parameters = [(p, p.data) for p in model.parameters() if p.is_floating_point()]
-    buffers = [
-        (module, name, tensor)
-        for module in model.modules()
-        for name, tensor in module._buffers.items()
-    ]
-    modes = [(module, module.training) for module in model.modules()]
-    generators = Snapshotter(model, next(model.parameters()).device, ()).now().randomness
-    try:
-        for parameter, values in parameters:
-            parameter.data = values.double()
-        for module, name, tensor in buffers:
-            if tensor is not None:
-                module._buffers[name] = doubled(tensor.clone())
-        with _DoubleOnly(next(model.parameters()).device):
-            yield
-    finally:
-        for parameter, values in parameters:
-            parameter.data = values
-        for module, name, tensor in buffers:
-            module._buffers[name] = tensor
-        for module, mode in modes:
-            module.training = mode
-        generators.restore()
-        torch.clear_autocast_cache()
+    device = next(model.parameters()).device
+    with Snapshotter(model, device).unchanged() as before:
+        try:
+            for parameter, values in parameters:
+                parameter.data = values.double()
+            for buffer in before.buffers:
+                if buffer.tensor is not None:
+                    buffer.module._buffers[buffer.name] = doubled(buffer.tensor.clone())
+            with _DoubleOnly(device):
+                yield
+        finally:
+            for parameter, values in parameters:
+                parameter.data = values
+            torch.clear_autocast_cache()
 
 
 def doubled(tree: Any) -> Any:

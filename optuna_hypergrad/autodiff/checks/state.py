@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from optuna_hypergrad.autodiff.checks.double import direction_at
 from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
 from optuna_hypergrad.autodiff.snapshot import Buffer, Snapshotter, buffers_of, put_back
-from optuna_hypergrad.autodiff.stop_gradient import Stops
+from optuna_hypergrad.autodiff.stop_gradient import StopState
 from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.validation import evaluating
 
@@ -23,29 +23,32 @@ Running = nn.modules.batchnorm._NormBase  # whose running statistics count as co
 
 
 def check_state(
-    objective: TrainingLoss, batch: Batch, hypers: Values, constant: Collection[str]
+    loss: TrainingLoss, batch: Batch, hparams: Values, constant: Collection[str]
 ) -> None:
     """Raise a ValueError where later gradients depend on weights that are no longer there.
 
     Gradients are taken at the weights, at others and at the first again, from equal buffers and
-    generators. The weights are as before afterwards; buffers and generators are not.
+    generators. What it changes is for the caller to put back.
 
     Args:
-        objective: The loss.
+        loss: The loss.
         batch: The batch.
-        hypers: Values of the hyperparameters of the loss.
+        hparams: Values of the hyperparameters of the loss.
         constant: Buffers, or modules by their paths, whose dependence on the weights is left out.
     """
-    weights, model = objective.weights, objective.model
-    snapshotter = Snapshotter(model, weights.device, ())
+    weights, model = loss.weights, loss.model
+    snapshotter = Snapshotter(model, weights.device)
     start, point = snapshotter.now(), weights.read()
-    frozen = {name: p._version for name, p in model.named_parameters() if not p.requires_grad}
+    frozen = {name: p._version for name, p in weights.frozen.items()}
 
-    def gradient(at: Tensor, buffers: tuple[Buffer, ...] = start.buffers) -> Tensor:
+    def go(at: Tensor, buffers: tuple[Buffer, ...]) -> None:
         snapshotter.restore(start)
         put_back(buffers)
         weights.write(at)
-        found = objective.slope(batch, hypers).gradient
+
+    def gradient(at: Tensor, buffers: tuple[Buffer, ...] = start.buffers) -> Tensor:
+        go(at, buffers)
+        found = loss.loss_grad(batch, hparams).gradient
         weights.check_unchanged(at, "loss_fn")
         return found
 
@@ -56,9 +59,11 @@ def check_state(
             break
     after_moved = buffers_of(model)
     if _differ(first, gradient(point)):
-        raise ValueError(_HIDDEN.format(_changed_frozen(model, frozen)))
+        changed = [name for name, p in weights.frozen.items() if p._version != frozen[name]]
+        what = [f" loss_fn changes {name!r}, a parameter that is not learned." for name in changed]
+        raise ValueError(_HIDDEN.format("".join(what[:1])))
     snapshotter.restore(start)
-    recorded = objective.graph(batch, hypers, twice=True, stops=Stops())[0].gradient
+    recorded = loss.gradients(batch, hparams, twice=True, stops=StopState())[0].gradient
     if _differ(first, recorded) or _changed(model, after, buffers_of(model)):
         raise ValueError(_CHANGED)
     names = [
@@ -68,19 +73,17 @@ def check_state(
     ]
     if not names:
         return
-    told = ", ".join(map(repr, names))
+    quoted = ", ".join(map(repr, names))
     if _differ(gradient(point, after), gradient(point, after_moved)):
-        raise ValueError(_CARRIED.format(told, "the gradients of later steps", names))
+        raise ValueError(_DEPENDENT.format(quoted, "the gradients of later steps", names))
 
     def validated(buffers: tuple[Buffer, ...]) -> Tensor:
-        snapshotter.restore(start)
-        put_back(buffers)
-        weights.write(point)
+        go(point, buffers)
         with evaluating(model):
-            return objective(batch, hypers).detach().reshape(1)
+            return loss(batch, hparams).detach().reshape(1)
 
     if _differ(validated(after), validated(after_moved)):
-        raise ValueError(_CARRIED.format(told, "the loss in evaluation mode", names))
+        raise ValueError(_DEPENDENT.format(quoted, "the loss in evaluation mode", names))
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:
@@ -96,15 +99,8 @@ def _changed(
     """Buffers that came out differently, by path, each with its module."""
     paths = {id(module): path for path, module in model.named_modules()}
     pairs = zip(first, second, strict=True)
-    changed = [a for a, b in pairs if not a.same_values_as(b)]
+    changed = [first for first, second in pairs if not first.same_values_as(second)]
     return {f"{paths[id(b.module)]}.{b.name}".lstrip("."): b.module for b in changed}
-
-
-def _changed_frozen(model: nn.Module, versions: dict[str, int]) -> str:
-    """What to say of parameters that are not learned and were changed all the same."""
-    parameters = dict(model.named_parameters())
-    changed = [name for name, version in versions.items() if parameters[name]._version != version]
-    return f" loss_fn changes {changed[0]!r}, a parameter that is not learned." if changed else ""
 
 
 def is_named(name: str, chosen: Collection[str]) -> bool:
@@ -123,7 +119,7 @@ _CHANGED = (
     "operations under no_grad that write into several tensors at once, or into tensors of a "
     "module, and write them one by one, in operations of torch's."
 )
-_CARRIED = (
+_DEPENDENT = (
     "model: its buffers {} depend on the weights and shape {}, which hypergradients do not follow. "
     "Start from the same values at every step (a recurrent state: "
     "from zeros), or leave this dependence out by hypergradient(..., constant_buffers={})."

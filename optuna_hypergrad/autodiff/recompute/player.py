@@ -89,7 +89,7 @@ class Player:
         """The points at some later steps, from recorded gradients, without the model."""
         for step in range(first, stops[-1]):
             record, values = self.tape.steps[step], self._run.at(step).update
-            reached = self._run.weights.reached(record.reached)
+            reached = self._run.weights.grad_mask(record.has_grad)
             point = moved(self._run.update, point, record.gradient, values, reached)
             if step + 1 in stops:
                 yield point

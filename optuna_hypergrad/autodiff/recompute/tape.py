@@ -21,7 +21,7 @@ from optuna_hypergrad.autodiff.loss import Batch, LossGrad
 from optuna_hypergrad.autodiff.snapshot import Snapshot
 from optuna_hypergrad.autodiff.step import TrainState
 from optuna_hypergrad.autodiff.stream import Stream
-from optuna_hypergrad.autodiff.weights import Reached
+from optuna_hypergrad.autodiff.weights import HasGrad
 
 Place = Literal["device", "host", "disk"]
 
@@ -117,7 +117,7 @@ class Record:
     """One step: its gradient, which weights it reaches, and the snapshot before it."""
 
     kept: Kept
-    reached: Reached
+    has_grad: HasGrad
     snapshot: Snapshot
     batches: tuple[Batch, ...] | None  # where they cannot be had again by their number
 
@@ -152,7 +152,7 @@ class Tape:
         beside += self._stream.kept_bytes(batches)
         kept = self._keeper.keep(slope.gradient, beside=beside)
         kept_batches = None if self._stream.by_number else batches
-        self.steps[step] = Record(kept, slope.reached, before, kept_batches)
+        self.steps[step] = Record(kept, slope.has_grad, before, kept_batches)
 
 
 def check_replay(step: int, found: Tensor, recorded: Tensor) -> None:

@@ -1,12 +1,10 @@
-"""Whether something can be differentiated twice, found out by doing it.
-
-Which module of a model cannot be differentiated twice.
-"""
+"""Whether something can be differentiated twice, found out by doing it; and which module cannot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,17 +12,28 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves, tree_map
 
-from optuna_hypergrad.autodiff.second_order.operators import NODE as WRONG
-from optuna_hypergrad.autodiff.snapshot import buffers_of, put_back
+from optuna_hypergrad.autodiff.second_order.operators import WEIGHT_NORM_NODE
+from optuna_hypergrad.autodiff.snapshot import Snapshotter
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+# What to do, by a part of what torch says.
+_ADVICE = {
+    "@once_differentiable": "Write its backward in operations of torch's and take the mark off.",
+    "its gradient is sparse": "Pass sparse=False to nn.Embedding or nn.EmbeddingBag.",
+    "use_reentrant": "Pass use_reentrant=False to torch.utils.checkpoint.checkpoint.",
+    "not implemented": "Write it in other operations of torch's.",
+}
+_ANYWAY = "Replace it by operations that torch can differentiate twice."
 
 
 def differentiate_twice(outputs: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Differentiates ``outputs`` twice with respect to ``sources``, and drops the result.
+    """Differentiate ``outputs`` twice with respect to ``sources``, and drop the result.
 
     Unlike ``torch.autograd.grad`` by itself, this notices torch's own weight norm, whose second
     derivative is wrong, and functions of the user's own that are marked ``@once_differentiable``.
-    Asked for certain derivatives only, torch passes over the node
-    that would raise, and takes the gradients of such functions for constants without a word.
+    Asked for certain derivatives only, torch passes over the node that would raise, and takes the
+    gradients of such functions for constants without a word.
 
     Args:
         outputs: Tensors of any shape that require a gradient, such as ``[loss]``.
@@ -40,42 +49,62 @@ def differentiate_twice(outputs: Sequence[Tensor], sources: Sequence[Tensor]) ->
     """
     if not outputs or not sources:
         return
-    if any(node.name().startswith(WRONG) for node in _nodes(outputs)):
+    if any(node.name().startswith(WEIGHT_NORM_NODE) for node in nodes(outputs)):
         raise RuntimeError("torch's weight norm has a wrong second derivative")
-    # Weights that require gradients themselves, for else a last operation without a second
-    # derivative passes for one whose gradient is a constant.
-    weights = [torch.ones_like(output, requires_grad=True) for output in outputs]
-    slopes = torch.autograd.grad(outputs, sources, weights, create_graph=True, allow_unused=True)
-    if any(slope is not None and slope.layout != torch.strided for slope in slopes):
+    # Factors that require gradients themselves: else a last operation without a second derivative
+    # passes for one whose gradient is a constant.
+    ones = [torch.ones_like(output, requires_grad=True) for output in outputs]
+    gradients = torch.autograd.grad(outputs, sources, ones, create_graph=True, allow_unused=True)
+    if any(g is not None and g.layout != torch.strided for g in gradients):
         raise RuntimeError("its gradient is sparse")
-    curved = [slope for slope in slopes if slope is not None and slope.requires_grad]
-    if any(node.name() == "torch::autograd::Error" for node in _nodes(curved)):
+    curved = [g for g in gradients if g is not None and g.requires_grad]
+    if any(node.name() == "torch::autograd::Error" for node in nodes(curved)):
         raise RuntimeError("a torch.autograd.Function in it is marked @once_differentiable")
-    along = [torch.ones_like(slope) for slope in curved]
-    torch.autograd.grad(curved, [*sources, *weights], along, allow_unused=True)
+    directions = [torch.ones_like(g) for g in curved]
+    torch.autograd.grad(curved, [*sources, *ones], directions, allow_unused=True)
 
 
-def _nodes(tensors: Sequence[Tensor]) -> Iterator[Node]:
+def largest_tensor(output: Tensor) -> int:
+    """Elements of the largest result of an operation, or parameter, that ``output`` came from."""
+    results = (m for node in nodes([output]) for m in node._input_metadata)
+    return max(int(math.prod(m.shape)) for m in results if not m.is_nested_tensor)
+
+
+def nodes(tensors: Sequence[Tensor]) -> list[Node]:
     """Every operation that ``tensors`` came from, each once."""
-    seen: set[Node] = set()
+    found: dict[Node, None] = {}
     left = [t.grad_fn for t in tensors]
     while left:
         node = left.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
+        if node is not None and node not in found:
+            found[node] = None
             left.extend(following for following, _ in node.next_functions)
+    return list(found)
 
 
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+def explained(model: nn.Module, run: Callable[[], object], error: Exception | None) -> str:
+    """What to say of a model that cannot be differentiated twice; the module is named.
+
+    Args:
+        model: The model.
+        run: Computes its loss.
+        error: What torch said of it.
+    """
+    module = module_at_fault(model, run)
+    reason = f"The module is {module}"
+    if module is None:
+        reason = f"None of its modules is at fault by itself; see to what loss_fn calls: {error}"
+    advice = next((what for part, what in _ADVICE.items() if part in reason), _ANYWAY)
+    reason = f"{reason.rstrip('.')}. {advice}"
+    return f"model: it has no second derivative, which hypergradients need. {reason}"
 
 
-def unsupported(model: nn.Module, run: Callable[[], object]) -> str | None:
+def module_at_fault(model: nn.Module, run: Callable[[], object]) -> str | None:
     """The innermost module of ``model`` that has no second derivative, and torch's words for why.
 
     Runs the model once, and then each of its modules by itself on the inputs that it had there,
-    from the innermost outwards; one that cannot run by itself is passed over. Buffers and torch's
-    random states are put back, and no gradient is left.
+    from the innermost outwards; one that cannot run by itself is passed over. All is left as it
+    was.
 
     Args:
         model: The model.
@@ -88,80 +117,56 @@ def unsupported(model: nn.Module, run: Callable[[], object]) -> str | None:
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
-        >>> unsupported(model, lambda: model(torch.ones(1, 2)))
+        >>> module_at_fault(model, lambda: model(torch.ones(1, 2)))
     """
-    with _undone(model):
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with torch.enable_grad(), Snapshotter(model, device).unchanged():
         inputs = _inputs(model, run)
-        for path, module in sorted(model.named_modules(), key=_outwards):
-            reason = _failure(module, inputs[module]) if module in inputs else None
-            if reason is not None:
+        modules = [(path, module) for path, module in model.named_modules() if module in inputs]
+        modules.sort(key=lambda item: -len(item[0].split(".")) if item[0] else 0)
+        for path, module in modules:
+            if (reason := _failure(module, inputs[module])) is not None:
                 return f"{path or 'the model itself'} ({type(module).__name__}): {reason}"
     return None
 
 
-def _outwards(item: tuple[str, nn.Module]) -> int:
-    """Sorts the items of ``named_modules`` by depth, the innermost first, the model last."""
-    path, _ = item
-    return -len(path.split(".")) if path else 0
-
-
 def _inputs(model: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Inputs]:
     """What each module of ``model`` was called with the last time, while ``run`` runs."""
-    found: dict[nn.Module, Inputs] = {}
+    inputs: dict[nn.Module, Inputs] = {}
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found[module] = tree_map(_detached, (args, kwargs))
+        detached = tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, (args, kwargs))
+        inputs[module] = detached
 
     with ExitStack() as stack:
         for module in model.modules():
             hook = module.register_forward_pre_hook(record, with_kwargs=True)
             stack.callback(hook.remove)
         run()
-    return found
+    return inputs
 
 
 def _failure(module: nn.Module, inputs: Inputs) -> str | None:
     """Torch's message where ``module`` cannot be differentiated twice at ``inputs``, else None."""
     leaves = tree_map(_leaf, inputs)
-    args, kwargs = tree_map(_copy, leaves)  # which the module may overwrite
+    # The module may overwrite its inputs, so it gets copies of the leaves.
+    args, kwargs = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, leaves)
     try:
-        outputs = _differentiable(module(*args, **kwargs))
-    except Exception:
+        outputs = _requiring_grad(module(*args, **kwargs))
+    except Exception:  # whatever it needs to run by itself is the user's own matter
         return None
-    sources = _differentiable([leaves, list(module.parameters())])
     try:
-        differentiate_twice(outputs, sources)
+        differentiate_twice(outputs, _requiring_grad([leaves, list(module.parameters())]))
     except RuntimeError as error:
         return str(error)
     return None
 
 
-def _differentiable(tree: object) -> list[Tensor]:
-    """The tensors in nested tuples, lists and dictionaries that require a gradient."""
+def _requiring_grad(tree: object) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.requires_grad]
-
-
-def _detached(value: object) -> object:
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _leaf(value: object) -> object:
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.detach().requires_grad_()
     return value
-
-
-def _copy(value: object) -> object:
-    return value.clone() if isinstance(value, Tensor) else value
-
-
-@contextmanager
-def _undone(model: nn.Module) -> Iterator[None]:
-    """Puts buffers and torch's random states back."""
-    buffers = buffers_of(model)
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    try:
-        with torch.random.fork_rng(devices), torch.enable_grad():
-            yield
-    finally:
-        put_back(buffers)

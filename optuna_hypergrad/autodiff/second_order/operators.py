@@ -1,17 +1,11 @@
-"""Which calls the operations of this folder answer for.
+"""Operations of torch's whose second derivative is missing or wrong, with one that is right.
 
-Hardsigmoid with a second derivative; torch's backward kernel has none.
-
-y = min(max(x + 3, 0), 6) / 6 is linear between −3 and 3 and constant beyond. Its backward pass,
-B(g; x) = g/6 where |x| < 3 and 0 elsewhere, is linear in g and does not change with x but at the
-two kinks, where torch takes 0. So ∂⟨u, B⟩/∂g = B(u; x), and ∂⟨u, B⟩/∂x = 0: to any order.
-
-Sums and means of bags of embeddings by single embeddings; torch's have no second derivative.
-
-Weight norm by its formula, because torch's own has a wrong second derivative.
-
-Torch takes the norms that its kernel saves for constants when the gradient is differentiated again,
-and gives a result without a word (found in torch 2.15).
+Hardsigmoid, y = min(max(x + 3, 0), 6) / 6, is linear between −3 and 3 and constant beyond. Its
+backward pass, B(g; x) = g/6 where |x| < 3 and 0 elsewhere, is linear in g and does not change with
+x but at the two kinks, where torch takes 0. So ∂⟨u, B⟩/∂g = B(u; x), and ∂⟨u, B⟩/∂x = 0: to any
+order. Torch's backward kernel has no derivative, nor have its sums and means of bags of embeddings.
+For its weight norm, torch takes the norms that its kernel saves for constants when the gradient is
+differentiated again, and gives a result without a word (found in torch 2.15).
 """
 
 from __future__ import annotations
@@ -174,8 +168,8 @@ def _bags(input: Tensor, offsets: Tensor | None, include_last: bool) -> tuple[in
     return len(starts), torch.bucketize(places, starts, right=True) - 1
 
 
-NODE = "WeightNormInterfaceBackward"
-"""How the names of nodes of torch's own begin in a graph."""
+WEIGHT_NORM_NODE = "WeightNormInterfaceBackward"
+"""How the names of nodes of torch's own weight norm begin in a graph."""
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:

@@ -1,345 +1,248 @@
-"""Hessian products of one batch, taken in different ways to see which work and how fast.
+"""What is found out about a training before it begins, on its first batch.
 
-How to take Hessian products of a model: tried out on the first batch.
-
-Torch cannot differentiate every operation twice, nor in every way. What works, and is fastest, is
-found by trial on the first batch, and remembered for like models while the process lives.
+Torch cannot differentiate every operation twice, nor every loss is what hypergradients take it for.
+The preflight finds what has to be replaced so that the model can be differentiated twice, checks
+the training (checks/), and picks how Hessian products are taken. The answer is remembered for like
+models while the process lives. It reads no clock, so equal processes come to equal answers.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from types import CellType
 from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from optuna_hypergrad.autodiff.checks import check_loss, check_products, check_state
+from optuna_hypergrad.autodiff import checks
 from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
-from optuna_hypergrad.autodiff.result import timed
-from optuna_hypergrad.autodiff.second_order import (
-    Kernels,
-    candidates,
+from optuna_hypergrad.autodiff.second_order.double_differentiable import (
     differentiate_twice,
-    second_derivatives,
-    unsupported,
+    explained,
+    largest_tensor,
 )
 from optuna_hypergrad.autodiff.second_order.hvp import (
-    WAYS,
+    HVP_METHODS,
     Directions,
+    HVPMethod,
     Products,
-    forward_over_reverse,
+)
+from optuna_hypergrad.autodiff.second_order.signature import kind_of, signature_of
+from optuna_hypergrad.autodiff.second_order.switching import (
+    Kernels,
+    candidates,
+    second_derivatives,
 )
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
-from optuna_hypergrad.autodiff.stop_gradient import StopGradients, Stops
+from optuna_hypergrad.autodiff.stop_gradient import StopState
+from optuna_hypergrad.autodiff.updates import Update
 from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.validation import Statistics, validating
 
-_QUICK = 0.002  # seconds that the gradient of a quick model takes at most
-MOST_ROWS, _FEW_ROWS = 8, 2  # that are tried; of a quick model, and of any other
-_ROUNDS = 6, 1  # that are timed, likewise
-_HOPELESS = 4.0, 1.5  # a way that takes so many times as long at first is not timed, likewise
-_GAIN = 0.85  # another way must take less than this share of the time of double backward passes
+# The rule of products="auto": "batched" for that many tangents or more, where no parameter and no
+# result of an operation of the loss has more elements; else "loop". CPU time of "batched" over that
+# of "loop" (float32, one thread), by the elements of the largest tensor:
+#   tangents:              2     8 |                        tangents:   2     8
+#   MLP 20-…-20 (4·10³)  0.88  0.39 | LeNet, 8 images      (5·10⁴)    1.15  0.84
+#   MLP 64-64 (4·10³)    0.96  0.48 | MLP 784-32           (5·10⁴)    0.93  0.61
+#   batch norm (4·10³)   0.81  0.39 | MLP 784-128          (1·10⁵)    1.00  1.39
+#   transformer (4·10³)  0.91  0.47 | transformer, 64 × 64 (1·10⁵)    0.95  1.29
+#   MLP 256-128 (3·10⁴)  1.03  0.64 | WRN-16-1, 16 images  (3·10⁵)    1.04  1.16
+#   transformer (3·10⁴)  1.06  0.84 | small CNN, 128 images (2·10⁶)   0.96  2.07
+# Forward over reverse took 1.1 to 8 times as long as "loop" for each of them. On GPUs nothing was
+# measured, and the rule is the same.
+BATCHED_FROM, BATCHED_UP_TO = 3, 2**16
 
-_NO_ROUNDING = 0.03  # a relative difference between products that rounding does not explain
-
-_DIFFERENT = (
-    "It gives products that differ from those of double backward passes by {:.0%}; its random "
-    "numbers, those of dropout for example, may be others."
-)
-# What to do, by a part of what torch says.
-_ADVICE = {
-    "@once_differentiable": "Write its backward in operations of torch's and take the mark off.",
-    "its gradient is sparse": "Pass sparse=False to nn.Embedding or nn.EmbeddingBag.",
-    "use_reentrant": "Pass use_reentrant=False to torch.utils.checkpoint.checkpoint.",
-    "not implemented": "Write it in other operations of torch's.",
-}
-_ANYWAY = "Replace it by operations that torch can differentiate twice."
+_TOLERANCE = 0.03  # a relative difference between products that rounding does not explain
+_UNFIT = "products={!r} does not work for this model; products='auto' finds what does. {}"
 
 
-class Found(NamedTuple):
-    """A way to take products, and what has to be replaced in the model for it."""
+class Plan(NamedTuple):
+    """How Hessian products are taken, and what is replaced in the model for it."""
 
-    way: str
+    method: str
     kernels: Kernels
+    used: frozenset[str] = frozenset()  # learned hyperparameters that the loss depends on
 
 
-def use(objective: TrainingLoss, found: Found) -> None:
-    """Have the loss run with what has to be replaced."""
-    objective.switched = partial(second_derivatives, found.kernels)
-
-
-class Tryout:
-    """Takes products on one batch in different ways.
-
-    The model's buffers and the random number generators are those that it began with whenever a
-    way is tried; whoever makes it puts them back in the end, and ``objective.switched``, too.
-
-    Args:
-        objective: The loss.
-        batch: The batch.
-        hypers: Values of the hyperparameters of the loss.
-        rows: How many products are taken at a time, ``MOST_ROWS`` at most.
-    """
-
-    def __init__(self, objective: TrainingLoss, batch: Batch, hypers: Values, rows: int) -> None:
-        self._objective, self._batch, self._hypers = objective, batch, hypers
-        self._device, self._like = objective.weights.device, objective.weights.parameters[0]
-        self._snapshotter = Snapshotter(objective.model, self._device, ())
-        self._start = self._snapshotter.now()
-        self._rows = rows
-
-    def obstacle(self, kernels: Kernels) -> RuntimeError | None:
-        """What torch says where the loss, or a part of it, cannot be differentiated twice."""
-        self._begin(kernels)
-        stops = Stops()
-        try:
-            with torch.enable_grad(), self._objective.switched():
-                with StopGradients(stops):
-                    loss = self._objective.differentiable(self._batch, self._hypers)
-                differentiate_twice([loss], self._objective.weights.parameters)
-                stops.forget()
-            if stops.found:  # then a JVP is the derivative of a VJP, and so a third derivative
-                self._products(Found("loop", kernels), self._along(1))
-        except RuntimeError as error:
-            return error
-        return None
-
-    def given(self, way: str) -> Found:
-        """This way, if it gives what double backward passes give; else a ValueError."""
-        first = self._double_backward()
-        if way == "loop":
-            return first
-        found, along = Found(way, first.kernels), self._along(self._rows)
-        expected = self._products(first, along)
-        try:
-            difference = _difference(self._products(found, along), expected)
-        except RuntimeError as error:
-            raise ValueError(_unfit(way, f"Torch says: {error}")) from error
-        if difference > _NO_ROUNDING:
-            raise ValueError(_unfit(way, _DIFFERENT.format(difference)))
-        return found
-
-    def fastest(self) -> Found:
-        """Double backward passes, or what is clearly faster and gives the same."""
-        best = first = self._double_backward()
-        quick = timed(self._gradient, self._device, 2)[0] < _QUICK
-        along = self._along(self._rows if quick else min(self._rows, _FEW_ROWS))
-        rounds, hopeless = _ROUNDS[not quick], _HOPELESS[not quick]
-        expected = self._products(first, along)
-        reference = self._seconds(first, along, rounds)
-        least = _GAIN * reference
-        for name, way in WAYS.items():
-            if name == "loop" or (way.at_once and len(along) == 1):
-                continue
-            if way.linearise is forward_over_reverse and not quick:
-                continue  # it takes more memory than the run may have, and has never paid
-            found = Found(name, first.kernels)
-            if self._first_seconds(found, along, expected) < hopeless * reference:
-                seconds = self._seconds(found, along, rounds)
-                best, least = (found, seconds) if seconds < least else (best, least)
-        return best
-
-    def _double_backward(self) -> Found:
-        """Double backward passes, with whatever has to be replaced for them."""
-        error: RuntimeError | None = None
-        for kernels in candidates(self._objective.model, self._device):
-            error = self.obstacle(kernels)
-            if error is None:
-                return Found("loop", kernels)
-        raise ValueError(self._blame(error)) from error
-
-    def _blame(self, error: RuntimeError | None) -> str:
-        """What to say of a model that cannot be differentiated twice, whatever is replaced."""
-        self._snapshotter.restore(self._start)
-        with self._objective.switched():  # what can be replaced is not to blame
-            module = unsupported(self._objective.model, self._run)
-        told = f"The module is {module}"
-        if module is None:
-            told = f"None of its modules is at fault by itself; see to what loss_fn calls: {error}"
-        advice = next((what for part, what in _ADVICE.items() if part in told), _ANYWAY)
-        return (
-            "model: it has no second derivative, which hypergradients need. "
-            f"{told.rstrip('.')}. {advice}"
-        )
-
-    def _first_seconds(self, found: Found, along: Directions, expected: Tensor) -> float:
-        """Seconds of a first round; infinite where it fails, complains or gives anything else."""
-        got: list[Tensor] = []
-
-        def work() -> None:
-            got.append(self._products(found, along))
-
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                seconds = timed(work, self._device, 1)[0]
-        except Exception:  # whatever it is: this way is out, and another one works
-            return math.inf
-        exact = _difference(got[0], expected) <= torch.finfo(expected.dtype).eps ** 0.5
-        return seconds if exact else math.inf
-
-    def _seconds(self, found: Found, along: Directions, rounds: int) -> float:
-        """The best time of a way that has been taken before, so that all is warm."""
-        return timed(partial(self._products, found, along), self._device, rounds)[0]
-
-    def _products(self, found: Found, along: Directions) -> Tensor:
-        """The products as one vector."""
-        self._begin(found.kernels)
-        objective, batch, hypers = self._objective, self._batch, self._hypers
-        products = WAYS[found.way](objective, batch, hypers, along, "jvp")[1]
-        return torch.cat([products.weights.flatten(), products.hypers.flatten()])
-
-    def _gradient(self) -> None:
-        self._objective.slope(self._batch, self._hypers)
-
-    def _run(self) -> Tensor:
-        return self._objective(self._batch, self._hypers)
-
-    def _begin(self, kernels: Kernels) -> None:
-        use(self._objective, Found("loop", kernels))
-        self._snapshotter.restore(self._start)
-
-    def _along(self, rows: int) -> Directions:
-        """Random directions."""
-        like, learned = self._like, self._objective.learned
-        return Directions(
-            torch.randn((rows, len(self._objective.weights)), dtype=like.dtype, device=like.device),
-            torch.randn((rows, len(learned)), dtype=like.dtype, device=like.device),
-        )
-
-
-def _difference(found: Tensor, expected: Tensor) -> float:
-    """Relative to what was expected."""
-    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
-
-
-def _unfit(way: str, reason: str) -> str:
-    return (
-        f"products={way!r} does not work for this model; products='auto' finds what does. {reason}"
-    )
-
-
-__all__ = ["Found", "checked_products", "preflight", "use"]
-
-_found: dict[tuple[object, ...], Found] = {}
+_plans: dict[object, Plan] = {}
+_passed: set[object] = set()  # other checks
 
 
 def checked_products(products: Products) -> Products:
-    """``products``, or a ValueError where it is none of the ways."""
+    """``products``, or a ValueError where it is none of the methods."""
     if products not in get_args(Products):
         raise ValueError(f"products must be one of {get_args(Products)}, got {products!r}.")
     return products
 
 
 def preflight(
-    objective: TrainingLoss,
+    loss: TrainingLoss,
     products: Products,
     batch: Batch,
-    hypers: Values,
-    rows: int,
+    hparams: Values,
+    n_tangents: int,
     constant_buffers: Collection[str] = (),
-) -> Found:
-    """The fastest way to take ``rows`` products at a time that works and is exact.
+) -> HVPMethod:
+    """Have a loss run so that it can be differentiated twice; gives how to take its products.
 
-    Exact is what gives the same as double backward passes, one row after another, and these are
-    taken where no other way is clearly faster. The training is checked, too (checks/).
-    Where a model is like an earlier one, all that is tried is whether it can be differentiated
-    twice. The model's buffers and the random number generators are as before afterwards.
+    The model, its buffers and the random number generators are as before afterwards.
 
     Args:
-        objective: The loss.
-        products: A way to be used; ``"auto"`` to choose one.
+        loss: The training loss; its ``switched`` is set.
+        products: A method to be used; ``"auto"`` to choose one.
         batch: A batch to try it on.
-        hypers: Values of the hyperparameters of the loss.
-        rows: How many products are taken at a time.
+        hparams: Values of the hyperparameters of the loss.
+        n_tangents: How many products are taken at a time.
         constant_buffers: Buffers whose dependence on the weights is left out.
 
     Raises:
         ValueError: If the model cannot be differentiated twice; the message names the module. If
-            ``products`` is a way that fails for this model, or is not exact. If the training is
+            ``products`` is a method that fails for this model, or is not exact. If the training is
             none whose derivative these products give; see checks/.
     """
-    rows = min(rows, MOST_ROWS)
-    key = (products, rows, frozenset(constant_buffers), *_signature(objective, batch))
-    with _undisturbed(objective):
-        tryout = Tryout(objective, batch, hypers, rows)
-        if key not in _found or tryout.obstacle(_found[key].kernels):
+    several, constant = n_tangents >= BATCHED_FROM, frozenset(constant_buffers)
+    key = (products, several, constant, signature_of(loss, batch, hparams))
+    if key not in _plans:
+        with torch.enable_grad(), _unchanged(loss):
             with suppress(RuntimeError):  # what torch cannot do is named by what is tried next
-                check_state(objective, batch, hypers, constant_buffers)
-            found = tryout.fastest() if products == "auto" else tryout.given(products)
-            use(objective, found)
-            check_products(objective, batch, hypers)
-            _found[key] = found
-    return _found[key]
+                checks.check_state(loss, batch, hparams, constant)
+            plan = _Trials(loss, batch, hparams).plan(products, several)
+            _switch(loss, plan.kernels)
+            checks.check_products(loss, batch, hparams)
+        _plans[key] = plan._replace(used=frozenset(loss.used))
+    plan = _plans[key]
+    _switch(loss, plan.kernels)
+    loss.used |= plan.used
+    return HVP_METHODS[plan.method]
 
 
 def check_validation(
-    objective: TrainingLoss, batch: Batch, hypers: Values, statistics: Statistics
+    loss: TrainingLoss, batch: Batch, hparams: Values, statistics: Statistics
 ) -> None:
     """Raise a ValueError where the validation loss cannot be differentiated as it is computed.
 
     Args:
-        objective: The validation loss.
+        loss: The validation loss.
         batch: A batch of the training, which stands for those of the validation.
-        hypers: Values of the hyperparameters of the loss.
+        hparams: Values of the hyperparameters of the loss.
         statistics: What batch norm normalises with.
     """
-    key = ("validation", statistics, *_signature(objective, batch))
-    if key not in _found:
-        with _undisturbed(objective), validating(objective.model, statistics):
-            check_loss(objective, batch, hypers)
-        _found[key] = Found("loop", Kernels())
+    key = (statistics, signature_of(loss, batch, hparams))
+    if key not in _passed:
+        with torch.enable_grad(), _unchanged(loss), validating(loss.model, statistics):
+            checks.check_loss(loss, batch, hparams)
+        _passed.add(key)
+
+
+def check_update(update: Update, weights: Tensor, hparams: Values) -> None:
+    """Raise a ValueError where the update cannot be differentiated as it is computed.
+
+    Args:
+        update: The update.
+        weights: Weights to take steps from, shape (D,).
+        hparams: Values of its hyperparameters; tensors are learned.
+    """
+    values = tuple((name, kind_of(v), bool(v)) for name, v in hparams.items())
+    key = (kind_of(update, depth=5), kind_of(weights), values)
+    if key not in _passed and checks.check_update_map(update, weights, hparams):
+        _passed.add(key)
+
+
+def _switch(loss: TrainingLoss, kernels: Kernels) -> None:
+    needed = kernels != Kernels()
+    loss.switched = partial(second_derivatives, kernels) if needed else nullcontext
 
 
 @contextmanager
-def _undisturbed(objective: TrainingLoss) -> Iterator[None]:
-    """Buffers, random numbers, and what the loss runs with, are put back."""
-    snapshotter = Snapshotter(objective.model, objective.weights.device, ())
-    before, switched = snapshotter.now(), objective.switched
-    point = objective.weights.read()
-    try:
-        yield
-    finally:
-        objective.switched = switched
-        objective.weights.write(point)
-        snapshotter.restore(before)
+def _unchanged(loss: TrainingLoss) -> Iterator[None]:
+    """Put back the weights, all of a snapshot, and what the loss runs with."""
+    point, switched = loss.weights.read(), loss.switched
+    with Snapshotter(loss.model, loss.weights.device).unchanged():
+        try:
+            yield
+        finally:
+            loss.switched = switched
+            loss.weights.write(point)
 
 
-def _signature(objective: TrainingLoss, batch: Batch) -> tuple[object, ...]:
-    """What like models on like batches have in common."""
-    model, loss_fn = objective.model, objective.loss_fn
-    kinds = tuple((name, type(m), m.training) for name, m in model.named_modules())
-    weights = tuple((p.shape, p.dtype, p.device) for p in objective.weights.parameters)
-    tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
-    shapes = tuple((t.shape, t.dtype) for t in tensors)
-    hooks = tuple(bool(m._backward_hooks or m._forward_hooks) for m in model.modules())
-    hooks += tuple(bool(p._backward_hooks) for p in objective.weights.parameters)
-    return (kinds, weights, shapes, hooks, _code(loss_fn), torch.get_num_threads())
+class _Trials:
+    """Differentiates the loss of one batch in different ways, each from the same state."""
 
+    def __init__(self, loss: TrainingLoss, batch: Batch, hparams: Values) -> None:
+        self._loss, self._batch, self._hparams = loss, batch, hparams
+        self._snapshotter = Snapshotter(loss.model, loss.weights.device)
 
-def _code(function: object, depth: int = 3) -> object:
-    """What a function does. Not the function itself: it may hold data, and each trial makes one."""
-    if isinstance(function, str | bool | None):
-        return function
-    parts: list[object] = []
-    if isinstance(function, partial):
-        parts = [function.func, *function.args, *function.keywords, *function.keywords.values()]
-    elif cells := getattr(function, "__closure__", None):
-        parts = [cell.cell_contents for cell in cells if _is_filled(cell)]
-    code = getattr(function, "__code__", type(function))
-    return (code, *(_code(part, depth - 1) for part in parts if depth))
+    def plan(self, products: Products, several: bool) -> Plan:
+        """The first kernels with which the model can be differentiated twice, and a method."""
+        kernels, largest = self._kernels()
+        if products == "auto":
+            batched = several and largest <= BATCHED_UP_TO and self._is_batchable()
+            return Plan("batched" if batched else "loop", kernels)
+        if products != "loop":
+            self._check_method(products)
+        return Plan(products, kernels)
 
+    def _kernels(self) -> tuple[Kernels, int]:
+        """What has to be replaced, and the elements of the largest tensor of the loss."""
+        loss = self._loss
+        error: RuntimeError | None = None
+        for kernels in candidates(loss.model, loss.weights.device):
+            _switch(loss, kernels)
+            try:
+                return kernels, self._differentiate_twice()
+            except RuntimeError as reason:
+                error = reason
+        with loss.switched():  # what can be replaced is not at fault
+            message = explained(loss.model, lambda: loss(self._batch, self._hparams), error)
+        raise ValueError(message) from error
 
-def _is_filled(cell: CellType) -> bool:
-    try:
-        _ = cell.cell_contents
-    except ValueError:  # of a name that has yet to be bound
-        return False
-    return True
+    def _differentiate_twice(self) -> int:
+        stops = StopState()
+        with self._snapshotter.unchanged():
+            with self._loss.graph(self._batch, self._hparams, stops) as value:
+                largest = largest_tensor(value)
+                differentiate_twice([value], self._loss.weights.parameters)
+            if stops.found:  # then a JVP is the derivative of a VJP, and so a third derivative
+                self._products("loop", 1)
+        return largest
+
+    def _is_batchable(self) -> bool:
+        """Whether torch can batch the products, and they are those of double backward passes."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of operations that are not batched, but repeated
+                difference = self._difference("batched")
+        except (RuntimeError, UserWarning):  # as in activation checkpointing
+            return False
+        return bool(difference <= torch.finfo(self._loss.weights.parameters[0].dtype).eps ** 0.5)
+
+    def _check_method(self, method: str) -> None:
+        reason = (
+            "It gives products that differ from those of double backward passes by {:.0%}; its "
+            "random numbers, those of dropout for example, may be others."
+        )
+        try:
+            difference = self._difference(method)
+        except RuntimeError as error:
+            raise ValueError(_UNFIT.format(method, f"Torch says: {error}")) from error
+        if difference > _TOLERANCE:
+            raise ValueError(_UNFIT.format(method, reason.format(difference)))
+
+    def _difference(self, method: str) -> float:
+        """Between products by a method and by "loop", relative."""
+        expected, found = self._products("loop", 2), self._products(method, 2)
+        return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
+
+    def _products(self, method: str, n: int) -> Tensor:
+        """Products with n directions, as one vector."""
+        point, learned = self._loss.weights.read(), self._loss.learned
+        weights = torch.stack([checks.direction_at(point, seed) for seed in range(n)])
+        directions = Directions(weights, weights.new_ones((n, len(learned))))
+        with self._snapshotter.unchanged():
+            hvp = HVP_METHODS[method]
+            products = hvp(self._loss, self._batch, self._hparams, directions, "jvp")[1]
+        return torch.cat([products.weights.flatten(), products.hparams.flatten()])

@@ -1,54 +1,43 @@
-"""A value with two derivatives: that of the training gradient, and its own.
+"""Values with two derivatives: the one that the training gradient takes, and that of the value.
 
-What calls of torch's functions do with tensors, as far as it matters where gradients stop.
-
-Hooks that change gradients on their way back, which belong to the training gradient alone.
+``Switch`` is for what is detached, ``declared`` for a ``torch.autograd.Function`` of the user's.
+Below, what calls of torch's do with tensors, as far as it matters where gradients stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
 
-class Stops:
-    """Whether gradients stop where the training stops them, in one evaluation of a loss.
+@dataclass(eq=False)
+class StopState:
+    """Whether gradients stop where the training stops them, in one evaluation of a loss."""
 
-    Args:
-        active: True while the training gradient is taken; False where everything that depends on
-            the weights is differentiated.
-    """
-
-    def __init__(self, active: bool = True) -> None:
-        self.active = active
-        self.found = False
-        """Whether the loss depends on a value at which gradients stop."""
-        self.recorded: Callable[[], AbstractContextManager[object]] = nullcontext
-        """Records what is stopped in code that runs while the training gradient is taken."""
-
-    def forget(self) -> None:
-        """The training gradient has been taken: free what was recorded for code that runs then.
-
-        It refers to the graph, whose nodes refer to this object, and Python sees no such circles.
-        """
-        self.recorded = nullcontext
+    active: bool = True
+    """True while the training gradient is taken; False while all that depends on the weights is
+    differentiated."""
+    found: bool = False
+    """Whether the loss depends on a value at which gradients stop."""
+    recording: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Records what is stopped in code that runs while the training gradient is taken."""
 
 
 class Switch(Function):
-    """A value whose derivative is taken through ``declared`` while stops are active.
+    """A value whose derivative goes through ``declared`` while stops are active, else ``actual``.
 
-    And through ``actual`` where they are not. Both have the same value; ``declared`` is None where
-    the training takes the value for a constant.
+    Both have the same value; ``declared`` is None where the training takes it for a constant.
     """
 
     @staticmethod
-    def forward(ctx: Any, stops: Stops, declared: Tensor | None, actual: Tensor) -> Tensor:
+    def forward(ctx: Any, stops: StopState, declared: Tensor | None, actual: Tensor) -> Tensor:
         ctx.stops, ctx.constant = stops, declared is None
         return actual.detach()
 
@@ -59,14 +48,117 @@ class Switch(Function):
         return None, None, gradient
 
 
-def stopped(stops: Stops, actual: Tensor, declared: Tensor | None = None) -> Tensor:
+def stopped(stops: StopState, actual: Tensor, declared: Tensor | None = None) -> Tensor:
     """``actual``, whose derivative in the training gradient is that of ``declared``, or none."""
     with torch.enable_grad():  # the loss may have turned gradients off
         result: Tensor = Switch.apply(stops, declared, actual)
     return result
 
 
-# Results that are no tensors, or that say of a tensor how autograd sees it; switches.
+class OpaqueError(Exception):
+    """The forward of a function cannot be differentiated operation by operation."""
+
+
+class Context:
+    """What a ``Function`` gets as ``ctx``; the tensors that it saves keep their graph."""
+
+    def __init__(self, args: tuple[Any, ...], attached: Callable[[Any], Any]) -> None:
+        self._attached = attached
+        self.saved_tensors: tuple[Tensor | None, ...] = ()
+        self.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
+        self.constant: tuple[int, ...] = ()
+        self.materialize = True
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        self.saved_tensors = tuple(map(self._attached, tensors))
+
+    def release(self) -> None:
+        """Drop what refers to the graph, whose nodes refer to this: Python sees no such cycles."""
+        self._attached = lambda value: value
+
+    def save_for_forward(self, *tensors: Tensor | None) -> None:
+        pass  # for its jvp, which is never called
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        self.constant = tuple(map(id, tensors))
+
+    def set_materialize_grads(self, value: bool) -> None:
+        self.materialize = value
+
+    def mark_dirty(self, *tensors: Tensor) -> None:
+        raise OpaqueError("it changes its inputs in place")
+
+
+class Declared(Function):
+    """Outputs of another function, with the backward that it declares while stops are active.
+
+    Takes the stops, the function's class, its context, the number of its outputs, the outputs as
+    functions of its arguments, and these arguments.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, stops: StopState, cls: type[Function], context: Context, count: int, *rest: Any
+    ) -> Any:
+        ctx.stops, ctx.cls, ctx.context, ctx.count = stops, cls, context, count
+        ctx.arguments = len(rest) - count
+        ctx.set_materialize_grads(context.materialize)
+        outputs = tuple(o.detach() if isinstance(o, Tensor) else o for o in rest[:count])
+        constant = [
+            new
+            for new, old in zip(outputs, rest[:count], strict=True)
+            if isinstance(new, Tensor) and (id(old) in context.constant or not _is_real(new))
+        ]
+        ctx.mark_non_differentiable(*constant)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        if not ctx.stops.active:
+            return (None,) * 4 + gradients + (None,) * ctx.arguments
+        with ctx.stops.recording():
+            by_argument = ctx.cls.backward(ctx.context, *gradients)
+        by_argument = by_argument if isinstance(by_argument, tuple) else (by_argument,)
+        return (None,) * (4 + ctx.count) + by_argument
+
+
+def declared(
+    cls: type[Function], args: tuple[Any, ...], stops: StopState, attached: Callable[[Any], Any]
+) -> Any:
+    """The outputs of ``cls.apply(*args)``, differentiable as declared and as computed.
+
+    Args:
+        cls: The function.
+        args: Its arguments.
+        stops: Whether gradients stop.
+        attached: Gives what its forward computed, or saved, as a function of the weights.
+
+    Raises:
+        OpaqueError: If its forward is not made of operations of torch's that autograd can follow.
+    """
+    context: Any = Context(args, attached)
+    try:
+        with torch.enable_grad():
+            if cls.setup_context is Function.setup_context:
+                outputs = cls.forward(context, *args)
+            else:
+                outputs = cls.forward(*args)
+                cls.setup_context(context, args, outputs)
+    except RuntimeError as error:
+        raise OpaqueError(str(error)) from error
+    context.release()
+    all_outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    results = Declared.apply(
+        stops, cls, context, len(all_outputs), *map(attached, all_outputs), *args
+    )
+    return results if isinstance(outputs, tuple) else results[0]
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+# Calls whose results are no tensors, or say how autograd sees a tensor; switches.
 # fmt: off
 _OPAQUE = frozenset([
     "numpy", "__array__", "item", "tolist", "__float__", "__int__", "__bool__", "__index__",
@@ -108,49 +200,3 @@ def changed_in_place(
             return False, None
         written = args[0] if args else None
     return True, written if isinstance(written, Tensor) else None
-
-
-Hook = Callable[..., Any]
-
-
-@contextmanager
-def without_hooks(parameters: Sequence[Tensor]) -> Iterator[None]:
-    """Within it, gradients of the parameters are those that torch computes."""
-    kept = [(p._backward_hooks, dict(p._backward_hooks)) for p in parameters if p._backward_hooks]
-    for hooks, _ in kept:
-        hooks.clear()
-    try:
-        yield
-    finally:
-        for hooks, before in kept:
-            hooks.update(before)
-
-
-def while_stopped(hook: Hook, stops: Stops) -> Hook:
-    """``hook`` that is called only for the training gradient."""
-
-    def called(*args: Any) -> Any:
-        if not stops.active:
-            return None
-        with stops.recorded():
-            return hook(*args)
-
-    return called
-
-
-@contextmanager
-def hooks_while_stopped(model: nn.Module, stops: Stops) -> Iterator[None]:
-    """Within it, hooks of modules that run and of parameters see the training gradient alone."""
-    places = [p._backward_hooks for p in model.parameters()]
-    places += [
-        hooks for m in model.modules() for hooks in (m._backward_hooks, m._backward_pre_hooks)
-    ]
-    kept = [(hooks, dict(hooks)) for hooks in places if hooks]
-    stops.found |= bool(kept)
-    for hooks, before in kept:
-        hooks.update({key: while_stopped(hook, stops) for key, hook in before.items()})
-    try:
-        yield
-    finally:
-        for hooks, before in kept:
-            hooks.update(before)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from optuna_hypergrad.autodiff.second_order import Kernels, second_derivatives
+from optuna_hypergrad.autodiff.second_order.switching import Kernels, second_derivatives
 
 FUSED = Kernels(fused=True)
 

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autodiff.second_order.problems import FUSED, assert_like_torch, twice
-from optuna_hypergrad.autodiff.second_order import Kernels, second_derivatives
 from optuna_hypergrad.autodiff.second_order.batch_norm import batch_norm
+from optuna_hypergrad.autodiff.second_order.switching import Kernels, second_derivatives
 
 SHAPES = [(5, 3), (4, 3, 5), (4, 3, 2, 3), (2, 3, 2, 3, 2)]
 

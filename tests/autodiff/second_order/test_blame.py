@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from optuna_hypergrad.autodiff.second_order import Kernels, second_derivatives, unsupported
+from optuna_hypergrad.autodiff.second_order.double_differentiable import module_at_fault
+from optuna_hypergrad.autodiff.second_order.switching import Kernels, second_derivatives
 
 
 class Square(Function):
@@ -46,7 +47,7 @@ def test_the_innermost_module_is_named_and_all_is_left_as_it_was() -> None:
     model = network(Squared())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
-    found = unsupported(model, lambda: model(torch.randn(4, 3)).sum())
+    found = module_at_fault(model, lambda: model(torch.randn(4, 3)).sum())
     assert found is not None
     assert found.startswith("1.1.inner (Squared): ")
     assert "once_differentiable" in found
@@ -66,9 +67,9 @@ def test_a_fault_in_the_model_itself_and_outside_of_it() -> None:
             return Square.apply(self.linear(x))
 
     model, linear = Whole(), nn.Linear(3, 3)
-    found = unsupported(model, lambda: model(torch.ones(2, 3)))
+    found = module_at_fault(model, lambda: model(torch.ones(2, 3)))
     assert found is not None and found.startswith("the model itself (Whole): ")
-    assert unsupported(linear, lambda: Square.apply(linear(torch.ones(2, 3))).sum()) is None
+    assert module_at_fault(linear, lambda: Square.apply(linear(torch.ones(2, 3))).sum()) is None
 
 
 def test_attention() -> None:
@@ -85,15 +86,15 @@ def test_attention() -> None:
     def run() -> Tensor:
         return F.mse_loss(model(torch.ones(2, 3, 4)), torch.zeros(2, 3, 4))
 
-    found = unsupported(model, run)
+    found = module_at_fault(model, run)
     assert found is not None
     assert found.startswith("1.attention (MultiheadAttention): derivative for aten::")
     with second_derivatives(Kernels(attention=True)):
-        assert unsupported(model, run) is None
+        assert module_at_fault(model, run) is None
 
 
 def test_a_failing_run_leaves_nothing_behind() -> None:
     model = network(Squared())
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        unsupported(model, lambda: model(torch.randn(4, 7)))
+        module_at_fault(model, lambda: model(torch.randn(4, 7)))
     assert not any(m._forward_pre_hooks for m in model.modules())

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autodiff.second_order.problems import FUSED, assert_like_torch, twice
-from optuna_hypergrad.autodiff.second_order import Kernels, second_derivatives
 from optuna_hypergrad.autodiff.second_order.convolution import convolution
+from optuna_hypergrad.autodiff.second_order.switching import Kernels, second_derivatives
 
 CALLS = {
     "plain": {},

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from optuna_hypergrad.autodiff.second_order import differentiate_twice
+from optuna_hypergrad.autodiff.second_order.double_differentiable import differentiate_twice
 
 
 class Square(Function):

@@ -8,7 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autodiff.second_order.problems import twice
-from optuna_hypergrad.autodiff.second_order import Kernels, kernels_for, second_derivatives
+from optuna_hypergrad.autodiff.second_order.switching import (
+    Kernels,
+    kernels_for,
+    second_derivatives,
+)
 
 FORMULAS = Kernels(formulas=True)
 WORDS, OFFSETS = 6, torch.tensor([0, 2, 2, 5, 7])  # an empty bag, and an empty last one

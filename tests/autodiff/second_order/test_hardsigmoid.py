@@ -13,9 +13,9 @@ from autodiff.problems import batch, batches, loss_fn
 from autodiff.second_order.problems import twice
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
-from optuna_hypergrad.autodiff.second_order import (
+from optuna_hypergrad.autodiff.second_order.double_differentiable import differentiate_twice
+from optuna_hypergrad.autodiff.second_order.switching import (
     Kernels,
-    differentiate_twice,
     kernels_for,
     second_derivatives,
 )

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from autodiff.second_order.problems import FUSED, twice
-from optuna_hypergrad.autodiff.second_order import (
+from optuna_hypergrad.autodiff.second_order.double_differentiable import differentiate_twice
+from optuna_hypergrad.autodiff.second_order.switching import (
     Kernels,
     candidates,
-    differentiate_twice,
     kernels_for,
     second_derivatives,
 )

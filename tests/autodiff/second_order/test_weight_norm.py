@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from autodiff.second_order.problems import twice
-from optuna_hypergrad.autodiff.second_order import (
+from optuna_hypergrad.autodiff.second_order.double_differentiable import differentiate_twice
+from optuna_hypergrad.autodiff.second_order.switching import (
     Kernels,
     candidates,
-    differentiate_twice,
     kernels_for,
     second_derivatives,
 )
