@@ -1,4 +1,4 @@
-"""Counts how much house there is, and how much of it a trial and a hypergradient walk through.
+"""Count the modules and lines of the package, and those that a trial and a hypergradient use.
 
     python examples/benchmarks/architecture.py
 
@@ -36,7 +36,7 @@ SHORT = 4  # lines: functions with one caller that are shorter are counted
 
 
 class Walk:
-    """What a profiled piece of work passes through, of this package."""
+    """The package's calls during a profiled piece of work."""
 
     def __init__(self) -> None:
         self.modules: Counter[str] = Counter()
@@ -61,7 +61,7 @@ class Walk:
         self.depth = max(self.depth, len(self._stack))
 
     def counts(self) -> dict[str, Any]:
-        """What is reported of it."""
+        """The counts of a walk."""
         return {
             "modules": len(self.modules),
             "changes": self.changes,
@@ -99,7 +99,7 @@ def trial() -> dict[str, Any]:
 
 
 def reverse(steps: int = 4) -> dict[str, Any]:
-    """A reverse run whose like has been there before."""
+    """A reverse run, after a first one of the same kind."""
     torch.manual_seed(0)
     x, y = torch.randn(32, 4), torch.randn(32, 1)
 
@@ -143,7 +143,7 @@ def size() -> dict[str, Any]:
 
 
 def one_caller(sources: list[str]) -> list[str]:
-    """Functions of modules that are named in one other place, and shorter than ``SHORT`` lines.
+    """Count module-level functions with one caller and fewer than ``SHORT`` lines.
 
     Lines of the body without its docstring; what a package exports does not count.
     """

@@ -1,4 +1,4 @@
-"""What it costs to ask for a trial, suggest nine floats and tell, by the number of stored trials.
+"""Measure the time to ask, suggest nine floats and tell, by the number of stored trials.
 
 Both samplers beside random search and TPE; medians of interleaved rounds. Servers are named as
 in databases.py:
@@ -34,7 +34,7 @@ def objective(trial: optuna.Trial) -> float:
 
 
 def history(n_trials: int) -> list[FrozenTrial]:
-    """The trials of a study, half of them a search's and half of them a population's."""
+    """The trials of a study, half of a search and half of a population."""
     study = optuna.create_study(sampler=PopulationSampler(seed=0))
     study.add_trials(long_search(n_trials // 2))
     study.optimize(objective, n_trials=n_trials - n_trials // 2)
@@ -42,7 +42,7 @@ def history(n_trials: int) -> list[FrozenTrial]:
 
 
 def long_search(n_trials: int) -> list[FrozenTrial]:
-    """A search of one chain that goes on and on where it has converged."""
+    """A search of one chain that continues after it has converged."""
     study = optuna.create_study(sampler=GradientSampler(seed=0, stop_when_converged=False))
     study.optimize(objective, n_trials=min(n_trials, 60))
     first = study.get_trials(deepcopy=False)
@@ -95,7 +95,7 @@ def measure(size: int, kind: str, rounds: int) -> dict[str, float]:
             for name, sampler in samplers.items()
         }
         for study in studies.values():
-            seconds(study)  # fills what a sampler remembers
+            seconds(study)  # fills the sampler's cache
         took = [{name: seconds(study) for name, study in studies.items()} for _ in range(rounds)]
     return {name: 1e3 * median(one[name] for one in took) for name in studies}
 

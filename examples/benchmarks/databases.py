@@ -1,10 +1,10 @@
-"""Fresh storages of every kind, for benchmarks and tests; servers are named by the environment.
+"""New storages of every kind, for benchmarks and tests; the environment names the servers.
 
     HYPERGRAD_POSTGRESQL=postgresql+psycopg://postgres@127.0.0.1:5432/postgres
     HYPERGRAD_MYSQL=mysql+pymysql://root@127.0.0.1:3306/mysql
     HYPERGRAD_REDIS=redis://127.0.0.1:6379/0
 
-Each run creates databases of its own (in Redis, keys) and drops them.
+Each run creates its own databases (in Redis, keys) and drops them.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ SERVERS = {
 }
 KINDS = ("sqlite", "postgresql", "mysql", "journal", "redis", "grpc")
 
-# Workers are forked from a process that has imported everything and never runs anything.
+# Workers are forked from a process that only imports.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["alembic.command", "optuna_hypergrad.members", "sqlalchemy.orm"])
 
 
 class Address(NamedTuple):
-    """Where a storage is, for the processes that connect to it."""
+    """The address of a storage, for the processes that connect to it."""
 
     kind: str
     url: str
@@ -56,7 +56,7 @@ class Address(NamedTuple):
 
 
 def is_named(kind: str) -> bool:
-    """Whether the server that this kind needs, if any, is named by the environment."""
+    """Whether the environment names the server that this kind needs, if any."""
     return kind not in SERVERS or bool(os.environ.get(SERVERS[kind]))
 
 
@@ -68,7 +68,7 @@ def _server(kind: str) -> str:
 
 @contextmanager
 def fresh(kind: str) -> Iterator[Address]:
-    """A storage that holds nothing, and is dropped in the end."""
+    """Yield an empty storage, and drop it afterwards."""
     name = f"hypergrad_{uuid.uuid4().hex}"
     with tempfile.TemporaryDirectory() as folder:
         if kind == "sqlite":
@@ -139,7 +139,7 @@ def _redis(url: str, name: str) -> Iterator[Address]:
 
 @contextmanager
 def _proxy(url: str) -> Iterator[str]:
-    """The port of a gRPC proxy, in a process of its own."""
+    """Run a gRPC proxy in its own process; yield its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,6 +1,6 @@
-"""Bytes on disk of a run of 20 members over 50 generations, with and without removal.
+"""Measure the bytes on disk of a run of 20 members over 50 generations, with and without removal.
 
-The students of examples/digits_population.py, with segments of one training step:
+The networks of examples/digits_population.py, with segments of one training step:
 
     python examples/benchmarks/disk_use.py --json disk_use.json
 """
@@ -24,7 +24,7 @@ from optuna_hypergrad.members import Keep
 
 
 class Watched:
-    """A segment of one step, and the greatest number of bytes that were on disk after one."""
+    """Segments of one step; records the maximum of bytes on disk after one."""
 
     def __init__(self, folder: Path, keep: Keep) -> None:
         self.folder, self.keep = folder, keep

@@ -1,4 +1,4 @@
-"""What hypergradients cost: the engine's modes beside the published method and plain training.
+"""Measure both modes of the engine beside the published method and plain training.
 
 LeNet, WRN-16-1, and smaller networks of other kinds, on noise of the shapes of MNIST, CIFAR and
 scikit-learn's digits, with SGD's learning rates, momenta and weight decays in windows ("7+1+1":
@@ -6,9 +6,9 @@ seven, one and one):
 
     python examples/benchmarks/engine.py --json engine.json
 
-Each run has a process and a thread of its own; rounds are interleaved, and only ratios of times to
-plain training of the same round mean something. ``docs/engine_measured.md`` has the figures, and
-the arguments that give them. With ``--read``, nothing is run: the table of earlier runs is printed.
+Each run has its own process with one thread. Rounds are interleaved; only ratios of times to plain
+training of the same round are meaningful. ``docs/engine_measured.md`` has the results and their
+commands. ``--read`` prints the table of earlier runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from engine_run import METHODS, Job
 from networks import NETWORKS
 
 Measured = dict[str, Any]
-CASE = ("network", "batch", "steps", "hypers", "dtype", "memory")  # what tells cases apart
+CASE = ("network", "batch", "steps", "hypers", "dtype", "memory")  # what distinguishes cases
 COLUMNS = (
     *("network", "batch", "T", "hyperparameters", "method", "× plain", "MB", "MB over plain"),
     *("gradient off by", "foretold: time", "memory"),
@@ -39,7 +39,7 @@ COLUMNS = (
 
 
 def run(job: Job) -> Measured:
-    """One run in a process of its own."""
+    """Run one job in its own process."""
     script = Path(__file__).with_name("engine_run.py")
     command = [sys.executable, str(script), json.dumps(asdict(job))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -79,7 +79,7 @@ def of_method(case: list[Measured], method: str) -> list[Measured]:
 
 
 def over(own: list[Measured], plain: list[Measured]) -> float:
-    """Time in plain training: the median over rounds."""
+    """Time relative to plain training: the median over rounds."""
     pairs = zip(own, plain, strict=False)
     return median(one["seconds"] / other["seconds"] for one, other in pairs)
 
@@ -89,7 +89,7 @@ def memory(rounds: list[Measured]) -> float:
 
 
 def apart(one: Measured, case: list[Measured]) -> float | None:
-    """Largest relative difference of one entry of the hypergradient to that of the baseline."""
+    """Largest relative difference of an entry of the hypergradient from the baseline's."""
     expected = next((other["gradient"] for other in of_method(case, "baseline")), None)
     if expected is None or one["method"] in ("plain", "baseline"):
         return None
@@ -124,7 +124,7 @@ def jobs(args: argparse.Namespace) -> Iterator[Job]:
 
 
 def run_all(args: argparse.Namespace) -> list[Measured]:
-    """The runs, written after each of them."""
+    """Run all jobs, and write the results after each."""
     machine = {"device": platform.machine(), "torch": torch.__version__}
     runs = []
     for job in jobs(args):

@@ -1,4 +1,4 @@
-"""Growth curves from what ``engine.py`` measured: with the number of hyperparameters, and with T.
+"""Draw time and memory by the number of hyperparameters and by T, as ``engine.py`` measured them.
 
     python examples/benchmarks/engine_figure.py growth_hypers.json growth_steps.json --out FIGURE
 
@@ -33,7 +33,7 @@ def steps(one: Measured) -> int:
 def draw(
     axes: tuple[Axes, Axes], runs: list[Measured], at: Callable[[Measured], int], label: str
 ) -> None:
-    """Time and memory against what ``at`` reads, a line for each method."""
+    """Draw time and memory against ``at``, one line per method."""
     for method, style in STYLES.items():
         rows = []
         for x in sorted({at(one) for one in of_method(runs, method)}):

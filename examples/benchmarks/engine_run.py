@@ -1,9 +1,8 @@
-"""One run of the engine's benchmark, in a process of its own: ``engine.py`` starts it.
+"""Run one job of the engine's benchmark; ``engine.py`` starts this in its own process.
 
-A process of its own has a heap of its own, so that one run's memory is not counted as another's.
-It prints what it measured as JSON. What is measured is the run alone, not the imports, the data
-and a step of plain training that is taken before it. There is one thread, and time is that which it
-computes, by the engine's clock as well: other work on the machine does not stretch it much.
+In its own process, a run's memory is not counted as another's. The result is printed as JSON. It
+covers the run alone, without the imports, the data and one step of plain training before it. There
+is one thread, and times are CPU times, which other work on the machine changes little.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.autodiff import result as metering
 
 VALUES = {"lr": 0.05, "momentum": 0.5, "weight_decay": 1e-4}
-BATCHES = 8  # different ones, repeated
+BATCHES = 8  # distinct batches, repeated
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to run.
+    """One run of the benchmark.
 
     Args:
         network: Key of ``NETWORKS``.
@@ -70,7 +69,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """What every method is given."""
+    """The arguments of every method."""
 
     job: Job
     model: nn.Module
@@ -106,7 +105,7 @@ def baseline(task: Task) -> dict[str, Any]:
 
 
 def engine(task: Task) -> dict[str, Any]:
-    """The engine, in the mode that the method names."""
+    """The engine in the mode of this name."""
     schedules = {kind: Schedule(kind, values) for kind, values in task.job.values.items()}
     update = SGD(**{k: s if k in task.job.learned else VALUES[k] for k, s in schedules.items()})
     result = hypergradient(
@@ -139,7 +138,7 @@ METHODS: dict[str, Callable[[Task], dict[str, Any]]] = {
 
 
 def prepared(job: Job) -> Task:
-    """The model and the data; a copy has taken a step of plain training, so torch is warm."""
+    """The model and the data, after a warm-up step with a copy."""
     network, dtype = NETWORKS[job.network], getattr(torch, job.dtype)
     model = network.make(0).to(dtype)
     *batches, validation = random_batches(network, BATCHES + 1, job.batch, dtype)
@@ -148,10 +147,9 @@ def prepared(job: Job) -> Task:
 
 
 def measured(job: Job) -> dict[str, Any]:
-    """The job, its cost, and what its method gives.
+    """The job, its cost, and its result.
 
-    ``seconds`` are those that the process computed, ``bytes`` the most memory that it held beyond
-    what it held at the start of the run.
+    ``seconds`` are CPU time, ``bytes`` the peak of memory beyond that at the start of the run.
     """
     task = prepared(job)
     with metering.resetting(), metering.metered(torch.device("cpu")) as cost:

@@ -1,4 +1,4 @@
-"""Signs of hypergradients with the model in bfloat16, against those in float32.
+"""Compare signs of hypergradients with the model in bfloat16 and in float32.
 
 MNIST, ten windows of learning rates, momentum and weight decay, several seeds; the model runs under
 autocast in bfloat16, while weights, loss and tangents stay in float32:

@@ -1,7 +1,7 @@
-"""Workers killed with SIGKILL at random moments, and what their studies lose by it.
+"""Kill workers with SIGKILL at random moments, and count what their studies lose.
 
-On each storage, with each sampler, three workers are replaced as they die; two fresh ones then go
-on with the study, which nobody repairs. Servers are named by the environment, see databases.py:
+On each storage, with each sampler, three workers run and are replaced as they die; then two new
+ones continue the study, without repair. The environment names the servers, see databases.py:
 
     python examples/benchmarks/kills.py --kills 200 --json kills.json
 """
@@ -34,10 +34,10 @@ UNHARMED = ("crashed", "places", "doubled", "dangling")  # what must stay zero
 
 
 def kill_workers(place: Place, kills: int, rng: random.Random) -> Counter[str]:
-    """Keep workers busy until so many are dead.
+    """Run workers until this many are dead.
 
     Returns:
-        How many died at each moment; ``"crashed"`` counts those that ended otherwise.
+        The number that died at each moment; ``"crashed"`` counts those that ended otherwise.
     """
     ended: Counter[str] = Counter()
     running: dict[int, tuple[BaseProcess, str]] = {}
@@ -66,7 +66,7 @@ def _await_death(running: dict[int, tuple[BaseProcess, str]], ended: Counter[str
 
 
 def go_on(place: Place, n_trials: int) -> int:
-    """Fresh workers run so many trials each; how many of them do not get there."""
+    """Run this many trials in each new worker; return the number of workers that fail."""
     workers = [PROCESSES.Process(target=work, args=(place, "never", 1, n_trials)) for _ in "ab"]
     for worker in workers:
         worker.start()
@@ -77,7 +77,7 @@ def go_on(place: Place, n_trials: int) -> int:
 
 
 def measure(address: Address, sampler: str, kills: int, seed: int, n_trials: int) -> dict[str, int]:
-    """Deaths by moment, and losses, of one study that goes on for 2 × ``n_trials`` trials."""
+    """Deaths by moment, and losses, of one study that continues for 2 × ``n_trials`` trials."""
     storage = connect(address)
     study = optuna.create_study(study_name=sampler, storage=storage)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What a study has lost by the death of workers, read from its trials; for kills.py."""
+"""Count what a study has lost by the death of workers, from its trials; for kills.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Trials = Sequence[FrozenTrial]
 
 
 def losses(study: optuna.Study, store: FileSystemArtifactStore) -> dict[str, int]:
-    """How much of a study is lost.
+    """Count the losses of a study.
 
     Returns:
         ``trials``: those that never end. ``places``: steps of the search, or segments of the
@@ -33,7 +33,7 @@ def losses(study: optuna.Study, store: FileSystemArtifactStore) -> dict[str, int
     return {
         "trials": len(trials) - len(complete),
         "places": len(_up_to(_places(trials)) - _places(complete)),
-        "doubled": _off_the_path(study) if is_search else _untrue_to_the_family(trials),
+        "doubled": _off_the_path(study) if is_search else _off_their_lineage(trials),
         "dangling": _dangling(trials, complete, store),
     }
 
@@ -57,9 +57,9 @@ def _up_to(places: set[tuple[int, int]]) -> set[tuple[int, int]]:
 
 
 def _off_the_path(study: optuna.Study) -> int:
-    """Trials that ran another point than the trials that they stand on lead to, as read now.
+    """Trials that ran another point than their parents lead to, as read now.
 
-    Hypergradients have noise, so that the point tells which trials a decision was made from.
+    Hypergradients have noise, so the point identifies the trials that it was decided from.
     """
     rule = new_sampler("gradient").memory.new(study).rule
     claimed = claimed_trials(study.get_trials(deepcopy=False))
@@ -76,8 +76,8 @@ def _off_the_path(study: optuna.Study) -> int:
     return off
 
 
-def _untrue_to_the_family(trials: Trials) -> int:
-    """Students whose checkpoint was not trained by just their ancestors, one a generation."""
+def _off_their_lineage(trials: Trials) -> int:
+    """Segments whose checkpoint was not trained by exactly their lineage, one a generation."""
     untrue = 0
     for trial in trials:
         if trial.state == TrialState.COMPLETE:
@@ -100,7 +100,7 @@ def _ancestors(trials: Trials, trial: FrozenTrial) -> list[FrozenTrial]:
 
 
 def _dangling(trials: Trials, complete: Trials, store: FileSystemArtifactStore) -> int:
-    """Reported checkpoints that are gone, or not what their trials left there."""
+    """Reported checkpoints that are missing, or not what their trials saved."""
     removed = {number for trial in trials for number in read_removed(trial)}
     dangling = 0
     for trial in complete:

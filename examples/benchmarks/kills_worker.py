@@ -1,4 +1,4 @@
-"""A worker that dies by SIGKILL at a chosen moment, for kills.py."""
+"""Run a worker that dies by SIGKILL at a chosen moment, for kills.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optuna_hypergrad import GradientSampler, PopulationSampler, members, report
 
 MOMENTS = (
     "before ask",
-    "before claim",  # the trial has begun, but does not say yet what it runs
+    "before claim",  # the trial has begun, but its decision is not stored yet
     "after claim",
     "in training",
     "before report",  # of the checkpoint that was uploaded
@@ -29,7 +29,7 @@ MOMENTS = (
 
 
 class Place(NamedTuple):
-    """Where the workers of a study meet."""
+    """The addresses that the workers of a study share."""
 
     address: Address
     folder: str  # of the artifacts
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class Death:
-    """Kills this process when a moment has come for the n-th time."""
+    """Kills this process when it reaches a moment for the n-th time."""
 
     def __init__(self, moment: str, n: int) -> None:
         self._moment, self._left = moment, n
@@ -49,7 +49,7 @@ class Death:
 
 
 class MortalStore(FileSystemArtifactStore):
-    """A store whose worker may die when it has uploaded a checkpoint."""
+    """A store that may kill its worker after an upload."""
 
     def __init__(self, folder: str, die: Callable[[str], None]) -> None:
         super().__init__(folder)
@@ -67,7 +67,7 @@ def new_sampler(name: str) -> BaseSampler:
 
 
 def mortal_sampler(name: str, die: Callable[[str], None]) -> BaseSampler:
-    """A sampler whose worker may die before and after it decides, and before a result is stored."""
+    """A sampler that may kill its worker around a decision and before a result is stored."""
     sampler = new_sampler(name)
     decide, conclude = sampler.before_trial, sampler.after_trial
 
@@ -95,7 +95,7 @@ def bowl(trial: optuna.Trial) -> float:
 def objective(
     trial: optuna.Trial, store: FileSystemArtifactStore, die: Callable[[str], None]
 ) -> float:
-    """The bowl; the checkpoint remembers the trials that the student was trained by."""
+    """The bowl; the checkpoint holds the numbers of the trials that trained it."""
     member = members.begin(trial, store)
     loss = bowl(trial)
     history = [*member.restore().get("history", []), trial.number]
@@ -106,7 +106,7 @@ def objective(
 
 
 def work(place: Place, moment: str, n: int, n_trials: int | None) -> None:
-    """A worker that runs so many trials, or dies when a moment comes for the n-th time."""
+    """Run ``trials`` trials, or die when a moment is reached for the n-th time."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     die = Death(moment, n)
     sampler, storage = mortal_sampler(place.sampler, die), connect(place.address)

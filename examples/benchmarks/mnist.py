@@ -47,7 +47,7 @@ def loss_fn(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def random_batches(data: Batch, seed: int, steps: int, size: int) -> Callable[[int], Batch]:
-    """Batches drawn anew at every step."""
+    """Random batches, different at every step."""
     images, labels = data
     draws = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(images), (steps, size), generator=draws).to(images.device)

@@ -1,4 +1,4 @@
-"""The paper's sign rule and the safeguarded one: losses trial by trial on MNIST.
+"""Compare the paper's sign rule with the safeguarded one: losses by trial on MNIST.
 
 LeNet, 200 steps, seven learning rates, momentum and weight decay, all starting from zero; every
 trial has its own initial weights and batches.

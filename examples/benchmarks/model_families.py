@@ -1,4 +1,4 @@
-"""Small instances of many families of models, with random weights, a loss and a batch of each."""
+"""Small models of many families, with random weights, a loss and a batch each."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Family:
     """One family: how to build a small model of it, its batches and its loss.
 
     Args:
-        library: The distribution it is from.
+        library: The distribution that contains it.
         name: The model's name there.
-        make: Builds it, in the present default dtype.
+        make: Builds it, in the current default dtype.
         batch: Draws a batch.
         loss: The training loss.
-        lr: A learning rate at which it trains without bursting.
+        lr: A learning rate at which training is stable.
     """
 
     library: str
@@ -63,14 +63,14 @@ def classified(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def next_word(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Cross entropy of the words to come; what transformers makes of it is in single precision."""
+    """Cross entropy of the next words; that of transformers is in single precision."""
     words = batch["input_ids"]
     logits = model(input_ids=words).logits[:, :-1]
     return F.cross_entropy(logits.flatten(0, 1), words[:, 1:].flatten())
 
 
 def own_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """What models of transformers make of labels."""
+    """The loss that models of transformers compute from labels."""
     loss: Tensor = model(**batch).loss
     return loss
 
@@ -85,7 +85,7 @@ def _named(name: str, **options: Any) -> Callable[[Any], nn.Module]:
 
 
 def _narrow(model: Any) -> nn.Module:
-    """Its features as they are, with narrow layers behind them."""
+    """Its features, followed by narrow layers."""
     last = [m for m in model.features if isinstance(m, nn.Conv2d)][-1].out_channels
     model.avgpool = nn.AdaptiveAvgPool2d(1)
     model.classifier = nn.Sequential(
@@ -161,8 +161,8 @@ def _pictures_and_words() -> dict[str, Any]:
     return {"input_ids": words, "pixel_values": torch.randn(2, 3, 32, 32), "return_loss": True}
 
 
-# Learning rates: small where batch norm of few numbers bends the loss within the usual one, large
-# where the model computes in single precision, beyond whose rounding differences have to be.
+# Learning rates: small where batch norm of few numbers makes the loss too curved, large where the
+# model computes in single precision, so that differences exceed its rounding.
 LRS = {"MNASNet": 1e-6, "mobilenetv4_conv_small_050": 1e-6, "MambaForCausalLM": 0.5}
 # The side of the images, and what the model is built with.
 TORCHVISION: dict[str, tuple[int, Callable[[Any], nn.Module]]] = {

@@ -1,4 +1,4 @@
-"""Which models can be differentiated: two steps of many families, beside central differences.
+"""Test hypergradients of many families of models against central differences.
 
     pip install "optuna_hypergrad[test]" timm
     python examples/benchmarks/models.py --json results/models.json --docs ../../docs/models.md
@@ -36,13 +36,13 @@ DIFFERENCES = (
     1e-2,
 )  # of the learning rate; some models compute in single precision
 BOUND = 1e-3  # of the relative difference
-SMALL = 3_000_000  # weights, up to which forward mode is tried, too
+SMALL = 3_000_000  # largest number of weights for forward mode
 BEGIN, END = "<!-- families: written by examples/benchmarks/models.py -->", "<!-- /families -->"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one family."""
+    """The result for one family."""
 
     library: str
     name: str
@@ -112,7 +112,7 @@ def trained(
 
 
 def judged(found: list[float], lr: float, run: Callable[[float], float]) -> list[float]:
-    """How far each is from central differences of fourth order, relative; the best of several."""
+    """Relative differences from central differences of fourth order, the best of several."""
     best = [float("inf")] * len(found)
     for e in (lr * part for part in DIFFERENCES):
         near, far = (run(lr + k * e) - run(lr - k * e) for k in (1, 2))
@@ -146,7 +146,7 @@ def written(page: str, text: str) -> str:
 
 
 def main() -> None:
-    """Go through the families, and write what was found."""
+    """Test all families, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="parts of the names, or libraries")
     parser.add_argument("--json", type=Path, help="where to write what was measured")

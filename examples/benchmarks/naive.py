@@ -1,7 +1,7 @@
-"""Forward mode as the published method does it, to measure against.
+"""Forward mode as published, for comparison.
 
-One recursion for each kind of hyperparameter, each with tangents Z and C of its own; in each, for
-each column whose window has begun, one double backward pass of the product gradient · tangent.
+One recursion for each kind of hyperparameter, each with its own tangents Z and C; in each, one
+double backward pass of the product gradient · tangent for every tangent whose window has begun.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The networks of the engine's benchmark, with the shapes of the images that they take."""
+"""The networks of the engine's benchmark, with the shapes of their images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """Two convolutions of 3 × 3, each after batch norm, and a way past them."""
+    """Two convolutions of 3 × 3, each after batch norm, with a skip connection."""
 
     def __init__(self, width: int, out: int, stride: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ NETWORKS = {
 def random_batches(
     network: Network, count: int, size: int, dtype: torch.dtype
 ) -> list[mnist.Batch]:
-    """Noise with random labels; what a step costs does not depend on what is in its batch."""
+    """Noise with random labels; the cost of a step does not depend on them."""
     draws = torch.Generator().manual_seed(0)
     return [
         (

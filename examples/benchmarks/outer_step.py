@@ -1,11 +1,11 @@
-"""One outer step in plain training steps, beside a loop written naïvely, and where its time goes.
+"""Measure one outer step in plain training steps, beside a naive loop, and the shares of its parts.
 
 LeNet, MNIST, batch 128, seven learning rates, momentum and weight decay:
 
     python examples/benchmarks/outer_step.py --data-root DIR
 
-All three runs (plain training, this package, the naïve loop) are interleaved; times are the best
-of several rounds, and only their ratios mean something on a shared machine.
+All three runs (plain training, this package, the naive loop) are interleaved; times are the best of
+several rounds, and only their ratios are meaningful on a shared machine.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What each pruner saves, and that the search does not suffer: the same seeds with and without.
+"""Measure what each pruner saves and its effect on the search, with the same seeds.
 
 DivergencePruner on random search, TPE and GradientSampler (four chains) of the digits schedule
 (``examples/digits.py``); TruncationPruner on a population of sixteen
 (``examples/digits_population.py``); ConsensusPruner on six workers of uneven speed. All compute
-is counted in training steps; what happens between two reports of a pruned trial counts:
+is counted in training steps, including those after the last report of a pruned trial:
 
     python examples/benchmarks/pruners.py --json pruners.json
 """
@@ -44,7 +44,7 @@ def run(part: str, search: str, trials: int, seed: int) -> dict[str, Any]:
 
 
 def print_row(part: str, search: str, results: list[dict[str, Any]]) -> None:
-    """Mean steps and median losses over the seeds, and by seed what else the part tells."""
+    """Print mean steps and median losses over the seeds, and the other results by seed."""
     without, pruned = ([result[which] for result in results] for which in ("without", "with"))
     steps = [fmean(run["steps"] for run in runs) for runs in (without, pruned)]
     losses = [median(run["loss"] for run in runs) for runs in (without, pruned)]

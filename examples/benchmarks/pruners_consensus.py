@@ -1,7 +1,7 @@
 """Workers of uneven speed on one search of a digits schedule, with and without a pruner.
 
-The trainings and their hypergradients are real; only the clock is not. Each trial runs at a pace
-of its own, as on machines that others use, too, and the trainings advance in order of the clock.
+The trainings and their hypergradients are real, the clock is simulated: each trial has its own
+pace, as on shared machines, and the trainings proceed in the order of the clock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Training = Generator[float, None, float]
 
 
 def training(trial: optuna.Trial, data: Digits) -> Training:
-    """The loss every few steps, and the validation loss at the end."""
+    """The training loss at intervals, then the validation loss."""
     lr = suggest_schedule(trial, "lr", -1.0, 1.0, windows=3)
     momentum = suggest_schedule(trial, "momentum", 0.0, 0.99)
     seed = trial_seed(trial)
@@ -56,7 +56,7 @@ def training(trial: optuna.Trial, data: Digits) -> Training:
 
 
 def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
-    """Training steps and time until so many outer steps are decided, and the last one's loss."""
+    """Training steps and time until this many outer steps are decided, and the loss of the last."""
     data, paces = Digits.load("cpu"), np.random.default_rng(seed)
     sampler = GradientSampler(seed=seed, n_replicates=REPLICATES[search], stop_when_converged=False)
     study = optuna.create_study(
@@ -73,7 +73,7 @@ def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
         begin()
     while sampler.chains(study)[0].steps < trials:
         clock, number, pace, trial, going = heapq.heappop(workers)
-        if _advance(study, trial, going):
+        if _train_to_report(study, trial, going):
             heapq.heappush(workers, (clock + pace, number, pace, trial, going))
             steps += EVERY
         else:
@@ -84,12 +84,12 @@ def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
 
 
 def judge(search: str, without: dict[str, Any], pruned: dict[str, Any]) -> dict[str, Any]:
-    """How much sooner the outer steps are decided."""
+    """The ratio of times until the outer steps are decided."""
     del search
     return {"time saved": 1 - pruned["clock"] / without["clock"]}
 
 
-def _advance(study: optuna.Study, trial: optuna.Trial, going: Training) -> bool:
+def _train_to_report(study: optuna.Study, trial: optuna.Trial, going: Training) -> bool:
     """Train until the next report; whether the trial still runs."""
     try:
         loss = next(going)

@@ -1,4 +1,4 @@
-"""Searches for a digits schedule, of which many trials blow up, with and without a pruner."""
+"""Searches for a digits schedule, of which many trials diverge, with and without a pruner."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SEARCHES: dict[str, Callable[[int], BaseSampler]] = {
 
 
 def by_logarithm(trial: optuna.Trial) -> SGD:
-    """The search space that one gives a search without gradients: large rates blow up."""
+    """A search space for samplers without gradients: large rates diverge."""
     lr = suggest_schedule(trial, "lr", 1e-2, 3e1, windows=WINDOWS, log=True)
     momentum = suggest_schedule(trial, "momentum", 0.0, 0.99)
     return SGD(lr, momentum=momentum)
@@ -77,8 +77,8 @@ def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
 
 
 def judge(search: str, without: dict[str, Any], pruned: dict[str, Any]) -> dict[str, Any]:
-    """How many were pruned; and of random search, which proposes the same in both runs, the lowest
-    loss that one of these reached where it ran on."""
+    """The number of pruned trials, and for random search, which proposes the same in both runs, the
+    lowest loss that one of them reached without the pruner."""
     lost = without["losses"].keys() - pruned["losses"].keys()
     if search != "random":
         return {"pruned": len(lost)}

@@ -1,4 +1,4 @@
-"""A population of classifiers of digits, with and without a pruner, and how often it is right."""
+"""A population of digits classifiers with and without a pruner, and how often it is right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POPULATION, STEPS, EVERY = 16, 60, 10  # steps of a segment, and between its rep
 
 
 class Witness(BasePruner):
-    """Prunes nothing, but remembers what another would have pruned."""
+    """Prunes nothing, but records what another pruner would have pruned."""
 
     def __init__(self, pruner: BasePruner) -> None:
         self._pruner = pruner

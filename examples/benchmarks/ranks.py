@@ -1,11 +1,11 @@
-"""Two ranks against one: a run of forward mode with its columns spread over processes.
+"""Compare two ranks with one: a run of forward mode with its tangents spread over processes.
 
     python examples/benchmarks/ranks.py --json ranks.json
 
-A LeNet on images of MNIST's shape, made up, 10+10+10 windows of learning rate, momentum and weight
-decay. Each rank is a process of its own with one thread, so that two ranks need two idle cores.
-Runs over one and over two ranks alternate, and each ratio is that of neighbours. What is timed is
-the call of ``hypergradient``, the same for both.
+A LeNet on random images of MNIST's shape, 10+10+10 windows of learning rate, momentum and weight
+decay. Each rank is a process with one thread, so two ranks need two idle cores. Runs on one and on
+two ranks alternate, and each ratio is of neighbouring runs. The time is that of the call of
+``hypergradient``.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from optuna_hypergrad.distributed import hypergradient as spread
 from optuna_hypergrad.distributed import join
 
 VALUES = {"lr": 0.05, "momentum": 0.5, "weight_decay": 1e-4}
-BATCHES = 8  # different ones, repeated
+BATCHES = 8  # distinct batches, repeated
 
 
 def measured(call: Any, steps: int, batch: int, windows: int) -> dict[str, Any]:
-    """One run of LeNet, in seconds; what is timed has been done before, for a few steps."""
+    """One run of LeNet in seconds, after a short run to warm up."""
     *batches, validation = random_batches(NETWORKS["lenet"], BATCHES + 1, batch, torch.float32)
     update = SGD(**{name: Schedule(name, [value] * windows) for name, value in VALUES.items()})
 
@@ -69,7 +69,7 @@ def rank(arguments: argparse.Namespace) -> None:
 
 
 def started(ranks: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A run over so many ranks."""
+    """A run on this many ranks."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

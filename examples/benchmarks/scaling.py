@@ -1,7 +1,7 @@
-"""Trials per second of many workers on one database, with an objective that costs nothing.
+"""Measure trials per second of many workers on one database, with an objective that costs nothing.
 
 Both samplers beside random search and TPE, one process per worker; medians of interleaved rounds.
-What one more stored trial costs is measured by ask_cost.py. The server is named as in
+ask_cost.py measures the cost by the number of stored trials. The server is named as in
 databases.py:
 
     python examples/benchmarks/scaling.py --storage postgresql --workers 1 2 4 8 16
@@ -35,7 +35,7 @@ SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
 
 
 def work(address: Address, name: str, n_trials: int, start: Barrier) -> None:
-    """One worker: it connects, runs a trial, waits for the others, and goes to work."""
+    """Connect, run a trial, wait for the other workers, then run trials."""
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.load_study(
@@ -47,7 +47,7 @@ def work(address: Address, name: str, n_trials: int, start: Barrier) -> None:
 
 
 def trials_per_second(kind: str, name: str, n_workers: int, n_trials: int) -> float:
-    """How many trials all workers together get done in a second."""
+    """The trials per second of all workers together."""
     with databases.fresh(kind) as address:
         optuna.create_study(study_name="study", storage=databases.connect(address))
         start = PROCESSES.Barrier(n_workers + 1, timeout=300)

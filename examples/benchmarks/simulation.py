@@ -1,9 +1,9 @@
 """A thousand workers and a hundred thousand trials in one process, in virtual time.
 
-Workers of uneven speed ask, finish, fail, are pruned and vanish. Printed is what the sampler takes
-for a trial (in ``before_trial``, ``sample_relative`` and ``after_trial``), by the number of trials
-before it, and what is wrong with the lineage in the end. The time in which Optuna's storage copies
-its list of all trials, for each reading anew, is told apart:
+Workers of uneven speed ask, finish, fail, are pruned and vanish. The output is the sampler's time
+per trial (in ``before_trial``, ``sample_relative`` and ``after_trial``) by the number of earlier
+trials, and errors in the final lineage. The time in which Optuna's storage copies its list of all
+trials at each read is given separately:
 
     python examples/benchmarks/simulation.py --workers 1000 --trials 100000
 """
@@ -41,7 +41,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 
 
 class Timed:
-    """A sampler's methods, and the seconds that each trial has spent in them and in their reads."""
+    """Wraps a sampler; records the seconds per trial in its methods and in their reads."""
 
     def __init__(self, sampler: BaseSampler, storage: BaseStorage) -> None:
         self.seconds: Counter[int] = Counter()
@@ -108,7 +108,7 @@ def _end(study: optuna.Study, trial: optuna.Trial, rng: np.random.Generator) -> 
 
 
 def collisions(study: optuna.Study) -> dict[str, int]:
-    """What is wrong with the lineage: each step decided once, each place filled without a gap."""
+    """Errors in the lineage: steps decided twice, segments missing."""
     trials = study.get_trials(deepcopy=False)
     wrong = Counter({"decided twice": 0, "stands on what is not there": 0, "gaps": 0})
     decisions: dict[tuple[int, int], set[tuple[int, ...]]] = {}

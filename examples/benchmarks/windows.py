@@ -1,6 +1,6 @@
-"""Windows by hand and ``windows="auto"``: losses of whole searches on MNIST.
+"""Compare fixed windows with ``windows="auto"``: losses of searches on MNIST.
 
-LeNet, 200 steps, learning rates in 1, 2, 4, 8 or 16 windows or as the sampler cuts them, momentum
+LeNet, 200 steps, learning rates in 1, 2, 4, 8 or 16 windows or as the sampler chooses, momentum
 and weight decay, all starting from zero; every trial has its own initial weights and batches.
 
     python examples/benchmarks/windows.py --data-root DIR
@@ -37,7 +37,7 @@ def search(
     trials: int,
     steps: int,
 ) -> dict[str, Any]:
-    """Losses of one study, and how many windows of the learning rate moved by themselves."""
+    """Losses of one study, and the number of windows of the learning rate that moved separately."""
 
     def objective(trial: optuna.Trial) -> float:
         lr = suggest_schedule(trial, "lr", -1.0, 1.0, windows=windows)
@@ -68,7 +68,7 @@ def search(
 
 
 def settled(losses: list[float]) -> float:
-    """Median of the last four trials: where the search is, less one trial's luck."""
+    """Median of the last four trials, which is less noisy than the last."""
     return median(math.inf if math.isnan(loss) else loss for loss in losses[-4:])
 
 
