@@ -53,7 +53,7 @@ def shares(run: Callable[[], object]) -> dict[str, float]:
     parts = {
         "training gradient": (TrainingLoss, "graph"),
         "Hessian products": (Run, "curvature"),  # the training gradient is taken within it
-        "tangents": (forward, "advance"),
+        "tangents": (forward, "step_jvp"),
         "validation": (Run, "validated"),
     }
     originals = {name: getattr(*place) for name, place in parts.items()}
