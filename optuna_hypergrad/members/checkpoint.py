@@ -29,7 +29,7 @@ from optuna_hypergrad.reports import (
     read_segment,
     write_removed,
 )
-from optuna_hypergrad.samplers.memory import Memory
+from optuna_hypergrad.samplers.base import Memory
 from optuna_hypergrad.samplers.population.assignment import removable
 from optuna_hypergrad.samplers.population.population import Population
 from optuna_hypergrad.samplers.population.sampler import PopulationSampler, new_family

@@ -1,8 +1,7 @@
-"""What a trial stores, and how it is read back: one writer and one reader for each attribute.
+"""What trials store: one writer and one reader for each attribute.
 
-Objectives and samplers write to a trial's system attributes, and what people should see of it, as
-plain numbers, to its user attributes. Everything is strict JSON: floats, ints, strings, and lists
-and dicts of them.
+Objectives, samplers and pruners write system attributes, and for people to see, single numbers or
+short texts as user attributes.
 """
 
 from optuna_hypergrad.reports.attributes import StoredDataError, check_trial
@@ -11,24 +10,27 @@ from optuna_hypergrad.reports.claims import (
     Rule,
     read_claim,
     read_drawn,
+    read_superfluous,
+    trial_seed,
     write_claim,
     write_drawn,
+    write_superfluous,
 )
-from optuna_hypergrad.reports.hypergradients import (
+from optuna_hypergrad.reports.objective import (
+    Report,
+    Shape,
+    followed_gradient,
     read_constraint_gradients,
     read_constraints,
     read_gradient,
+    read_shapes,
+    read_tangent_norms,
     report_hypergradient,
+    report_shape,
+    report_tangent_norms,
     total_violation,
     write_constraints,
 )
-from optuna_hypergrad.reports.pruning import (
-    read_superfluous,
-    read_tangent_norms,
-    report_tangent_norms,
-    write_superfluous,
-)
-from optuna_hypergrad.reports.seeds import trial_seed
 from optuna_hypergrad.reports.segments import (
     Checkpoint,
     Segment,
@@ -45,12 +47,12 @@ from optuna_hypergrad.reports.segments import (
     write_removed,
     write_segment,
 )
-from optuna_hypergrad.reports.shapes import Shape, read_shapes, report_shape
 from optuna_hypergrad.reports.teachers import Taught, read_teacher, write_teacher
 
 __all__ = [
     "Checkpoint",
     "Claim",
+    "Report",
     "Rule",
     "Segment",
     "Shape",
@@ -58,6 +60,7 @@ __all__ = [
     "Taught",
     "check_descent",
     "check_trial",
+    "followed_gradient",
     "has_restored",
     "read_checkpoint",
     "read_claim",

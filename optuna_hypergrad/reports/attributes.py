@@ -1,133 +1,179 @@
-"""The attribute keys, all of them.
+"""Attributes of trials: their keys, and how each is written, read and checked.
 
-How an attribute is written and read: strict JSON, the trial's own, errors that say whose.
+Attributes are strict JSON: floats, integers, strings, and lists and dicts of them. JSON has no NaN,
+so numbers that are not finite are stored as ``"nan"``, ``"inf"`` and ``"-inf"``.
 """
 
 from __future__ import annotations
 
 import math
+import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from optuna_hypergrad.arguments import check_kind
-from optuna_hypergrad.reports.backoff import with_backoff
-from optuna_hypergrad.reports.fields import Fields
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.trial import BaseTrial, FrozenTrial, Trial
 
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.storages import BaseStorage
-    from optuna.trial import BaseTrial, FrozenTrial
+from optuna_hypergrad.arguments import check_kind, short
+from optuna_hypergrad.logger import get_logger
 
-# What the objective reports: {"trial": number, …}, so that what a retried or copied trial only
-# inherited can be told from its own. System attributes, since as columns of optuna-dashboard they
-# would bury the numbers below.
+T = TypeVar("T")
+
+# System attributes that the objective reports: {"trial": number, …}, where the number tells a
+# trial's own report from one that a retried or copied trial took over. As user attributes they
+# would fill the columns of optuna-dashboard.
 GRADIENT = "hg:gradient"  # "values": {name: float or mark}
-# With ":" and the name of the constraint behind it; the same fields.
-CONSTRAINT_GRADIENT = "hg:constraint_gradient"
+CONSTRAINT_GRADIENT = "hg:constraint_gradient"  # the same; the key ends in ":" and a constraint
 REFINED = "hg:refined"  # "values": {name: float or mark}
 CHECKPOINT = "hg:checkpoint"  # the fields of a Checkpoint
 SCHEDULES = "hg:schedules"  # "schedules": {name: the fields of a Shape}
 TANGENTS = "hg:tangents"  # "norms": {step: float or mark}
 
-# System attributes, too, which samplers and pruners decide.
+# System attributes that samplers and pruners write.
 CLAIM = "hg:claim"  # the fields of a Claim
-DRAWN = "hg:drawn"  # {name: internal value} that replicates are to repeat
+DRAWN = "hg:drawn"  # {name: internal value} for replicates to repeat
 SEGMENT = "hg:segment"  # the fields of a Segment
 TEACHER = "hg:teacher"  # the fields of a Taught
-SUPERFLUOUS = "hg:superfluous"  # "trial": number, of a replicate that can change nothing
+SUPERFLUOUS = "hg:superfluous"  # "trial": number, of a replicate that cannot change its step
 REMOVED = "hg:removed"  # numbers of the trials whose checkpoints this one has removed
 
-# Numbers for all to see: user attributes, one column each in optuna-dashboard.
+# User attributes: one number each, a column of optuna-dashboard.
 GRADIENT_NORM = "hg:gradient_norm"
 CHAIN, STEP, AGREEMENT, WINDOWS = "hg:chain", "hg:step", "hg:agreement", "hg:windows"
 MEMBER, GENERATION, PARENT = "hg:member", "hg:generation", "hg:parent"
-RESTORED = "hg:restored"  # the trial whose checkpoint was restored, where it is not the parent's
+RESTORED = "hg:restored"  # the trial whose checkpoint was restored, if not the parent's
 
-# Optuna's own: the system attribute that marks a retried trial, with the number of the failed one.
-RETRIED = "failed_trial"
-# … and its constraints: a list, of ``constraints_func``; or, of ``Trial.set_constraint``, a number
-# each with ":" and the name behind the key.
-CONSTRAINTS = "constraints"
+# Optuna's own system attributes.
+RETRIED = "failed_trial"  # of a retried trial: the number of the failed one
+CONSTRAINTS = "constraints"  # a list, of ``constraints_func``
+CONSTRAINT_PREFIX = "constraints:"  # and a name: one number, of ``Trial.set_constraint``
+
+MOST = 1_000_000  # chains, replicates of a step, members: samplers count them one by one
+MARKS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class StoredDataError(ValueError):
-    """What a storage holds is not what this package wrote there."""
+    """A storage holds something that this package did not write."""
 
 
-@contextmanager
-def reading(number: int, key: str) -> Iterator[None]:
-    """Turn what goes wrong while an attribute of a trial is read into a StoredDataError."""
-    try:
-        yield
-    except (OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise StoredDataError(f"trial {number}: {key} is damaged: {error}.") from error
+class Fields:
+    """A stored object whose values are checked as they are read.
 
+    Args:
+        stored: What a storage returned.
 
-def own_report(user_attrs: Mapping[str, Any], number: int, key: str) -> Fields | None:
-    """A report that the trial made itself; one that it only inherited does not count."""
-    if user_attrs.get(key) is None:
-        return None
-    with reading(number, key):
-        fields = Fields(user_attrs[key])
-        return fields if fields.whole("trial") == number else None
+    Raises:
+        ValueError: By the constructor and every method, if a field is missing or has another type
+            or value than expected; the message names the field.
 
-
-def read_report(trial: BaseTrial, key: str) -> Fields | None:
-    """A report of more than a number, if the trial made it itself.
-
-    It is among the system attributes, which dashboards do not show; among the user attributes of
-    trials of other kinds than Optuna's own, and of older versions.
+    Example:
+        >>> fields = Fields({"step": 3, "used": [2], "rate": {"lr": 0.5}})
+        >>> fields.int_("step"), fields.trials("used"), fields.numbers("rate")
+        (3, (2,), {'lr': 0.5})
+        >>> fields.int_("step", most=2)
+        Traceback (most recent call last):
+        ValueError: step must be an integer of at most 2, got 3
     """
-    number = trial.number
-    hidden = own_report(system_attrs_now(trial), number, key)
-    return own_report(trial.user_attrs, number, key) if hidden is None else hidden
+
+    def __init__(self, stored: Any) -> None:
+        self._stored = _mapping("it", stored)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._stored
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._stored:
+            raise ValueError(f"{name} is missing")
+        return self._stored[name]
+
+    def int_(self, name: str, least: int = 0, most: float = math.inf) -> int:
+        """An integer in [least, most]."""
+        value = self._stored.get(name)
+        if type(value) is not int or not least <= value <= most:  # True is no integer
+            bound = f"most {most}" if type(value) is int and value > most else f"least {least}"
+            raise ValueError(f"{name} must be an integer of at {bound}, got {short(value)}")
+        return value
+
+    def optional_int(self, name: str, most: float = math.inf) -> int | None:
+        """An integer in [0, most], or None."""
+        return None if self[name] is None else self.int_(name, most=most)
+
+    def ints(self, name: str, least: int = 0) -> tuple[int, ...]:
+        """Integers of at least ``least``."""
+        values = self.items(name)
+        for value in values:
+            if type(value) is not int or value < least:
+                raise ValueError(
+                    f"{name} must hold integers of at least {least}, got {short(value)}"
+                )
+        return tuple(values)
+
+    def trials(self, name: str) -> tuple[int, ...]:
+        """Numbers of different trials."""
+        return _different(name, self.ints(name))
+
+    def number(self, name: str, least: float = -math.inf, most: float = math.inf) -> float:
+        """A finite number in [least, most]."""
+        return finite(name, self[name], least, most)
+
+    def numbers(
+        self, name: str, least: float = -math.inf, most: float = math.inf
+    ) -> dict[str, float]:
+        """Finite numbers by name, each in [least, most]."""
+        return {
+            key: value
+            if type(value) is float and least <= value <= most and math.isfinite(value)
+            else finite(f"{name}[{short(key)}]", value, least, most)
+            for key, value in self.mapping(name).items()
+        }
+
+    def marked(self, name: str) -> dict[str, float]:
+        """Numbers by name, with marks for those that are not finite."""
+        return {
+            key: value
+            if type(value) is float and math.isfinite(value)
+            else MARKS[value]
+            if type(value) is str and value in MARKS
+            else finite(f"{name}[{short(key)}]", value)
+            for key, value in self.mapping(name).items()
+        }
+
+    def text(self, name: str) -> str:
+        """A string."""
+        return _text(name, self[name])
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Different strings."""
+        return _different(name, tuple(_text(name, value) for value in self.items(name)))
+
+    def choice(self, name: str, choices: tuple[T, ...]) -> T:
+        """One of some values."""
+        if self[name] not in choices:
+            expected = ", ".join(map(repr, choices))
+            raise ValueError(f"{name} must be one of {expected}, got {short(self[name])}")
+        return choices[choices.index(self[name])]
+
+    def items(self, name: str) -> list[Any]:
+        """A list of anything."""
+        if not isinstance(self[name], list | tuple):  # an in-memory storage returns tuples
+            raise ValueError(f"{name} must be a list, got {short(self[name])}")
+        return list(self[name])
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """Anything by name."""
+        return _mapping(name, self._stored.get(name))
 
 
-def own_keys(trial: FrozenTrial, prefix: str) -> list[str]:
-    """The keys of a trial's reports that begin alike."""
-    keys = dict.fromkeys([*trial.system_attrs, *trial.user_attrs])
-    return [key for key in keys if key.startswith(prefix)]
-
-
-def write_report(trial: BaseTrial, key: str, value: Mapping[str, Any]) -> None:
-    """Store a report of more than a number, of a running trial."""
-    from optuna.trial import Trial
-
-    if isinstance(trial, Trial):
-        storage, trial_id = trial.storage, trial._trial_id
-        _set(trial, key, lambda: storage.set_trial_system_attr(trial_id, key, value))
-    elif hasattr(trial, "set_report"):  # a trial that ranks share
-        trial.set_report(key, value)
-    else:
-        set_user_attr(trial, key, value)
-
-
-def system_attrs_now(trial: BaseTrial) -> Mapping[str, Any]:
-    """What is decided about a trial, and what it reported; an Optuna ``Trial`` remembers only what
-    there was before the decision."""
-    from optuna.trial import FrozenTrial, Trial
-
-    if isinstance(trial, FrozenTrial):
-        return trial.system_attrs
-    if isinstance(trial, Trial):
-        storage, trial_id = trial.storage, trial._trial_id
-        what = f"the attributes of trial {trial.number}"
-        return with_backoff(what, lambda: storage.get_trial_system_attrs(trial_id))
-    return getattr(trial, "decided", {})  # a trial that ranks share has them
-
-
-def own_decision(system_attrs: Mapping[str, Any], number: int, key: str) -> Fields | None:
-    """A decision about this trial. A retried trial keeps the one that it inherited from an earlier
-    one; one copied to another study under another number does not."""
-    if system_attrs.get(key) is None:
-        return None
-    with reading(number, key):
-        fields = Fields(system_attrs[key])
-        trial = fields.whole("trial")
-        is_inherited = RETRIED in system_attrs and trial < number
-        return fields if trial == number or is_inherited else None
+def finite(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """A finite number in [least, most], as a float."""
+    number = float(value) if type(value) in (int, float) else math.nan
+    if not math.isfinite(number) or not least <= number <= most:
+        within = "" if math.isinf(least) else f" from {least:g} to {most:g}"
+        raise ValueError(f"{name} must be a finite number{within}, got {short(value)}")
+    return number
 
 
 def marked(values: Mapping[str, float]) -> dict[str, float | str]:
@@ -135,106 +181,163 @@ def marked(values: Mapping[str, float]) -> dict[str, float | str]:
     return {name: v if math.isfinite(v) else str(v) for name, v in values.items()}
 
 
-def _as_float(argument: str, name: str, value: Any) -> float:
-    """One number: a float, a numpy scalar, or a tensor of one element on any device."""
-    shape = tuple(getattr(value, "shape", ()))
-    if math.prod(shape) != 1:
-        raise ValueError(f"{argument}: {name!r} must be one number, got shape {shape}.")
-    number = value.item() if hasattr(value, "item") else value
-    if isinstance(number, bool) or not isinstance(number, Real):
-        raise ValueError(f"{argument}: {name!r} must be a number, got {value!r}.")
-    return float(number)
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(type(key) is str for key in value):
+        raise ValueError(f"{name} must be an object with names, got {short(value)}")
+    return dict(value)
 
 
-def check_trial(trial: Any) -> None:
-    """ValueError unless it is a trial of Optuna's, of whatever kind."""
-    from optuna.trial import BaseTrial
-
-    check_kind("trial", trial, BaseTrial, "an Optuna trial")
-
-
-def _check_names(trial: BaseTrial, argument: str, values: Any) -> None:
-    """ValueError unless ``values`` maps some of the trial's numeric parameters to something."""
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{argument} must map parameter names to floats, got {values!r}.")
-    if not values:
-        raise ValueError(f"{argument} is empty; expected at least one parameter.")
-    distributions = trial.distributions  # a copy, made at each access
-    for name in values:
-        if name not in distributions:
-            known = ", ".join(distributions) or "none so far"
-            raise ValueError(f"{argument}: {name!r} is not a parameter of this trial ({known}).")
-        if _is_categorical(distributions[name]):
-            raise ValueError(f"{argument}: {name!r} is categorical and has no derivative.")
+def _text(name: str, value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{name} must be a string, got {short(value)}")
+    return value
 
 
-def _is_categorical(distribution: BaseDistribution | None) -> bool:
-    from optuna.distributions import CategoricalDistribution
-
-    return isinstance(distribution, CategoricalDistribution)
-
-
-def write_decision(storage: BaseStorage, trial_id: int, key: str, value: Any) -> None:
-    """Write a system attribute of a running trial."""
-    with_backoff(key, lambda: storage.set_trial_system_attr(trial_id, key, value))
+def _different(name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} must be all different, got {short(values)}")
+    return values
 
 
-def write_scalar(storage: BaseStorage, trial_id: int, key: str, value: float | str) -> None:
-    """Write what of a decision is to be seen: a user attribute of a running trial."""
-    with_backoff(key, lambda: storage.set_trial_user_attr(trial_id, key, value))
+@contextmanager
+def reading(number: int, key: str) -> Iterator[None]:
+    """Raise a StoredDataError that names the trial and the key for what fails in parsing."""
+    try:
+        yield
+    except (OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise StoredDataError(f"trial {number}: {key} is damaged: {error}.") from error
+
+
+def read_report(trial: BaseTrial, key: str, parse: Callable[[Fields], T]) -> T | None:
+    """A report that the trial made itself, or None.
+
+    Reports are system attributes; older versions, and trials of other kinds than Optuna's
+    ``Trial``, store them as user attributes.
+    """
+    for attributes in (current_system_attrs(trial), trial.user_attrs):
+        if attributes.get(key) is not None:
+            with reading(trial.number, key):
+                fields = Fields(attributes[key])
+                if fields.int_("trial") == trial.number:
+                    return parse(fields)
+    return None
+
+
+def read_decision(
+    system_attrs: Mapping[str, Any], number: int, key: str, parse: Callable[[Fields], T]
+) -> T | None:
+    """A sampler's decision about a trial, or None.
+
+    A retried trial keeps the decision about the failed one; a trial that was copied to another
+    study under another number keeps none.
+    """
+    if system_attrs.get(key) is None:
+        return None
+    with reading(number, key):
+        fields = Fields(system_attrs[key])
+        trial = fields.int_("trial")
+        is_retry = RETRIED in system_attrs and trial < number
+        return parse(fields) if trial == number or is_retry else None
+
+
+def current_system_attrs(trial: BaseTrial) -> Mapping[str, Any]:
+    """The system attributes of a trial now; a ``Trial`` remembers those from before its start."""
+    if isinstance(trial, FrozenTrial):
+        return trial.system_attrs
+    if isinstance(trial, Trial):
+        read = trial.storage.get_trial_system_attrs
+        return with_backoff(f"the attributes of trial {trial.number}", read, trial._trial_id)
+    is_shared = hasattr(trial, "set_report")  # by ranks
+    return getattr(trial, "system_attrs", {}) if is_shared else {}
+
+
+def write_report(trial: BaseTrial, key: str, value: Mapping[str, Any]) -> None:
+    """Write a report of a running trial."""
+    if isinstance(trial, Trial):
+        _write(trial, key, trial.storage.set_trial_system_attr, trial._trial_id, key, value)
+    elif hasattr(trial, "set_report"):  # a trial that ranks share
+        trial.set_report(key, value)
+    else:
+        set_user_attr(trial, key, value)
 
 
 def set_user_attr(trial: BaseTrial, key: str, value: Any) -> None:
-    """Write what of a running trial is to be seen."""
-    _set(trial, key, lambda: trial.set_user_attr(key, value))
+    """Write a user attribute of a running trial."""
+    _write(trial, key, trial.set_user_attr, key, value)
 
 
-def _set(trial: BaseTrial, key: str, write: Callable[[], None]) -> None:
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import FrozenTrial
-
+def _write(trial: BaseTrial, key: str, write: Callable[..., None], *arguments: Any) -> None:
     message = f"trial {trial.number} has finished; report before the objective returns."
     if isinstance(trial, FrozenTrial):
         if trial.state.is_finished():
             raise UpdateFinishedTrialError(message)
         raise ValueError(f"trial {trial.number} is a FrozenTrial, which stores nothing.")
     try:
-        with_backoff(f"{key} of trial {trial.number}", write)
+        with_backoff(f"{key} of trial {trial.number}", write, *arguments)
     except UpdateFinishedTrialError as error:
         raise UpdateFinishedTrialError(message) from error
 
 
-def report_values(
-    trial: BaseTrial, key: str, argument: str, values: Any, what: str
-) -> dict[str, float]:
-    """Check and write a report of one number for each of some numeric parameters, once a trial.
+def write_decision(storage: BaseStorage, trial_id: int, key: str, value: Any) -> None:
+    """Write a system attribute of a running trial."""
+    with_backoff(key, storage.set_trial_system_attr, trial_id, key, value)
+
+
+def write_scalar(storage: BaseStorage, trial_id: int, key: str, value: float | str) -> None:
+    """Write a user attribute of a running trial, for people to see."""
+    with_backoff(key, storage.set_trial_user_attr, trial_id, key, value)
+
+
+def check_trial(trial: Any) -> None:
+    """Raise a ValueError unless ``trial`` is an Optuna trial of any class."""
+    check_kind("trial", trial, BaseTrial, "an Optuna trial")
+
+
+DELAYS = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds, on average; then the error is raised
+
+# By name, since the clients of storages may not be installed.
+_TRANSIENT = {
+    "builtins.OSError",  # connections, timeouts, file locks
+    "optuna.exceptions.StorageInternalError",  # whatever SQLAlchemy raises, deadlocks included
+    "redis.exceptions.ConnectionError",
+    "redis.exceptions.TimeoutError",
+    "grpc.RpcError",
+}
+# An objective's random numbers must not depend on faults, nor forked workers pause in step.
+_random = random.SystemRandom()
+
+
+def with_backoff(what: str, attempt: Callable[..., T], *arguments: Any) -> T:
+    """Call ``attempt(*arguments)``, and again after a pause while a storage is out of reach.
+
+    Optuna writes each attribute in a transaction of its own, so a write may be repeated. A decision
+    that could not be stored would leave its trial running forever, since Optuna does not fail a
+    trial whose ``before_trial`` raises.
+
+    The pauses are random, from half to one and a half times ``DELAYS``, so that workers that
+    collided do not meet again. Each is logged without the error's text, in which drivers may quote
+    the URL that they connected to.
 
     Args:
-        trial: The running trial.
-        key: The attribute.
-        argument: The caller's name of ``values``, for errors.
-        values: By parameter.
-        what: What is reported, for the error if it was before.
+        what: What is read or written, for the log.
+        attempt: Reads or writes; may be called several times.
+        arguments: Of ``attempt``.
 
-    Returns:
-        The values as floats.
+    Raises:
+        Exception: What ``attempt`` raises, at once if it would raise it again.
+
+    Example:
+        >>> with_backoff("an attribute", int, "3")
+        3
     """
-    _check_names(trial, argument, values)
-    floats = {name: _as_float(argument, name, value) for name, value in values.items()}
-    if read_report(trial, key) is not None:
-        raise ValueError(f"trial {trial.number} has already reported {what}.")
-    write_report(trial, key, {"trial": trial.number, "values": marked(floats)})
-    return floats
-
-
-def read_values(trial: FrozenTrial, key: str) -> dict[str, float] | None:
-    """What ``report_values`` wrote, if the trial itself reported it."""
-    stored = read_report(trial, key)
-    if stored is None:
-        return None
-    with reading(trial.number, key):
-        values = stored.marked("values")
-        for name in values:
-            if _is_categorical(trial.distributions.get(name)):
-                raise ValueError(f"values: {name!r} is categorical")
-        return values
+    for delay in DELAYS:
+        try:
+            return attempt(*arguments)
+        except Exception as error:
+            kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+            if not kinds & _TRANSIENT:
+                raise
+            pause = delay * _random.uniform(0.5, 1.5)
+            get_logger().warning(f"{what}: {type(error).__name__}; retrying in {pause:.1f} s.")
+        time.sleep(pause)
+    return attempt(*arguments)

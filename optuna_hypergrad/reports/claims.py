@@ -1,14 +1,15 @@
-"""How a search starts and moves, as the user of GradientSampler chose it.
-
-What GradientSampler decides about a trial.
-"""
+"""What GradientSampler and ConsensusPruner decide about a trial, and the seed of a trial."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from optuna.storages import BaseStorage
+from optuna.trial import BaseTrial, FrozenTrial
 
 from optuna_hypergrad.arguments import checked_count, checked_number
 from optuna_hypergrad.reports.attributes import (
@@ -16,23 +17,24 @@ from optuna_hypergrad.reports.attributes import (
     CHAIN,
     CLAIM,
     DRAWN,
+    MOST,
     STEP,
+    SUPERFLUOUS,
     WINDOWS,
-    own_decision,
+    Fields,
+    check_trial,
+    current_system_attrs,
+    read_decision,
     reading,
     write_decision,
     write_scalar,
 )
-from optuna_hypergrad.reports.fields import MOST, Fields
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
+from optuna_hypergrad.reports.segments import read_segment
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The arguments of GradientSampler that bear on the path of a search; it documents them.
+    """The arguments of GradientSampler that determine the path of a search; see there.
 
     Raises:
         ValueError: If one is out of range; the message names it.
@@ -48,8 +50,14 @@ class Rule:
         if self.safeguard is not None:
             expected = "be at least 0, or None"
             checked_number("safeguard", self.safeguard, expected, lambda x: 0 <= x < math.inf)
-        _check_floats("start", self.start)
-        _check_floats("step_size", self.step_size)
+        for argument, given in (("start", self.start), ("step_size", self.step_size)):
+            if not isinstance(given, Mapping):
+                raise ValueError(f"{argument} must map names to floats, got {given!r}.")
+            for name, value in given.items():
+                if not isinstance(value, int | float) or not math.isfinite(value):
+                    raise ValueError(
+                        f"{argument}: {name!r} must be a finite number, got {value!r}."
+                    )
         for name, size in self.step_size.items():
             if size <= 0:
                 raise ValueError(f"step_size: {name!r} must be positive, got {size}.")
@@ -57,37 +65,7 @@ class Rule:
         checked_number("tolerance", self.tolerance, "lie in [0, 1)", lambda x: 0 <= x < 1)
 
 
-def stored_rule(rule: Rule) -> dict[str, Any]:
-    """What of a rule is not the default, so that the path can be told without the sampler.
-
-    Not where it starts, which the first trial tells.
-    """
-    stored = {
-        "safeguard": None if rule.safeguard is None else float(rule.safeguard),
-        "step_size": {name: float(size) for name, size in rule.step_size.items()},
-        "n_replicates": int(rule.n_replicates),
-        "tolerance": float(rule.tolerance),
-    }
-    return {name: value for name, value in stored.items() if value != getattr(Rule(), name)}
-
-
-def read_rule(fields: Fields) -> Rule:
-    """What ``stored_rule`` made; ValueError for anything else."""
-    kinds: dict[str, Callable[[str], Any]] = {
-        "safeguard": lambda name: None if fields[name] is None else fields.number(name),
-        "step_size": fields.numbers,
-        "n_replicates": fields.whole,
-        "tolerance": fields.number,
-    }
-    return Rule(**{name: read(name) for name, read in kinds.items() if name in fields})
-
-
-def _check_floats(argument: str, given: Mapping[str, float]) -> None:
-    if not isinstance(given, Mapping):
-        raise ValueError(f"{argument} must map names to floats, got {given!r}.")
-    for name, value in given.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{argument}: {name!r} must be a finite number, got {value!r}.")
+_DEFAULT = Rule()
 
 
 class Claim(NamedTuple):
@@ -102,24 +80,26 @@ class Claim(NamedTuple):
     seed: int
     """Seed of the sampler that claimed."""
     used: tuple[int, ...] = ()
-    """Numbers of the trials that decided the step before; frozen with the first such claim."""
+    """Numbers of the trials that decided the previous step; the first such claim settles them."""
     agreement: Mapping[str, float] = {}
     """|Mean sign| of the hypergradients in ``used``, by parameter; 1 where all agree."""
     start: int | None = None
     """At step 0: number of the trial that the search starts from, if it starts from one."""
     windows: Mapping[str, tuple[int, ...]] = {}
-    """How many parameters of each fine schedule moved together in the step to this point."""
-    rule: Rule = Rule()
-    """How the sampler that claimed starts and moves searches."""
+    """By schedule with ``windows="auto"``: how many parameters each shared window holds."""
+    rule: Rule = _DEFAULT
+    """The arguments of the sampler that claimed."""
 
 
 def write_claim(
     storage: BaseStorage, trial_id: int, claim: Claim, *, one_of_many: bool = False
 ) -> None:
-    """Store a sampler's decision with a running trial, and what of it is to be seen: the chain
-    only where it is one of many, since each write takes a database some milliseconds."""
+    """Store a sampler's decision with a running trial, and what people should see of it.
+
+    The chain is written only if it is ``one_of_many``: each write costs milliseconds in a database.
+    """
     windows = {name: [*widths] for name, widths in claim.windows.items()}
-    rule = stored_rule(claim.rule)
+    rule = _stored_rule(claim.rule)
     stored = {**claim._asdict(), "used": [*claim.used], "windows": windows, "rule": rule}
     write_decision(storage, trial_id, CLAIM, stored)
     write_scalar(storage, trial_id, STEP, claim.step)
@@ -133,44 +113,66 @@ def write_claim(
         write_scalar(storage, trial_id, WINDOWS, ", ".join(seen))
 
 
+def _stored_rule(rule: Rule) -> dict[str, Any]:
+    """The values of a rule that are not the default.
+
+    Not ``start``, which the first trial shows.
+    """
+    values: dict[str, Any] = {
+        "safeguard": None if rule.safeguard is None else float(rule.safeguard),
+        "step_size": {name: float(size) for name, size in rule.step_size.items()},
+        "n_replicates": int(rule.n_replicates),
+        "tolerance": float(rule.tolerance),
+    }
+    return {name: value for name, value in values.items() if value != getattr(_DEFAULT, name)}
+
+
 def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
     """The claim among a trial's system attributes, or None.
 
-    A retried trial keeps the claim that it inherited; one copied to another study under another
-    number does not.
+    A retried trial keeps the claim of the failed one; a trial that was copied to another study
+    under another number does not.
 
     Args:
-        number: The trial's number, for the error.
+        number: The trial's number.
         system_attrs: Its system attributes, freshly read.
 
     Raises:
         StoredDataError: If the attribute was not written by ``write_claim``.
     """
-    stored = own_decision(system_attrs, number, CLAIM)
-    if stored is None:
-        return None
-    with reading(number, CLAIM):
-        used, start = stored.trials("used"), stored.perhaps("start")
+
+    def parse(stored: Fields) -> Claim:
+        used, start = stored.trials("used"), stored.optional_int("start")
         if number in (*used, start):
             raise ValueError("used and start must be other trials")
         return Claim(
-            trial=stored.whole("trial"),
-            chain=stored.whole("chain", most=MOST),
-            step=stored.whole("step", most=MOST),
-            seed=stored.whole("seed", most=math.inf),
+            trial=stored.int_("trial"),
+            chain=stored.int_("chain"),
+            step=stored.int_("step"),
+            seed=stored.int_("seed"),
             used=used,
             agreement=stored.numbers("agreement", 0.0, 1.0),
             start=start,
             # Claims of older versions have neither.
             windows=_windows(stored) if "windows" in stored else {},
-            rule=read_rule(Fields(stored.mapping("rule"))) if "rule" in stored else Rule(),
+            rule=_rule(Fields(stored["rule"])) if "rule" in stored else _DEFAULT,
         )
+
+    return read_decision(system_attrs, number, CLAIM, parse)
 
 
 def _windows(stored: Fields) -> dict[str, tuple[int, ...]]:
-    """Widths are positive and few."""
-    windows = Fields(stored.mapping("windows"))
-    return {name: windows.wholes(name, least=1, most=MOST) for name in windows}
+    windows = Fields(stored["windows"])
+    return {name: windows.ints(name, least=1) for name in stored.mapping("windows")}
+
+
+def _rule(stored: Fields) -> Rule:
+    read = {"step_size": stored.numbers, "n_replicates": stored.int_, "tolerance": stored.number}
+    values: dict[str, Any] = {name: read[name](name) for name in read if name in stored}
+    if "safeguard" in stored:
+        is_none = stored["safeguard"] is None
+        values["safeguard"] = None if is_none else stored.number("safeguard")
+    return Rule(**values) if values else _DEFAULT
 
 
 def write_drawn(storage: BaseStorage, trial_id: int, drawn: Mapping[str, float]) -> None:
@@ -179,10 +181,64 @@ def write_drawn(storage: BaseStorage, trial_id: int, drawn: Mapping[str, float])
 
 
 def read_drawn(trial: FrozenTrial) -> dict[str, float]:
-    """What was drawn for a trial, as internal values of its parameters; empty if nothing was.
+    """What the independent sampler drew for a trial, as internal values by parameter.
 
     Raises:
         StoredDataError: If the attribute was not written by ``write_drawn``.
     """
+    if DRAWN not in trial.system_attrs:
+        return {}
     with reading(trial.number, DRAWN):
-        return Fields({DRAWN: trial.system_attrs.get(DRAWN, {})}).numbers(DRAWN)
+        return Fields(trial.system_attrs).numbers(DRAWN)
+
+
+def write_superfluous(storage: BaseStorage, trial_id: int, number: int) -> None:
+    """Store that a running replicate can no longer change its outer step."""
+    write_decision(storage, trial_id, SUPERFLUOUS, {"trial": number})
+
+
+def read_superfluous(trial: FrozenTrial) -> bool:
+    """Whether the trial itself was found superfluous, not only the one that it retries.
+
+    Raises:
+        StoredDataError: If the attribute was not written by ``write_superfluous``.
+    """
+    stored = trial.system_attrs.get(SUPERFLUOUS)
+    if stored is None:
+        return False
+    with reading(trial.number, SUPERFLUOUS):
+        return Fields(stored).int_("trial") == trial.number
+
+
+def trial_seed(trial: BaseTrial) -> int:
+    """A seed of the trial's own, for its initial weights and the order of its data.
+
+    It derives from the sampler's seed and the trial's number, so that replicates of one outer
+    step and members of one generation differ, and a rerun of the study repeats them. With other
+    samplers it derives from the number alone.
+
+    Args:
+        trial: A running trial, a finished one, or one that ranks share.
+
+    Returns:
+        An integer in [0, 2³²).
+
+    Raises:
+        ValueError: If ``trial`` is not an Optuna trial.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import GradientSampler, trial_seed
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> seeds = []
+        >>> for _ in range(2):
+        ...     study = optuna.create_study(sampler=GradientSampler(seed=0))
+        ...     study.optimize(lambda trial: seeds.append(trial_seed(trial)) or 0.0, n_trials=2)
+        >>> seeds[0] != seeds[1] and seeds[:2] == seeds[2:]
+        True
+    """
+    check_trial(trial)
+    attributes = current_system_attrs(trial)
+    decision = read_claim(trial.number, attributes) or read_segment(trial.number, attributes)
+    entropy = [0 if decision is None else decision.seed, trial.number]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])

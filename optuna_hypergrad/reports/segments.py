@@ -5,35 +5,33 @@ What a student leaves at the end of its segment: refined values and a checkpoint
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from optuna.storages import BaseStorage
+from optuna.trial import BaseTrial, FrozenTrial
 
 from optuna_hypergrad.reports.attributes import (
     CHECKPOINT,
     GENERATION,
     MEMBER,
+    MOST,
     PARENT,
     REFINED,
     REMOVED,
     RESTORED,
     SEGMENT,
+    Fields,
     StoredDataError,
-    own_decision,
+    read_decision,
     read_report,
-    read_values,
     reading,
-    report_values,
     set_user_attr,
     write_decision,
     write_report,
     write_scalar,
 )
-from optuna_hypergrad.reports.fields import MOST, Fields
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-    from optuna.trial import BaseTrial, FrozenTrial
+from optuna_hypergrad.reports.objective import read_values, report_values
 
 
 class Segment(NamedTuple):
@@ -107,25 +105,23 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
     Raises:
         StoredDataError: If the attribute was not written by ``write_segment``.
     """
-    stored = own_decision(system_attrs, number, SEGMENT)
-    if stored is None:
-        return None
-    with reading(number, SEGMENT):
-        population = stored.whole("population", least=1, most=MOST)
-        generation = stored.whole("generation", most=MOST)
-        parent = stored.perhaps("parent")
+
+    def parse(stored: Fields) -> Segment:
+        population = stored.int_("population", least=1, most=MOST)
+        generation = stored.int_("generation", most=MOST)
+        parent = stored.optional_int("parent")
         queried = stored.numbers("queried", 0.0, 1.0)
         if parent == number or (queried and parent is None):
             raise ValueError(f"parent must be another trial, got {parent}")
         return Segment(
-            trial=stored.whole("trial"),
-            member=stored.perhaps("member", most=population - 1),
+            trial=stored.int_("trial"),
+            member=stored.optional_int("member", most=population - 1),
             generation=generation,
             population=population,
-            seed=stored.whole("seed", most=math.inf),
+            seed=stored.int_("seed"),
             study=stored.text("study"),
             parent=parent,
-            age=stored.whole("age", most=generation),
+            age=stored.int_("age", most=generation),
             values=stored.numbers("values"),
             step_size=stored.numbers("step_size", 0.0, 1.0),
             sign=stored.numbers("sign", -1.0, 1.0),
@@ -133,6 +129,8 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
             resampled=stored.texts("resampled"),
             fixed=stored.texts("fixed") if "fixed" in stored else (),  # older ones have none
         )
+
+    return read_decision(system_attrs, number, SEGMENT, parse)
 
 
 class Checkpoint(NamedTuple):
@@ -186,12 +184,12 @@ def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
     Raises:
         StoredDataError: If the attribute was not written by ``report_checkpoint``.
     """
-    stored = read_report(trial, CHECKPOINT)
-    if stored is None:
-        return None
-    with reading(trial.number, CHECKPOINT):
-        size = stored.whole("size", most=2**63 - 1)
+
+    def parse(stored: Fields) -> Checkpoint:
+        size = stored.int_("size", most=2**63 - 1)
         return Checkpoint(stored.text("artifact"), stored.text("sha256"), size)
+
+    return read_report(trial, CHECKPOINT, parse)
 
 
 def report_restored(trial: BaseTrial, number: int) -> None:
@@ -211,7 +209,7 @@ def read_restored(trial: FrozenTrial) -> int | None:
         StoredDataError: If the attribute was not written by ``report_restored``.
     """
     with reading(trial.number, RESTORED):
-        return Fields({"trial": trial.user_attrs.get(RESTORED)}).perhaps("trial")
+        return Fields({"trial": trial.user_attrs.get(RESTORED)}).optional_int("trial")
 
 
 def write_removed(storage: BaseStorage, trial_id: int, numbers: Sequence[int]) -> None:
@@ -226,4 +224,4 @@ def read_removed(trial: FrozenTrial) -> tuple[int, ...]:
         StoredDataError: If the attribute was not written by ``write_removed``.
     """
     with reading(trial.number, REMOVED):
-        return Fields({REMOVED: trial.system_attrs.get(REMOVED, [])}).wholes(REMOVED)
+        return Fields({REMOVED: trial.system_attrs.get(REMOVED, [])}).ints(REMOVED)

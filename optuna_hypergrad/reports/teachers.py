@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from optuna.storages import BaseStorage
 
 from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, SLOTS, Teacher
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.reports.attributes import TEACHER, own_decision, reading, write_decision
-from optuna_hypergrad.reports.fields import Fields, finite
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+from optuna_hypergrad.reports.attributes import (
+    TEACHER,
+    Fields,
+    finite,
+    read_decision,
+    write_decision,
+)
 
 DIGITS = 6  # significant ones: enough for weights, and half the bytes of exact floats
 HEAVIEST = 1e6  # no weight comes there in the steps of any study
@@ -54,20 +57,20 @@ def read_teacher(number: int, system_attrs: Mapping[str, Any]) -> Taught | None:
     Raises:
         StoredDataError: If the attribute was not written by ``write_teacher``.
     """
-    stored = own_decision(system_attrs, number, TEACHER)
-    if stored is None:
-        return None
-    with reading(number, TEACHER):
+
+    def parse(stored: Fields) -> Taught:
         names = stored.texts("names")
         teacher = Teacher(
             _weights(stored, "keys", len(names)),
             _weights(stored, "values", len(names)),
             stored.number("mean_square", least=0.0),
-            stored.whole("steps"),
+            stored.int_("steps"),
             stored.choice("activation", ACTIVATIONS),
         )
-        upto = stored.whole("upto", most=number)
-        return Taught(teacher, names, upto, stored.trials("pending", most=number))
+        upto = stored.int_("upto", most=number)
+        return Taught(teacher, names, upto, stored.trials("pending"))
+
+    return read_decision(system_attrs, number, TEACHER, parse)
 
 
 def _weights(stored: Fields, name: str, rows: int) -> Array:

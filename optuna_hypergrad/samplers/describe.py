@@ -70,7 +70,7 @@ def describe_factor(factor: float) -> str:
     return short(factor, _n_digits(1.0, factor))
 
 
-def describe_left_out(number: int, names: Sequence[str], fate: str) -> str:
+def describe_unreported(number: int, names: Sequence[str], fate: str) -> str:
     """Which parameters a trial reported no hypergradient of, and what becomes of them."""
     are = "is" if len(names) == 1 else "are"
     return (

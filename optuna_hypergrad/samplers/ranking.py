@@ -13,9 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import (
     Segment,
-    read_constraint_gradients,
     read_constraints,
-    read_gradient,
     read_segment,
     total_violation,
 )
@@ -70,15 +68,6 @@ def restoring_gradient(used: Sequence[Claimed]) -> dict[str, float]:
 def violated_by(used: Sequence[Claimed]) -> list[str]:
     """Names of the constraints that replicates violate in the mean."""
     return [name for name, value in _mean_constraints(used).items() if value > 0]
-
-
-def followed_gradient(trial: FrozenTrial) -> dict[str, float]:
-    """The hypergradient that leads on from one trial.
-
-    That of the constraints that it violates, where these have any slope; else that of the loss.
-    """
-    restoring = _summed(read_constraints(trial), [read_constraint_gradients(trial)])
-    return restoring or read_gradient(trial) or {}
 
 
 def _summed(

@@ -13,7 +13,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import check_kind
-from optuna_hypergrad.reports.backoff import with_backoff
+from optuna_hypergrad.reports.attributes import with_backoff
 
 S = TypeVar("S", bound=BaseSampler)
 

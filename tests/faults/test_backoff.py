@@ -14,7 +14,7 @@ from optuna.storages import InMemoryStorage
 from security.logs import logged
 
 from optuna_hypergrad import GradientSampler, PopulationSampler
-from optuna_hypergrad.reports import backoff
+from optuna_hypergrad.reports import attributes
 from samplers.studies import quadratic
 
 SECRET = "postgresql://user:hunter2@host/db"
@@ -26,7 +26,7 @@ samplers = pytest.mark.parametrize("sampler", [GradientSampler, PopulationSample
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long each pause would have been."""
     found: list[float] = []
-    monkeypatch.setattr(backoff.time, "sleep", found.append)
+    monkeypatch.setattr(attributes.time, "sleep", found.append)
     return found
 
 
@@ -73,8 +73,8 @@ def test_trouble_that_stays_is_raised_as_it_came(sampler: Sampler, pauses: list[
     with pytest.raises(StorageInternalError) as caught:
         study.ask()
     assert caught.value is error
-    assert len(pauses) == len(backoff.DELAYS)
-    for pause, delay in zip(pauses, backoff.DELAYS, strict=True):
+    assert len(pauses) == len(attributes.DELAYS)
+    for pause, delay in zip(pauses, attributes.DELAYS, strict=True):
         assert 0.5 * delay <= pause <= 1.5 * delay
 
 
@@ -94,7 +94,7 @@ def test_what_would_fail_again_is_raised_at_once(error: Exception, pauses: list[
         raise error
 
     with pytest.raises(type(error)):
-        backoff.with_backoff("an attribute", write)
+        attributes.with_backoff("an attribute", write)
     assert not pauses
 
 
@@ -120,7 +120,7 @@ def test_what_may_pass_is_known_by_its_kind(error: Exception, pauses: list[float
             raise failure
         return 3
 
-    assert backoff.with_backoff("an attribute", write) == 3
+    assert attributes.with_backoff("an attribute", write) == 3
     assert len(pauses) == 2
 
 
@@ -129,7 +129,7 @@ def test_the_log_tells_what_but_no_secrets(pauses: list[float]) -> None:
         run(GradientSampler, FlakyStorage(1, StorageInternalError(SECRET)))
     texts = [text for text in texts if "outer step" not in text]
     assert len(texts) == len(pauses)
-    assert texts[0].startswith("hg:claim: StorageInternalError; tried again in 0.")
+    assert texts[0].startswith("hg:claim: StorageInternalError; retrying in 0.")
     assert not any(re.search("hunter2|user:|host|Traceback", text) for text in texts)
 
 

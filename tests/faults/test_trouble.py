@@ -32,7 +32,7 @@ import databases
 import servers
 from optuna_hypergrad import GradientSampler, PopulationSampler, lineage, members
 from optuna_hypergrad.checkpoints import CheckpointError, UnreachableError, download
-from optuna_hypergrad.reports import backoff, read_checkpoint
+from optuna_hypergrad.reports import attributes, read_checkpoint
 from samplers.populations import assert_no_gaps, bowl, create, family_of, places
 from samplers.studies import quadratic
 
@@ -52,7 +52,7 @@ samplers = pytest.mark.parametrize("new", [gradient, population])
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backoff, "DELAYS", (0.01, 0.01))
+    monkeypatch.setattr(attributes, "DELAYS", (0.01, 0.01))
 
 
 @contextmanager
@@ -398,7 +398,7 @@ def served(url: str, port: int) -> Iterator[None]:
 def test_a_study_survives_a_proxy_that_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backoff, "DELAYS", (0.2,) * 100)  # however busy this machine is
+    monkeypatch.setattr(attributes, "DELAYS", (0.2,) * 100)  # however busy this machine is
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 import servers
 from optuna_hypergrad import PopulationSampler
-from optuna_hypergrad.reports import StoredDataError, backoff, read_gradient
+from optuna_hypergrad.reports import StoredDataError, attributes, read_gradient
 from optuna_hypergrad.reports.attributes import write_decision
 from samplers.populations import bowl
 from security.logs import logged
@@ -25,7 +25,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_a_study_in_trouble_keeps_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backoff, "DELAYS", (0.01,))
+    monkeypatch.setattr(attributes, "DELAYS", (0.01,))
     with (
         servers.fresh("postgresql") as address,
         warnings.catch_warnings(record=True) as warned,

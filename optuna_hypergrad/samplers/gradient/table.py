@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import Claim, Rule, read_claim, read_drawn, read_gradient
+from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.distributions import to_distribution
 from optuna_hypergrad.samplers.gradient import steps as outer
 from optuna_hypergrad.samplers.gradient.chains import (
@@ -22,7 +23,6 @@ from optuna_hypergrad.samplers.gradient.chains import (
 )
 from optuna_hypergrad.samplers.gradient.search import Decision, Search
 from optuna_hypergrad.samplers.gradient.steps import Claimed
-from optuna_hypergrad.samplers.memory import TrialReader
 from optuna_hypergrad.samplers.ranking import best_first, rank_key
 
 
@@ -204,16 +204,16 @@ class Table(TrialReader[Claim]):
                 params[name] = to_distribution(value, distribution)
         return params
 
-    def _decision(self, trial: FrozenTrial) -> Claim | None:
+    def _read_decision(self, trial: FrozenTrial) -> Claim | None:
         return read_claim(trial.number, trial.system_attrs)
 
-    def _stands_on(self, decision: Claim) -> Collection[int]:
+    def _based_on(self, decision: Claim) -> Collection[int]:
         return decision.used if decision.start is None else (*decision.used, decision.start)
 
-    def _place(self, decision: Claim) -> int:
+    def _depth(self, decision: Claim) -> int:
         return decision.step
 
-    def _take(self, trial: FrozenTrial, decision: Claim | None) -> None:
+    def _add(self, trial: FrozenTrial, decision: Claim | None) -> None:
         if decision is None:
             self._reported.update(read_gradient(trial) or ())
             return

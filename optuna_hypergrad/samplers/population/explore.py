@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from optuna_hypergrad.algorithms import mutation
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.reports import Taught, read_gradient, read_refined
+from optuna_hypergrad.reports import Taught, followed_gradient, read_gradient, read_refined
 from optuna_hypergrad.samplers.distributions import is_numeric, to_distribution
 from optuna_hypergrad.samplers.population.config import PopulationConfig
 from optuna_hypergrad.samplers.population.hyperparameters import (
@@ -20,7 +20,6 @@ from optuna_hypergrad.samplers.population.hyperparameters import (
 )
 from optuna_hypergrad.samplers.population.population import SegmentTrial
 from optuna_hypergrad.samplers.population.teaching import asked
-from optuna_hypergrad.samplers.ranking import followed_gradient
 
 
 class Explored(NamedTuple):

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna_hypergrad.algorithms import refinement
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.refinement import Pace
-from optuna_hypergrad.reports import read_refined
+from optuna_hypergrad.reports import followed_gradient, read_refined
 from optuna_hypergrad.samplers.distributions import (
     internal_values,
     is_numeric,
@@ -20,7 +20,6 @@ from optuna_hypergrad.samplers.distributions import (
     rounds_to,
 )
 from optuna_hypergrad.samplers.population.population import SegmentTrial
-from optuna_hypergrad.samplers.ranking import followed_gradient
 
 
 class Numeric(NamedTuple):

@@ -11,14 +11,20 @@ from typing import Any, Literal, NamedTuple
 
 from optuna.study import Study
 
-from optuna_hypergrad.reports import Segment, check_descent, read_gradient, read_refined
+from optuna_hypergrad.reports import (
+    Segment,
+    check_descent,
+    followed_gradient,
+    read_gradient,
+    read_refined,
+)
 from optuna_hypergrad.samplers.population.hyperparameters import (
     Numeric,
     ended_with,
     hyperparameters_after,
 )
 from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
-from optuna_hypergrad.samplers.ranking import followed_gradient, violation
+from optuna_hypergrad.samplers.ranking import violation
 from optuna_hypergrad.samplers.studies import check_one_objective, maximizes
 
 Origin = Literal["teacher", "perturbed", "resampled", "gradient"]

@@ -25,7 +25,7 @@ from optuna_hypergrad.reports import (
     read_segment,
     read_teacher,
 )
-from optuna_hypergrad.samplers.memory import TrialReader
+from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.ranking import rank_key
 
 
@@ -155,16 +155,16 @@ class Population(TrialReader[Segment]):
         by_number = {student.number: student for student in found}
         return [by_number[number] for number in sorted(by_number.keys() - self.removed)]
 
-    def _decision(self, trial: FrozenTrial) -> Segment | None:
+    def _read_decision(self, trial: FrozenTrial) -> Segment | None:
         return read_segment(trial.number, trial.system_attrs)
 
-    def _stands_on(self, decision: Segment) -> Collection[int]:
+    def _based_on(self, decision: Segment) -> Collection[int]:
         return () if decision.parent is None else (decision.parent,)
 
-    def _place(self, decision: Segment) -> int:
+    def _depth(self, decision: Segment) -> int:
         return decision.generation
 
-    def _take(self, trial: FrozenTrial, decision: Segment | None) -> None:
+    def _add(self, trial: FrozenTrial, decision: Segment | None) -> None:
         self._running.pop(trial.number, None)
         self.undecided.discard(trial.number)
         if decision is not None:
@@ -174,7 +174,7 @@ class Population(TrialReader[Segment]):
 
     def _is_foreign(self, trial: FrozenTrial) -> bool:
         """Whether a trial that runs has parameters, but from another sampler."""
-        return bool(trial.params) and self._decision(trial) is None
+        return bool(trial.params) and self._read_decision(trial) is None
 
     def _take_student(self, student: SegmentTrial) -> None:
         for number in read_removed(student.trial):

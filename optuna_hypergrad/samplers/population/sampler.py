@@ -16,6 +16,7 @@ from optuna_hypergrad.algorithms.mutation import Activation
 from optuna_hypergrad.arguments import checked_count
 from optuna_hypergrad.logger import get_logger
 from optuna_hypergrad.reports import (
+    Report,
     Segment,
     Taught,
     read_refined,
@@ -23,11 +24,10 @@ from optuna_hypergrad.reports import (
     write_segment,
     write_teacher,
 )
-from optuna_hypergrad.reports.fields import MOST
+from optuna_hypergrad.reports.attributes import MOST
+from optuna_hypergrad.samplers.base import CompletedSampler, ConstraintsFunc, Memory, propose
 from optuna_hypergrad.samplers.describe import log_line
 from optuna_hypergrad.samplers.distributions import proposed
-from optuna_hypergrad.samplers.independent import CompletedSampler, ConstraintsFunc, propose
-from optuna_hypergrad.samplers.memory import Memory
 from optuna_hypergrad.samplers.population.assignment import next_assignment
 from optuna_hypergrad.samplers.population.config import (
     Mutation,
@@ -195,7 +195,7 @@ class PopulationSampler(CompletedSampler[Population]):
             log_line(lambda: describe_segment(segment, family, held(study)))
             if segment.parent is not None and segment.age == 0:
                 self._warn_of_unknown_names(family)
-            family.decided[trial.number] = segment
+            family.pending[trial.number] = segment
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -239,12 +239,13 @@ class PopulationSampler(CompletedSampler[Population]):
         finished = finished_as(study, trial, state, values)
         others = trial.params.keys() - {*self.breeding.fixed, *read_refined(finished)}
         fate = _FATES.get(self.breeding.mutation, "inherited unchanged")
-        self._gaps.tell_left_out(finished, fate, among=others)
-        self._gaps.warn_of_constraints(finished)
+        report = Report.of(finished)
+        self._log_unreported(finished, report, fate, among=others)
+        self._warn_of_unknown_constraint(finished, report)
 
     def _segment_of(self, study: Study, trial: FrozenTrial) -> Segment | None:
-        with self.memory.reading(study, since=trial) as family:
-            segment = family.decided.get(trial.number)
+        with self.remembering(study, trial) as family:
+            segment = family.pending.get(trial.number)
         if segment is not None and not segment.queried:
             return segment
         # That of another process, or one that ``Member.teach`` may have rewritten. The trial

@@ -183,7 +183,7 @@ def test_claims_that_stand_on_nothing_are_reported() -> None:
         match=r"stands on trials \[7\], but those of step 0 that have finished are .*0",
     ):
         study.tell(1, state=TrialState.FAIL)
-    with pytest.raises(StoredDataError, match=r"trial 1 stands on trials \[7\], which have not"):
+    with pytest.raises(StoredDataError, match=r"trial 1 is based on trials \[7\], which have not"):
         study.ask()
 
 
