@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from optuna_hypergrad.pruners import ConsensusPruner, DivergencePruner, TruncationPruner
     from optuna_hypergrad.reporting import watch
     from optuna_hypergrad.reports import report_hypergradient, trial_seed
-    from optuna_hypergrad.results import best_schedules, replay
+    from optuna_hypergrad.results import best_schedules, lineage_schedules
     from optuna_hypergrad.samplers import (
         GradientSampler,
         PopulationSampler,
@@ -34,9 +34,9 @@ __all__ = [
     "TruncationPruner",
     "best_schedules",
     "lineage",
+    "lineage_schedules",
     "outer_steps",
     "publish",
-    "replay",
     "report_hypergradient",
     "students",
     "suggest_schedule",
@@ -55,9 +55,10 @@ _HOMES = {
     "TruncationPruner": "pruners",
     "best_schedules": "results",
     "lineage": "samplers",
+    "lineage_schedules": "results",
     "outer_steps": "samplers",
     "publish": "dashboard",
-    "replay": "results",
+    "replay": "results",  # the old name of lineage_schedules
     "report_hypergradient": "reports",
     "students": "samplers",
     "suggest_schedule": "suggest",

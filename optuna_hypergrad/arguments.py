@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral, Real
@@ -130,3 +131,21 @@ def optional_import(library: str, extra: str = "visualization") -> Iterator[None
     except ImportError as error:
         message = f"{library} is needed: install the extra '{extra}' of optuna_hypergrad."
         raise ImportError(message) from error
+
+
+def renamed(module: str, name: str, new: Mapping[str, Any]) -> Any:
+    """What a module calls otherwise since the last version, with a FutureWarning.
+
+    Args:
+        module: Name of the module, whose ``__getattr__`` calls this.
+        name: The name that is looked up.
+        new: Its new functions and classes by their old names.
+
+    Raises:
+        AttributeError: If ``name`` is no old name.
+    """
+    if name not in new:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    message = f"{module}.{name} is now called {new[name].__name__}; the next version removes"
+    warnings.warn(f"{message} the old name.", FutureWarning, stacklevel=3)
+    return new[name]

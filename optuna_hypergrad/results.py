@@ -1,13 +1,9 @@
-"""What a study has found, as schedules to take away.
-
-The schedules of one trial.
-
-What a student of a population lived through, as schedules of one long training.
-"""
+"""The schedules that a study has found: of its best trial, or of a whole lineage."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -23,24 +19,24 @@ from optuna_hypergrad.samplers.ranking import violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, parameter_names
 from optuna_hypergrad.schedules.forms import interpolate
 
-__all__ = ["best_schedules", "replay"]
+__all__ = ["best_schedules", "lineage_schedules", "replay"]
 
 
 def best_schedules(study: Study, trial: int | None = None) -> Schedules:
     """The schedules of the best trial: every float hyperparameter, by name.
 
     What ``suggest_schedule`` suggested comes back with its windows, form and scale; any other
-    float parameter is a schedule of one value. Integers and categories are no schedules; they are
-    in ``study.best_params``. The best trial of a population is only the last segment of its best
-    student: see ``replay``.
+    float parameter is a schedule of one value. Integers and categories are not included; see
+    ``study.best_params``. The best trial of a population is only the last segment of its lineage:
+    see ``lineage_schedules``.
 
     Args:
         study: A study of any sampler.
         trial: Number of another complete or pruned trial; by default the best one.
 
     Raises:
-        ValueError: If there is no such trial, or none is complete and feasible, or several
-            objectives leave open which is the best.
+        ValueError: If there is no such trial, none is complete and feasible, or the study has
+            several objectives and ``trial`` is not given.
         StoredDataError: If the storage holds something else than what was written there.
 
     Example:
@@ -65,17 +61,17 @@ def schedules_of(trial: FrozenTrial, params: Mapping[str, Any]) -> Schedules:
     """The schedules that a trial suggested, of these values for its parameters.
 
     Raises:
-        StoredDataError: If its parameters cannot make up the schedules that it says it has.
+        StoredDataError: If its parameters do not fit the stored shapes of its schedules.
     """
     floats = {n: d for n, d in trial.distributions.items() if isinstance(d, FloatDistribution)}
     with reading(trial.number, SCHEDULES):
         shaped = [_shaped(name, s, floats, params) for name, s in read_shapes(trial).items()]
     single = {n: Schedule(n, [params[n]], log=d.log) for n, d in floats.items()}
-    owner = single | {name: schedule for schedule in shaped for name in schedule.names}
     for schedule in shaped:
         if len(schedule.names) > 1 and schedule.name in single:
             both = f"both a schedule and a parameter {schedule.name!r}"
             raise ValueError(f"study: trial {trial.number} has {both}; rename one.")
+    owner = single | {name: schedule for schedule in shaped for name in schedule.names}
     return Schedules(dict.fromkeys(owner.values()))
 
 
@@ -110,112 +106,113 @@ def _numbered(study: Study, number: int) -> FrozenTrial:
     raise ValueError(f"trial: {number} is not the number of a complete or pruned trial.")
 
 
-def replay(study: Study, trial: int | None = None, *, cuts: int = 10) -> Schedules:
-    """The schedules that a student of a population lived through, from its first ancestor on.
+def lineage_schedules(study: Study, trial: int | None = None, *, cuts: int = 10) -> Schedules:
+    """The schedules of a population that led to one of its segments, from the first on.
 
-    Training once with them, from the weights that the first ancestor began with, repeats what the
-    population did for this student: ``len(lineage(study, trial))`` segments, which are taken to be
-    equally long. A hyperparameter has one window a segment. Where students refined it within a
-    segment, or it moved there from knot to knot, each segment is cut into several windows, whose
-    values lie on the way from what it began with to what it ended with, taken in the middle of the
-    window: a straight line, or a geometric one in log ranges. This is as near as what is stored
-    allows; the values at every step are not.
+    Training once with them, from the weights that the first segment started with, repeats what the
+    population did: ``len(lineage(study, trial))`` segments, which are taken to be equally long. A
+    hyperparameter has one window a segment. Where it was refined within a segment, or moves from
+    knot to knot, each segment is cut into several windows with the values in the middle of each,
+    interpolated between the start and the end of the segment: linearly, or geometrically in log
+    ranges. The values at every step are not stored.
 
-    Segments that left no trace, because their checkpoint was lost and an older one restored, are
-    left out.
+    Segments whose checkpoint was lost, so that an older one was restored, are left out.
 
     Args:
         study: A study of a ``PopulationSampler``.
-        trial: Number of the segment that the student's life ends with; by default the best one.
-        cuts: How many windows a segment is cut into where its values moved; of a schedule of
-            several windows each.
+        trial: Number of the last segment; by default the best one.
+        cuts: The number of windows that a segment is cut into where its values moved; with a
+            schedule of several windows, each of them.
 
     Raises:
-        ValueError: If no such trial is a finished segment of a student, or a hyperparameter is
-            missing in some of the segments.
+        ValueError: If no such trial is a finished segment, or a segment lacks a hyperparameter of
+            the others.
         StoredDataError: If the storage holds something else than what was written there.
 
     Example:
         >>> import optuna
-        >>> from optuna_hypergrad import PopulationSampler, lineage, replay
+        >>> from optuna_hypergrad import PopulationSampler, lineage, lineage_schedules
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
         >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=3))
         >>> study.optimize(lambda trial: trial.suggest_float("lr", 0, 1), n_trials=9)
-        >>> lr = replay(study, 8)["lr"]
-        >>> list(lr.values) == [ancestor.params["lr"] for ancestor in lineage(study, 8)]
+        >>> lr = lineage_schedules(study, 8)["lr"]
+        >>> list(lr.values) == [segment.params["lr"] for segment in lineage(study, 8)]
         True
     """
     checked_count("cuts", cuts)
     path = lineage(study, trial)
     trials = study.get_trials(deepcopy=False)
-    segments = [_segment(trials[ancestor.trial], ancestor) for ancestor in _felt(path, trials)]
-    names = dict.fromkeys(name for segment in segments for name in segment.began)
+    segments = [_schedules(trials[one.trial], one) for one in _restored(path, trials)]
+    names = dict.fromkeys(name for segment in segments for name in segment.started)
     return Schedules(_joined(name, segments, cuts) for name in names)
 
 
-class _Segment(NamedTuple):
-    """What a segment trained with."""
+def replay(study: Study, trial: int | None = None, *, cuts: int = 10) -> Schedules:
+    """The old name of ``lineage_schedules``; the next version removes it."""
+    message = "replay is now called lineage_schedules; the next version removes the old name."
+    warnings.warn(message, FutureWarning, stacklevel=2)
+    return lineage_schedules(study, trial, cuts=cuts)
+
+
+class _SegmentSchedules(NamedTuple):
+    """The schedules that a segment started and ended with."""
 
     trial: int
-    began: Schedules
+    started: Schedules
     ended: Schedules
 
     def moves(self, name: str) -> bool:
-        """Whether a hyperparameter changes inside of a window."""
-        began = self.began[name]
-        return began != self.ended[name] or began.form != "constant"
+        """Whether a hyperparameter changes within a window."""
+        started = self.started[name]
+        return started != self.ended[name] or started.form != "constant"
 
     def values(self, name: str, windows: int) -> list[float]:
-        """The values in the middle of each of some windows."""
-        began, ended = self.began[name], self.ended[name]
-        return [_between(began, ended, 2 * i + 1, 2 * windows) for i in range(windows)]
+        """The values in the middle of each of ``windows`` windows."""
+        started, ended = self.started[name], self.ended[name]
+        values: list[float] = []
+        for i in range(windows):
+            step, steps = 2 * i + 1, 2 * windows
+            first, last = started.at(step, steps), ended.at(step, steps)
+            is_same = first == last
+            values.append(first if is_same else interpolate(first, last, step / steps, started.log))
+        return values
 
 
-def _between(began: Schedule, ended: Schedule, step: int, steps: int) -> float:
-    """The value at a step of a segment that moves from one schedule to another."""
-    left, right = began.at(step, steps), ended.at(step, steps)
-    return interpolate(left, right, step / steps, began.log) if left != right else left
+def _schedules(trial: FrozenTrial, record: SegmentRecord) -> _SegmentSchedules:
+    """Of one segment; refined values inside the range, as the next segment takes them."""
+    ended: dict[str, Any] = dict(trial.params)
+    for name, value in record.ended.items():
+        distribution = trial.distributions.get(name)
+        if not isinstance(distribution, FloatDistribution):
+            ended[name] = value
+        elif math.isfinite(value):
+            ended[name] = min(max(value, distribution.low), distribution.high)
+    started = schedules_of(trial, trial.params)
+    return _SegmentSchedules(trial.number, started, schedules_of(trial, ended))
 
 
-def _segment(trial: FrozenTrial, ancestor: SegmentRecord) -> _Segment:
-    ended = {name: _reached(trial, name, value) for name, value in ancestor.ended.items()}
-    began = schedules_of(trial, trial.params)
-    return _Segment(trial.number, began, schedules_of(trial, {**trial.params, **ended}))
-
-
-def _reached(trial: FrozenTrial, name: str, value: Any) -> Any:
-    """What a parameter ended with, inside of its range as for the next segment; a refined value
-    that is not finite is none."""
-    distribution = trial.distributions.get(name)
-    if not isinstance(distribution, FloatDistribution):
-        return value
-    if not math.isfinite(value):
-        return trial.params[name]
-    return min(max(value, distribution.low), distribution.high)
-
-
-def _joined(name: str, segments: Sequence[_Segment], cuts: int) -> Schedule:
+def _joined(name: str, segments: Sequence[_SegmentSchedules], cuts: int) -> Schedule:
     """One schedule of a hyperparameter over all segments."""
     for segment in segments:
-        if name not in segment.began:
+        if name not in segment.started:
             raise ValueError(f"study: trial {segment.trial} of the lineage ran without {name!r}.")
-    windows = math.lcm(*(segment.began[name].windows for segment in segments))
+    windows = math.lcm(*(segment.started[name].windows for segment in segments))
     if any(segment.moves(name) for segment in segments):
         windows *= cuts
     values = [value for segment in segments for value in segment.values(name, windows)]
-    return Schedule(name, values, log=all(segment.began[name].log for segment in segments))
+    return Schedule(name, values, log=all(segment.started[name].log for segment in segments))
 
 
-def _felt(path: Sequence[SegmentRecord], trials: Sequence[FrozenTrial]) -> list[SegmentRecord]:
-    """The segments of a lineage that the student's weights went through."""
-    felt: list[SegmentRecord] = []
-    for ancestor in path:
-        restored = read_restored(trials[ancestor.trial])
+def _restored(path: Sequence[SegmentRecord], trials: Sequence[FrozenTrial]) -> list[SegmentRecord]:
+    """The segments of a lineage whose checkpoint the next one restored."""
+    found: list[SegmentRecord] = []
+    for record in path:
+        restored = read_restored(trials[record.trial])
         if restored is not None:
-            numbers = [earlier.trial for earlier in felt]
+            numbers = [earlier.trial for earlier in found]
             if restored not in numbers:
                 message = f"restored trial {restored}, which is none of its ancestors {numbers}."
-                raise StoredDataError(f"trial {ancestor.trial} {message}")
-            del felt[numbers.index(restored) + 1 :]
-        felt.append(ancestor)
-    return felt
+                raise StoredDataError(f"trial {record.trial} {message}")
+            del found[numbers.index(restored) + 1 :]
+        found.append(record)
+    return found

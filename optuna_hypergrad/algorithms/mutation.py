@@ -57,16 +57,19 @@ class Gradient(NamedTuple):
     values: Array  # by W, shape (n, m)
 
 
-def identity(seeds: Sequence[Sequence[int]], activation: Activation = "softmax") -> Teacher:
+def identity(
+    seeds: Sequence[Sequence[int]], activation: Activation = "softmax", slots: int = SLOTS
+) -> Teacher:
     """The teacher that changes nothing: W = 0, V normal.
 
     Args:
         seeds: One for each of n hyperparameters, by which its row of V is drawn.
         activation: σ: ``"softmax"``, attention over m keys; or ``"leaky_relu"``, which makes the
             teacher a multilayer perceptron (HPM, Table 2 of the rebuttal).
+        slots: m.
     """
-    rows = [np.random.default_rng(seed).normal(0.0, KEY_SCALE, SLOTS) for seed in seeds]
-    keys = np.array(rows, dtype=float).reshape(len(seeds), SLOTS)
+    rows = [np.random.default_rng(seed).normal(0.0, KEY_SCALE, slots) for seed in seeds]
+    keys = np.array(rows, dtype=float).reshape(len(seeds), slots)
     return Teacher(keys, np.zeros_like(keys), activation=activation)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.results import best_schedules, replay
+from optuna_hypergrad.results import best_schedules, lineage_schedules
 from optuna_hypergrad.samplers.gradient.history import outer_steps
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage, students
 from optuna_hypergrad.samplers.ranking import best_first, violation
@@ -79,7 +79,7 @@ def _population_summary(study: Study, segments: Sequence[SegmentRecord]) -> Summ
     text = _text("Lineage of the best member", best, [_lineage_table(ancestors)])
     # Segments with different parameters have no schedules in common.
     are_alike = all(one.params.keys() == ancestors[0].params.keys() for one in ancestors)
-    schedules = replay(study) if are_alike else Schedules()
+    schedules = lineage_schedules(study) if are_alike else Schedules()
     return Summary(numbers, text, f"replay_trial_{best.number}", schedules)
 
 

@@ -1,5 +1,12 @@
-"""What the objective of a population holds: its student's lineage, checkpoint and values."""
+"""What the objective of a population uses: the checkpoint and lineage of its member."""
 
-from optuna_hypergrad.members.member import Keep, Member, begin
+from typing import Any
 
-__all__ = ["Keep", "Member", "begin"]
+from optuna_hypergrad.arguments import renamed
+from optuna_hypergrad.members.handle import Keep, MemberHandle, begin
+
+__all__ = ["Keep", "MemberHandle", "begin"]
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, name, {"Member": MemberHandle})

@@ -1,7 +1,4 @@
-"""The checkpoint that a student inherits, or that of an older ancestor.
-
-Removal of the checkpoints that nobody needs any more.
-"""
+"""The checkpoints of a population: restoring one, and removing those that are not needed."""
 
 from __future__ import annotations
 
@@ -12,98 +9,75 @@ from typing import TYPE_CHECKING, Any
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.checkpoints import (
-    FILENAME,
-    CheckpointError,
-    UnreachableError,
-    download,
-    remove,
-)
-from optuna_hypergrad.reports import (
-    Checkpoint,
-    Segment,
-    StoredDataError,
-    check_descent,
-    read_checkpoint,
-    read_removed,
-    read_segment,
-    write_removed,
-)
+from optuna_hypergrad import checkpoints, reports
+from optuna_hypergrad.checkpoints import CheckpointError, UnreachableError
+from optuna_hypergrad.reports import Checkpoint, Segment, StoredDataError
 from optuna_hypergrad.samplers.base import Memory
-from optuna_hypergrad.samplers.population.assignment import removable
-from optuna_hypergrad.samplers.population.population import Population
-from optuna_hypergrad.samplers.population.sampler import PopulationSampler, new_family
+from optuna_hypergrad.samplers.population.checkpoint_gc import removable
+from optuna_hypergrad.samplers.population.sampler import PopulationSampler, new_population
 from optuna_hypergrad.samplers.studies import maximizes, sampler_of
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Trial
     from optuna.artifacts._protocol import ArtifactStore
-    from optuna.trial import FrozenTrial
 
 
-def parent_of(trial: Trial, segment: Segment) -> FrozenTrial:
-    """The trial that a segment inherits from."""
-    return next(_ancestors(trial.study.get_trials(deepcopy=False), segment))
-
-
-def inherited(trial: Trial, segment: Segment, store: ArtifactStore) -> tuple[int, dict[str, Any]]:
-    """The parent's checkpoint; if that is damaged or missing, the nearest older ancestor's.
-
-    Returns:
-        Number of the trial that left it, and the state.
-
-    Raises:
-        UnreachableError: If the store fails.
-        CheckpointError: If no ancestor's can be read; it says why for each.
-    """
-    failures = []
-    for ancestor in _ancestors(trial.study.get_trials(deepcopy=False), segment):
-        try:
-            state = _read(ancestor, store)
-        except UnreachableError:  # the trial is repeated: an outage costs no trained segment
-            raise
-        except (CheckpointError, StoredDataError) as error:
-            failures.append(f"trial {ancestor.number}: {error}".rstrip("."))
-            continue
-        if failures:
-            reasons = "; ".join(failures)
-            warnings.warn(_FALLBACK.format(trial.number, ancestor.number, reasons), stacklevel=4)
-        return ancestor.number, state
-    reasons = "; ".join(failures)
-    raise CheckpointError(f"trial {trial.number} finds no checkpoint to restore: {reasons}.")
-
-
-_FALLBACK = "trial {} restores the checkpoint of trial {}, an older ancestor, because of {}."
-
-
-def _ancestors(trials: Sequence[FrozenTrial], segment: Segment) -> Iterator[FrozenTrial]:
-    """Parent, grandparent, and so on."""
+def ancestors(trials: Sequence[FrozenTrial], segment: Segment) -> Iterator[FrozenTrial]:
+    """Parent, grandparent, and so on, among all trials of the study."""
     while segment.parent is not None:
         if segment.parent >= len(trials):
             message = f"trial {segment.trial} names trial {segment.parent} as its parent, but there"
             raise StoredDataError(f"{message} are {len(trials)}.")
         ancestor = trials[segment.parent]
         yield ancestor
-        own = read_segment(ancestor.number, ancestor.system_attrs)
+        own = reports.read_segment(ancestor.number, ancestor.system_attrs)
         if own is None:
             return
-        check_descent(segment, own)
+        reports.check_descent(segment, own)
         segment = own
 
 
+def restore(trial: Trial, segment: Segment, store: ArtifactStore) -> tuple[int, dict[str, Any]]:
+    """The parent's checkpoint; if that is damaged or missing, the nearest older ancestor's.
+
+    Returns:
+        Number of the trial that saved it, and the state.
+
+    Raises:
+        UnreachableError: If the store fails; the trial is to be repeated, as an outage must not
+            cost a trained segment.
+        CheckpointError: If no ancestor's can be read; it says why for each.
+    """
+    failures: list[str] = []
+    for ancestor in ancestors(trial.study.get_trials(deepcopy=False), segment):
+        try:
+            state = _read(ancestor, store)
+        except UnreachableError:
+            raise
+        except (CheckpointError, StoredDataError) as error:
+            failures.append(f"trial {ancestor.number}: {error}".rstrip("."))
+            continue
+        if failures:
+            restored = f"trial {trial.number} restores the checkpoint of trial {ancestor.number}"
+            reasons = "; ".join(failures)
+            warnings.warn(f"{restored}, an older ancestor, because of {reasons}.", stacklevel=4)
+        return ancestor.number, state
+    reasons = "; ".join(failures)
+    raise CheckpointError(f"trial {trial.number} finds no checkpoint to restore: {reasons}.")
+
+
 def _read(ancestor: FrozenTrial, store: ArtifactStore) -> dict[str, Any]:
-    checkpoint = read_checkpoint(ancestor)
+    checkpoint = reports.read_checkpoint(ancestor)
     if checkpoint is None:
         raise CheckpointError("it left no checkpoint")
-    state = download(store, checkpoint)
+    state = checkpoints.download(store, checkpoint)
     if not isinstance(state, dict) or not {"parts", "rng"} <= state.keys():
-        raise CheckpointError(f"expected the checkpoint of a student, got {state!r:.60}")
+        raise CheckpointError(f"expected the checkpoint of a segment, got {state!r:.60}")
     return state
 
 
 def remove_unneeded(trial: Trial, store: ArtifactStore, own: Checkpoint) -> None:
-    """Remove the checkpoints of finished trials that no student can need, and older ones of a
-    running trial itself.
+    """Remove the checkpoints that a population no longer needs, and the trial's own older ones.
 
     Args:
         trial: The running trial; it stores which trials' checkpoints it removed.
@@ -111,27 +85,24 @@ def remove_unneeded(trial: Trial, store: ArtifactStore, own: Checkpoint) -> None
         own: The trial's latest checkpoint.
     """
     study = trial.study
-    with _memory(study).reading(study) as family:
-        unneeded = removable(family, maximizes(study))
-    # A copied family shares its checkpoints with the study that it was copied from.
-    own_study = [s.trial for s in unneeded if s.segment.study == study.study_name]
-    gone = [other.number for other in own_study if _remove_checkpoints(other, trial, store)]
-    frozen = trial.storage.get_trial(trial._trial_id)
-    _remove_checkpoints(frozen, trial, store, but=own.artifact)
-    if gone:
-        write_removed(trial.storage, trial._trial_id, [*read_removed(frozen), *gone])
-
-
-def _memory(study: Study) -> Memory[Population]:
-    """The sampler's, which has read most trials already."""
     sampler = sampler_of(study, PopulationSampler)
-    return Memory(new_family) if sampler is None else sampler.memory
+    memory = Memory(new_population) if sampler is None else sampler.memory
+    with memory.reading(study) as population:
+        unneeded = removable(population, maximizes(study))
+    # A copied study shares the checkpoints of the original, which alone may remove them.
+    owned = [one.trial for one in unneeded if one.segment.study == study.study_name]
+    removed = [other.number for other in owned if _remove_all(other, trial, store)]
+    frozen = trial.storage.get_trial(trial._trial_id)
+    _remove_all(frozen, trial, store, but=own.artifact)
+    if removed:
+        numbers = [*reports.read_removed(frozen), *removed]
+        reports.write_removed(trial.storage, trial._trial_id, numbers)
 
 
-def _remove_checkpoints(
+def _remove_all(
     owner: FrozenTrial, trial: Trial, store: ArtifactStore, but: str | None = None
 ) -> bool:
-    """All checkpoints that a trial ever uploaded, reported or not; other artifacts stay.
+    """Remove all checkpoints that a trial uploaded, reported or not; other artifacts stay.
 
     Returns:
         Whether that succeeded. A store that refuses must not cost the segment that is finished
@@ -139,9 +110,9 @@ def _remove_checkpoints(
     """
     try:
         for meta in get_all_artifact_meta(owner, storage=trial.storage):
-            if meta.filename == FILENAME and meta.artifact_id != but:
-                remove(store, Checkpoint(meta.artifact_id, "", 0))
-    except Exception as error:  # of whatever store
+            if meta.filename == checkpoints.FILENAME and meta.artifact_id != but:
+                checkpoints.remove(store, Checkpoint(meta.artifact_id, "", 0))
+    except Exception as error:  # stores raise errors of any kind
         message = f"trial {trial.number} cannot remove the checkpoints of trial {owner.number}"
         warnings.warn(f"{message}: {error!r}", stacklevel=4)
         return False

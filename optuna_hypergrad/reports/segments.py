@@ -1,12 +1,9 @@
-"""What PopulationSampler decides about a trial.
-
-What a student leaves at the end of its segment: refined values and a checkpoint.
-"""
+"""Segments of a population: what PopulationSampler decides, and what the objective reports."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from optuna.storages import BaseStorage
 from optuna.trial import BaseTrial, FrozenTrial
@@ -33,26 +30,30 @@ from optuna_hypergrad.reports.attributes import (
 )
 from optuna_hypergrad.reports.objective import read_values, report_values
 
+Refinement = Literal["refined", "step"]
+Origin = Literal["teacher", "perturbed", "resampled", "gradient"]
+C = TypeVar("C", bound=str)
+
 
 class Segment(NamedTuple):
     """What PopulationSampler decides about a trial before it runs."""
 
     trial: int
-    """The trial's number, which tells a copied segment from its own."""
+    """The trial's number, which distinguishes a copied segment from the trial's own."""
     member: int | None
     """The place in the population that the trial fills; None for an explorer beyond it."""
     generation: int
     """How many segments that member has run before."""
     population: int
-    """How many places it has."""
+    """The size of the population."""
     seed: int
     """Seed of the population: that of the sampler which decided its first segment."""
     study: str
-    """Name of the study, which tells a copied family from the one that owns its checkpoints."""
+    """Name of the study; only the study that a population was created in owns its checkpoints."""
     parent: int | None = None
-    """Number of the trial whose checkpoint and values are inherited; None at a birth."""
+    """Number of the trial that this one continues or clones; None at the start of a member."""
     age: int = 0
-    """How many segments the student has run since its birth or its replacement by a clone."""
+    """How many segments the member has run since it started or was replaced by a clone."""
     values: Mapping[str, float] = {}
     """What to propose, by parameter, in Optuna's internal representation; not rounded."""
     step_size: Mapping[str, float] = {}
@@ -60,31 +61,36 @@ class Segment(NamedTuple):
     sign: Mapping[str, float] = {}
     """Last signs of the hypergradients."""
     queried: Mapping[str, float] = {}
-    """What the teacher was asked about, in fractions of the ranges; empty if it was not asked."""
+    """The input of the teacher, in fractions of the ranges; empty if it was not queried."""
     resampled: tuple[str, ...] = ()
-    """Parameters whose mutated values are not the teacher's."""
+    """Parameters that were resampled: their values are not the teacher's."""
     fixed: tuple[str, ...] = ()
     """Parameters that the user wants neither mutated nor refined."""
+    refinement: Mapping[str, Refinement] = {}
+    """How parameters changed during the parent's segment (``"refined"``) or at its end (a
+    ``"step"`` along the hypergradient)."""
+    mutation: Mapping[str, Origin] = {}
+    """How parameters of a clone were mutated; those that kept their value are left out."""
+    before: Mapping[str, float] = {}
+    """Fractions of the ranges before the mutation, of numeric parameters not in ``queried``."""
 
 
 def write_segment(storage: BaseStorage, trial_id: int, segment: Segment) -> None:
-    """Store a sampler's decision with a running trial, and what of it is to be seen: the parent
-    only of clones, since each write takes a database some milliseconds."""
+    """Store a segment with a running trial, and its place as user attributes.
+
+    Only clones show their parent, since each write takes a database some milliseconds.
+    """
     lists = {"resampled": [*segment.resampled], "fixed": [*segment.fixed]}
-    stored = {**segment._asdict(), **lists}
-    write_decision(storage, trial_id, SEGMENT, stored)
+    write_decision(storage, trial_id, SEGMENT, {**segment._asdict(), **lists})
     cloned = None if segment.age else segment.parent
-    seen = {MEMBER: segment.member, GENERATION: segment.generation, PARENT: cloned}
-    for key, value in seen.items():
+    shown = {MEMBER: segment.member, GENERATION: segment.generation, PARENT: cloned}
+    for key, value in shown.items():
         if value is not None:
             write_scalar(storage, trial_id, key, value)
 
 
 def check_descent(child: Segment, parent: Segment) -> None:
-    """StoredDataError unless a parent is of an earlier generation than its child.
-
-    So lineages end, whatever a storage says of them.
-    """
+    """StoredDataError unless the parent is of an earlier generation, so that lineages end."""
     if parent.generation >= child.generation:
         raise StoredDataError(
             f"trial {child.trial}: {SEGMENT} is damaged: the parent, trial {child.parent}, must be "
@@ -95,8 +101,8 @@ def check_descent(child: Segment, parent: Segment) -> None:
 def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None:
     """The segment among a trial's system attributes, or None.
 
-    A retried trial keeps the segment that it inherited; one copied to another study under another
-    number does not.
+    A retried trial keeps the segment of the failed one; a trial copied to another study under
+    another number does not.
 
     Args:
         number: The trial's number, for the error.
@@ -113,7 +119,7 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
         queried = stored.numbers("queried", 0.0, 1.0)
         if parent == number or (queried and parent is None):
             raise ValueError(f"parent must be another trial, got {parent}")
-        return Segment(
+        segment = Segment(
             trial=stored.int_("trial"),
             member=stored.optional_int("member", most=population - 1),
             generation=generation,
@@ -127,14 +133,30 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
             sign=stored.numbers("sign", -1.0, 1.0),
             queried=queried,
             resampled=stored.texts("resampled"),
-            fixed=stored.texts("fixed") if "fixed" in stored else (),  # older ones have none
+            fixed=stored.texts("fixed") if "fixed" in stored else (),
+        )
+        if "mutation" not in stored:  # an older version stored only these two
+            older: dict[str, Origin] = {**dict.fromkeys(queried, "teacher")}
+            older |= dict.fromkeys(segment.resampled, "resampled")
+            return segment._replace(mutation=older)
+        return segment._replace(
+            refinement=_choices(stored, "refinement", get_args(Refinement)),
+            mutation=_choices(stored, "mutation", get_args(Origin)),
+            before=stored.numbers("before", 0.0, 1.0),
         )
 
     return read_decision(system_attrs, number, SEGMENT, parse)
 
 
+def _choices(stored: Fields, name: str, choices: tuple[C, ...]) -> dict[str, C]:
+    """One of some strings for each of some parameters."""
+    values = stored.mapping(name)
+    fields = Fields(values)
+    return {parameter: fields.choice(parameter, choices) for parameter in values}
+
+
 class Checkpoint(NamedTuple):
-    """Where a checkpoint lies, and how to know it again."""
+    """A file in the artifact store, and what verifies it."""
 
     artifact: str
     """Its id in the artifact store."""
@@ -145,11 +167,10 @@ class Checkpoint(NamedTuple):
 
 
 def report_refined(trial: BaseTrial, values: Mapping[str, Any]) -> None:
-    """Report the hyperparameters that a student refined while it trained.
+    """Report the hyperparameters that a segment refined while it trained.
 
-    Its next segment starts from them. Values outside of a parameter's range are moved to the
-    nearest bound. Those that are NaN or infinite, of a student that diverged, are stored as such
-    and start nothing.
+    The next segment starts from them. Values outside of a parameter's range are moved to the
+    nearest bound. Those that are NaN or infinite are stored as such and not used.
 
     Args:
         trial: The running trial that the objective was given.
@@ -165,7 +186,7 @@ def report_refined(trial: BaseTrial, values: Mapping[str, Any]) -> None:
 
 
 def read_refined(trial: FrozenTrial) -> dict[str, float]:
-    """The values that the trial itself refined; empty if it did not.
+    """The refined values that the trial reported; empty if it reported none.
 
     Raises:
         StoredDataError: If the attribute was not written by ``report_refined``.
@@ -179,7 +200,7 @@ def report_checkpoint(trial: BaseTrial, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
-    """The checkpoint that the trial itself left, or None.
+    """The last checkpoint that the trial reported, or None.
 
     Raises:
         StoredDataError: If the attribute was not written by ``report_checkpoint``.
@@ -193,17 +214,17 @@ def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
 
 
 def report_restored(trial: BaseTrial, number: int) -> None:
-    """Report whose checkpoint was restored; needed where it was not the parent's."""
+    """Report the trial whose checkpoint was restored, where it is not the parent's."""
     set_user_attr(trial, RESTORED, number)
 
 
 def has_restored(trial: BaseTrial) -> bool:
-    """Whether there is a report of what was restored, if only one that was inherited."""
+    """Whether a restored trial is reported, by this trial or by the one that it retries."""
     return RESTORED in trial.user_attrs
 
 
 def read_restored(trial: FrozenTrial) -> int | None:
-    """Number of the trial whose checkpoint was restored; None if it was the parent's.
+    """Number of the trial whose checkpoint was restored; None if that is the parent.
 
     Raises:
         StoredDataError: If the attribute was not written by ``report_restored``.

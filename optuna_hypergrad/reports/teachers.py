@@ -1,4 +1,4 @@
-"""The teacher of a population, as it is handed from trial to trial."""
+"""The teacher of a population, as trials store it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from optuna_hypergrad.reports.attributes import (
 )
 
 DIGITS = 6  # significant ones: enough for weights, and half the bytes of exact floats
-HEAVIEST = 1e6  # no weight comes there in the steps of any study
+HEAVIEST = 1e6  # weights stay far below
 
 
 class Taught(NamedTuple):
@@ -31,11 +31,11 @@ class Taught(NamedTuple):
     upto: int = 0
     """It has learned from the trials below this number …"""
     pending: tuple[int, ...] = ()
-    """… but for these, which had not finished."""
+    """… except for these, which had not finished."""
 
 
 def write_teacher(storage: BaseStorage, trial_id: int, number: int, taught: Taught) -> None:
-    """Store a teacher with a running trial, for those who continue it."""
+    """Store a teacher with a running trial."""
     teacher = taught.teacher
     stored: dict[str, Any] = {
         "trial": number,
@@ -60,9 +60,10 @@ def read_teacher(number: int, system_attrs: Mapping[str, Any]) -> Taught | None:
 
     def parse(stored: Fields) -> Taught:
         names = stored.texts("names")
+        keys = _weights(stored, "keys", len(names))
         teacher = Teacher(
-            _weights(stored, "keys", len(names)),
-            _weights(stored, "values", len(names)),
+            keys,
+            _weights(stored, "values", *keys.shape),
             stored.number("mean_square", least=0.0),
             stored.int_("steps"),
             stored.choice("activation", ACTIVATIONS),
@@ -73,18 +74,19 @@ def read_teacher(number: int, system_attrs: Mapping[str, Any]) -> Taught | None:
     return read_decision(system_attrs, number, TEACHER, parse)
 
 
-def _weights(stored: Fields, name: str, rows: int) -> Array:
-    """Weights by parameter and slot."""
-    table = [_row(name, row) for row in stored.items(name)]
+def _weights(stored: Fields, name: str, rows: int, slots: int | None = None) -> Array:
+    """Weights by parameter and slot; as many slots as the first row has, by default."""
+    table = stored.items(name)
     if len(table) != rows:
         raise ValueError(f"{name} must have {rows} rows, as names has, got {len(table)}")
-    return np.array(table, dtype=float).reshape(rows, SLOTS)
-
-
-def _row(name: str, row: Any) -> list[float]:
-    if not isinstance(row, list) or len(row) != SLOTS:
-        raise ValueError(f"{name} must have rows of {SLOTS} numbers, got {row!r:.60}")
-    return [finite(name, weight, -HEAVIEST, HEAVIEST) for weight in row]
+    if slots is None:
+        first = table[0] if table else None
+        slots = len(first) if isinstance(first, list) and first else SLOTS
+    for row in table:
+        if not isinstance(row, list) or len(row) != slots:
+            raise ValueError(f"{name} must have rows of {slots} numbers, got {row!r:.60}")
+    weights = [[finite(name, w, -HEAVIEST, HEAVIEST) for w in row] for row in table]
+    return np.array(weights, dtype=float).reshape(rows, slots)
 
 
 def _rounded(weights: np.ndarray[Any, Any]) -> list[list[float]]:

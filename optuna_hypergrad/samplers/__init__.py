@@ -1,5 +1,8 @@
-"""Optuna samplers, and what the trials that they proposed tell; never import torch."""
+"""Optuna samplers, and the steps and segments of their studies; never imports torch."""
 
+from typing import Any
+
+from optuna_hypergrad.arguments import renamed
 from optuna_hypergrad.samplers.gradient.chains import ChainSummary
 from optuna_hypergrad.samplers.gradient.history import OuterStep, outer_steps
 from optuna_hypergrad.samplers.gradient.sampler import GradientSampler
@@ -22,3 +25,7 @@ __all__ = [
     "outer_steps",
     "students",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, name, {"Ancestor": SegmentRecord, "Mutated": MutationRecord})

@@ -1,4 +1,4 @@
-"""How a population lives, as the user chose it."""
+"""The arguments of PopulationSampler that decide about segments."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Mutation = Literal["teacher", "perturb", "resample", "hypergradient"]
 
 @dataclass(frozen=True)
 class PopulationConfig:
-    """The arguments of PopulationSampler that bear on the family tree; it documents them.
+    """What PopulationSampler documents.
 
     Raises:
-        ValueError: If one is out of range; the message names it.
+        ValueError: If an argument is out of range; the message names it.
     """
 
     population_size: int
@@ -35,13 +35,22 @@ class PopulationConfig:
     mutable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_choice("selection", self.selection, get_args(Selection))
-        _check_choice("mutation", self.mutation, (*get_args(Mutation), None))
-        _check_choice("activation", self.activation, ACTIVATIONS)
-        _check_range("truncation", self.truncation, 0.5)
-        _check_range("resample_probability", self.resample_probability, 1.0)
-        for argument in ("refine", "synchronous"):
-            _check_choice(argument, getattr(self, argument), (True, False))
+        choices: dict[str, tuple[object, ...]] = {
+            "selection": get_args(Selection),
+            "mutation": (*get_args(Mutation), None),
+            "activation": ACTIVATIONS,
+            "refine": (True, False),
+            "synchronous": (True, False),
+        }
+        for argument, allowed in choices.items():
+            value = getattr(self, argument)
+            if value not in allowed:
+                expected = ", ".join(map(repr, allowed))
+                raise ValueError(f"{argument} must be one of {expected}, got {value!r}.")
+        expected = "be between 0 and 0.5"
+        checked_number("truncation", self.truncation, expected, lambda x: 0 <= x <= 0.5)
+        probability, expected = self.resample_probability, "be between 0 and 1.0"
+        checked_number("resample_probability", probability, expected, lambda x: 0 <= x <= 1)
         if self.timeout is not None:
             expected = "be positive seconds, or None"
             checked_number("timeout", self.timeout, expected, lambda seconds: seconds > 0)
@@ -56,13 +65,3 @@ def checked_names(argument: str, value: Collection[str]) -> tuple[str, ...]:
     if not is_list or not all(isinstance(name, str) for name in value):
         raise ValueError(f"{argument} must be a list of names, got {short(value)}.")
     return tuple(sorted(set(value)))
-
-
-def _check_choice(argument: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        expected = ", ".join(map(repr, choices))
-        raise ValueError(f"{argument} must be one of {expected}, got {value!r}.")
-
-
-def _check_range(argument: str, value: float, highest: float) -> None:
-    checked_number(argument, value, f"be between 0 and {highest}", lambda x: 0 <= x <= highest)

@@ -1,128 +1,129 @@
-"""Explore: what a clone's hyperparameters become."""
+"""Explore: mutation of a clone's hyperparameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from optuna_hypergrad.algorithms import mutation
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.reports import Taught, followed_gradient, read_gradient, read_refined
-from optuna_hypergrad.samplers.distributions import is_numeric, to_distribution
-from optuna_hypergrad.samplers.population.config import PopulationConfig
-from optuna_hypergrad.samplers.population.hyperparameters import (
-    Numeric,
-    SegmentHyperparameters,
-    rprop_step,
+from optuna_hypergrad.reports import (
+    Segment,
+    Taught,
+    followed_gradient,
+    read_gradient,
+    read_refined,
 )
+from optuna_hypergrad.reports.segments import Origin
+from optuna_hypergrad.samplers.distributions import to_distribution
+from optuna_hypergrad.samplers.population.config import PopulationConfig
+from optuna_hypergrad.samplers.population.hyperparameters import Numeric, rprop_step
 from optuna_hypergrad.samplers.population.population import SegmentTrial
-from optuna_hypergrad.samplers.population.teaching import asked
-
-
-class Explored(NamedTuple):
-    """The traits of a clone, and how it came by them; see the fields of ``Segment``."""
-
-    traits: SegmentHyperparameters
-    queried: dict[str, float]
-    resampled: tuple[str, ...] = ()
+from optuna_hypergrad.samplers.population.teaching import answer_of
 
 
 def explore(
+    segment: Segment,
     parent: SegmentTrial,
-    traits: SegmentHyperparameters,
     taught: Taught | None,
-    breeding: PopulationConfig,
+    config: PopulationConfig,
     rng: np.random.Generator,
-) -> Explored:
-    """Mutate what a parent hands on to its clone.
+) -> Segment:
+    """A clone's segment with mutated values, and with what mutated each.
 
     Args:
-        parent: The student that is cloned.
-        traits: What it hands on.
-        taught: The teacher, where there is one.
-        breeding: How to mutate.
-        rng: Random numbers of the trial's own.
+        segment: The segment before mutation: it continues its parent.
+        parent: The segment that is cloned.
+        taught: The teacher, where it mutates.
+        config: How to mutate.
+        rng: The trial's own random numbers.
     """
-    if breeding.mutation is None:
-        return Explored(traits, {})
-    if breeding.mutation == "hypergradient":
-        step_size = {name: pace[0] for name, pace in traits.pace.items()}
-        sign = {name: pace[1] for name, pace in traits.pace.items()}
-        return Explored(rprop_step(parent, traits.values, step_size, sign, breeding.fixed), {})
-    values, queried, free = traits.values, {}, _free(parent, breeding)
-    if breeding.mutation != "resample":
-        values = _perturbed(free, values, rng)
-    if taught is not None:
-        queried = _queried(parent, free, traits)
-        values |= asked(taught, queried, free)
-    drawn = _resampled(free, breeding.resample_probability, rng)
-    # A mutant is somewhere else: its steps are long again.
-    return Explored(SegmentHyperparameters({**values, **drawn}, {}), queried, tuple(drawn))
+    if config.mutation is None:
+        return segment
+    space = _mutable(parent, config)
+    numeric = Numeric.of(space)
+    u = numeric.fractions(segment.values)
+    origins: dict[str, Origin]
+    if config.mutation == "hypergradient":
+        clone, origins = rprop_step(segment, parent), dict.fromkeys(numeric.names, "gradient")
+    else:
+        values, queried = dict(segment.values), dict[str, float]()
+        if config.mutation != "resample":
+            values |= _perturbed(u, numeric, values, space, rng)
+        if taught is not None:
+            reported = read_gradient(parent.trial) or {}
+            pairs = zip(numeric.names, u.tolist(), strict=True)
+            queried = {name: fraction for name, fraction in pairs if name in reported}
+            values |= answer_of(taught, queried, space)
+        drawn = _resampled(space, config.resample_probability, rng)
+        origins = {**dict.fromkeys(numeric.names, "perturbed"), **dict.fromkeys(queried, "teacher")}
+        origins |= dict.fromkeys(drawn, "resampled")
+        # The step sizes of a mutated clone start anew, since it is somewhere else.
+        clone = segment._replace(
+            values={**values, **drawn},
+            step_size={},
+            sign={},
+            queried=queried,
+            resampled=tuple(drawn),
+        )
+    before = dict(zip(numeric.names, u.tolist(), strict=True))
+    after = dict(zip(numeric.names, numeric.fractions(clone.values).tolist(), strict=True))
+    origins = {
+        name: origin
+        for name, origin in origins.items()
+        if origin in ("teacher", "resampled") or before[name] != after[name]
+    }
+    told = {name: before[name] for name in origins if name in before and name not in clone.queried}
+    return clone._replace(mutation=origins, before=told)
 
 
-def _free(parent: SegmentTrial, breeding: PopulationConfig) -> dict[str, BaseDistribution]:
+def _mutable(parent: SegmentTrial, config: PopulationConfig) -> dict[str, BaseDistribution]:
     """The parameters that mutation may change.
 
     A checkpoint may depend on an integer or a category, unless these change in training as well.
     """
-    followed = {*(read_gradient(parent.trial) or {}), *followed_gradient(parent.trial)}
-    named = {*breeding.mutable, *followed, *read_refined(parent.trial)}
+    trial = parent.trial
+    learned = {*(read_gradient(trial) or {}), *followed_gradient(trial), *read_refined(trial)}
     return {
         name: distribution
-        for name, distribution in parent.trial.distributions.items()
-        if (isinstance(distribution, FloatDistribution) or name in named)
-        and name not in breeding.fixed
+        for name, distribution in trial.distributions.items()
+        if (isinstance(distribution, FloatDistribution) or name in {*config.mutable, *learned})
+        and name not in config.fixed
         and not distribution.single()
     }
 
 
-def _queried(
-    parent: SegmentTrial, free: Mapping[str, BaseDistribution], traits: SegmentHyperparameters
-) -> dict[str, float]:
-    """Where the teacher is asked, in fractions: the parameters with hypergradients."""
-    numeric = Numeric.of(free)
-    gradient = read_gradient(parent.trial) or {}
-    fractions = zip(numeric.names, numeric.fractions(traits.values).tolist(), strict=True)
-    return {name: fraction for name, fraction in fractions if name in gradient}
-
-
 def _perturbed(
-    free: Mapping[str, BaseDistribution], values: Mapping[str, float], rng: np.random.Generator
+    u: Array,
+    numeric: Numeric,
+    before: Mapping[str, float],
+    space: Mapping[str, Any],
+    rng: np.random.Generator,
 ) -> dict[str, float]:
-    """Numbers times 0.8 or 1.2; those on a grid move by a step of it at least."""
-    numeric = Numeric.of(free)
-    before = numeric.fractions(values)
-    moved = numeric.values(mutation.perturb(before, rng))
-    for name, value in moved.items():
-        moved[name] = _next_grid_point(values[name], value, free[name])
-    return {**values, **moved}
-
-
-def _next_grid_point(before: float, after: float, distribution: Any) -> float:
-    """``after``, or the next point of the grid where it would be rounded back to ``before``."""
-    step = distribution.step
-    points = [to_distribution(value, distribution) for value in (before, after)]
-    if step is None or points[0] != points[1]:
-        return after
-    outwards = before + step if after >= before else before - step
-    return float(min(max(outwards, distribution.low), distribution.high))
+    """Numbers times 0.8 or 1.2, as fractions; those on a grid move by at least one step of it."""
+    values = numeric.values(mutation.perturb(u, rng))
+    for name, after in values.items():
+        step, low, high = space[name].step, space[name].low, space[name].high
+        points = [to_distribution(value, space[name]) for value in (before[name], after)]
+        if step is not None and points[0] == points[1]:
+            away = before[name] + step if after >= before[name] else before[name] - step
+            values[name] = float(min(max(away, low), high))
+    return values
 
 
 def _resampled(
-    free: Mapping[str, BaseDistribution], probability: float, rng: np.random.Generator
+    space: Mapping[str, BaseDistribution], probability: float, rng: np.random.Generator
 ) -> dict[str, float]:
     """Some parameters, drawn anew from the prior: uniformly, in log space for log ranges."""
-    chosen = [name for name in sorted(free) if rng.random() < probability]
-    return {name: _draw(free[name], rng) for name in chosen}
-
-
-def _draw(distribution: BaseDistribution, rng: np.random.Generator) -> float:
-    if isinstance(distribution, CategoricalDistribution):
-        return float(rng.integers(len(distribution.choices)))
-    assert is_numeric(distribution)
-    numeric = Numeric.of({"": distribution})
-    fraction: Array = rng.random(1)
-    return numeric.values(fraction)[""]
+    chosen = [name for name in sorted(space) if rng.random() < probability]
+    drawn: dict[str, float] = {}
+    for name in chosen:
+        distribution = space[name]
+        if isinstance(distribution, CategoricalDistribution):
+            drawn[name] = float(rng.integers(len(distribution.choices)))
+        else:
+            drawn |= Numeric.of({name: distribution}).values(rng.random(1))
+    return drawn

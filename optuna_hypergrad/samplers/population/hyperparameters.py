@@ -1,18 +1,18 @@
-"""The hyperparameters of a student: those that can be refined and mutated as numbers."""
+"""The hyperparameters of a segment: what its parent ended with, and steps of descent."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from optuna_hypergrad.algorithms import refinement
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
-from optuna_hypergrad.algorithms.refinement import Pace
-from optuna_hypergrad.reports import followed_gradient, read_refined
+from optuna_hypergrad.reports import Segment, followed_gradient, read_refined
+from optuna_hypergrad.reports.segments import Refinement
 from optuna_hypergrad.samplers.distributions import (
     internal_values,
     is_numeric,
@@ -44,80 +44,74 @@ class Numeric(NamedTuple):
         return dict(zip(self.names, self.ranges.from_unit(fractions).tolist(), strict=True))
 
     def array(self, by_name: Mapping[str, float], missing: float = math.nan) -> Array:
-        """Something by name, in the order of the names, shape (n,)."""
+        """Numbers by name, in the order of the names, shape (n,)."""
         return np.array([by_name.get(name, missing) for name in self.names], dtype=float)
 
 
-class SegmentHyperparameters(NamedTuple):
-    """What a student hands on."""
+def continued(segment: Segment, parent: SegmentTrial, refine: bool) -> Segment:
+    """A segment with the values that its parent ended with, step sizes and signs.
 
-    values: dict[str, float]  # all parameters, in Optuna's internal representation, not rounded
-    pace: dict[str, tuple[float, float]]  # step size and sign of those with hypergradients
-
-
-def hyperparameters_after(
-    student: SegmentTrial, refine: bool, fixed: Collection[str]
-) -> SegmentHyperparameters:
-    """What a student hands on at the end of its segment.
-
-    The values that it refined itself; for others with a hypergradient, one step of descent; for
-    the rest, for ``fixed`` ones, and without ``refine``, what it ran with.
+    The values that the parent refined itself; for others with a hypergradient, one step of
+    descent; for the rest, for ``fixed`` ones, and without ``refine``, what it ran with.
     """
-    values = ran_with(student)
+    segment = segment._replace(values=_ran_with(parent))
     if not refine:
-        return SegmentHyperparameters(values, {})
-    segment = student.segment
-    stepped = rprop_step(student, values, segment.step_size, segment.sign, fixed)
-    numeric = Numeric.of(student.trial.distributions)
-    bounds = zip(numeric.names, numeric.ranges.low, numeric.ranges.high, strict=True)
-    reported = read_refined(student.trial)
-    refined = {name: value for name, value in reported.items() if math.isfinite(value)}
-    own = {
-        name: float(np.clip(refined[name], low, high))
-        for name, low, high in bounds
-        if name in refined and name not in fixed
+        return segment
+    step_size, sign = parent.segment.step_size, parent.segment.sign
+    stepped = rprop_step(segment._replace(step_size=step_size, sign=sign), parent)
+    refined: dict[str, float] = {}
+    for name, value in read_refined(parent.trial).items():
+        space = parent.trial.distributions.get(name)
+        if not isinstance(space, FloatDistribution | IntDistribution) or space.single():
+            continue
+        if math.isfinite(value) and name not in segment.fixed:
+            refined[name] = float(min(max(value, space.low), space.high))
+    changes: dict[str, Refinement] = {
+        **dict.fromkeys(stepped.sign, "step"),
+        **dict.fromkeys(refined, "refined"),
     }
-    return SegmentHyperparameters({**stepped.values, **own}, stepped.pace)
+    return stepped._replace(values={**stepped.values, **refined}, refinement=changes)
 
 
-def rprop_step(
-    student: SegmentTrial,
-    values: Mapping[str, float],
-    step_size: Mapping[str, float],
-    sign: Mapping[str, float],
-    fixed: Collection[str],
-) -> SegmentHyperparameters:
-    """One step from ``values`` along the hypergradient that the student reported, of its loss or
-    of the constraints that it violates."""
-    numeric = Numeric.of(student.trial.distributions)
-    gradient = numeric.array(followed_gradient(student.trial))
-    pace = Pace(
-        numeric.array(step_size, missing=refinement.FIRST_STEP), numeric.array(sign, missing=0.0)
-    )
-    point, pace = refinement.descend(numeric.fractions(values), gradient, pace)
-    pairs = zip(numeric.names, gradient, strict=True)
-    felt = [name for name, g in pairs if math.isfinite(g) and name not in fixed]
-    moved, steps = numeric.values(point), np.stack(pace, axis=1).tolist()
-    paces = dict(zip(numeric.names, map(tuple, steps), strict=True))
-    return SegmentHyperparameters(
-        {**values, **{name: moved[name] for name in felt}}, {name: paces[name] for name in felt}
-    )
+def rprop_step(segment: Segment, parent: SegmentTrial) -> Segment:
+    """A segment after one step along the hypergradient that its parent reported.
 
-
-def ran_with(student: SegmentTrial) -> dict[str, float]:
-    """The values that a student ran with, in internal representation.
-
-    Those of its segment where only rounding to an integer or a grid sets them apart: progress of
-    less than a step must not be lost.
+    Of the parent's loss, or of the constraints that it violates.
     """
-    ran = internal_values(student.trial)
-    for name in ran.keys() & student.segment.values.keys():
-        decided, distribution = student.segment.values[name], student.trial.distributions[name]
-        if rounds_to(decided, student.trial.params[name], distribution):
-            ran[name] = decided
+    numeric = Numeric.of(parent.trial.distributions)
+    gradient = numeric.array(followed_gradient(parent.trial))
+    pace = refinement.Pace(
+        numeric.array(segment.step_size, missing=refinement.FIRST_STEP),
+        numeric.array(segment.sign, missing=0.0),
+    )
+    u, pace = refinement.descend(numeric.fractions(segment.values), gradient, pace)
+    pairs = zip(numeric.names, np.isfinite(gradient), strict=True)
+    moved = [name for name, is_known in pairs if is_known and name not in segment.fixed]
+
+    def of_moved(by_name: Mapping[str, float]) -> dict[str, float]:
+        return {name: by_name[name] for name in moved}
+
+    return segment._replace(
+        values={**segment.values, **of_moved(numeric.values(u))},
+        step_size=of_moved(dict(zip(numeric.names, pace.step_size.tolist(), strict=True))),
+        sign=of_moved(dict(zip(numeric.names, pace.sign.tolist(), strict=True))),
+    )
+
+
+def _ran_with(parent: SegmentTrial) -> dict[str, float]:
+    """The values that a segment ran with, in internal representation.
+
+    Its unrounded values where only rounding to an integer or a grid changed them: progress of less
+    than a step must not be lost.
+    """
+    ran = internal_values(parent.trial)
+    for name in ran.keys() & parent.segment.values.keys():
+        value, distribution = parent.segment.values[name], parent.trial.distributions[name]
+        if rounds_to(value, parent.trial.params[name], distribution):
+            ran[name] = value
     return ran
 
 
-def ended_with(student: SegmentTrial) -> dict[str, Any]:
-    """Parameters at the end of a segment: refined by the student itself, else as it ran."""
-    return {**student.trial.params, **read_refined(student.trial)}
+def ended_with(one: SegmentTrial) -> dict[str, Any]:
+    """Parameters at the end of a segment: the refined values, or what it ran with."""
+    return {**one.trial.params, **read_refined(one.trial)}

@@ -1,48 +1,35 @@
-"""What the mutation of a clone did to its hyperparameters, told from what is stored.
-
-How a student became what it is: its ancestors, and the schedule of its hyperparameters.
-"""
+"""The segments of a population: their descent, values, and the mutation of clones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from optuna.distributions import BaseDistribution
 from optuna.study import Study
 
-from optuna_hypergrad.reports import (
-    Segment,
-    check_descent,
-    followed_gradient,
-    read_gradient,
-    read_refined,
-)
-from optuna_hypergrad.samplers.population.hyperparameters import (
-    Numeric,
-    ended_with,
-    hyperparameters_after,
-)
+from optuna_hypergrad.reports import Segment, check_descent
+from optuna_hypergrad.reports.segments import Origin
+from optuna_hypergrad.samplers.population.hyperparameters import Numeric, ended_with
 from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
 from optuna_hypergrad.samplers.ranking import violation
 from optuna_hypergrad.samplers.studies import check_one_objective, maximizes
 
-Origin = Literal["teacher", "perturbed", "resampled", "gradient"]
-
 
 class MutationRecord(NamedTuple):
-    """What became of one hyperparameter when its student was cloned."""
+    """How one hyperparameter of a clone was mutated."""
 
     origin: Origin
-    """``"teacher"``: the teacher weighted it; ``"perturbed"``: it was multiplied by 0.8 or 1.2;
-    ``"resampled"``: it was drawn anew; ``"gradient"``: it took one more step of descent."""
+    """``"teacher"``: weighted by the teacher; ``"perturbed"``: multiplied by 0.8 or 1.2;
+    ``"resampled"``: drawn anew; ``"gradient"``: one more step along the hypergradient."""
     before: float
-    """What the parent handed on, as a fraction of the range, in log space where the range is
-    logarithmic; NaN for a categorical parameter."""
+    """The value before the mutation, as a fraction of the range, in log space where the range is
+    logarithmic; NaN for a categorical parameter, or where an older version did not store it."""
     after: float
-    """What the clone began with, as such a fraction."""
+    """The value that the clone starts with, as such a fraction."""
     has_step: bool = False
-    """Whether the parent took a step along its hypergradient to what it handed on."""
+    """Whether ``before`` is the parent's value after a step along its hypergradient."""
 
     @property
     def factor(self) -> float:
@@ -53,89 +40,57 @@ class MutationRecord(NamedTuple):
         return self.after / self.before if self.before > 0 else math.nan
 
 
-def mutations_of(segment: Segment, parent: SegmentTrial, refine: bool) -> dict[str, MutationRecord]:
-    """What mutation did, by parameter; those that it left alone are not there.
+def mutations_of(
+    segment: Segment, distributions: Mapping[str, BaseDistribution]
+) -> dict[str, MutationRecord]:
+    """How each mutated hyperparameter of a clone was mutated.
 
     Args:
-        segment: What a clone begins with.
-        parent: The student that was cloned.
-        refine: Whether students go on from refined values; see ``goes_on_refined``.
+        segment: The clone's.
+        distributions: Of the parent's parameters.
     """
-    numeric = Numeric.of(parent.trial.distributions)
-    handed = hyperparameters_after(parent, refine, segment.fixed).values
-    fractions = zip(
-        numeric.names,
-        numeric.fractions(handed).tolist(),
-        numeric.fractions({**handed, **segment.values}).tolist(),
-        strict=True,
-    )
-    told: dict[str, MutationRecord] = {}
-    followed = followed_gradient(parent.trial).keys()
-    stepped = followed - read_refined(parent.trial).keys() - set(segment.fixed)
-    for name, before, after in fractions:
-        origin, was = _origin(segment, name), segment.queried.get(name, before)
-        if was != after or origin in ("teacher", "resampled"):
-            told[name] = MutationRecord(origin, was, after, refine and name in stepped)
-    drawn = (name for name in segment.resampled if name not in told)
-    return told | {name: MutationRecord("resampled", math.nan, math.nan) for name in drawn}
-
-
-def goes_on_refined(family: Population) -> bool:
-    """Whether students go on from refined values or along hypergradients.
-
-    The first student that could tell does; True where none could.
-    """
-    for student in family:
-        if student.segment.parent is None or student.is_clone:
-            continue
-        parent = family[student.segment.parent]
-        if read_gradient(parent.trial) is None and not read_refined(parent.trial):
-            continue
-        fixed = student.segment.fixed
-        left = hyperparameters_after(parent, refine=False, fixed=fixed).values
-        if left != hyperparameters_after(parent, refine=True, fixed=fixed).values:
-            return left != dict(student.segment.values)
-    return True
-
-
-def _origin(segment: Segment, name: str) -> Origin:
-    if name in segment.resampled:
-        return "resampled"
-    if name in segment.queried:
-        return "teacher"
-    # Only those that descend keep their pace; other mutants are somewhere else.
-    return "gradient" if name in segment.step_size else "perturbed"
+    names = segment.mutation.keys() & segment.values.keys()
+    numeric = Numeric.of({name: d for name, d in distributions.items() if name in names})
+    after = dict(zip(numeric.names, numeric.fractions(segment.values).tolist(), strict=True))
+    before = {**segment.before, **segment.queried}
+    return {
+        name: MutationRecord(
+            origin,
+            before.get(name, math.nan),
+            after.get(name, math.nan),
+            segment.refinement.get(name) == "step",
+        )
+        for name, origin in segment.mutation.items()
+    }
 
 
 class SegmentRecord(NamedTuple):
-    """One segment in the lineage of a student."""
+    """One finished segment of a population."""
 
     trial: int
     member: int | None  # None for an explorer
     generation: int
-    is_clone: bool  # whether it began as a mutated clone of the one before
+    is_clone: bool  # whether it started as a mutated clone of its parent
     value: float | None  # None where it was pruned or failed
-    params: dict[str, Any]  # what it began with
+    params: dict[str, Any]  # what it started with
     ended: dict[str, Any]  # what it ended with: refined where it reported so
-    parent: int | None = None  # number of the trial that it inherited from; None at a birth
-    mutations: Mapping[
-        str, MutationRecord
-    ] = {}  # of a clone, by parameter, where it changed anything
+    parent: int | None = None  # the trial that it continues or clones; None at the start
+    mutations: Mapping[str, MutationRecord] = {}  # of a clone, by parameter, where it changed
     violation: float = 0.0  # total violation of its constraints; 0 where it is feasible
 
 
 def lineage(study: Study, trial: int | None = None) -> list[SegmentRecord]:
-    """The lineage of a student of a ``PopulationSampler``, from its birth on.
+    """The segments of a ``PopulationSampler`` that led to one of them, from the first on.
 
-    It is the schedule of hyperparameters that led to the student: training anew with what each
-    segment began and ended with repeats it.
+    They are the schedule of hyperparameters behind the result: training anew with what each
+    segment started and ended with repeats it.
 
     Args:
         study: The study.
-        trial: Number of the finished trial to explain; by default that of the best student.
+        trial: Number of the finished trial to explain; by default the best segment.
 
     Raises:
-        ValueError: If no such trial is a finished segment of a student.
+        ValueError: If no such trial is a finished segment.
         StoredDataError: If the storage holds something else than what was written there.
 
     Example:
@@ -144,24 +99,32 @@ def lineage(study: Study, trial: int | None = None) -> list[SegmentRecord]:
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
         >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=3))
         >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=9)
-        >>> [ancestor.trial for ancestor in lineage(study, 8)]
+        >>> [segment.trial for segment in lineage(study, 8)]
         [2, 5, 8]
     """
-    family = _family(study)
-    number: int | None = trial
+    population = _population_of(study)
     if trial is None:
-        number = _best(family, maximizes(study))
-    elif trial not in family:
-        raise ValueError(f"trial: {trial} is not a finished segment of a student in this study.")
-    refine = goes_on_refined(family)
-    return [_ancestor(student, family, refine) for student in _descent(family, number)][::-1]
+        maximize = maximizes(study)
+        complete = (one for one in population if one.complete)
+        best = min(complete, key=lambda one: one.rank_key(maximize), default=None)
+        if best is None:
+            raise ValueError("study: no segment of a population has been completed.")
+        trial = best.number
+    elif trial not in population:
+        raise ValueError(f"trial: {trial} is not a finished segment of a population.")
+    path: list[SegmentRecord] = []
+    number: int | None = trial
+    while number is not None:
+        path.append(_record(population[number], population))
+        number = path[-1].parent
+    return path[::-1]
 
 
 def students(study: Study) -> list[SegmentRecord]:
-    """All students of a ``PopulationSampler``, in each segment that has finished, by trial number.
+    """All finished segments of a ``PopulationSampler``, by trial number.
 
     Args:
-        study: The study; one without such trials has no students.
+        study: The study; empty for one without such trials.
 
     Raises:
         ValueError: If ``study`` is not one, or has several objectives.
@@ -173,59 +136,41 @@ def students(study: Study) -> list[SegmentRecord]:
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
         >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=3))
         >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=60)
-        >>> clone = next(student for student in students(study) if student.is_clone)
+        >>> clone = next(segment for segment in students(study) if segment.is_clone)
         >>> clone.trial, clone.member, clone.parent, clone.mutations["x"].origin
         (10, 1, 8, 'perturbed')
         >>> round(clone.mutations["x"].factor, 3)
         0.8
     """
-    family = _family(study)
-    refine = goes_on_refined(family)
-    by_number = sorted(family, key=lambda student: student.number)
-    return [_ancestor(student, family, refine) for student in by_number]
+    population = _population_of(study)
+    by_number = sorted(population, key=lambda one: one.number)
+    return [_record(one, population) for one in by_number]
 
 
-def _family(study: Study) -> Population:
+def _population_of(study: Study) -> Population:
     check_one_objective(study)
-    family = Population()
-    family.read(study.get_trials(deepcopy=False))
-    return family
+    population = Population()
+    population.read(study.get_trials(deepcopy=False))
+    return population
 
 
-def _descent(family: Population, number: int | None) -> Iterator[SegmentTrial]:
-    """A student, its parent, and so on."""
-    child: SegmentTrial | None = None
-    while number is not None:
-        student = family[number]
-        if child is not None:
-            check_descent(child.segment, student.segment)
-        yield student
-        child, number = student, student.segment.parent
-
-
-def _best(family: Population, maximize: bool) -> int:
-    complete = [student for student in family if student.complete]
-    if not complete:
-        raise ValueError("study: no student of a population has completed a segment.")
-    return min(complete, key=lambda student: student.rank_key(maximize)).number
-
-
-def _ancestor(student: SegmentTrial, family: Population, refine: bool) -> SegmentRecord:
-    parent = None if student.segment.parent is None else family[student.segment.parent]
-    if parent is not None:
-        check_descent(student.segment, parent.segment)
-    is_clone = parent is not None and student.is_clone
+def _record(one: SegmentTrial, population: Population) -> SegmentRecord:
+    segment = one.segment
+    mutations: Mapping[str, MutationRecord] = {}
+    if segment.parent is not None:
+        parent = population[segment.parent]
+        check_descent(segment, parent.segment)
+        if one.is_clone:
+            mutations = mutations_of(segment, parent.trial.distributions)
     return SegmentRecord(
-        trial=student.number,
-        member=student.segment.member,
-        generation=student.generation,
-        is_clone=is_clone,
-        value=student.trial.value if student.complete else None,
-        params=dict(student.trial.params),
-        ended=ended_with(student),
-        parent=student.segment.parent,
-        violation=violation(student.trial),
-        mutations=mutations_of(student.segment, parent, refine)
-        if parent is not None and is_clone
-        else {},
+        trial=one.number,
+        member=segment.member,
+        generation=segment.generation,
+        is_clone=one.is_clone,
+        value=one.trial.value if one.complete else None,
+        params=dict(one.trial.params),
+        ended=ended_with(one),
+        parent=segment.parent,
+        mutations=mutations,
+        violation=violation(one.trial),
     )

@@ -1,36 +1,29 @@
-"""The family tree of a population, as the trial table tells it.
+"""The state of a population, as the stored trials have it.
 
-A trial that a PopulationSampler proposed is a segment of a student: it names the place in the
-population that it fills, and the trial that it inherits from. Several trials may name the same
-place and generation: repetitions of failed ones, racing workers, stand-ins for workers that
-vanished. The complete one with the lowest number fills the place, or else a pruned one; others
-count as explorers.
+A trial that a PopulationSampler proposed is one segment: it names its member, its generation, and
+the trial that it continues or clones. Several trials may name the same member and generation:
+repetitions of failed ones, racing workers, replacements of workers that vanished. The complete one
+with the lowest number is the member's, or else a pruned one; others count as explorers.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import (
-    Segment,
-    StoredDataError,
-    Taught,
-    read_removed,
-    read_segment,
-    read_teacher,
-)
+from optuna_hypergrad import reports
+from optuna_hypergrad.reports import Segment, Taught
 from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.ranking import rank_key
 
 
 class SegmentTrial(NamedTuple):
-    """A student in one segment."""
+    """A trial of a population, and the segment that was decided for it."""
 
     trial: FrozenTrial
     segment: Segment
@@ -47,116 +40,109 @@ class SegmentTrial(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether it can be a parent."""
+        """Whether the segment can be continued and cloned."""
         return self.trial.state == TrialState.COMPLETE
 
     @property
     def done(self) -> bool:
-        """Whether the segment came to an end other than an error."""
+        """Whether the segment is complete or pruned."""
         return self.trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
     @property
     def is_clone(self) -> bool:
-        """Whether it began as a mutated clone."""
+        """Whether the segment starts as a mutated clone."""
         return self.segment.parent is not None and self.segment.age == 0
 
-    def rank_key(self, maximize: bool) -> tuple[float, float]:
-        """What sorts students, the best first; see ``constraints.rank_key``.
-
-        Infinite where there is no finite value, or it was pruned.
-        """
-        if math.isfinite(self.loss(maximize)):
-            return rank_key(self.trial, maximize)
-        return math.inf, math.inf
-
     def loss(self, maximize: bool) -> float:
-        """Its value as something to be minimised; infinite if there is none, or it was pruned."""
+        """The value, to be minimised; infinite if it is not finite or the trial not complete."""
         value = self.trial.value if self.complete else None
         if value is None or not math.isfinite(value):
             return math.inf
         return -value if maximize else value
 
+    def rank_key(self, maximize: bool) -> tuple[float, float]:
+        """Sorts segments, the best first, as ``ranking.rank_key``; infinite where the loss is."""
+        if math.isfinite(self.loss(maximize)):
+            return rank_key(self.trial, maximize)
+        return math.inf, math.inf
+
 
 class Population(TrialReader[Segment]):
-    """All students of a study."""
+    """All segments of a study; iterates over the finished ones as they were read."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seed: int | None = None  # of its first student
-        self.population = 0  # how many places it has, by its latest student
-        self.taught: Taught | None = None  # the latest teacher
-        self.undecided: set[int] = set()  # trials that began, but do not say yet what they run
-        self.removed: set[int] = set()  # trials whose checkpoints are gone
-        self._by_number: dict[int, SegmentTrial] = {}
-        self._running: dict[int, SegmentTrial] = {}
-        self._mutants: list[int] = []  # finished students whom the teacher mutated, by number
-        self._with_checkpoints: dict[int, SegmentTrial] = {}  # finished ones that are not removed
-        self._places: dict[tuple[int | None, int], list[SegmentTrial]] = defaultdict(list)
+        self.running: dict[int, SegmentTrial] = {}
+        self.with_checkpoint: dict[int, SegmentTrial] = {}  # finished, and not in ``removed``
+        self.removed: set[int] = set()  # trials whose checkpoints were removed
+        self.undecided: set[int] = set()  # running trials without a segment so far
+        self.teacher: tuple[int, Taught] | None = None  # of the latest trial that stores one
+        self._finished: dict[int, SegmentTrial] = {}
+        self._attempts: dict[tuple[int | None, int], list[SegmentTrial]] = defaultdict(list)
         self._progress: dict[int, int] = {}
-        self._founder: float = math.inf  # number of the first student
-        self._latest = -1  # number of the latest student
-        self._taught_by = -1  # number of the trial that stores the latest teacher
+        self._first: SegmentTrial | None = None
+        self._latest: SegmentTrial | None = None
 
     @property
-    def running(self) -> Collection[SegmentTrial]:
-        """The students in segments that have not ended."""
-        return self._running.values()
+    def seed(self) -> int | None:
+        """The seed of the first segment; None before it."""
+        return None if self._first is None else self._first.segment.seed
 
     @property
-    def kept(self) -> Collection[SegmentTrial]:
-        """The finished students whose checkpoints have not been removed."""
-        return self._with_checkpoints.values()
-
-    def mutants_since(self, number: int) -> list[SegmentTrial]:
-        """The finished students from a trial number on whom the teacher mutated, by number."""
-        return [self[n] for n in self._mutants[bisect_left(self._mutants, number) :]]
+    def size(self) -> int:
+        """The number of members, by the latest segment; 0 before the first."""
+        return 0 if self._latest is None else self._latest.segment.population
 
     def __getitem__(self, number: int) -> SegmentTrial:
-        """The finished student of this trial number.
+        """The finished segment with this trial number.
 
         Raises:
             StoredDataError: If there is none, though another names it as its parent.
         """
-        if number not in self._by_number:
-            raise StoredDataError(f"trial {number} is a parent, but no finished segment.")
-        return self._by_number[number]
+        if number not in self._finished:
+            raise reports.StoredDataError(f"trial {number} is a parent, but no finished segment.")
+        return self._finished[number]
 
     def __contains__(self, number: int) -> bool:
-        return number in self._by_number
+        return number in self._finished
 
     def __iter__(self) -> Iterator[SegmentTrial]:
-        """The finished students, in the order that they were read."""
-        return iter(self._by_number.values())
+        return iter(self._finished.values())
+
+    def queried_since(self, number: int) -> list[SegmentTrial]:
+        """The finished segments from a trial number on that the teacher mutated, by number."""
+        finished = (self[n] for n in range(number, self.n_trials) if n in self)
+        return [one for one in finished if one.segment.queried]
 
     def progress(self, member: int) -> int:
-        """How many segments a member has behind it."""
+        """The number of segments that a member has completed, or had pruned."""
         return self._progress.get(member, 0)
 
     def attempts(self, member: int | None, generation: int) -> list[SegmentTrial]:
-        """The finished students that named a place and generation, by number."""
-        return self._places.get((member, generation), [])
+        """The finished segments of a member and generation, by number."""
+        return self._attempts.get((member, generation), [])
 
-    def head(self, member: int, generation: int) -> SegmentTrial | None:
-        """The student that fills a place in the last generation up to this one."""
+    def latest(self, member: int, generation: int) -> SegmentTrial | None:
+        """A member's segment of this generation, or its last one if the member lags behind."""
         attempts = self.attempts(member, min(generation, self.progress(member) - 1))
-        done = (student for student in attempts if student.done)
-        return min(done, key=lambda student: (not student.complete, student.number), default=None)
+        done = (one for one in attempts if one.done)
+        return min(done, key=lambda one: (not one.complete, one.number), default=None)
 
-    def at_age(self, generation: int, size: int) -> list[SegmentTrial]:
-        """The students to compare and breed at a generation, all equally far.
+    def peers(self, generation: int, size: int) -> list[SegmentTrial]:
+        """The segments that are compared and cloned at a generation, by number.
 
-        Each member as it was at this generation, or as it is if it lags behind, and the explorers
-        of this generation, by number; without those whose checkpoints are gone.
+        The latest of each member up to this generation, and the explorers of this generation;
+        without those whose checkpoints were removed.
         """
-        heads = (self.head(member, generation) for member in range(size))
-        found = [student for student in heads if student is not None]
-        for place in (None, *range(size)):
-            found += [s for s in self.attempts(place, generation) if s.complete]
-        by_number = {student.number: student for student in found}
+        latest = (self.latest(member, generation) for member in range(size))
+        found = [one for one in latest if one is not None]
+        for member in (None, *range(size)):
+            found += [one for one in self.attempts(member, generation) if one.complete]
+        by_number = {one.number: one for one in found}
         return [by_number[number] for number in sorted(by_number.keys() - self.removed)]
 
     def _read_decision(self, trial: FrozenTrial) -> Segment | None:
-        return read_segment(trial.number, trial.system_attrs)
+        return reports.read_segment(trial.number, trial.system_attrs)
 
     def _based_on(self, decision: Segment) -> Collection[int]:
         return () if decision.parent is None else (decision.parent,)
@@ -165,46 +151,36 @@ class Population(TrialReader[Segment]):
         return decision.generation
 
     def _add(self, trial: FrozenTrial, decision: Segment | None) -> None:
-        self._running.pop(trial.number, None)
+        self.running.pop(trial.number, None)
         self.undecided.discard(trial.number)
         if decision is not None:
-            self._take_student(SegmentTrial(trial, decision))
-        elif not trial.state.is_finished() and not self._is_foreign(trial):
-            self.undecided.add(trial.number)
+            self._take_segment(SegmentTrial(trial, decision))
+        elif not trial.state.is_finished():
+            is_foreign = bool(trial.params) and self._read_decision(trial) is None
+            if not is_foreign:
+                self.undecided.add(trial.number)
 
-    def _is_foreign(self, trial: FrozenTrial) -> bool:
-        """Whether a trial that runs has parameters, but from another sampler."""
-        return bool(trial.params) and self._read_decision(trial) is None
-
-    def _take_student(self, student: SegmentTrial) -> None:
-        for number in read_removed(student.trial):
+    def _take_segment(self, new: SegmentTrial) -> None:
+        for number in reports.read_removed(new.trial):
             self.removed.add(number)
-            self._with_checkpoints.pop(number, None)
-        if student.number < self._founder:
-            self._founder, self.seed = student.number, student.segment.seed
-        if student.number > self._latest:
-            self._latest, self.population = student.number, student.segment.population
-        self._take_teacher(student)
-        if student.trial.state.is_finished():
-            self._finish(student)
+            self.with_checkpoint.pop(number, None)
+        if self._first is None or new.number < self._first.number:
+            self._first = new
+        if self._latest is None or new.number >= self._latest.number:
+            self._latest = new
+        if self.teacher is None or new.number >= self.teacher[0]:
+            taught = reports.read_teacher(new.number, new.trial.system_attrs)
+            self.teacher = self.teacher if taught is None else (new.number, taught)
+        if new.trial.state.is_finished():
+            self._finish(new)
         else:
-            self._running[student.number] = student
+            self.running[new.number] = new
 
-    def _finish(self, student: SegmentTrial) -> None:
-        member, generation = student.segment.member, student.generation
-        self._by_number[student.number] = student
-        if student.number not in self.removed:
-            self._with_checkpoints[student.number] = student
-        if student.segment.queried:
-            insort(self._mutants, student.number)
-        insort(self._places[member, generation], student, key=lambda other: other.number)
-        if member is not None and student.done:
+    def _finish(self, new: SegmentTrial) -> None:
+        member, generation = new.segment.member, new.generation
+        self._finished[new.number] = new
+        if new.number not in self.removed:
+            self.with_checkpoint[new.number] = new
+        insort(self._attempts[member, generation], new, key=lambda other: other.number)
+        if member is not None and new.done:
             self._progress[member] = max(self.progress(member), generation + 1)
-
-    def _take_teacher(self, student: SegmentTrial) -> None:
-        """The teacher of the highest number is the one to continue."""
-        if student.number < self._taught_by:
-            return
-        taught = read_teacher(student.number, student.trial.system_attrs)
-        if taught is not None:
-            self._taught_by, self.taught = student.number, taught

@@ -1,4 +1,4 @@
-"""PopulationSampler: the Optuna glue around a population of students."""
+"""PopulationSampler: the Optuna glue around a population."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_hypergrad import reports
 from optuna_hypergrad.algorithms.mutation import Activation
 from optuna_hypergrad.arguments import checked_count
 from optuna_hypergrad.logger import get_logger
-from optuna_hypergrad.reports import (
-    Report,
-    Segment,
-    Taught,
-    read_refined,
-    read_segment,
-    write_segment,
-    write_teacher,
-)
+from optuna_hypergrad.reports import Segment, Taught
 from optuna_hypergrad.reports.attributes import MOST
+from optuna_hypergrad.samplers import studies
 from optuna_hypergrad.samplers.base import CompletedSampler, ConstraintsFunc, Memory, propose
 from optuna_hypergrad.samplers.describe import log_line
 from optuna_hypergrad.samplers.distributions import proposed
@@ -35,88 +29,81 @@ from optuna_hypergrad.samplers.population.config import (
     Selection,
     checked_names,
 )
-from optuna_hypergrad.samplers.population.exploit import begin, exploit
+from optuna_hypergrad.samplers.population.exploit import exploit
+from optuna_hypergrad.samplers.population.explore import explore
+from optuna_hypergrad.samplers.population.hyperparameters import continued
 from optuna_hypergrad.samplers.population.log import describe_segment
 from optuna_hypergrad.samplers.population.population import Population
-from optuna_hypergrad.samplers.population.teaching import brought_up_to_date
+from optuna_hypergrad.samplers.population.teaching import current_teacher
 from optuna_hypergrad.samplers.ranking import founding_values
-from optuna_hypergrad.samplers.studies import (
-    checked_seed,
-    finished_as,
-    held,
-    maximizes,
-    random_seed,
-)
 
 
 class PopulationSampler(CompletedSampler[Population]):
-    """Search by a population whose students learn their hyperparameters while they train.
+    """Search by a population whose members learn their hyperparameters while they train.
 
-    One trial is one *segment* of one student: it inherits the checkpoint and the hyperparameters
-    of a parent (``members.begin``), trains on for a while, and returns its validation loss. The
-    student's next segment starts from the values that it refined (``Member.refined``), or, where
-    it reported only a hypergradient (``report_hypergradient``), from a step along its sign. A
-    student among the worst is replaced by a clone of one of the best, with mutated
-    hyperparameters. With hypergradients this is hypergradient-guided mutation (HPM), without any
-    it is population-based training.
+    One trial is one *segment* of the training of one *member*: it restores the checkpoint of a
+    parent (``members.begin``) and takes over its hyperparameters, trains on for a while, and
+    returns its validation loss. The member's next segment starts from the values that it refined
+    (``MemberHandle.refined``), or, where it reported only a hypergradient
+    (``report_hypergradient``), from a step along its sign. A member among the worst is replaced by
+    a clone of one of the best (*exploit*), with mutated hyperparameters (*explore*). With
+    hypergradients this is hypergradient-guided mutation (HPM), without any it is population-based
+    training.
 
-    Which student runs next, whom it inherits from and what is mutated is decided from the stored
-    trials and the seed alone, when a trial begins, and stored with that trial. Any process with
-    the same arguments goes on where another stopped. Workers never wait: while all students are
-    taken, whoever asks runs an *explorer*, a mutated clone of one of the best, which is not
-    continued but can be cloned like any other student. A failed segment is repeated from the last
-    checkpoint; after three failures, or when it was pruned, the student is replaced by a clone.
-    So is the worker of a segment that has not ended when two more generations of trials have
-    begun, or after ``timeout``: another takes the segment over. Whatever finishes late can still be
-    cloned.
+    When a trial begins, the sampler decides which member it runs, from which parent, and what is
+    mutated, from the stored trials and the seed alone, and stores that with the trial. Any process
+    with the same arguments continues where another stopped. Workers never wait: while all members
+    are taken, the next trial runs an *explorer*, a mutated clone of one of the best, which is not
+    continued but can be cloned like any other segment. A failed segment is repeated from the last
+    checkpoint; after three failures, or when it was pruned, the member is replaced by a clone.
+    A segment that has not ended when two more generations of trials have begun, or after
+    ``timeout``, is run again by another worker. If it finishes after all, it can still be cloned.
 
-    Students are compared and cloned at equal generations, so that a fast one has no advantage. A
-    feasible student is better than an infeasible one, and of two infeasible ones the one with the
-    smaller total violation of its constraints, as to Optuna's own samplers. A student that violates
-    constraints goes on along their hypergradients, where it reported them.
+    Members are compared and cloned at equal generations, so that a fast one has no advantage.
+    Feasible segments rank before infeasible ones, and these by their total violation, as with
+    Optuna's own samplers. A member that violates constraints moves along their hypergradients,
+    where it reported them.
 
     Args:
         seed: Seeds everything random; the same seed repeats a single-worker study. None draws
             one. A population that exists keeps the seed of its first trial.
-        population_size: Number of students. They take turns on any number of workers.
-        truncation: Fraction of the students at each end of truncation selection: so many of the
-            worst are replaced by clones of as many of the best. 0 replaces only the lost ones.
-        selection: ``"truncation"``, or ``"tournament"``: each student is compared with one
-            other, at random, and replaced if that one is better.
-        burn_in: How many segments more than one a student runs, after its birth and after each
+        population_size: Number of members. They share any number of workers.
+        truncation: Fraction of the members that are replaced in each generation: the worst, by
+            clones of as many of the best. 0 replaces only those that were pruned or keep failing.
+        selection: ``"truncation"``, or ``"tournament"``: each member is compared with a random
+            other one, and replaced if that one is better.
+        burn_in: A member runs ``burn_in + 1`` segments, after its start and after each
             replacement, before it may be replaced.
         mutation: What happens to the hyperparameters of a clone. ``"teacher"``: those with
             hypergradients are multiplied by weights in (0, 2) that a teacher network learns from
             the hypergradients of the students it mutated before; others by 0.8 or 1.2. Values
             count from the lower bound, in log space for log ranges, since a factor cannot change
             a sign or leave zero. ``"perturb"``: all are multiplied by 0.8 or 1.2.
-            ``"hypergradient"``: one more step along the hypergradient. ``"resample"``: nothing but
+            ``"hypergradient"``: one more step along the hypergradient. ``"resample"``: only
             what ``resample_probability`` does. None: nothing. Of integers and categories only
             those that ``mutable`` names change.
         activation: Of the teacher: ``"softmax"`` (attention) or ``"leaky_relu"`` (a multilayer
             perceptron).
         resample_probability: With ``mutation="teacher"``, ``"perturb"`` or ``"resample"``, the
-            probability by which each parameter of a clone that may mutate is drawn anew from its
-            whole range. 0 with ``"teacher"`` is the paper's bare teacher.
-        refine: Whether students go on from refined values or along their hypergradients. False
+            probability that a mutable parameter of a clone is drawn anew from its whole range.
+            0 with ``"teacher"`` is the paper's bare teacher.
+        refine: Whether members continue from refined values or along their hypergradients. False
             leaves hyperparameters to mutation alone.
-        fixed: Names of parameters that a student and its clones keep from birth on: they are
-            neither mutated nor refined.
+        fixed: Names of parameters that a member and its clones never change: they are neither
+            mutated nor refined.
         mutable: Names of integer and categorical parameters that mutation may change, too. A clone
-            inherits all others as they are, as the checkpoint that it goes on from may depend on
-            them (a width, a kind of layer), unless its parent reported hypergradients or refined
-            values of them.
-        start: Where students are born: ``"independent"`` (``independent_sampler``), or
-            ``"best"``: the i-th student at the i-th best complete trial, of whatever sampler,
-            that the study holds besides the population.
-        independent_sampler: Proposes the hyperparameters of births, and parameters that a parent
-            did not have. By default random, seeded by trial; a sampler that you pass keeps random
-            state of its own, which a restart does not bring back.
-        constraints_func: Of a finished trial, its constraints, as Optuna's own samplers take it:
-            the trial is feasible where none exceeds 0. For Optuna 4; deprecated there from 5 on in
-            favour of ``Trial.set_constraint``, which needs no argument here.
-        synchronous: Whether a generation begins only when the one before has ended for all.
-        timeout: Seconds after which another worker takes over a segment that has not ended.
+            keeps all others, as the checkpoint that it restores may depend on them (a width, a
+            kind of layer), unless its parent reported hypergradients or refined values of them.
+        start: Where members start: ``"independent"`` (``independent_sampler``), or ``"best"``:
+            member i at the i-th best complete trial of other samplers in the study.
+        independent_sampler: Proposes the hyperparameters of first segments, and parameters that a
+            parent did not have. By default random, seeded by trial; a sampler that you pass has
+            random state of its own, which a restart does not restore.
+        constraints_func: Returns the constraints of a finished trial, as with Optuna's own
+            samplers: the trial is feasible where none exceeds 0. For Optuna 4; from 5 on use
+            ``Trial.set_constraint``, which needs no argument here.
+        synchronous: Whether a generation begins only when all have finished the one before.
+        timeout: Seconds after which a segment that has not ended is run again by another worker.
 
     Raises:
         ValueError: If an argument is out of range; the message names it. Studies with several
@@ -160,10 +147,10 @@ class PopulationSampler(CompletedSampler[Population]):
         synchronous: bool = False,
         timeout: float | None = None,
     ) -> None:
-        super().__init__(independent_sampler, Memory(new_family), constraints_func)
+        super().__init__(independent_sampler, Memory(new_population), constraints_func)
         if start not in ("independent", "best"):
             raise ValueError(f"start must be 'independent' or 'best', got {start!r}.")
-        self.breeding = PopulationConfig(
+        self.config = PopulationConfig(
             population_size=checked_count("population_size", population_size, most=MOST),
             selection=selection,
             truncation=truncation,
@@ -177,25 +164,25 @@ class PopulationSampler(CompletedSampler[Population]):
             fixed=checked_names("fixed", fixed),
             mutable=checked_names("mutable", mutable),
         )
-        self._seed = checked_seed(seed)
-        self._from_best = start == "best"
+        self._seed = studies.checked_seed(seed)
+        self._starts_at_best = start == "best"
         self._has_checked_names = False
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Decide which segment the trial runs; a retried trial keeps the one it inherited."""
+        """Decide which segment the trial runs; a retried trial keeps that of the failed one."""
         super().before_trial(study, trial)
-        is_retry = read_segment(trial.number, trial.system_attrs) is not None
+        is_retry = reports.read_segment(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or is_retry:
             return
-        with self.memory.reading(study) as family:  # until the decision is written
-            segment, taught = self._decide(family, study, trial)
-            write_segment(study._storage, trial._trial_id, segment)
+        with self.memory.reading(study) as population:  # until the decision is written
+            segment, taught = self._decide(population, study, trial)
+            reports.write_segment(study._storage, trial._trial_id, segment)
             if taught is not None:
-                write_teacher(study._storage, trial._trial_id, trial.number, taught)
-            log_line(lambda: describe_segment(segment, family, held(study)))
+                reports.write_teacher(study._storage, trial._trial_id, trial.number, taught)
+            log_line(lambda: describe_segment(segment, population, studies.held(study)))
             if segment.parent is not None and segment.age == 0:
-                self._warn_of_unknown_names(family)
-            family.pending[trial.number] = segment
+                self._warn_of_unknown_names(population)
+            population.pending[trial.number] = segment
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -216,7 +203,7 @@ class PopulationSampler(CompletedSampler[Population]):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A parameter that not every trial has had yet: inherited, or an independent value."""
+        """A parameter that not every trial has had yet: the segment's, or an independent value."""
         self._raise_error_if_multi_objective(study)
         segment, space = self._segment_of(study, trial), {param_name: param_distribution}
         params = {} if segment is None else proposed(segment.values, space)
@@ -232,61 +219,61 @@ class PopulationSampler(CompletedSampler[Population]):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Tell of hypergradients that were left out, and of those of unknown constraints."""
+        """Log missing hypergradients, and warn of those of unknown constraints."""
         super().after_trial(study, trial, state, values)
         if state != TrialState.COMPLETE:
             return
-        finished = finished_as(study, trial, state, values)
-        others = trial.params.keys() - {*self.breeding.fixed, *read_refined(finished)}
-        fate = _FATES.get(self.breeding.mutation, "inherited unchanged")
-        report = Report.of(finished)
-        self._log_unreported(finished, report, fate, among=others)
+        finished = studies.finished_as(study, trial, state, values)
+        others = trial.params.keys() - {*self.config.fixed, *reports.read_refined(finished)}
+        consequence = _WITHOUT_HYPERGRADIENT.get(self.config.mutation, "cloned unchanged")
+        report = reports.Report.of(finished)
+        self._log_unreported(finished, report, consequence, among=others)
         self._warn_of_unknown_constraint(finished, report)
 
     def _segment_of(self, study: Study, trial: FrozenTrial) -> Segment | None:
-        with self.remembering(study, trial) as family:
-            segment = family.pending.get(trial.number)
+        with self.remembering(study, trial) as population:
+            segment = population.pending.get(trial.number)
         if segment is not None and not segment.queried:
             return segment
-        # That of another process, or one that ``Member.teach`` may have rewritten. The trial
-        # handed in is older than the segment that before_trial wrote.
-        return read_segment(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
+        # Of another process, or one that ``MemberHandle.teach`` may have changed. The trial
+        # passed in is older than the segment that before_trial wrote.
+        attrs = study._storage.get_trial_system_attrs(trial._trial_id)
+        return reports.read_segment(trial.number, attrs)
 
     def _decide(
-        self, family: Population, study: Study, trial: FrozenTrial
+        self, population: Population, study: Study, trial: FrozenTrial
     ) -> tuple[Segment, Taught | None]:
-        """The segment of a trial, and the teacher that was asked, if one was."""
-        breeding, number = self.breeding, trial.number
-        seed = self._seed if family.seed is None else family.seed
+        """The segment of a trial, and the teacher if it was queried."""
+        config, number = self.config, trial.number
+        seed = self._seed if population.seed is None else population.seed
         rng = np.random.default_rng([seed, number])
-        turn = next_assignment(family, trial, breeding)
-        inheritance = exploit(family, turn, breeding, maximizes(study), rng)
+        assignment = next_assignment(population, trial, config)
+        parent, is_cloned = exploit(population, assignment, config, studies.maximizes(study), rng)
+        size, name = config.population_size, study.study_name
+        segment = Segment(number, *assignment, size, seed, name, fixed=config.fixed)
+        if parent is None:
+            if self._starts_at_best:
+                failures = len(population.attempts(*assignment))
+                segment = segment._replace(values=founding_values(study, segment, failures))
+            return segment, None
+        age = 0 if is_cloned else parent.segment.age + 1
+        segment = segment._replace(parent=parent.number, age=age)
+        segment = continued(segment, parent, config.refine)
         taught = None
-        if inheritance.is_cloned and breeding.mutation == "teacher":
-            taught = brought_up_to_date(family, number, seed, breeding.activation)
-        birth = Segment(
-            number,
-            *turn,
-            breeding.population_size,
-            seed,
-            study.study_name,
-            fixed=breeding.fixed,
-        )
-        segment = begin(birth, inheritance, breeding, taught, rng)
-        if segment.parent is None and self._from_best:
-            failures = len(family.attempts(*turn))
-            values = founding_values(study, birth, failures)
-            segment = segment._replace(values=values)
+        if is_cloned:
+            if config.mutation == "teacher":
+                taught = current_teacher(population, number, seed, config.activation)
+            segment = explore(segment, parent, taught, config, rng)
         return segment, taught if segment.queried else None
 
-    def _warn_of_unknown_names(self, family: Population) -> None:
-        """Once, when students are cloned for the first time and have suggested all there is."""
+    def _warn_of_unknown_names(self, population: Population) -> None:
+        """Once, at the first clone, when trials have suggested all their parameters."""
         if self._has_checked_names:
             return
         self._has_checked_names = True
-        known = {name for student in family for name in student.trial.distributions}
+        known = {name for one in population for name in one.trial.distributions}
         for argument in ("fixed", "mutable"):
-            for name in sorted({*getattr(self.breeding, argument)} - known):
+            for name in sorted({*getattr(self.config, argument)} - known):
                 get_logger().warning(
                     f"PopulationSampler: {argument} names {name!r}, which no trial has suggested; "
                     f"they have suggested {', '.join(sorted(known)) or 'nothing'}."
@@ -295,20 +282,21 @@ class PopulationSampler(CompletedSampler[Population]):
     def _independent_for(
         self, segment: Segment | None, trial: FrozenTrial, name: str = ""
     ) -> BaseSampler:
-        """The user's sampler, or a random one seeded by what it draws for."""
+        """The user's sampler, or a random one seeded by population, trial and parameter."""
         if self._independent is not None:
             return self._independent
         seed = self._seed if segment is None else segment.seed
-        return RandomSampler(seed=random_seed(seed, trial.number, zlib.crc32(name.encode())))
+        salt = zlib.crc32(name.encode())
+        return RandomSampler(seed=studies.random_seed(seed, trial.number, salt))
 
 
-_FATES: dict[Mutation | None, str] = {
+_WITHOUT_HYPERGRADIENT: dict[Mutation | None, str] = {
     "teacher": "mutated without one",
     "perturb": "mutated without one",
-    "resample": "only drawn anew at random",
+    "resample": "only resampled",
 }
 
 
-def new_family(study: Study) -> Population:
-    """What is known of a study before it is read."""
+def new_population(study: Study) -> Population:
+    """The state of a study before it is read."""
     return Population()

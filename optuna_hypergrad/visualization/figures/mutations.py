@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from optuna.study import Study
 
-from optuna_hypergrad.samplers.population.lineage import MutationRecord, Origin, students
+from optuna_hypergrad.reports.segments import Origin
+from optuna_hypergrad.samplers.population.lineage import MutationRecord, students
 from optuna_hypergrad.visualization import charts
 from optuna_hypergrad.visualization.charts import Axis, Line, Panel, Points, colors, genealogy
 
