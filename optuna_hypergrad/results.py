@@ -19,7 +19,7 @@ from optuna_hypergrad.samplers.ranking import violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, parameter_names
 from optuna_hypergrad.schedules.forms import interpolate
 
-__all__ = ["best_schedules", "lineage_schedules", "replay"]
+__all__ = ["best_schedules", "lineage_schedules"]
 
 
 def best_schedules(study: Study, trial: int | None = None) -> Schedules:

@@ -82,9 +82,9 @@ LATER = {"torch", "plotly", "matplotlib", "optuna_dashboard", "lightning", "tran
         "from optuna_hypergrad import GradientSampler, Schedule, report_hypergradient",
         "from optuna_hypergrad import PopulationSampler, suggest_schedule, trial_seed, watch",
         "from optuna_hypergrad import ConsensusPruner, DivergencePruner, TruncationPruner",
-        "from optuna_hypergrad import best_schedules, lineage, outer_steps, replay, students",
+        "from optuna_hypergrad import best_schedules, lineage, outer_steps, students",
         "from optuna_hypergrad import publish; from optuna_hypergrad.visualization import *",
-        "from optuna_hypergrad import Schedules, best_schedules, replay",
+        "from optuna_hypergrad import Schedules, best_schedules, lineage_schedules",
     ],
 )
 def test_what_trains_or_draws_stays_unloaded(statement: str) -> None:

@@ -1,25 +1,17 @@
-"""Constraints: which trials are better, and the way back to where they are feasible.
-
-Where students are born, if not at random: at the best trials of other samplers.
-"""
+"""Constraints: which trials are better, and the way back to where they are feasible."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports import (
-    Segment,
     read_constraints,
-    read_segment,
     total_violation,
 )
-from optuna_hypergrad.samplers.distributions import internal_values
 from optuna_hypergrad.samplers.gradient.steps import Claimed, mean
-from optuna_hypergrad.samplers.studies import maximizes
 
 LARGEST = 1e300  # of a constraint in a mean: of infinite values of both signs there is none
 
@@ -103,24 +95,3 @@ def best_first(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTria
     complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
     finite = (t for t in complete if t.value is not None and math.isfinite(t.value))
     return sorted(finite, key=lambda trial: (*rank_key(trial, maximize), trial.number))
-
-
-def founding_values(study: Study, birth: Segment, failures: int) -> dict[str, float]:
-    """Values to be born with: those of the i-th best trial besides the population's.
-
-    Args:
-        study: The study.
-        birth: Says which member is born.
-        failures: How often its birth has failed; each time, a trial that no other member was born
-            with is taken.
-
-    Returns:
-        Values in internal representation; empty where there are not so many trials.
-    """
-    if birth.member is None:
-        return {}
-    trials = study._get_trials(deepcopy=False, use_cache=False)
-    foreign = [t for t in trials if read_segment(t.number, t.system_attrs) is None]
-    ranked = best_first(foreign, maximizes(study))
-    rank = birth.member + failures * birth.population
-    return internal_values(ranked[rank]) if rank < len(ranked) else {}

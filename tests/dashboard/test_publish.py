@@ -22,8 +22,8 @@ from optuna_hypergrad import (
     best_schedules,
     dashboard,
     lineage,
+    lineage_schedules,
     publish,
-    replay,
     report_hypergradient,
     suggest_schedule,
 )
@@ -120,7 +120,7 @@ def test_a_later_call_replaces_what_was_there() -> None:
 
 
 def test_files_hold_the_schedules() -> None:
-    for study, expected in ((search(), best_schedules), (population(), replay)):
+    for study, expected in ((search(), best_schedules), (population(), lineage_schedules)):
         store = MemoryStore()
         publish(study, store)
         metas = get_all_artifact_meta(study)

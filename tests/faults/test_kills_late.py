@@ -7,7 +7,7 @@ import pytest
 from kills_worker import bowl, new_sampler
 from optuna.trial import TrialState
 
-from samplers.populations import assert_no_gaps, family_of, places, segments
+from samplers.populations import assert_no_gaps, places, population_of, segments
 
 LATE = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
 
@@ -63,6 +63,6 @@ def test_the_dead_do_not_add_up_to_ever_more_patience() -> None:
         study.ask()  # never heard of again
         run(study, 3)
     run(study, 12)
-    filled = {(s.segment.member, s.generation) for s in family_of(study) if s.complete}
+    filled = {(s.segment.member, s.generation) for s in population_of(study) if s.complete}
     assert {place for place in places(study) if place[0] is not None} <= filled
     assert_no_gaps(study)

@@ -33,7 +33,7 @@ import servers
 from optuna_hypergrad import GradientSampler, PopulationSampler, lineage, members
 from optuna_hypergrad.checkpoints import CheckpointError, UnreachableError, download
 from optuna_hypergrad.reports import attributes, read_checkpoint
-from samplers.populations import assert_no_gaps, bowl, create, family_of, places
+from samplers.populations import assert_no_gaps, bowl, create, places, population_of
 from samplers.studies import quadratic
 
 Sampler = GradientSampler | PopulationSampler
@@ -257,7 +257,7 @@ def segment(trial: optuna.Trial, store: Any) -> float:
 def assert_intact(study: optuna.Study, store: Any) -> None:
     """Whoever can be continued has a checkpoint, and no step of training was lost or repeated."""
     assert_no_gaps(study)
-    removed = family_of(study).removed
+    removed = population_of(study).removed
     for trial in study.get_trials(states=[TrialState.COMPLETE]):
         if trial.number not in removed:
             checkpoint = read_checkpoint(trial)
@@ -341,7 +341,7 @@ def test_a_checkpoint_that_was_torn_silently_is_given_up(tmp_path: Path) -> None
         study.optimize(objective, n_trials=30, catch=CheckpointError)
     assert_no_gaps(study)
     ended = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
-    assert len(ended) > 20 and max(family_of(study).progress(i) for i in range(3)) > 4
+    assert len(ended) > 20 and max(population_of(study).progress(i) for i in range(3)) > 4
 
 
 def skewed(study: optuna.Study, minutes: Callable[[int], int]) -> optuna.Study:

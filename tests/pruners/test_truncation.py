@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler, TruncationPruner, report_hypergradient
 from optuna_hypergrad.reports import read_segment
-from samplers.populations import family_of, segments
+from samplers.populations import population_of, segments
 
 STEPS = 4
 
@@ -76,10 +76,10 @@ def test_the_population_goes_the_same_way_in_less_time(size: int) -> None:
 def test_a_pruned_student_is_replaced_by_a_clone_of_another() -> None:
     study = create()
     study.optimize(segment, n_trials=40)
-    family = family_of(study)
+    population = population_of(study)
     for number in pruned(study):
-        lost = family[number].segment
-        heir = next(s for s in family.attempts(lost.member, lost.generation + 1) if s.done)
+        lost = population[number].segment
+        heir = next(s for s in population.attempts(lost.member, lost.generation + 1) if s.done)
         assert heir.is_clone and heir.segment.parent != number
 
 
@@ -164,7 +164,7 @@ def test_a_late_worker_whose_place_was_filled_by_another_is_not_pruned() -> None
         finish(study, 0.1)
     late = open_trial(study, 9.0)
     assert late.should_prune()
-    while not any(s.done for s in family_of(study).attempts(0, 1)):  # until its turn is overdue
+    while not any(s.done for s in population_of(study).attempts(0, 1)):  # until its turn is overdue
         finish(study, 0.1)
     assert not late.should_prune()
 
@@ -213,9 +213,9 @@ def test_a_warmup_that_makes_no_sense_is_named(value: Any) -> None:
 def test_threads_and_pruned_students_leave_no_gap() -> None:
     study = create(population_size=8, burn_in=1)
     study.optimize(segment, n_trials=120, n_jobs=4)
-    family = family_of(study)
-    for student in family:
+    population = population_of(study)
+    for student in population:
         if student.segment.parent is not None:
-            assert family[student.segment.parent].complete
+            assert population[student.segment.parent].complete
     states = {trial.state for trial in study.get_trials(deepcopy=False)}
     assert states <= {TrialState.COMPLETE, TrialState.PRUNED} and pruned(study)

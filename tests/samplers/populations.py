@@ -51,21 +51,21 @@ def run(study: optuna.Study, value: float | None = 1.0, state: TrialState | None
     return trial.number
 
 
-def family_of(study: optuna.Study) -> Population:
-    family = Population()
-    family.read(study.get_trials(deepcopy=False))
-    return family
+def population_of(study: optuna.Study) -> Population:
+    population = Population()
+    population.read(study.get_trials(deepcopy=False))
+    return population
 
 
 def assert_no_gaps(study: optuna.Study) -> None:
     """Every segment inherits from a finished one, and every place was filled without a gap."""
     trials = study.get_trials(deepcopy=False)
-    family = family_of(study)
+    population = population_of(study)
     for segment in segments(study):
         if segment.parent is not None:
             assert trials[segment.parent].state == TrialState.COMPLETE
             assert segment.parent < segment.trial
-            assert family[segment.parent].generation <= segment.generation - 1
+            assert population[segment.parent].generation <= segment.generation - 1
         if segment.member is not None:
             for generation in range(segment.generation):
-                assert any(s.done for s in family.attempts(segment.member, generation))
+                assert any(s.done for s in population.attempts(segment.member, generation))

@@ -196,12 +196,14 @@ def test_a_population_tells_of_births_of_steps_and_of_clones(lines: list[str]) -
 
     study.optimize(objective, n_trials=6)
     members = [trial.user_attrs["hg:member"] for trial in study.trials]
-    assert lines[0] == "Trial 0: generation 0, member 0 is born."
+    assert lines[0] == "Trial 0: generation 0, member 0 starts."
     x = [trial.params["x"] for trial in study.trials]
     worse = 2 + members[2:4].index(int(x[1] > x[0]))
     better = 5 - worse
     stepped = f"x {x[better - 2]:.3g} → {x[better]:.3g} (sign +)"
-    assert lines[better] == f"Trial {better}: generation 1, member {better - 2} goes on: {stepped}."
+    assert (
+        lines[better] == f"Trial {better}: generation 1, member {better - 2} continues: {stepped}."
+    )
     origin = f"member {worse - 2} ← clone of {better - 2} (trial {better - 2})"
     change = f"x {x[better - 2]:.3g} → {x[worse]:.3g}"
     weight = "(one step)"  # the teacher knows nothing yet: a weight of 1 is not told
@@ -221,7 +223,7 @@ def test_what_a_student_refined_itself_is_told(lines: list[str]) -> None:
     study.tell(trial, 1.0)
     study.ask()
     before = f"{trial.params['x']:.3g}"
-    assert lines[1] == f"Trial 1: generation 1, member 0 goes on: x {before} → 0.25 (refined)."
+    assert lines[1] == f"Trial 1: generation 1, member 0 continues: x {before} → 0.25 (refined)."
 
 
 def test_the_end_of_a_search_is_told_with_the_ways_on(lines: list[str]) -> None:
@@ -315,9 +317,9 @@ def test_a_hypergradient_that_is_left_out_later_is_told(lines: list[str]) -> Non
     "mutation, told",
     [
         ("teacher", "of z, which is mutated without one;"),
-        ("resample", "of z, which is only drawn anew at random;"),
-        ("hypergradient", "of z, which is inherited unchanged;"),
-        (None, "of z, which is inherited unchanged;"),
+        ("resample", "of z, which is only resampled;"),
+        ("hypergradient", "of z, which is cloned unchanged;"),
+        (None, "of z, which is cloned unchanged;"),
     ],
 )
 def test_what_is_refined_or_fixed_is_not_left_out(

@@ -336,8 +336,8 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         lambda **arguments: optuna_hypergrad.best_schedules(**{"study": searched(), **arguments}),
         {"study": [*NO_OBJECT, optuna.create_study], "trial": [-1, 5, "x", 0.5, NAN, [0]]},
     ),
-    "replay": (
-        lambda **arguments: optuna_hypergrad.replay(**{"study": populated(), **arguments}),
+    "lineage_schedules": (
+        lambda **given: optuna_hypergrad.lineage_schedules(**{"study": populated(), **given}),
         {
             "study": [*NO_OBJECT, optuna.create_study],
             "trial": [-1, 5, "x", 0.5, NAN],
@@ -564,13 +564,13 @@ TAKE_NOTHING = {
     *(
         SegmentRecord.__name__,
         ChainSummary.__name__,
-        "Mutated",
+        "MutationRecord",
         "OuterStep",
         "Cost",
         "Forecast",
         "Hypergradient",
     ),
-    *("ReplayError", "Update", "Transform", "Keep", "Member", "FILENAME", "Checkpoint"),
+    *("ReplayError", "Update", "Transform", "Keep", "MemberHandle", "FILENAME", "Checkpoint"),
     *("CheckpointError", "UnreachableError", "rng_state", "Unbounded"),
 }
 

@@ -38,7 +38,7 @@ class TestStudiesOfOtherKinds:
         if isinstance(sampler, GradientSampler):
             (chain,) = sampler.chains(study)
             assert chain == ChainSummary(0, 0, None, None, False, {})
-        with pytest.raises(ValueError, match="no student of a population has completed"):
+        with pytest.raises(ValueError, match="no segment of a population has been completed"):
             lineage(study)
 
     def test_a_study_with_several_objectives(self, sampler: Any) -> None:

@@ -167,7 +167,7 @@ DAMAGE: list[tuple[str, str, Any, str]] = [
     ("hg:segment", "sign", {"lr_0": 7}, "must be a finite number from -1 to 1, got 7"),
     ("hg:segment", "queried", {"lr_0": 1e300}, "must be a finite number from 0 to 1"),
     ("hg:segment", "resampled", ["a", "a"], "resampled must be all different"),
-    ("hg:teacher", "keys", [[0.0]], "keys must have rows of 8 numbers"),
+    ("hg:teacher", "keys", [[0.0]], "keys must have 11 rows"),
     ("hg:teacher", "values", [], "values must have .* rows, as names has, got 0"),
     ("hg:teacher", "names", ["a", "a"], "names must be all different"),
     ("hg:teacher", "mean_square", -1.0, "mean_square must be a finite number"),

@@ -25,10 +25,10 @@ from optuna_hypergrad import (
     TruncationPruner,
     best_schedules,
     lineage,
+    lineage_schedules,
     members,
     outer_steps,
     publish,
-    replay,
     report_hypergradient,
     students,
     suggest_schedule,
@@ -38,7 +38,7 @@ from optuna_hypergrad import (
 from optuna_hypergrad.autodiff import SGD, AdamW, Hypergradient, hypergradient
 from optuna_hypergrad.hypernet import Bounded, Conditioning, HyperTraining, convert
 from optuna_hypergrad.integrations import HyperparameterScheduler
-from optuna_hypergrad.members import Member
+from optuna_hypergrad.members import MemberHandle
 from optuna_hypergrad.samplers import ChainSummary, OuterStep, SegmentRecord
 from optuna_hypergrad.visualization import matplotlib, plot_convergence
 
@@ -77,7 +77,7 @@ def objective(trial: optuna.Trial) -> float:
 
 def segment(trial: optuna.Trial) -> float:
     member = members.begin(trial, FileSystemArtifactStore("students"))
-    assert_type(member, Member)
+    assert_type(member, MemberHandle)
     assert_type(member.parent, int | None)
     rate = trial.suggest_float("rate", 0.0, 0.8)
     conditioning = Conditioning({"rate": Bounded(0.0, 0.8)}, {"rate": rate})
@@ -107,7 +107,7 @@ def look(study: optuna.Study, sampler: GradientSampler) -> None:
 
 def take_away(study: optuna.Study) -> None:
     best = assert_type(best_schedules(study), Schedules)
-    lived: Mapping[str, Schedule] = replay(study, 3, cuts=5)
+    lived: Mapping[str, Schedule] = lineage_schedules(study, 3, cuts=5)
     assert_type(best.at(0, 10), dict[str, float])
     assert_type(best["lr"].over(10), NDArray[np.float64])
     assert_type(Schedules.from_csv(best.to_csv()), Schedules)

@@ -25,8 +25,16 @@ SPACE: dict[str, BaseDistribution] = {
 
 
 def segment(number: int, member: int | None, generation: int, **more: Any) -> Segment:
-    """What a PopulationSampler of four students would have stored."""
-    return Segment(number, member, generation, **{"population": 4, "seed": 0, "study": "s", **more})
+    """What a PopulationSampler of four members would have stored.
+
+    ``queried`` and ``resampled`` say how it was mutated, unless ``mutation`` does.
+    """
+    origins = {
+        **dict.fromkeys(more.get("queried", {}), "teacher"),
+        **dict.fromkeys(more.get("resampled", ()), "resampled"),
+    }
+    fields = {"population": 4, "seed": 0, "study": "s", "mutation": origins, **more}
+    return Segment(number, member, generation, **fields)
 
 
 def trial(
@@ -68,6 +76,7 @@ def large(members: int, generations: int, names: tuple[str, ...] = tuple(SPACE))
         if is_clone:
             values = {"lr": params["lr"], "dropout": u, "layers": params["layers"], "kind": 0.0}
             more |= {"values": values, "queried": {"dropout": 0.9 * u}, "resampled": ("layers",)}
+            more |= {"before": {"layers": u}}
         kept = {name: params[name] for name in names}
         trials.append(trial(segment(number, member, generation, **more), 1.0 / (number + 1), kept))
     return study_of(trials)

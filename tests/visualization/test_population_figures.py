@@ -42,7 +42,8 @@ def small(direction: str = "minimize") -> optuna.Study:
         return {"dropout": dropout, "lr": lr, "kind": "sgd"}
 
     cloned = {"values": {"dropout": 0.48, "lr": 0.01}, "queried": {"dropout": 0.4}}
-    explored = {"values": {"dropout": 0.24, "lr": 0.01}, "resampled": ("dropout",)}
+    explored: dict[str, Any] = {"resampled": ("dropout",), "before": {"dropout": 0.48}}
+    explored |= {"values": {"dropout": 0.24, "lr": 0.01}}
     return study_of(
         [
             trial(segment(0, 0, 0), 3.0, at(0.5), refined={"dropout": 0.4}),
@@ -94,13 +95,15 @@ class TestLineage:
         cloned = {"lr": 0.1, "layers": 3, "kind": "adam", "dropout": 0.25}
         values = {"lr": 0.1, "layers": 3.0, "kind": 1.0, "dropout": 0.25}
         more: dict[str, Any] = {"queried": {"lr": 0.25}, "resampled": ("kind", "dropout")}
+        origins = {"lr": "teacher", "kind": "resampled", "dropout": "resampled"}
+        more |= {"mutation": {**origins, "layers": "perturbed"}, "before": {"layers": 1 / 7}}
         clone = segment(1, 1, 1, parent=0, values=values, **more)
         study = study_of([trial(segment(0, 0, 0), 1.0, began), trial(clone, 2.0, cloned)])
         told = [
             "trial 1: member 1, generation 1, 2, clone of trial 0",
             *("lr 0.001 → 0.1 (weight 3)", "layers 2 → 3 (weight 2)"),
-            "kind sgd → adam (drawn anew)",
-            "dropout 0.5 → 0.25 (drawn anew)",
+            "kind sgd → adam (resampled)",
+            "dropout 0.5 → 0.25 (resampled)",
         ]
         for chart in (lineage(study), trajectories(study), population(study)):
             (text,) = of(chart, Points, "clone, mutated").texts
@@ -191,7 +194,8 @@ class TestMutations:
     def test_weights_beyond_two_are_counted(self) -> None:
         params = {"layers": 1}, {"layers": 3}
         first = trial(segment(0, 0, 0), 1.0, params[0], refined={"layers": 1.5})
-        more = {"parent": 0, "values": {"layers": 3.0}}
+        more: dict[str, Any] = {"parent": 0, "values": {"layers": 3.0}}
+        more |= {"mutation": {"layers": "perturbed"}, "before": {"layers": 0.5 / 7}}
         chart = mutations(study_of([first, trial(segment(1, 1, 1, **more), 1.0, params[1])]))
         assert chart.panels[2].title == "layers (1 beyond 2)"
         assert chart.panels[2].y.range == pytest.approx((-0.05, 2.05))

@@ -1,4 +1,4 @@
-"""The hyperparameters of a segment: what its parent ended with, and steps of descent."""
+"""The hyperparameters of a segment: what its parent ended with, descent, a warm start."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.study import Study
 
 from optuna_hypergrad.algorithms import refinement
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
-from optuna_hypergrad.reports import Segment, followed_gradient, read_refined
+from optuna_hypergrad.reports import Segment, followed_gradient, read_refined, read_segment
 from optuna_hypergrad.reports.segments import Refinement
 from optuna_hypergrad.samplers.distributions import (
     internal_values,
@@ -20,6 +21,8 @@ from optuna_hypergrad.samplers.distributions import (
     rounds_to,
 )
 from optuna_hypergrad.samplers.population.population import SegmentTrial
+from optuna_hypergrad.samplers.ranking import best_first
+from optuna_hypergrad.samplers.studies import maximizes
 
 
 class Numeric(NamedTuple):
@@ -115,3 +118,24 @@ def _ran_with(parent: SegmentTrial) -> dict[str, float]:
 def ended_with(one: SegmentTrial) -> dict[str, Any]:
     """Parameters at the end of a segment: the refined values, or what it ran with."""
     return {**one.trial.params, **read_refined(one.trial)}
+
+
+def warm_start_values(study: Study, segment: Segment, failures: int) -> dict[str, float]:
+    """Values of a member's first segment: those of the i-th best trial of other samplers.
+
+    Args:
+        study: The study.
+        segment: The segment of member i.
+        failures: How often its first segment has failed; each time, a trial that no other member
+            starts at is taken.
+
+    Returns:
+        Values in internal representation; empty where there are too few trials.
+    """
+    if segment.member is None:
+        return {}
+    trials = study._get_trials(deepcopy=False, use_cache=False)
+    others = [t for t in trials if read_segment(t.number, t.system_attrs) is None]
+    ranked = best_first(others, maximizes(study))
+    rank = segment.member + failures * segment.population
+    return internal_values(ranked[rank]) if rank < len(ranked) else {}

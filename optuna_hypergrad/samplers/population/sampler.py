@@ -31,11 +31,10 @@ from optuna_hypergrad.samplers.population.config import (
 )
 from optuna_hypergrad.samplers.population.exploit import exploit
 from optuna_hypergrad.samplers.population.explore import explore
-from optuna_hypergrad.samplers.population.hyperparameters import continued
+from optuna_hypergrad.samplers.population.hyperparameters import continued, warm_start_values
 from optuna_hypergrad.samplers.population.log import describe_segment
 from optuna_hypergrad.samplers.population.population import Population
 from optuna_hypergrad.samplers.population.teaching import current_teacher
-from optuna_hypergrad.samplers.ranking import founding_values
 
 
 class PopulationSampler(CompletedSampler[Population]):
@@ -254,7 +253,7 @@ class PopulationSampler(CompletedSampler[Population]):
         if parent is None:
             if self._starts_at_best:
                 failures = len(population.attempts(*assignment))
-                segment = segment._replace(values=founding_values(study, segment, failures))
+                segment = segment._replace(values=warm_start_values(study, segment, failures))
             return segment, None
         age = 0 if is_cloned else parent.segment.age + 1
         segment = segment._replace(parent=parent.number, age=age)

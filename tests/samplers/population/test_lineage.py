@@ -1,6 +1,7 @@
 """What the stored trials tell of students, their descent and the mutation of clones."""
 
 import math
+from typing import Any
 
 import numpy as np
 import optuna
@@ -8,9 +9,9 @@ import pytest
 
 from optuna_hypergrad import lineage, report_hypergradient, students
 from optuna_hypergrad.algorithms import mutation
-from optuna_hypergrad.reports import StoredDataError, read_teacher
+from optuna_hypergrad.reports import StoredDataError, read_teacher, report_refined
 from optuna_hypergrad.samplers import SegmentRecord
-from samplers.populations import bowl, create, run, silent
+from samplers.populations import bowl, create, run, segments, silent
 from visualization.families import segment, study_of, trial
 
 FIRST = {"lr": 0.01, "dropout": 0.5, "kind": "sgd"}
@@ -42,26 +43,70 @@ def test_students_are_all_that_finished_by_number() -> None:
 
 
 def test_what_a_mutation_did_is_told_from_what_is_stored() -> None:
-    more = {"values": MUTATED, "queried": {"dropout": 0.5}, "resampled": ("kind",)}
+    origins = {"lr": "perturbed", "dropout": "teacher", "kind": "resampled"}
+    more: dict[str, Any] = {"values": MUTATED, "mutation": origins, "before": {"lr": 0.5}}
+    more |= {"queried": {"dropout": 0.5}, "resampled": ("kind",)}
     first = trial(segment(0, 0, 0), 1.0, FIRST)
     params = {"lr": 10**-2.4, "dropout": 0.6, "kind": "adam"}
     clone = trial(segment(1, 1, 1, parent=0, **more), 0.5, params)
-    told = students(study_of([first, clone]))[1].mutations
-    assert {name: one.origin for name, one in told.items()} == {
-        "lr": "perturbed",
+    found = students(study_of([first, clone]))[1].mutations
+    assert {name: one.origin for name, one in found.items()} == origins
+    assert (found["lr"].before, found["lr"].factor) == pytest.approx((0.5, 0.8))
+    assert found["dropout"].factor == pytest.approx(1.2)
+    assert math.isnan(found["kind"].factor)
+
+
+def test_clones_of_an_older_version_show_what_it_stored() -> None:
+    """Of the teacher and resampling; it stored nothing of perturbations and steps."""
+    more: dict[str, Any] = {"values": MUTATED, "queried": {"dropout": 0.5}, "resampled": ("kind",)}
+    first = trial(segment(0, 0, 0), 1.0, FIRST)
+    params = {"lr": 10**-2.4, "dropout": 0.6, "kind": "adam"}
+    clone = trial(segment(1, 1, 1, parent=0, **more), 0.5, params)
+    for name in ("refinement", "mutation", "before"):
+        del clone.system_attrs["hg:segment"][name]
+    found = students(study_of([first, clone]))[1].mutations
+    assert {name: one.origin for name, one in found.items()} == {
         "dropout": "teacher",
         "kind": "resampled",
     }
-    assert (told["lr"].before, told["lr"].factor) == pytest.approx((0.5, 0.8))
-    assert told["dropout"].factor == pytest.approx(1.2)
-    assert math.isnan(told["kind"].factor)
+    assert found["dropout"].factor == pytest.approx(1.2)
 
 
-def test_a_mutation_counts_from_what_the_parent_refined() -> None:
-    first = trial(segment(0, 0, 0), 1.0, {"dropout": 0.9}, refined={"dropout": 0.5})
-    clone = trial(segment(1, 1, 1, parent=0, values={"dropout": 0.4}), 0.5, {"dropout": 0.4})
-    told = students(study_of([first, clone]))[1].mutations["dropout"]
-    assert (told.before, told.after) == pytest.approx((0.5, 0.4))
+def test_a_mutation_starts_from_what_the_parent_refined() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        report_refined(trial, {"x": 0.9 * x})
+        return float(trial.number)
+
+    study = create(mutation="perturb", resample_probability=0.0, burn_in=0)
+    study.optimize(objective, n_trials=20)
+    assert clones(study)
+    for clone in clones(study):
+        assert clone.parent is not None
+        change = clone.mutations["x"]
+        assert change.before == pytest.approx(0.9 * study.trials[clone.parent].params["x"])
+        assert change.after == clone.params["x"] and not change.has_step
+
+
+def test_a_step_is_recorded_where_there_was_one() -> None:
+    """Not where the hypergradient was NaN, and not of what the parent refined itself."""
+
+    def objective(trial: optuna.Trial) -> float:
+        params = {name: trial.suggest_float(name, 0, 1) for name in ("x", "y", "z")}
+        report_hypergradient(trial, {"x": 1.0, "y": math.nan, "z": 1.0})
+        report_refined(trial, {"z": 0.5 * params["z"]})
+        return float(trial.number)
+
+    study = create(mutation="perturb", resample_probability=0.0, burn_in=0)
+    study.optimize(objective, n_trials=20)
+    steps = [{n: m.has_step for n, m in clone.mutations.items()} for clone in clones(study)]
+    assert steps and all(
+        one == {"x": True, "y": False, "z": False} for one in steps if len(one) > 2
+    )
+    continued = [s for s in segments(study) if s.age > 0]
+    assert continued
+    assert all(s.refinement == {"x": "step", "z": "refined"} for s in continued)
+    assert all(not s.mutation and not s.before for s in continued)
 
 
 @pytest.mark.parametrize("refine", [True, False])

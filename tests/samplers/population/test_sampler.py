@@ -17,17 +17,23 @@ from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler, lineage, report_hypergradient, students
 from optuna_hypergrad.algorithms.mutation import SLOTS, Teacher
-from optuna_hypergrad.reports import Taught, read_segment, read_teacher, report_refined
+from optuna_hypergrad.reports import (
+    Segment,
+    Taught,
+    read_segment,
+    read_teacher,
+    report_refined,
+)
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.population.config import Mutation, PopulationConfig
 from optuna_hypergrad.samplers.population.explore import explore
-from optuna_hypergrad.samplers.population.hyperparameters import hyperparameters_after
+from optuna_hypergrad.samplers.population.hyperparameters import continued
 from samplers.populations import (
     assert_no_gaps,
     bowl,
     create,
-    family_of,
     places,
+    population_of,
     run,
     segments,
     silent,
@@ -190,20 +196,20 @@ def test_ten_thousand_mutations_stay_in_bounds(mutation: Mutation) -> None:
 
     study = create(population_size=1)
     study.optimize(objective, n_trials=1)
-    student = family_of(study)[0]
-    traits, rng = hyperparameters_after(student, True, ()), np.random.default_rng(0)
+    parent = population_of(study)[0]
+    segment = Segment(1, 0, 1, 1, 0, "study", parent=0)
+    segment, rng = continued(segment, parent, refine=True), np.random.default_rng(0)
     names, space = ("int", "linear", "log", "steps"), study.trials[0].distributions
     keys = rng.normal(size=(4, SLOTS))
     for _ in range(10_000):
         teacher = Teacher(keys, rng.normal(0, 3, keys.shape))
         taught = Taught(teacher, names) if mutation == "teacher" else None
-        breeding = PopulationConfig(
+        config = PopulationConfig(
             1, "truncation", 0.2, 1, mutation, "softmax", 0.1, True, False, None
         )
-        mutant = explore(student, traits, taught, breeding, rng)
-        traits = mutant.traits
-        assert set(mutant.queried) == (set(names) if taught else set())
-        for name, value in proposed(traits.values, space).items():
+        segment = explore(segment, parent, taught, config, rng)
+        assert set(segment.queried) == (set(names) if taught else set())
+        for name, value in proposed(segment.values, space).items():
             assert space[name]._contains(space[name].to_internal_repr(value))
 
 
@@ -517,7 +523,7 @@ def test_many_dead_workers_do_not_add_up_to_more_patience() -> None:
         study.ask()  # never heard of again
     for _ in range(24):
         run(study)
-    assert all(family_of(study).progress(member) >= 4 for member in range(3))
+    assert all(population_of(study).progress(member) >= 4 for member in range(3))
     assert_no_gaps(study)
 
 
@@ -747,5 +753,5 @@ def test_numpy_integers_are_integers(tmp_path: Path) -> None:
 
 
 def test_a_study_without_students_has_no_lineage() -> None:
-    with pytest.raises(ValueError, match="study: no student of a population has completed"):
+    with pytest.raises(ValueError, match="study: no segment of a population has been completed"):
         lineage(create())

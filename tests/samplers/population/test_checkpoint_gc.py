@@ -1,4 +1,4 @@
-"""No checkpoint that anyone can still need is ever removed: random histories of random workers."""
+"""No checkpoint that may still be needed is ever removed: random histories of random workers."""
 
 import math
 
@@ -10,9 +10,9 @@ from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler
 from optuna_hypergrad.reports import read_segment
-from optuna_hypergrad.samplers.population.assignment import removable
+from optuna_hypergrad.samplers.population.checkpoint_gc import removable
 from optuna_hypergrad.samplers.population.population import Population
-from samplers.populations import create, family_of, run, segments
+from samplers.populations import create, population_of, run, segments
 
 ACTIONS = st.lists(
     st.tuples(
@@ -36,7 +36,7 @@ class History:
         if action == "ask" or not self.running:
             self.ask()
             return
-        self.clean()  # as ``Member.save`` does, just before a segment ends
+        self.clean()  # as ``MemberHandle.save`` does, just before a segment ends
         trial = self.running.pop(which % len(self.running))
         state = ENDS[action]
         self.study.tell(trial, which / 99 if state == TrialState.COMPLETE else None, state=state)
@@ -52,24 +52,24 @@ class History:
             assert segment.parent not in self.removed
             above = read_segment(segment.parent, trials[segment.parent].system_attrs)
             assert above is not None
-            if self.has_anybody(segment.generation - 1, segment.population):
-                # There is one to fall back on if the parent's is damaged. Where all are lost, the
-                # clone may be of one that was kept only for others to fall back on.
+            if self.has_any_loss(segment.generation - 1, segment.population):
+                # The parent's parent replaces a damaged checkpoint. Where a whole generation is
+                # lost, the clone may be of a segment that was kept only for that purpose.
                 assert above.parent is None or above.parent not in self.removed
 
-    def has_anybody(self, generation: int, size: int) -> bool:
-        """Whether any student of a generation is not lost."""
-        alive = self.family().at_age(generation, size)
-        return any(math.isfinite(student.loss(maximize=False)) for student in alive)
+    def has_any_loss(self, generation: int, size: int) -> bool:
+        """Whether any segment of a generation has a finite loss."""
+        peers = self.population().peers(generation, size)
+        return any(math.isfinite(one.loss(maximize=False)) for one in peers)
 
-    def family(self) -> Population:
-        family = family_of(self.study)
-        family.removed = self.removed
-        return family
+    def population(self) -> Population:
+        population = population_of(self.study)
+        population.removed = self.removed
+        return population
 
     def clean(self) -> None:
-        for student in removable(self.family(), maximize=False):
-            self.removed.add(student.number)
+        for one in removable(self.population(), maximize=False):
+            self.removed.add(one.number)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -95,14 +95,14 @@ def test_what_is_kept_does_not_grow() -> None:
     assert len(kept) <= 2 * 5 + 6
 
 
-def test_nothing_is_removed_while_a_trial_has_not_decided() -> None:
+def test_nothing_is_removed_while_a_trial_is_undecided() -> None:
     history = History(2, synchronous=False)
     for number in range(20):
         history.act("ask" if number % 2 == 0 else "complete", 50)
     history.study._storage.create_new_trial(history.study._study_id)  # before its decision
-    family = family_of(history.study)
-    assert family.undecided == {10}
-    assert removable(family, maximize=False) == []
+    population = population_of(history.study)
+    assert population.undecided == {10}
+    assert removable(population, maximize=False) == []
 
 
 def test_an_explorer_that_is_ahead_of_its_generation_is_kept_until_it_can_be_cloned() -> None:
@@ -113,7 +113,8 @@ def test_an_explorer_that_is_ahead_of_its_generation_is_kept_until_it_can_be_clo
     for trial in (member, explorer):
         trial.suggest_float("x", -1, 1)
     study.tell(explorer, 1.0)
-    assert explorer.number not in [s.number for s in removable(family_of(study), maximize=False)]
+    gone = [one.number for one in removable(population_of(study), maximize=False)]
+    assert explorer.number not in gone
     study.tell(member, 9.0)
     run(study)
     assert segments(study)[4].parent == explorer.number
@@ -126,8 +127,8 @@ def test_the_population_may_grow_and_shrink(sizes: tuple[int, ...]) -> None:
     for n_trials, size in zip((40, 40, 160)[-len(sizes) :], sizes, strict=True):
         study.sampler = PopulationSampler(seed=0, population_size=size, burn_in=0)
         for _ in range(n_trials):
-            family = family_of(study)
-            gone = [student.number for student in removable(family, maximize=False)]
+            population = population_of(study)
+            gone = [one.number for one in removable(population, maximize=False)]
             trial = study.ask()
             segment = segments(study)[-1]
             assert segment.parent not in removed
@@ -147,4 +148,4 @@ def test_a_running_trial_of_another_sampler_does_not_hold_removal_back() -> None
     study.sampler = optuna.samplers.RandomSampler(seed=0)
     study.ask().suggest_float("x", -1, 1)
     study.sampler = sampler
-    assert len(removable(family_of(study), maximize=False)) >= 10
+    assert len(removable(population_of(study), maximize=False)) >= 10

@@ -14,8 +14,8 @@ from optuna_hypergrad import (
     PopulationSampler,
     Schedule,
     lineage,
+    lineage_schedules,
     members,
-    replay,
     report_hypergradient,
     suggest_schedule,
 )
@@ -70,7 +70,7 @@ def test_one_training_without_a_population_ends_where_the_best_student_did(
     sampler = PopulationSampler(seed=1, population_size=4)
     study = optuna.create_study(sampler=sampler)
     study.optimize(segment, n_trials=24)
-    found, path = replay(study), lineage(study)
+    found, path = lineage_schedules(study), lineage(study)
     assert any(ancestor.is_clone for ancestor in path) and len(path) >= 4
     assert found["lr"].windows == len(path)
     update = SGD(found["lr"], weight_decay=found["decay"])
@@ -109,7 +109,7 @@ def test_momentum_goes_on_through_clones_and_through_the_replay(
     study = optuna.create_study(sampler=sampler)
     study.optimize(segment, n_trials=24)
     number = study.trials[-1].number
-    found, path = replay(study, number), lineage(study, number)
+    found, path = lineage_schedules(study, number), lineage(study, number)
     assert found["lr"].windows == 3 * len(path) and found["momentum"].windows == len(path)
     model, steps = new_model(), STEPS * len(path)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
@@ -133,13 +133,13 @@ def test_what_a_student_refined_lies_on_the_way_between_began_and_ended() -> Non
     study = create(population_size=1)
     study.enqueue_trial({"lr": 0.16, "noise": 1.0, "fixed": 0.5})
     study.optimize(segment, n_trials=2)
-    found, path = replay(study, 1, cuts=2), lineage(study, 1)
+    found, path = lineage_schedules(study, 1, cuts=2), lineage(study, 1)
     assert [ancestor.trial for ancestor in path] == [0, 1]
     assert found["lr"].values == pytest.approx([0.08, 0.02, 0.005, 0.00125])
     assert found["noise"].values == pytest.approx([1.1, 1.3, 1.5, 1.7])
     assert found["fixed"].values == (0.5, 0.5)
     assert found["lr"].log and not found["noise"].log
-    assert replay(study, 0)["lr"].windows == 10
+    assert lineage_schedules(study, 0)["lr"].windows == 10
 
 
 def test_refined_values_are_taken_as_the_next_segment_takes_them() -> None:
@@ -154,7 +154,7 @@ def test_refined_values_are_taken_as_the_next_segment_takes_them() -> None:
     study = create(population_size=1)
     study.enqueue_trial({"lr": 1.0, "noise": 0.5})
     study.optimize(segment, n_trials=1)
-    found = replay(study, cuts=1)
+    found = lineage_schedules(study, cuts=1)
     assert found["lr"].values == pytest.approx([0.1])
     assert found["noise"].values == (0.5,)
 
@@ -167,7 +167,7 @@ def test_a_schedule_that_moves_from_knot_to_knot_is_cut_into_windows() -> None:
     study = create(population_size=1)
     study.enqueue_trial({"lr_0": 1.0, "lr_1": 0.0})
     study.optimize(segment, n_trials=1)
-    assert replay(study, cuts=4)["lr"] == Schedule("lr", [0.875, 0.625, 0.375, 0.125])
+    assert lineage_schedules(study, cuts=4)["lr"] == Schedule("lr", [0.875, 0.625, 0.375, 0.125])
 
 
 def test_segments_whose_checkpoint_was_lost_are_left_out() -> None:
@@ -181,7 +181,7 @@ def test_segments_whose_checkpoint_was_lost_are_left_out() -> None:
     study.optimize(segment, n_trials=5)
     assert [ancestor.trial for ancestor in lineage(study, 4)] == [0, 1, 2, 3, 4]
     lived = tuple(study.trials[number].params["x"] for number in (0, 1, 3, 4))
-    assert replay(study, 4)["x"].values == lived
+    assert lineage_schedules(study, 4)["x"].values == lived
 
 
 @pytest.mark.parametrize("restored", [2, 9, "x", -1, 1.5])
@@ -194,7 +194,7 @@ def test_a_damaged_record_of_what_was_restored_is_refused(restored: Any) -> None
     study = create(population_size=1)
     study.optimize(segment, n_trials=3)
     with pytest.raises(StoredDataError, match=r"trial 2.*restored"):
-        replay(study, 2)
+        lineage_schedules(study, 2)
 
 
 def test_a_hyperparameter_that_some_segments_lack_is_named() -> None:
@@ -206,11 +206,11 @@ def test_a_hyperparameter_that_some_segments_lack_is_named() -> None:
     study = create(population_size=1)
     study.optimize(segment, n_trials=2)
     with pytest.raises(ValueError, match="study: trial 0 of the lineage ran without 'late'"):
-        replay(study, 1)
+        lineage_schedules(study, 1)
 
 
 def test_studies_of_other_samplers_have_nobody_to_replay() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
-    with pytest.raises(ValueError, match="no student of a population has completed"):
-        replay(study)
+    with pytest.raises(ValueError, match="no segment of a population has been completed"):
+        lineage_schedules(study)
