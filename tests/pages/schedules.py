@@ -22,7 +22,7 @@ def check_the_longer_training_with_them_learns(page: dict[str, Any]) -> None:
     assert page["loss_fn"](page["model"], validation) < page["study"].best_value
 
 
-def check_the_replay_has_a_window_a_segment(page: dict[str, Any]) -> None:
+def check_the_lineage_has_a_window_per_segment(page: dict[str, Any]) -> None:
     path = lineage(page["population"])
-    lived = [ancestor.params["lr"] for ancestor in path]
-    assert list(page["lived"]["lr"].values) == lived and len(lived) > 1
+    values = [segment.params["lr"] for segment in path]
+    assert list(page["schedules"]["lr"].values) == values and len(values) > 1
