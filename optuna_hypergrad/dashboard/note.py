@@ -80,7 +80,7 @@ def _population_summary(study: Study, segments: Sequence[SegmentRecord]) -> Summ
     # Segments with different parameters have no schedules in common.
     are_alike = all(one.params.keys() == ancestors[0].params.keys() for one in ancestors)
     schedules = lineage_schedules(study) if are_alike else Schedules()
-    return Summary(numbers, text, f"replay_trial_{best.number}", schedules)
+    return Summary(numbers, text, f"lineage_schedules_trial_{best.number}", schedules)
 
 
 def _text(title: str, best: FrozenTrial, tables: Sequence[str]) -> str:

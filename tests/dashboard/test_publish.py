@@ -239,7 +239,7 @@ def test_a_population_that_was_all_lost() -> None:
     assert get_note(study) == ""
 
 
-def test_segments_that_differ_in_their_hyperparameters_have_no_replay() -> None:
+def test_segments_that_differ_in_their_hyperparameters_have_no_schedules() -> None:
     def objective(trial: optuna.Trial) -> float:
         trial.suggest_float("x" if trial.number < 4 else "y", 0, 1)
         return -float(trial.number)
