@@ -107,7 +107,6 @@ def _draw_mark(axes: Axes, mark: charts.Mark) -> None:
         _draw_points(axes, mark)
     elif isinstance(mark, Band):
         style = {"color": mark.color, "alpha": mark.opacity, "linewidth": 0, "label": mark.name}
-        style["step"] = "post" if mark.is_step else None
         axes.fill_between(mark.x, mark.low, mark.high, **style)
     elif isinstance(mark, Bars):
         axes.bar(mark.x, mark.height, width=mark.width, color=mark.color, label=mark.name)

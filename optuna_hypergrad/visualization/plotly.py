@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable
-from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Any
 
 from optuna_hypergrad.arguments import optional_import
@@ -125,9 +124,11 @@ def _values(panel: charts.Panel, which: str) -> list[float]:
 def _trace(mark: charts.Mark) -> Any:
     from plotly import graph_objects as go
 
+    style: dict[str, Any]
     if isinstance(mark, Line):
-        style = {"color": mark.color, "dash": mark.dash, "width": POINT * mark.width}
-        style["shape"] = "hv" if mark.is_step else "linear"
+        shape = "hv" if mark.is_step else "linear"
+        style = {"color": mark.color, "dash": mark.dash, "shape": shape}
+        style["width"] = POINT * mark.width
         return go.Scatter(**_points(mark), mode="lines", line=style, opacity=mark.opacity)
     if isinstance(mark, Points):
         color = mark.color if isinstance(mark.color, str) else list(mark.color)
@@ -136,9 +137,12 @@ def _trace(mark: charts.Mark) -> Any:
             marker["line"] = {"width": 2, "color": color}
         marker["opacity"] = mark.opacity
         return go.Scatter(**_points(mark), mode="markers", marker=marker)
-    if isinstance(mark, Band):
-        return _band(mark)
     x = _rounded(mark.x)
+    if isinstance(mark, Band):
+        y = _rounded([*mark.low, *reversed(mark.high)])
+        style = {"fill": "toself", "fillcolor": mark.color, "opacity": mark.opacity}
+        style |= {"line": {"width": 0}, "mode": "lines", "hoverinfo": "skip"}
+        return go.Scatter(x=[*x, *reversed(x)], y=y, name=mark.name, **style)
     if isinstance(mark, Bars):
         text = {"text": list(mark.texts) or None, "textposition": "none"}
         style = {"marker_color": mark.color, "name": mark.name, "width": mark.width}
@@ -159,28 +163,6 @@ def _points(mark: Line | Points) -> dict[str, Any]:
         text = mark.texts[0] if len(mark.texts) == 1 else list(mark.texts)
         hover = {"text": text, "hovertemplate": "%{text}<extra></extra>"}
     return {"x": _rounded(mark.x), "y": _rounded(mark.y), "name": mark.name, **hover}
-
-
-def _band(mark: Band) -> Any:
-    from plotly import graph_objects as go
-
-    x, low, high = mark.x, mark.low, mark.high
-    if mark.is_step:  # two corners at each x but the first
-        x = [x[0], *(value for at in x[1:] for value in repeat(at, 2))]
-        low, high = (
-            [y[0], *(value for pair in pairwise(y) for value in pair)] for y in (low, high)
-        )
-    return go.Scatter(
-        x=_rounded([*x, *reversed(x)]),
-        y=_rounded([*low, *reversed(high)]),
-        name=mark.name,
-        fill="toself",
-        fillcolor=mark.color,
-        opacity=mark.opacity,
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-    )
 
 
 def _color_bar(scale: charts.Scale) -> Any:

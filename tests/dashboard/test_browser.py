@@ -43,9 +43,9 @@ class Site:
         self.address: str
 
     def page(self, path: str, text: str) -> str:
-        """What a page says, once it says this text."""
-        said: str = self.example["look"](self.driver, f"{self.address}{path}", text)
-        return said
+        """The text of a page once it contains this text."""
+        found: str = self.example["look"](self.driver, f"{self.address}{path}", text)
+        return found
 
     def script(self, code: str) -> Any:
         return self.driver.execute_script(f"return {code}")
@@ -78,12 +78,12 @@ def sort(site: Site, title: str) -> None:
 
 @pytest.mark.parametrize(("number", "expected"), [(1, OF_SEARCHES), (2, OF_POPULATIONS)])
 def test_the_study_page_draws_our_figures(site: Site, number: int, expected: set[str]) -> None:
-    said = site.page(f"/dashboard/studies/{number}", "hg:best_trial")
+    text = site.page(f"/dashboard/studies/{number}", "hg:best_trial")
     titles = site.example["figures"](site.driver)
     assert expected <= {*titles} and all(titles.values())
     others = (OF_SEARCHES | OF_POPULATIONS) - expected
     assert not {*titles} & others
-    assert f"hg:{'outer_steps' if number == 1 else 'generations'}" in said
+    assert f"hg:{'outer_steps' if number == 1 else 'generations'}" in text
     cards = "[...document.querySelectorAll('[id^=\"user-defined-plot:\"]')]"
     for width, height, card in site.script(
         f"{cards}.map(c => [c.querySelector('.main-svg').clientWidth, "
@@ -95,9 +95,9 @@ def test_the_study_page_draws_our_figures(site: Site, number: int, expected: set
 
 
 def test_the_note_shows_the_best_schedule(site: Site) -> None:
-    said = site.page("/dashboard/studies/1/note", "optuna_hypergrad.publish")
-    assert f"Trial {site.search.best_trial.number} has the best value" in said
-    assert "//" not in said  # our marks do not show
+    text = site.page("/dashboard/studies/1/note", "optuna_hypergrad.publish")
+    assert f"Trial {site.search.best_trial.number} has the best value" in text
+    assert "//" not in text  # our marks do not show
     cells = site.script("[...document.querySelectorAll('td')].map(cell => cell.innerText.trim())")
     best = site.search.best_params
     assert cells[:2] == ["0 to 20 %", f"{best['lr_0']:.4g}"]
@@ -137,8 +137,8 @@ def test_what_people_write_into_the_note_stays(site: Site) -> None:
     with urllib.request.urlopen(request) as answer:
         assert answer.status == 204
     publish(site.population)
-    said = site.page("/dashboard/studies/2/note", "My own words.")
-    assert said.count("Lineage of the best member") == 1
+    text = site.page("/dashboard/studies/2/note", "My own words.")
+    assert text.count("Lineage of the best member") == 1
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_trials_can_be_sorted_by_our_columns(site: Site, number: int, names: lis
 
 def test_a_trial_has_its_checkpoint(site: Site) -> None:
     trial = site.population.best_trial
-    said = site.page(f"/dashboard/studies/2/trials?numbers={trial.number}", "student.safetensors")
-    assert f"hg:member {trial.user_attrs['hg:member']}" in said
+    text = site.page(f"/dashboard/studies/2/trials?numbers={trial.number}", "student.safetensors")
+    assert f"hg:member {trial.user_attrs['hg:member']}" in text
     links = "[...document.querySelectorAll('a')].map(link => link.href)"
     (link,) = {one for one in site.script(links) if "/artifacts/" in one}
     with urllib.request.urlopen(link) as answer:
@@ -168,8 +168,8 @@ def test_a_trial_has_its_checkpoint(site: Site) -> None:
 
 def test_the_best_schedules_can_be_downloaded(site: Site) -> None:
     name = f"best_schedules_trial_{site.search.best_trial.number}"
-    said = site.page("/dashboard/studies/1", f"{name}.json")
-    assert f"{name}.csv" in said
+    text = site.page("/dashboard/studies/1", f"{name}.json")
+    assert f"{name}.csv" in text
     links = "[...document.querySelectorAll('a[download]')].map(link => [link.download, link.href])"
     files = dict(site.script(links))
     with urllib.request.urlopen(files[f"{name}.csv"]) as answer:

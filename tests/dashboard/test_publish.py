@@ -157,7 +157,7 @@ def test_the_note_has_a_column_for_each_schedule_and_the_rest_below() -> None:
     assert rows[at + 2 : at + 4] == ["| kind | a\\|b |", "| depth | 3 |"]
 
 
-def test_the_note_tells_the_lineage_of_the_best_student() -> None:
+def test_the_note_shows_the_lineage_of_the_best_member() -> None:
     study = population()
     publish(study)
     rows = [line.split("|")[1].strip() for line in get_note(study).splitlines() if line[:1] == "|"]
@@ -195,7 +195,7 @@ PARTS = [f"{BEGIN}\n\nOld table {i}.\n\n{END}" for i in range(2)]
         (" \n", []),
     ],
 )
-def test_no_words_are_lost_with_the_marks(note: str, stays: list[str]) -> None:
+def test_no_text_is_lost_with_the_marks(note: str, stays: list[str]) -> None:
     found = merge(note, "A table.")
     assert found.count(BEGIN) == found.count(END) == found.count("A table.") == 1
     words = [line for line in found.splitlines() if line and line not in (BEGIN, END, "A table.")]
@@ -231,7 +231,7 @@ def test_a_study_of_another_sampler_gets_its_convergence_only() -> None:
     assert study.user_attrs == {} and get_note(study) == "" and store.files == {}
 
 
-def test_a_population_that_was_all_lost() -> None:
+def test_a_population_that_failed() -> None:
     study = populations.create()
     for _ in range(6):
         populations.run(study, None, TrialState.FAIL)
@@ -250,7 +250,7 @@ def test_segments_that_differ_in_their_hyperparameters_have_no_schedules() -> No
     assert "### Lineage" in get_note(study) and store.files == {}
 
 
-def test_what_is_damaged_is_told() -> None:
+def test_damaged_data_is_an_error() -> None:
     study = search(3)
     trial = study.get_trials(deepcopy=False)[1]
     trial.system_attrs["hg:claim"] = {"trial": 1, "chain": "x"}
@@ -258,16 +258,16 @@ def test_what_is_damaged_is_told() -> None:
         publish(study)
 
 
-def test_a_figure_that_two_workers_tore_is_mended() -> None:
+def test_a_figure_torn_by_two_workers_is_repaired() -> None:
     study = search()
     publish(study)
-    whole = published(study)
+    figures_before = published(study)
     key = f"{figures.PREFIX}hg-schedules:0"
     study._storage.set_study_system_attr(study._study_id, key, "torn")
     with pytest.raises(ValueError):
         published(study)
     publish(study)
-    assert published(study) == whole
+    assert published(study) == figures_before
 
 
 def test_a_figure_that_another_worker_tears_meanwhile_is_saved_again(
@@ -289,7 +289,7 @@ def test_a_figure_that_another_worker_tears_meanwhile_is_saved_again(
     assert published(study)["hg-schedules"]["data"]
 
 
-def test_workers_that_publish_at_once_leave_whole_figures(tmp_path: Path) -> None:
+def test_workers_that_publish_at_once_leave_complete_figures(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
     search(6, study_name="study", storage=storage)
     errors: list[Exception] = []
@@ -358,19 +358,19 @@ def test_of_several_threads_one_publishes(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "text"),
     [(OSError("at host with password"), "builtins.OSError"), (ValueError("no"), "ValueError: no")],
 )
-def test_a_search_goes_on_where_publishing_fails(error: Exception, told: str) -> None:
+def test_a_search_continues_if_publishing_fails(error: Exception, text: str) -> None:
     store = MemoryStore()
     store.error = error
     study = create()
     with logged() as texts:
         study.optimize(quadratic, n_trials=3, callbacks=[PublishCallback(1, store)])
     assert len(study.trials) == 3
-    warnings = [text for text in texts if "was not published" in text]
-    assert len(warnings) == 3 and all(told in text for text in warnings)
-    assert not any("password" in text for text in warnings)
+    warnings = [one for one in texts if "was not published" in one]
+    assert len(warnings) == 3 and all(text in warning for warning in warnings)
+    assert not any("password" in warning for warning in warnings)
 
 
 def test_files_whose_upload_failed_are_uploaded_the_next_time() -> None:

@@ -1,4 +1,4 @@
-"""Figures of searches: what the charts hold is what the outer steps say."""
+"""Figures of searches show what the outer steps hold."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from optuna_hypergrad import (
     suggest_schedule,
     visualization,
 )
-from optuna_hypergrad.visualization import matplotlib as twins
+from optuna_hypergrad.visualization import matplotlib as mpl
 from optuna_hypergrad.visualization.charts import Band, Bars, Chart, Heat, Line, Points, colors
 from optuna_hypergrad.visualization.charts.axes import factor_ticks
 from optuna_hypergrad.visualization.figures import (
@@ -52,7 +52,7 @@ def no_figure_stays_open() -> Iterator[None]:
 
 
 def objective(trial: optuna.Trial, noise: float = 0.0) -> float:
-    """A bowl over a schedule of three windows and a logarithmic parameter; a choice beside."""
+    """A quadratic function of a schedule and a logarithmic parameter, with a choice."""
     lr = suggest_schedule(trial, "lr", 0.0, 1.0, windows=3)
     decay = trial.suggest_float("decay", 1e-4, 1.0, log=True)
     trial.suggest_categorical("kind", ["a", "b"])
@@ -86,14 +86,14 @@ def noisy() -> optuna.Study:
 
 
 def both(chart: Callable[..., Chart], study: optuna.Study, **arguments: Any) -> int:
-    """Draw with both libraries; how long the figure is as JSON."""
+    """Draw with both libraries, and return the size of the figure as JSON."""
     name = f"plot_{chart.__name__}"
-    twin = getattr(twins, name)(study, **arguments)
-    twin.canvas.draw()
+    drawn = getattr(mpl, name)(study, **arguments)
+    drawn.canvas.draw()
     return len(getattr(visualization, name)(study, **arguments).to_json())
 
 
-def said(chart: Chart) -> str:
+def message_of(chart: Chart) -> str:
     (panel,) = chart.panels
     return panel.message
 
@@ -106,13 +106,13 @@ class TestAnyStudyCanBeDrawn:
 
     def test_without_trials(self, chart: Any) -> None:
         study = optuna.create_study()
-        assert "yet" in said(chart(study))
+        assert "yet" in message_of(chart(study))
         both(chart, study)
 
     def test_whose_only_trial_runs(self, chart: Any) -> None:
         study = optuna.create_study(sampler=GradientSampler(seed=0))
         study.ask().suggest_float("x", 0, 1)
-        assert "yet" in said(chart(study))
+        assert "yet" in message_of(chart(study))
 
     def test_of_one_trial_while_the_next_runs(self, chart: Any) -> None:
         study = run(1)
@@ -125,7 +125,7 @@ class TestAnyStudyCanBeDrawn:
     def test_of_another_sampler(self, chart: Any, sampler: Any) -> None:
         study = optuna.create_study(sampler=sampler)
         study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=8)
-        assert bool(said(chart(study))) == (chart is not convergence)
+        assert bool(message_of(chart(study))) == (chart is not convergence)
         both(chart, study)
 
     @pytest.mark.parametrize("end", ["nan", "pruned", "failed", "NaN hypergradients"])
@@ -169,7 +169,7 @@ class TestSchedules:
         assert line.y == [step.params["decay"] for step in steps]
         assert sum(len(one.x) for one in points) == len(steps)
 
-    def test_what_became_of_a_step_can_be_told(self) -> None:
+    def test_lines_show_the_status_of_their_step(self) -> None:
         steps = outer_steps(clean())
         verdicts = {step.verdict for step in steps}
         assert {"accepted", "rejected", "diverged"} <= verdicts
@@ -247,7 +247,7 @@ class TestHypergradients:
         assert band.low == pytest.approx([min(one) for one in reports])
         assert band.high == pytest.approx([max(one) for one in reports])
 
-    def test_flips_and_steps_not_gone_on_from_are_marked(self) -> None:
+    def test_flips_and_steps_that_were_not_accepted_are_marked(self) -> None:
         steps = outer_steps(clean())
         marks = hypergradients(clean()).panels[0].marks
         points = [mark for mark in marks if isinstance(mark, Points)]
@@ -312,46 +312,48 @@ def test_step_sizes_are_those_of_the_outer_steps() -> None:
 
 
 @pytest.mark.parametrize("chart", OF_SEARCHES)
-class TestWhatIsAskedFor:
-    def test_nothing_is_no_choice(self, chart: Any) -> None:
+class TestArguments:
+    def test_empty_names_are_refused(self, chart: Any) -> None:
         for study in (clean(), optuna.create_study()):
             with pytest.raises(ValueError, match="names must hold at least one name"):
                 chart(study, [])
 
     @pytest.mark.parametrize(
-        ("arguments", "told"),
+        ("arguments", "error"),
         [
             ({"names": 3}, "names must be a sequence of names"),
             ({"names": "lr"}, "names must be a sequence of names"),
             ({"chain": -1}, "chain must be an integer of at least 0"),
         ],
     )
-    def test_of_another_kind_is_told_even_where_nothing_ran(
-        self, chart: Any, arguments: Any, told: str
+    def test_wrong_types_are_refused_even_without_trials(
+        self, chart: Any, arguments: Any, error: str
     ) -> None:
         name = f"plot_{chart.__name__}"
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=error):
             getattr(visualization, name)(optuna.create_study(), **arguments)
 
-    def test_unknown_names_and_chains_are_told(self, chart: Any) -> None:
+    def test_unknown_names_and_chains_are_refused(self, chart: Any) -> None:
         with pytest.raises(ValueError, match=r"names must be one of lr, .*got 'b'"):
             chart(clean(), ["lr", "b"])
         with pytest.raises(ValueError, match="chain must be one of 0, got 7"):
             chart(clean(), chain=7)
 
 
-def test_where_no_step_had_a_hypergradient_the_figures_say_so() -> None:
+def test_without_hypergradients_the_figures_say_so() -> None:
     def pruned(trial: optuna.Trial) -> float:
         trial.suggest_float("x", 0, 1)
         raise optuna.TrialPruned
 
     study = run(3, pruned)
     for chart in (hypergradients, step_sizes, hypervariance):
-        assert said(chart(study)) == "No hyperparameter of the search has a hypergradient yet."
+        assert (
+            message_of(chart(study)) == "No hyperparameter of the search has a hypergradient yet."
+        )
     assert not schedules(study).panels[0].message
 
 
-def test_integers_have_ticks_at_whole_numbers() -> None:
+def test_integers_have_ticks_at_integers() -> None:
     def layers(trial: optuna.Trial) -> float:
         n = trial.suggest_int("layers", 1, 20)
         report_hypergradient(trial, {"layers": 1.0})
@@ -361,7 +363,7 @@ def test_integers_have_ticks_at_whole_numbers() -> None:
     assert (panel.y.is_integer, panel.y.label) == (True, "")
 
 
-def test_a_scale_is_of_the_panels_whose_colours_it_tells() -> None:
+def test_a_scale_belongs_to_the_panels_that_use_it() -> None:
     for chart, scaled in ((hypergradients, 1), (step_sizes, 1), (schedules, 3)):
         panels = chart(clean()).panels
         has_scale = [panel.scale is not None for panel in panels]
@@ -371,7 +373,7 @@ def test_a_scale_is_of_the_panels_whose_colours_it_tells() -> None:
 
 
 class TestConvergence:
-    def test_what_became_of_each_trial(self) -> None:
+    def test_the_outcome_of_each_trial(self) -> None:
         verdicts = {n: step.verdict for step in outer_steps(clean()) for n in step.trials}
         (panel,) = convergence(clean()).panels
         drawn = {m.name: [*m.x] for m in panel.marks if isinstance(m, Points)}
@@ -410,7 +412,7 @@ class TestConvergence:
         assert max(2.0, *values) < edge < strip < panel.y.range[1]
 
     @pytest.mark.parametrize("worst", [2.0, 200.0])
-    def test_without_lost_trials_there_is_no_strip(self, worst: float) -> None:
+    def test_without_failed_trials_there_is_no_strip(self, worst: float) -> None:
         study = optuna.create_study()
         for value in (1.0, worst):
             study.tell(study.ask(), value)
@@ -419,14 +421,14 @@ class TestConvergence:
         assert "no value" in convergence(study).panels[0].y.ticks.values()
         both(convergence, study)
 
-    def test_retrained_is_a_line_and_several_are_a_band(self) -> None:
+    def test_retrained_is_a_line_and_a_list_of_values_a_band(self) -> None:
         one = convergence(clean(), retrained=0.5).panels[0].marks[0]
         assert (one.name, [*one.y]) == ("retrained best", [0.5, 0.5])
         band, line = convergence(clean(), retrained=[0.4, 0.6]).panels[0].marks[:2]
         assert (band.low, band.high) == ([0.4, 0.4], [0.6, 0.6])
         assert line.y == pytest.approx([0.5, 0.5])
 
-    def test_infeasible_trials_are_told_from_feasible_ones(self) -> None:
+    def test_infeasible_trials_are_marked(self) -> None:
         def bounded(trial: optuna.Trial) -> float:
             x = trial.suggest_float("x", -1, 1)
             constrain(trial, x - 0.25)
@@ -445,8 +447,8 @@ class TestConvergence:
         assert sorted(others) == [t.number for t in study.trials if t.params["x"] <= 0.25]
 
 
-def test_steps_that_were_pruned_or_failed_are_not_told_as_diverged() -> None:
-    def lost(trial: optuna.Trial) -> float:
+def test_pruned_or_failed_steps_are_not_shown_as_diverged() -> None:
+    def failing(trial: optuna.Trial) -> float:
         x, y = (trial.suggest_float(name, -1, 1) for name in "xy")
         is_nan = trial.number == 5
         report_hypergradient(trial, dict.fromkeys("xy", math.nan if is_nan else 1.0))
@@ -454,7 +456,7 @@ def test_steps_that_were_pruned_or_failed_are_not_told_as_diverged() -> None:
             raise optuna.TrialPruned
         return math.nan if is_nan else x + y
 
-    study = run(7, lost)
+    study = run(7, failing)
     assert [s.step for s in outer_steps(study) if s.status == "pruned"] == [2]
     assert [s.step for s in outer_steps(study) if s.status == "diverged"] == [5]
     for panel in schedules(study).panels:
@@ -468,7 +470,7 @@ def test_steps_that_were_pruned_or_failed_are_not_told_as_diverged() -> None:
     assert (named["pruned"], named["diverged"]) == ([2], [5])
 
 
-def test_a_replicate_that_reported_nan_has_diverged_whatever_its_step() -> None:
+def test_a_replicate_that_reported_nan_has_diverged_even_in_an_accepted_step() -> None:
     def torn(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", -1, 1)
         is_nan = trial.number == 1
@@ -506,18 +508,18 @@ class TestHypervariance:
         assert [*low.marks[1].height] == [0.0]  # nothing perturbs the decay
         assert low.y.range == (0, 0.5)
 
-    def test_without_replicates_it_says_how_to_get_them(self) -> None:
-        assert "n_replicates" in said(hypervariance(clean()))
+    def test_without_replicates_it_names_the_argument(self) -> None:
+        assert "n_replicates" in message_of(hypervariance(clean()))
 
-    def test_where_only_one_replicate_is_sound_there_is_nothing_to_compare(self) -> None:
+    def test_a_single_finite_replicate_is_not_enough(self) -> None:
         def half(trial: optuna.Trial) -> float:
             trial.suggest_float("x", 0, 1)
             report_hypergradient(trial, {"x": math.nan if trial.number % 2 else 1.0})
             return 1.0
 
-        assert "n_replicates" in said(hypervariance(run(4, half, n_replicates=2)))
+        assert "n_replicates" in message_of(hypervariance(run(4, half, n_replicates=2)))
 
-    def test_an_infinite_one_is_no_bar(self) -> None:
+    def test_an_infinite_hypervariance_has_no_bar(self) -> None:
         def torn(trial: optuna.Trial) -> float:
             trial.suggest_float("x", 0, 1)
             report_hypergradient(trial, {"x": (-1.0) ** trial.number})
@@ -532,7 +534,7 @@ class TestHypervariance:
 
 @cache
 def large() -> optuna.Study:
-    """Ten thousand trials of a search that never settles, two to a step."""
+    """Ten thousand trials of a search that does not converge, with two replicates."""
     study, trials = optuna.create_study(), []
     space = {f"x_{i}": optuna.distributions.FloatDistribution(-1, 1) for i in range(4)}
     rule = {"safeguard": None, "start": {}, "step_size": {}, "n_replicates": 2, "tolerance": 0.0}
@@ -562,7 +564,7 @@ def test_ten_thousand_trials_make_a_small_figure(chart: Any) -> None:
     assert all(panel.marks for panel in chart(large()).panels)
 
 
-def test_thinned_steps_are_counted_and_the_best_is_kept() -> None:
+def test_a_selection_of_steps_is_counted_and_has_the_best() -> None:
     chart = schedules(large())
     assert "of 5,000 outer steps" in chart.title
     stars = [m for m in chart.panels[0].marks if isinstance(m, Points) and m.name == "best"]

@@ -11,20 +11,19 @@ from matplotlib import pyplot as plt
 
 from optuna_hypergrad import GradientSampler, outer_steps, report_hypergradient, visualization
 from optuna_hypergrad import lineage as lineage_of
-from optuna_hypergrad.visualization import matplotlib as twins
+from optuna_hypergrad.visualization import matplotlib as mpl
 from optuna_hypergrad.visualization.charts import Chart, Line, Points, Surface, colors
 from optuna_hypergrad.visualization.charts.genealogy import Genealogy
 from optuna_hypergrad.visualization.figures import lineage, mutations, population, trajectories
 from samplers.populations import bowl, create, run, silent
-from visualization.families import large, segment, study_of, trial
+from visualization.stored_populations import large, segment, study_of, trial
 
 CHARTS: list[Callable[..., Chart]] = [lineage, population, mutations, trajectories]
 NAMES = [f"plot_{chart.__name__}" for chart in CHARTS]
-LOST = optuna.trial.TrialState.FAIL
 
 
 def small(direction: str = "minimize") -> optuna.Study:
-    """Two members; member 1 is replaced by a clone of 0; then one is lost, one explores.
+    """Two members; member 1 is replaced by a clone of 0; then one fails and one explores.
 
     ======  ======  ==========  =======  ===========  =====
     trial   member  generation  parent   dropout      value
@@ -33,7 +32,7 @@ def small(direction: str = "minimize") -> optuna.Study:
     1       1       0                    0.9          4
     2       0       1           0        0.4          2
     3       1       1           0 clone  0.48         1
-    4       0       2           2        0.4          lost
+    4       0       2           2        0.4          failed
     5               2           3 clone  0.24         5
     ======  ======  ==========  =======  ===========  =====
     """
@@ -74,10 +73,10 @@ class TestLineage:
         chart = lineage(small())
         assert at(of(chart, Line, "lineage of the best")) == [(0, 0), (1, 1)]
         assert at(of(chart, Line, "survivors and their ancestors")) == [(0, 0), (1, 0)]
-        explorer, lost = [(1, 1), (2, 3)], [(1, 0), (2, 0)]
-        assert at(of(chart, Line, "died out")) == [*explorer, None, *lost]
+        explorer, failed = [(1, 1), (2, 3)], [(1, 0), (2, 0)]
+        assert at(of(chart, Line, "died out")) == [*explorer, None, *failed]
 
-    def test_births_clones_losses_and_the_best_are_marked(self) -> None:
+    def test_births_clones_failures_and_the_best_are_marked(self) -> None:
         chart = lineage(small())
         assert at(of(chart, Points, "birth")) == [(0, 0), (0, 1)]
         assert at(of(chart, Points, "clone, mutated")) == [(1, 1), (2, 3)]
@@ -89,7 +88,7 @@ class TestLineage:
             "trial 3: member 1, generation 1, 1, clone of trial 0\ndropout 0.4 → 0.48 (weight 1.2)"
         )
 
-    def test_what_mutation_did_is_told_of_values_of_any_kind(self) -> None:
+    def test_clones_say_how_each_kind_of_value_was_mutated(self) -> None:
         """From 1/4 of a logarithmic range to 3/4: the weight is 3, the value is 100 times it."""
         began = {"lr": 0.001, "layers": 2, "kind": "sgd", "dropout": 0.5}
         cloned = {"lr": 0.1, "layers": 3, "kind": "adam", "dropout": 0.25}
@@ -99,7 +98,7 @@ class TestLineage:
         more |= {"mutation": {**origins, "layers": "perturbed"}, "before": {"layers": 1 / 7}}
         clone = segment(1, 1, 1, parent=0, values=values, **more)
         study = study_of([trial(segment(0, 0, 0), 1.0, began), trial(clone, 2.0, cloned)])
-        told = [
+        texts = [
             "trial 1: member 1, generation 1, 2, clone of trial 0",
             *("lr 0.001 → 0.1 (weight 3)", "layers 2 → 3 (weight 2)"),
             "kind sgd → adam (resampled)",
@@ -107,15 +106,15 @@ class TestLineage:
         ]
         for chart in (lineage(study), trajectories(study), population(study)):
             (text,) = of(chart, Points, "clone, mutated").texts
-            assert text.split("\n") == told
+            assert text.split("\n") == texts
         traces = visualization.plot_lineage(study).data
         (drawn,) = (trace for trace in traces if trace.name == "clone, mutated")
-        assert drawn.text == "<br>".join(told)
+        assert drawn.text == "<br>".join(texts)
 
     def test_the_best_of_a_maximized_study_is_the_largest(self) -> None:
         assert at(of(lineage(small("maximize")), Points, "best")) == [(2, 3)]
 
-    def test_a_segment_that_two_completed_counts_once(self) -> None:
+    def test_a_segment_that_two_trials_completed_counts_once(self) -> None:
         twice = [trial(segment(n, 0, 0), 1.0 + n, {"dropout": 0.1}) for n in (0, 1)]
         assert at(of(lineage(study_of(twice)), Points, "birth")) == [(0, 0), (0, 2)]
 
@@ -130,7 +129,7 @@ class TestLineage:
 
 
 class TestPopulation:
-    def test_lines_lead_from_what_began_to_what_ended(self) -> None:
+    def test_lines_lead_from_the_first_to_the_last_value(self) -> None:
         chart = population(small(), ["dropout"])
         assert at(of(chart, Line, "lineage of the best")) == [
             *((0, 0.5), (1, 0.4), None),
@@ -152,12 +151,12 @@ class TestPopulation:
         assert labels["layers"].is_integer
         assert [p.y.label for p in population(large(4, 3), ["kind", "lr"]).panels] == ["kind", "lr"]
 
-    def test_unknown_names_are_told(self) -> None:
+    def test_unknown_names_are_refused(self) -> None:
         with pytest.raises(ValueError, match=r"names must be one of dropout, .*'x'"):
             population(small(), ["dropout", "x"])
 
     @pytest.mark.parametrize("names", [3, "lr", []])
-    def test_names_of_another_kind_are_told_even_where_nothing_ran(self, names: Any) -> None:
+    def test_names_of_the_wrong_type_are_refused_even_without_trials(self, names: Any) -> None:
         for study in (small(), empty()):
             with pytest.raises(ValueError, match="names must"):
                 population(study, names)
@@ -184,7 +183,7 @@ class TestMutations:
         assert dropout.title == "dropout"
         assert at(of(chart, Points, "teacher", panel=2)) == [(1, 1.2)]
 
-    def test_what_only_chance_did_has_no_weights(self) -> None:
+    def test_resampled_values_have_no_weights(self) -> None:
         study = create(burn_in=0, mutation="resample", resample_probability=1.0)
         study.optimize(silent, n_trials=40)
         degree, distance = mutations(study).panels
@@ -200,11 +199,11 @@ class TestMutations:
         assert chart.panels[2].title == "layers (1 beyond 2)"
         assert chart.panels[2].y.range == pytest.approx((-0.05, 2.05))
 
-    def test_weights_that_hardly_differ_from_one_are_on_an_axis_of_plain_numbers(self) -> None:
+    def test_weights_close_to_one_have_an_axis_of_plain_numbers(self) -> None:
         more = {"parent": 0, "values": {"dropout": 0.5 * (1 + 1e-7)}, "queried": {"dropout": 0.5}}
         first = trial(segment(0, 0, 0), 1.0, {"dropout": 0.5})
         clone = trial(segment(1, 1, 1, **more), 1.0, {"dropout": 0.5 * (1 + 1e-7)})
-        figure = twins.plot_mutations(study_of([first, clone]))
+        figure = mpl.plot_mutations(study_of([first, clone]))
         figure.canvas.draw()
         weights = figure.axes[2].yaxis
         assert weights.get_offset_text().get_text() == ""
@@ -218,7 +217,7 @@ class TestMutations:
 
 
 class TestTrajectories:
-    def test_paths_lead_through_what_began_and_ended(self) -> None:
+    def test_paths_lead_through_first_and_last_values(self) -> None:
         chart = trajectories(small())
         assert (chart.panels[0].x.label, chart.panels[0].y.label) == ("dropout", "lr")
         assert chart.panels[0].y.is_log and chart.panels[0].x.range == (-0.02, 1.02)
@@ -237,19 +236,19 @@ class TestTrajectories:
         assert surface.x[1] / surface.x[0] == pytest.approx(surface.x[-1] / surface.x[-2])
         assert surface.height[-1][0] == pytest.approx(1e-4 - 1)
 
-    def test_where_a_surface_is_not_finite_it_has_holes(self) -> None:
+    def test_a_surface_has_holes_where_it_is_not_finite(self) -> None:
         study = small()
-        figure = twins.plot_trajectories(study, surface=lambda x, y: math.inf if x < 0.5 else y)
+        figure = mpl.plot_trajectories(study, surface=lambda x, y: math.inf if x < 0.5 else y)
         plt.close(figure)
         chart = trajectories(study, surface=lambda x, y: math.nan)
         assert not any(isinstance(mark, Surface) for mark in chart.panels[0].marks)
 
-    def test_categorical_parameters_where_they_are_asked_for(self) -> None:
+    def test_categorical_parameters_on_request(self) -> None:
         panel = trajectories(small(), y="kind").panels[0]
         assert (panel.x.label, panel.y.ticks) == ("dropout", {0.0: "sgd", 1.0: "adam"})
 
     @pytest.mark.parametrize("argument", ["x", "y"])
-    def test_unknown_parameters_are_told(self, argument: str) -> None:
+    def test_unknown_parameters_are_refused(self, argument: str) -> None:
         with pytest.raises(ValueError, match=rf"{argument} must be one of dropout"):
             trajectories(small(), **{argument: "width"})
         with pytest.raises(ValueError, match=f"{argument} must be a name, got 3"):
@@ -273,7 +272,7 @@ class TestTrajectories:
         best = study.best_params
         assert at(of(chart, Points, "best of the searches")) == [(best["x"], best["y"])]
 
-    def test_steps_that_a_search_came_back_from_are_crosses(self) -> None:
+    def test_rejected_steps_are_crosses(self) -> None:
         study = optuna.create_study(sampler=GradientSampler(seed=0, step_size={"x": 0.7, "y": 0.7}))
         study.optimize(valley, n_trials=12)
         left = [s for s in outer_steps(study) if s.verdict in ("rejected", "diverged")]
@@ -345,10 +344,10 @@ def one() -> optuna.Study:
     return study
 
 
-def lost() -> optuna.Study:
+def failed() -> optuna.Study:
     study = create()
     for _ in range(6):
-        run(study, None, LOST)
+        run(study, None, optuna.trial.TrialState.FAIL)
     return study
 
 
@@ -365,20 +364,18 @@ def searched() -> optuna.Study:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("make", [empty, running, one, lost, foreign, searched, small])
-def test_both_libraries_draw_whatever_the_study_holds(
-    make: Callable[[], optuna.Study], name: str
-) -> None:
+@pytest.mark.parametrize("make", [empty, running, one, failed, foreign, searched, small])
+def test_both_libraries_draw_any_study(make: Callable[[], optuna.Study], name: str) -> None:
     study = make()
     assert getattr(visualization, name)(study).to_json()
-    figure = getattr(twins, name)(study)
+    figure = getattr(mpl, name)(study)
     figure.canvas.draw()
     plt.close(figure)
 
 
 @pytest.mark.parametrize("chart", CHARTS)
 @pytest.mark.parametrize("make", [empty, foreign])
-def test_a_study_without_students_is_told(
+def test_a_study_without_segments_says_so(
     make: Callable[[], optuna.Study], chart: Callable[[optuna.Study], Chart]
 ) -> None:
     (panel,) = chart(make()).panels
@@ -404,7 +401,7 @@ def test_ten_thousand_trials_make_small_figures_that_say_what_they_show(
         assert "latest" in figure.layout.title.text or name == "plot_mutations"
 
 
-def test_of_a_generation_that_is_too_large_the_latest_students_are_shown() -> None:
+def test_of_a_generation_that_is_too_large_the_latest_segments_are_shown() -> None:
     genealogy = Genealogy.of(large(10, 2)).latest(4)
     assert [segment.trial for segment in genealogy.shown] == [16, 17, 18, 19]
     assert genealogy.title("Lineage") == "Lineage: the latest 4 of 20 segments"

@@ -6,7 +6,7 @@ A chart has panels; a panel has two axes, and marks on them. A NaN in a line is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
 Dash = Literal["solid", "dash", "dot"]
@@ -52,7 +52,6 @@ class Band:
     color: str
     name: str | None = None
     opacity: float = 0.2
-    is_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class Chart:
     title: str
     panels: Sequence[Panel]
     columns: int = 1
-    size: tuple[float, float] = field(default=(6.0, 3.2))  # of a panel, in inches
+    size: tuple[float, float] = (6.0, 3.2)  # of a panel, in inches
 
     @property
     def scale(self) -> Scale | None:

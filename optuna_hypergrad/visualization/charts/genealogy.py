@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, students
 from optuna_hypergrad.samplers.population.log import describe_mutation
 from optuna_hypergrad.samplers.studies import maximizes
-from optuna_hypergrad.visualization.charts import Line, colors
+from optuna_hypergrad.visualization.charts import Axis, Line, colors
 
 Kind = Literal["extinct", "surviving", "best"]
 Point = tuple[float, float]
@@ -26,14 +26,14 @@ NAMES: dict[Kind, str] = {
 COLORS: dict[Kind, str] = {"extinct": colors.GREY, "surviving": colors.BLUE, "best": colors.BLACK}
 WIDTHS: dict[Kind, float] = {"extinct": 0.8, "surviving": 1.2, "best": 2.5}
 
+GENERATIONS = Axis("generation", is_integer=True)
 MAX_CHANGES = 6  # lines about a clone
 NO_SEGMENTS = "No segment of a PopulationSampler has finished yet."
 
 
 class Run(NamedTuple):
-    """Consecutive segments of one kind, each of which went on from the one before."""
+    """Segments of one kind, each of which went on from the one before."""
 
-    kind: Kind
     parent: SegmentRecord | None  # of the first segment, unless that is a clone
     segments: list[SegmentRecord]
 
@@ -97,7 +97,7 @@ class Genealogy(NamedTuple):
         for segment in (s for s in self.shown if self.kinds[s.trial] == kind):
             parent = None if segment.is_clone else self.parent(segment)
             run = None if parent is None else runs.pop(parent.trial, None)
-            run = Run(kind, parent, []) if run is None else run
+            run = Run(parent, []) if run is None else run
             run.segments.append(segment)
             runs[segment.trial] = run
         return [*runs.values()]

@@ -13,7 +13,7 @@ from optuna_hypergrad.arguments import check_names, checked_count, lookup
 from optuna_hypergrad.samplers.describe import short
 from optuna_hypergrad.samplers.gradient.history import OuterStep, Status, outer_steps
 from optuna_hypergrad.samplers.studies import maximizes
-from optuna_hypergrad.visualization.charts import Chart, Panel, Scale
+from optuna_hypergrad.visualization.charts import Axis, Chart, Panel, Points, Scale
 from optuna_hypergrad.visualization.charts.parameters import PlottedHparam, plotted_hparams
 
 MAX_COLUMNS, MAX_PANELS = 3, 12
@@ -23,6 +23,7 @@ MAX_STEPS, MIN_STEPS, MAX_POINTS = 300, 40, 4000
 NO_STEPS = "No outer step of a GradientSampler has finished yet."
 NO_GRADIENTS = "No hyperparameter of the search has a hypergradient yet."
 NO_HPARAMS = "No hyperparameter has been suggested yet."
+STEPS = Axis("outer step", is_integer=True)
 WINDOWS = Scale("window, as a fraction of training", 0.0, 1.0)
 NOT_ACCEPTED: tuple[Status, ...] = ("rejected", "diverged", "pruned", "failed")
 
@@ -139,6 +140,15 @@ def describe_step(step: OuterStep) -> str:
     excess = f", infeasible by {short(step.violation)}" if step.violation else ""
     value = "" if step.value is None else f", value {step.value:.4g}"
     return f"step {step.step} (trial {trials}): {step.status}{excess}{value}"
+
+
+def crosses(
+    steps: Sequence[OuterStep], x: Sequence[float], y: Sequence[float], color: str
+) -> list[Points]:
+    """Crosses at the steps that were not accepted; none if all were."""
+    left = [i for i, step in enumerate(steps) if step.status in NOT_ACCEPTED]
+    at = [x[i] for i in left], [y[i] for i in left]
+    return [Points(*at, color, describe_statuses(steps), "cross", 5.0)] if left else []
 
 
 def describe_statuses(steps: Iterable[OuterStep]) -> str:

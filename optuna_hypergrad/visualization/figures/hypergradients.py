@@ -15,7 +15,6 @@ from optuna_hypergrad.visualization.charts.axes import SignedScale
 from optuna_hypergrad.visualization.charts.parameters import PlottedHparam
 
 TITLE = "Hypergradients by outer step"
-STEPS = Axis("outer step", is_integer=True)
 CELLS = charts.Scale(
     "hypergradient, relative to its schedule",
     low=-1,
@@ -86,7 +85,7 @@ def _lines(hparam: PlottedHparam, steps: Sequence[OuterStep]) -> Panel:
         marks += _window(name, [step for step in steps if name in step.gradient], scale, color)
     y = scale.axis(f"∂ loss / ∂ {hparam.name}")
     windows = searches.WINDOWS if hparam.is_schedule else None
-    return Panel(hparam.name, STEPS, y, marks, scale=windows)
+    return Panel(hparam.name, searches.STEPS, y, marks, scale=windows)
 
 
 def _window(
@@ -104,10 +103,7 @@ def _window(
     if turned:
         at = [x[i] for i in turned], [y[i] for i in turned]
         yield Points(*at, color, "direction has turned", "open circle", 6.0)
-    left = [i for i, step in enumerate(steps) if step.status in searches.NOT_ACCEPTED]
-    if left:
-        at = [x[i] for i in left], [y[i] for i in left]
-        yield Points(*at, colors.GREY, searches.describe_statuses(steps), "cross", 5.0)
+    yield from searches.crosses(steps, x, y, colors.GREY)
 
 
 def _range(name: str, step: OuterStep) -> tuple[float, float]:
@@ -126,7 +122,7 @@ def _cells(hparam: PlottedHparam, steps: Sequence[OuterStep]) -> Panel:
     y = [max(0.0, y[0]), *y[1:-1], min(1.0, y[-1])]
     cells = charts.Heat(x, y, (positions.T / largest).tolist())
     training = Axis("fraction of training")
-    return Panel(f"∂ loss / ∂ {hparam.name}", STEPS, training, [cells], scale=CELLS)
+    return Panel(f"∂ loss / ∂ {hparam.name}", searches.STEPS, training, [cells], scale=CELLS)
 
 
 def _edges(centres: Sequence[float]) -> list[float]:

@@ -60,8 +60,8 @@ def lineage(study: Study) -> charts.Chart:
     n_members = 1 + max((s.member for s in tree.shown if s.member is not None), default=-1)
     rows = _rows(tree.shown, n_members)
     marks: list[charts.Mark] = [*_lines(tree, rows), *_points(tree, rows)]
-    x = Axis("generation", is_integer=True)
-    panel = charts.Panel("", x, _member_axis(rows, n_members), marks)
+    members = _member_axis(rows, n_members)
+    panel = charts.Panel("", genealogy.GENERATIONS, members, marks)
     height = 0.17 * (max(rows.values()) + 1)
     return charts.Chart(tree.title(TITLE), [panel], size=(9.0, min(max(height, 2.5), 9.0)))
 

@@ -13,7 +13,8 @@ from optuna.study import Study
 from optuna_hypergrad.reports.segments import Origin
 from optuna_hypergrad.samplers.population.lineage import MutationRecord, students
 from optuna_hypergrad.visualization import charts
-from optuna_hypergrad.visualization.charts import Axis, Line, Panel, Points, colors, genealogy
+from optuna_hypergrad.visualization.charts import Axis, Line, Panel, Points, colors
+from optuna_hypergrad.visualization.charts.genealogy import GENERATIONS, NO_SEGMENTS
 
 TITLE = "Mutations"
 MAX_WEIGHTS = 4000  # figures are stored as text
@@ -28,7 +29,6 @@ STYLES: dict[Origin, tuple[str, str, charts.Symbol]] = {
     "gradient": ("hypergradient step", colors.GREEN, "triangle"),
     "teacher": ("teacher", colors.BLUE, "circle"),
 }
-GENERATIONS = Axis("generation", is_integer=True)
 
 
 class Mutation(NamedTuple):
@@ -70,7 +70,7 @@ def mutations(study: Study) -> charts.Chart:
     """
     segments = students(study)
     if not segments:
-        return charts.message(TITLE, genealogy.NO_SEGMENTS)
+        return charts.message(TITLE, NO_SEGMENTS)
     found = [
         Mutation(segment.generation, name, record)
         for segment in segments

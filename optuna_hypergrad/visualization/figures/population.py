@@ -8,7 +8,7 @@ from optuna.study import Study
 
 from optuna_hypergrad.arguments import check_names, lookup
 from optuna_hypergrad.visualization import charts
-from optuna_hypergrad.visualization.charts import Axis, Line, Points, colors, genealogy
+from optuna_hypergrad.visualization.charts import Line, Points, colors, genealogy
 from optuna_hypergrad.visualization.charts.genealogy import Genealogy, Point
 from optuna_hypergrad.visualization.charts.parameters import Parameter, parameters_of
 
@@ -64,8 +64,10 @@ def population(study: Study, names: Sequence[str] | None = None) -> charts.Chart
     title = tree.title(TITLE)
     if len(shown) < len(known):
         title += f"; {len(shown)} of {len(known)} parameters"
-    x = Axis("generation", is_integer=True)
-    panels = [charts.Panel("", x, p.axis(), [*_marks(tree, p)]) for p in shown]
+    panels = [
+        charts.Panel("", genealogy.GENERATIONS, parameter.axis(), [*_marks(tree, parameter)])
+        for parameter in shown
+    ]
     return charts.Chart(title, panels, columns=min(2, len(panels)))
 
 

@@ -140,4 +140,4 @@ def _points(
     if best is not None:
         marks.append(points([best], colors.BLACK, name="best", symbol="star", size=9))
     axis = replace(hparam.first.axis(), label="")  # the panel's title has the name
-    return Panel(hparam.name, Axis("outer step", is_integer=True), axis, marks)
+    return Panel(hparam.name, searches.STEPS, axis, marks)

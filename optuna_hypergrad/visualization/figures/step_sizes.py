@@ -9,7 +9,7 @@ from optuna.study import Study
 
 from optuna_hypergrad.samplers.gradient.history import OuterStep
 from optuna_hypergrad.visualization import charts
-from optuna_hypergrad.visualization.charts import Axis, Line, Panel, Points, colors, searches
+from optuna_hypergrad.visualization.charts import Axis, Line, Panel, colors, searches
 from optuna_hypergrad.visualization.charts.axes import factor_ticks
 from optuna_hypergrad.visualization.charts.parameters import PlottedHparam
 
@@ -73,8 +73,8 @@ def _panel(hparam: PlottedHparam, steps: Sequence[OuterStep]) -> Panel:
         color = colors.sequential(hparam.times[i]) if hparam.is_schedule else colors.BLACK
         marks += _window(hparam.parameters[i], steps, color)
     title = hparam.name if len(chosen) == n else f"{hparam.name}, {len(chosen)} of {n} windows"
-    x, y = Axis("outer step", is_integer=True), _gamma_axis(hparam, marks)
-    return Panel(title, x, y, marks, scale=searches.WINDOWS if hparam.is_schedule else None)
+    windows = searches.WINDOWS if hparam.is_schedule else None
+    return Panel(title, searches.STEPS, _gamma_axis(hparam, marks), marks, scale=windows)
 
 
 def _gamma_axis(hparam: PlottedHparam, marks: Sequence[charts.Mark]) -> Axis:
@@ -91,9 +91,5 @@ def _window(name: str, steps: Sequence[OuterStep], color: str) -> list[charts.Ma
     x = [step.step for step in steps]
     gammas = [step.step_size.get(name, math.nan) for step in steps]
     y = [gamma if gamma > MIN_GAMMA else math.nan for gamma in gammas]
-    marks: list[charts.Mark] = [Line([*x, x[-1] + 1], [*y, y[-1]], color, is_step=True)]
-    left = [i for i, step in enumerate(steps) if step.status in searches.NOT_ACCEPTED]
-    if left:
-        at = [x[i] for i in left], [y[i] for i in left]
-        marks.append(Points(*at, colors.RED, searches.describe_statuses(steps), "cross", 5.0))
-    return marks
+    line = Line([*x, x[-1] + 1], [*y, y[-1]], color, is_step=True)
+    return [line, *searches.crosses(steps, x, y, colors.RED)]

@@ -12,7 +12,7 @@ from optuna_hypergrad.algorithms import mutation
 from optuna_hypergrad.reports import StoredDataError, read_teacher, report_refined
 from optuna_hypergrad.samplers import SegmentRecord
 from samplers.populations import bowl, create, run, segments, silent
-from visualization.families import segment, study_of, trial
+from visualization.stored_populations import segment, study_of, trial
 
 FIRST = {"lr": 0.01, "dropout": 0.5, "kind": "sgd"}
 MUTATED = {"lr": 10**-2.4, "dropout": 0.6, "kind": 1.0}

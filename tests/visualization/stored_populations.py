@@ -1,4 +1,4 @@
-"""Populations of any size, made up without running them."""
+"""Stored trials of populations, made without a sampler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPACE: dict[str, BaseDistribution] = {
 
 
 def segment(number: int, member: int | None, generation: int, **more: Any) -> Segment:
-    """What a PopulationSampler of four members would have stored.
+    """A segment of a population of four members.
 
     ``queried`` and ``resampled`` say how it was mutated, unless ``mutation`` does.
     """
