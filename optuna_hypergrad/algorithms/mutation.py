@@ -1,10 +1,12 @@
-"""Mutation of a clone's hyperparameters: by a teacher that learns, by chance, by both.
+"""Mutation of a clone's hyperparameters, by a learning teacher (HPM) or at random (PBT).
 
-All of it works on fractions of the ranges, u in [0, 1]ⁿ, measured from the lower bound (in log
+Hyperparameters are fractions of their ranges, u in [0, 1]ⁿ, measured from the lower bound (in log
 space for log ranges), because a multiplicative weight cannot change a sign or leave zero.
 
 =======  =========================================  ========
-n, m     hyperparameters, slots of the attention
+symbol   meaning                                    shape
+=======  =========================================  ========
+n, m     numbers of hyperparameters and of slots
 u        hyperparameters before the mutation        (n,)
 V        keys of the teacher                        (n, m)
 W        values of the teacher                      (n, m)
@@ -25,28 +27,27 @@ from optuna_hypergrad.algorithms.ranges import Array
 Activation = Literal["softmax", "leaky_relu"]
 ACTIVATIONS = get_args(Activation)
 
-SLOTS = 8  # m; few, so that a teacher stays small enough to store
-KEY_SCALE = 1.0  # standard deviation of V at the start
+SLOTS = 8  # m; small, since a teacher is stored with each trial
+KEY_SCALE = 1.0  # initial standard deviation of V
 LEARNING_RATE = 0.02
-# With the learning rate, where all hypergradients agree, |W a| comes to rest at about 0.02 / 0.1:
-# the weights of population-based training, 0.8 and 1.2. Where they do not, the teacher forgets.
-FORGETTING = 0.1
-MEMORY = 20  # over about how many steps the squared norm of the gradient is averaged
-# One outlier must not silence the teacher for hundreds of steps: a square counts as at most so
-# many times the mean one, once that is known.
-OUTLIER = 100.0
-UNBELIEVABLE = 1e100  # its square would overflow
-LEAK = 0.01  # slope of the leaky ReLU below zero
+# With this decay, |W a| tends to about 0.02 / 0.1 while hypergradients agree: the weights 0.8 and
+# 1.2 of population-based training. While they disagree, W tends to 0.
+DECAY = 0.1
+AVERAGING = 20  # steps over which the squared norm of the gradient is averaged
+OUTLIER = 100.0  # largest multiple of the mean square that enters it: one outlier must not stop
+# the teacher for hundreds of steps
+LARGEST = 1e100  # of a gradient; squares of larger ones overflow
+LEAK = 0.01  # derivative of the leaky ReLU below zero
 FACTORS = (0.8, 1.2)
 
 
 class Teacher(NamedTuple):
-    """Weights φ of the teacher g, and the scale of the gradients that it has seen."""
+    """Weights φ of the teacher g, and the scale of its gradients so far."""
 
     keys: Array  # V, shape (n, m)
     values: Array  # W, shape (n, m)
     mean_square: float = 0.0  # running mean of ‖dL/dφ‖²
-    steps: int = 0  # of learning
+    steps: int = 0  # number of learning steps
     activation: Activation = "softmax"  # σ; "leaky_relu" makes it a multilayer perceptron
 
 
@@ -60,13 +61,13 @@ class Gradient(NamedTuple):
 def identity(
     seeds: Sequence[Sequence[int]], activation: Activation = "softmax", slots: int = SLOTS
 ) -> Teacher:
-    """The teacher that changes nothing: W = 0, V normal.
+    """Return the teacher with g = 1: W = 0, V normal.
 
     Args:
-        seeds: One for each of n hyperparameters, by which its row of V is drawn.
+        seeds: One per hyperparameter, to draw its row of V.
         activation: σ: ``"softmax"``, attention over m keys; or ``"leaky_relu"``, which makes the
             teacher a multilayer perceptron (HPM, Table 2 of the rebuttal).
-        slots: m.
+        slots: Number of slots m.
     """
     rows = [np.random.default_rng(seed).normal(0.0, KEY_SCALE, slots) for seed in seeds]
     keys = np.array(rows, dtype=float).reshape(len(seeds), slots)
@@ -74,7 +75,7 @@ def identity(
 
 
 def weights(teacher: Teacher, point: Array) -> Array:
-    """Mutation weights g(u) = 1 + tanh(W σ(Vᵀu)), each in (0, 2), for u of shape (n,).
+    """Return mutation weights g(u) = 1 + tanh(W σ(Vᵀu)), each in (0, 2), for u of shape (n,).
 
     Reference:
         HPM, Eq. 9.
@@ -84,22 +85,22 @@ def weights(teacher: Teacher, point: Array) -> Array:
         >>> weights(teacher, np.array([0.3, 0.8]))
         array([1., 1.])
     """
-    pushes: Array = np.tanh(teacher.values @ _attention(teacher, point))
-    return 1.0 + pushes
+    tanh: Array = np.tanh(teacher.values @ _attention(teacher, point))
+    return 1.0 + tanh  # HPM Eq. 9
 
 
-def mutated(teacher: Teacher, point: Array) -> Array:
-    """u′ = g(u) ⊙ u, inside the bounds."""
+def mutate(teacher: Teacher, point: Array) -> Array:
+    """Return u′ = g(u) ⊙ u, inside the bounds."""
     return np.clip(weights(teacher, point) * point, 0.0, 1.0)
 
 
 def gradient(teacher: Teacher, point: Array, outer: Array) -> Gradient:
-    """dL/dφ = dL/du′ · u ⊙ ∂g/∂φ, with the student frozen (HPM, Eq. 10).
+    """Return dL/dφ = dL/du′ · u ⊙ ∂g/∂φ, with the student frozen (HPM, Eq. 10).
 
     Args:
         teacher: The teacher.
         point: u, shape (n,).
-        outer: Hypergradient dL/du′ at the mutated u′ = g(u) ⊙ u, shape (n,).
+        outer: Hypergradient dL/du′ at u′ = g(u) ⊙ u, shape (n,).
     """
     a = _attention(teacher, point)
     by_tanh = outer * point * (1.0 - np.tanh(teacher.values @ a) ** 2)
@@ -108,16 +109,16 @@ def gradient(teacher: Teacher, point: Array, outer: Array) -> Gradient:
         by_key = a * (by_a - a @ by_a)
     else:
         by_key = by_a * np.where(a > 0, 1.0, LEAK)
-    return Gradient(np.outer(point, by_key), np.outer(by_tanh, a))
+    return Gradient(np.outer(point, by_key), np.outer(by_tanh, a))  # HPM Eq. 10
 
 
 def learn(teacher: Teacher, point: Array, outer: Array) -> Teacher:
-    """One step of the teacher against ``gradient``.
+    """Take one step of the teacher against ``gradient``.
 
-    The step is scaled by the root mean square of the gradients so far, so that the unit of the
-    loss does not matter, and small gradients, near a minimum, make small steps. W decays, so that
-    a push which hypergradients no longer confirm is forgotten. Entries of ``outer`` that are not
-    finite, or beyond 1e100, count as 0.
+    The step is divided by the root mean square of the gradients so far, so that the unit of the
+    loss does not matter, and small gradients near a minimum make small steps. W decays, so that
+    the teacher forgets what hypergradients no longer confirm. Entries of ``outer`` that are not
+    finite, or above 1e100, count as 0.
 
     Args:
         teacher: The teacher.
@@ -132,26 +133,26 @@ def learn(teacher: Teacher, point: Array, outer: Array) -> Teacher:
         >>> bool(1 < g[0] < 1.2 and 0.8 < g[1] < 1)
         True
     """
-    known = np.abs(outer) < UNBELIEVABLE  # neither NaN nor infinite
+    known = np.abs(outer) < LARGEST  # neither NaN nor infinite
     step = gradient(teacher, point, np.where(known, outer, 0.0))
     square = float((step.keys**2).sum() + (step.values**2).sum())
     steps = teacher.steps + 1
-    believed = square
-    if steps > MEMORY and teacher.mean_square > 0:
-        believed = min(square, OUTLIER * teacher.mean_square)
-    mean_square = teacher.mean_square + (believed - teacher.mean_square) / min(steps, MEMORY)
+    clipped = square
+    if steps > AVERAGING and teacher.mean_square > 0:
+        clipped = min(square, OUTLIER * teacher.mean_square)
+    mean_square = teacher.mean_square + (clipped - teacher.mean_square) / min(steps, AVERAGING)
     norm = np.sqrt(max(square, mean_square))
     rate = LEARNING_RATE / norm if norm > 0 else 0.0
     return teacher._replace(
         keys=teacher.keys - rate * step.keys,
-        values=(1.0 - FORGETTING) * (teacher.values - rate * step.values),
+        values=(1.0 - DECAY) * (teacher.values - rate * step.values),
         mean_square=mean_square,
         steps=steps,
     )
 
 
 def perturb(point: Array, rng: np.random.Generator) -> Array:
-    """Each u times 0.8 or 1.2, at random, inside the bounds (population-based training)."""
+    """Multiply each u by 0.8 or 1.2 at random, inside the bounds (PBT)."""
     factors: Array = rng.choice(FACTORS, size=len(point))
     return np.clip(factors * point, 0.0, 1.0)
 

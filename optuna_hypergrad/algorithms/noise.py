@@ -1,12 +1,12 @@
-"""Noise of hypergradients: how far it goes, and how much of it sharing takes away.
+"""Noise of hypergradients, and how much of it sharing removes.
 
 | symbol | meaning |
 | --- | --- |
-| hᵢ | hypergradient of the value at step i, where every step has a value of its own |
+| hᵢ | hypergradient of the value at step i, if every step has its own value |
 | σ² | variance of hᵢ around its mean μᵢ |
-| ε | how far μᵢ drifts from one step to the next, at most |
-| c | correlation of two hᵢ, at most |
-| W | how many steps share one value |
+| ε | largest drift of μᵢ from one step to the next |
+| c | largest correlation of two hᵢ |
+| W | number of steps that share one value |
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from optuna_hypergrad.algorithms.ranges import Array
 
 
 def hypervariance(runs: ArrayLike) -> Array:
-    """Standard deviation over |mean| of hypergradients, for each hyperparameter.
+    """Return the standard deviation over |mean| of hypergradients, per hyperparameter.
 
     Args:
         runs: Hypergradients of several runs that differ by a perturbation, shape (runs, n).
 
     Returns:
-        Shape (n,), without a unit; infinite where the mean is zero and the runs are not.
+        Shape (n,), dimensionless; infinite where the mean is zero and the runs are not.
 
     Reference:
         FDS, Section 5.1.
@@ -40,7 +40,7 @@ def hypervariance(runs: ArrayLike) -> Array:
 
 
 def sign_fluctuation(runs: ArrayLike) -> Array:
-    """min(P₋, P₊) / P for each hyperparameter: 0 where all runs agree, at most 1/2.
+    """Return min(P₋, P₊) / P per hyperparameter: 0 where all runs agree, at most 1/2.
 
     Args:
         runs: Hypergradients of P runs that differ by a perturbation, shape (P, n).
@@ -60,13 +60,13 @@ def sign_fluctuation(runs: ArrayLike) -> Array:
 def sharing_error(
     width: ArrayLike, variance: float, drift: float, correlation: float = 0.0
 ) -> Array:
-    """Mean squared error, at most, of a shared hypergradient for each of the steps it serves.
+    """Return the bound on the mean squared error of a hypergradient shared by W steps.
 
     (1 + c (W − 1)) / W · σ² + ε² (W² − 1) / 12: the noise left after the mean over W steps, and
-    what the mean misses of their drift.
+    the error that their drift causes.
 
     Args:
-        width: W, how many steps share one value; a number or an array.
+        width: W, a number or an array.
         variance: σ² of one step.
         drift: ε for one step.
         correlation: c in [0, 1].
@@ -80,15 +80,15 @@ def sharing_error(
     """
     w = np.asarray(width, dtype=float)
     noise = (1.0 + correlation * (w - 1.0)) / w * variance
-    return np.asarray(noise + drift**2 * (w**2 - 1.0) / 12.0)
+    return np.asarray(noise + drift**2 * (w**2 - 1.0) / 12.0)  # FDS Theorem 4.1
 
 
 def best_width(variance: float, drift: float) -> float:
-    """W* = (6 σ² / ε²)^(1/3), where ``sharing_error`` is lowest for steps without correlation.
+    """Return W* = (6 σ² / ε²)^(1/3), which minimises ``sharing_error`` for uncorrelated steps.
 
     Args:
         variance: σ² of one step.
-        drift: ε for one step; without any, all steps should share.
+        drift: ε for one step; 0 makes W* infinite.
 
     Reference:
         FDS, Theorem 4.1.
@@ -101,7 +101,7 @@ def best_width(variance: float, drift: float) -> float:
 
 
 def effective_steps(values: ArrayLike) -> float:
-    """How many independent steps would know their mean as well as these correlated ones.
+    """Return the number of independent steps whose mean is as exact as that of these.
 
     n / (1 + 2 Σₖ ρₖ) over the lags k up to the first pair of autocorrelations with a negative sum
     (the initial positive sequence); between 1 and n.
@@ -114,7 +114,7 @@ def effective_steps(values: ArrayLike) -> float:
 
     Example:
         >>> rng = np.random.default_rng(0)
-        >>> pairs = np.repeat(rng.normal(size=500), 2)     # each of them twice
+        >>> pairs = np.repeat(rng.normal(size=500), 2)     # each twice
         >>> round(effective_steps(pairs), -1)
         510.0
     """
@@ -127,22 +127,22 @@ def effective_steps(values: ArrayLike) -> float:
     rho = np.correlate(centred, centred, "full")[n - 1 :] / power  # ρ₀ = 1, …, ρₙ₋₁
     pairs = rho[: n // 2 * 2].reshape(-1, 2).sum(axis=1)
     negative = np.flatnonzero(pairs <= 0.0)
-    kept = pairs[: negative[0]] if len(negative) else pairs
-    return float(n / np.clip(2.0 * kept.sum() - 1.0, 1.0, n))
+    initial = pairs[: negative[0]] if len(negative) else pairs
+    return float(n / np.clip(2.0 * initial.sum() - 1.0, 1.0, n))
 
 
 def signal_to_noise(per_step: ArrayLike, windows: int = 1) -> Array:
-    """|Mean| of each window's hypergradients over the standard error of that mean.
+    """Return |mean| over standard error of each window's hypergradients.
 
-    The standard error is s / √n with n the window's ``effective_steps``. A window whose ratio is
-    far above 1 has a settled sign.
+    The standard error is s / √n with n the window's ``effective_steps``. A window far above 1 has a
+    reliable sign.
 
     Args:
-        per_step: Hypergradient of each single step of a run, shape (steps,).
-        windows: How many windows of equal length, cut like those of a ``Schedule``.
+        per_step: Hypergradient of each step of a run, shape (steps,).
+        windows: Number of windows of equal length, as in a ``Schedule``.
 
     Returns:
-        Shape (windows,), without a unit; NaN for windows of less than two steps.
+        Shape (windows,), dimensionless; NaN for windows of fewer than two steps.
 
     Raises:
         ValueError: If there are more windows than steps, or fewer than one.
@@ -172,6 +172,6 @@ def _runs(runs: ArrayLike) -> Array:
     array = np.asarray(runs, dtype=float)
     if array.ndim != 2 or len(array) < 2:
         raise ValueError(
-            f"runs must have shape (runs, n) with two runs at least, got {array.shape}."
+            f"runs must have shape (runs, n) with at least two runs, got {array.shape}."
         )
     return array

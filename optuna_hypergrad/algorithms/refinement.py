@@ -1,7 +1,7 @@
-"""Refinement: descent along hypergradient signs while the student goes on training.
+"""Refinement: descent along hypergradient signs while training continues.
 
-The landscape of a student moves as it trains, so step sizes must be able to grow again: this is
-resilient propagation. ``sign_descent`` is the rule for trials that start from scratch.
+The loss of a member as a function of its hyperparameters changes as it trains, so step sizes must
+be able to grow again: this is Rprop. ``sign_descent`` is for trials that start from scratch.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ import numpy as np
 
 from optuna_hypergrad.algorithms.ranges import Array
 
-GROWTH, SHRINKAGE = 1.2, 0.5  # η⁺ and η⁻ of the reference
+GROWTH, SHRINKAGE = 1.2, 0.5  # η⁺ and η⁻ of Rprop
 FIRST_STEP, SHORTEST_STEP, LONGEST_STEP = 0.05, 1e-6, 0.25  # in fractions of the range
 
 
-class Pace(NamedTuple):
-    """How a student moves along each of n hyperparameters."""
+class RpropState(NamedTuple):
+    """Step sizes and signs of n hyperparameters."""
 
     step_size: Array  # in fractions of the range, shape (n,)
-    sign: Array  # last non-zero sign of each hypergradient, 0 before, shape (n,)
+    sign: Array  # last non-zero sign of each hypergradient, initially 0, shape (n,)
 
 
-def init(n: int) -> Pace:
-    """The pace of a student that has not moved yet."""
-    return Pace(np.full(n, FIRST_STEP), np.zeros(n))
+def init(n: int) -> RpropState:
+    """Return the state before the first step."""
+    return RpropState(np.full(n, FIRST_STEP), np.zeros(n))
 
 
-def descend(point: Array, gradient: Array, pace: Pace) -> tuple[Array, Pace]:
-    """One step against the signs of the hypergradient, inside the bounds.
+def descend(point: Array, gradient: Array, state: RpropState) -> tuple[Array, RpropState]:
+    """Take one step against the signs of the hypergradient, inside the bounds.
 
     A step size grows by 1.2 while the sign of its hypergradient stays, and halves when it flips.
-    An entry that is zero or not finite moves nothing and forgets nothing.
+    An entry that is zero or not finite moves nothing, and the last sign is kept.
 
     Args:
         point: Hyperparameters in fractions of their ranges, shape (n,).
         gradient: Hypergradient there, in any positive units, shape (n,).
-        pace: The pace before.
+        state: The state before.
 
     Returns:
-        The next point, and the pace after.
+        The next point, and the state after.
 
     Reference:
         Riedmiller and Braun (1993), "A direct adaptive method for faster backpropagation
         learning: the RPROP algorithm", without weight backtracking.
 
     Example:
-        >>> x, pace = np.array([0.9]), init(1)
+        >>> x, state = np.array([0.9]), init(1)
         >>> for _ in range(12):                   # descend (x − 0.25)²
-        ...     x, pace = descend(x, 2 * (x - 0.25), pace)
+        ...     x, state = descend(x, 2 * (x - 0.25), state)
         >>> abs(x - 0.25).round(2)
         array([0.])
     """
     sign = np.sign(np.where(np.isfinite(gradient), gradient, 0.0))
-    turned = sign * pace.sign
-    factor = np.where(turned > 0, GROWTH, np.where(turned < 0, SHRINKAGE, 1.0))
-    step = np.clip(factor * pace.step_size, SHORTEST_STEP, LONGEST_STEP)
+    product = sign * state.sign
+    factor = np.where(product > 0, GROWTH, np.where(product < 0, SHRINKAGE, 1.0))
+    step = np.clip(factor * state.step_size, SHORTEST_STEP, LONGEST_STEP)
     moved = np.clip(point - step * sign, 0.0, 1.0)
-    return moved, Pace(step, np.where(sign != 0, sign, pace.sign))
+    return moved, RpropState(step, np.where(sign != 0, sign, state.sign))

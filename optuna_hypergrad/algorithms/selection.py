@@ -1,4 +1,4 @@
-"""Selection: which students are replaced by clones of which others."""
+"""Selection: which members of a population are replaced by clones of which others."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ import numpy as np
 
 
 def ranking(losses: Sequence[float]) -> list[int]:
-    """Indices from the lowest loss to the highest; equal losses in the order they came."""
+    """Return indices from the lowest loss to the highest; equal losses stay in order."""
     return [int(i) for i in np.argsort(np.asarray(losses, dtype=float), kind="stable")]
 
 
-def ends(n: int, fraction: float) -> int:
-    """How many of n students are at each end of truncation selection.
+def truncated(n: int, fraction: float) -> int:
+    """Return the size of the top, and of the bottom, of n members.
 
-    Rounded up, and at most half of them, so that no student is at both ends.
+    Rounded up, and at most half of n, so that no member is in both.
     """
     return min(math.ceil(n * fraction), n // 2)
 
 
-def best(losses: Sequence[float], fraction: float) -> list[int]:
-    """Indices of the best students, one at least; none with an infinite loss.
+def top(losses: Sequence[float], fraction: float) -> list[int]:
+    """Return the indices of the best members, at least one; none with an infinite loss.
 
     Example:
-        >>> best([0.3, 0.1, 0.5, 0.2, 0.4], 0.4)
+        >>> top([0.3, 0.1, 0.5, 0.2, 0.4], 0.4)
         [1, 3]
     """
-    cut = max(ends(len(losses), fraction), 1)
-    return [i for i in ranking(losses)[:cut] if math.isfinite(losses[i])]
+    size = max(truncated(len(losses), fraction), 1)
+    return [i for i in ranking(losses)[:size] if math.isfinite(losses[i])]
 
 
-def worst(losses: Sequence[float], fraction: float) -> list[int]:
-    """Indices of the worst students, whom truncation selection replaces.
+def bottom(losses: Sequence[float], fraction: float) -> list[int]:
+    """Return the indices of the worst members, which truncation selection replaces.
 
     Example:
-        >>> worst([0.3, 0.1, 0.5, 0.2, 0.4], 0.4)
+        >>> bottom([0.3, 0.1, 0.5, 0.2, 0.4], 0.4)
         [4, 2]
     """
-    return ranking(losses)[len(losses) - ends(len(losses), fraction) :]
+    return ranking(losses)[len(losses) - truncated(len(losses), fraction) :]
 
 
 def truncation(
     losses: Sequence[float], own: int, fraction: float, rng: np.random.Generator
 ) -> int | None:
-    """Truncation selection: a student among the worst is replaced by one of the best.
+    """Truncation selection: a member of the bottom is replaced by one of the top.
 
     Args:
-        losses: Loss of each student, shape (n,); infinite where there is no hope.
-        own: Index of the student in question.
-        fraction: Of the students, at each end.
-        rng: Draws one of the best, uniformly.
+        losses: Loss of each member, shape (n,); infinite if it failed.
+        own: Index of the member to decide about.
+        fraction: Fraction of the population in the top, and in the bottom.
+        rng: Draws one of the top, uniformly.
 
     Returns:
-        Index of the student to clone, or None if this one goes on.
+        Index of the member to clone, or None if this one continues.
 
     Reference:
         Jaderberg et al. (2017), "Population based training of neural networks", Section 4.
@@ -64,21 +64,21 @@ def truncation(
         >>> [truncation([0.3, 0.1, 0.5, 0.2, 0.4], own, 0.2, rng) for own in range(5)]
         [None, None, 1, None, None]
     """
-    if own not in worst(losses, fraction) or not any(map(math.isfinite, losses)):
+    if own not in bottom(losses, fraction) or not any(map(math.isfinite, losses)):
         return None
-    return int(rng.choice(best(losses, fraction)))
+    return int(rng.choice(top(losses, fraction)))
 
 
 def tournament(losses: Sequence[float], own: int, rng: np.random.Generator) -> int | None:
-    """Binary tournament: a student is replaced by another, drawn uniformly, that is better.
+    """Binary tournament: a member is replaced by a random other one if that is better.
 
     Args:
-        losses: Loss of each student, shape (n,).
-        own: Index of the student in question.
-        rng: Draws the opponent.
+        losses: Loss of each member, shape (n,).
+        own: Index of the member to decide about.
+        rng: Draws the opponent, uniformly.
 
     Returns:
-        Index of the student to clone, or None if this one goes on.
+        Index of the member to clone, or None if this one continues.
 
     Reference:
         Jaderberg et al. (2017), Section 4.

@@ -81,7 +81,7 @@ class TruncationPruner(BasePruner):
             others = _losses_of_others(population, own, size, step, maximize)
         # Its own loss comes first, so that it is better than equal ones.
         losses = [_loss(trial, step, maximize), *others]
-        return 0 in selection.worst(losses, config.truncation)
+        return 0 in selection.bottom(losses, config.truncation)
 
 
 def _losses_of_others(

@@ -42,7 +42,7 @@ def test_the_gradient_is_that_of_finite_differences(activation: Activation, part
 def test_a_new_teacher_changes_nothing(activation: Activation) -> None:
     point = np.random.default_rng(0).random(N)
     new = mutation.identity([[i] for i in range(N)], activation)
-    assert np.array_equal(mutation.mutated(new, point), point)
+    assert np.array_equal(mutation.mutate(new, point), point)
 
 
 @pytest.mark.parametrize("activation", mutation.ACTIVATIONS)
@@ -76,7 +76,7 @@ def test_weights_lie_between_0_and_2_and_points_stay_in_bounds() -> None:
     for seed in range(1_000):
         one = teacher(seed=seed)._replace(values=rng.normal(0, 30, (N, mutation.SLOTS)))
         point = rng.random(N)
-        weights, mutated = mutation.weights(one, point), mutation.mutated(one, point)
+        weights, mutated = mutation.weights(one, point), mutation.mutate(one, point)
         assert (weights >= 0).all() and (weights <= 2).all()
         assert (mutated >= 0).all() and (mutated <= 1).all()
 

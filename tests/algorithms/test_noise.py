@@ -98,7 +98,7 @@ def test_hypervariance_and_sign_fluctuation_of_gaussian_hypergradients() -> None
     "call, message",
     [
         (lambda: hypervariance([1.0, 2.0]), r"runs must have shape \(runs, n\) .* got \(2,\)"),
-        (lambda: sign_fluctuation([[1.0]]), r"runs must have .* two runs .* got \(1, 1\)"),
+        (lambda: sign_fluctuation([[1.0]]), r"runs must have .* two runs, got \(1, 1\)"),
         (lambda: signal_to_noise([1.0, 2.0], windows=3), r"windows must lie in 1 … 2 .* got 3"),
         (lambda: signal_to_noise([1.0, 2.0], windows=0), "windows must lie in 1 … 2 .* got 0"),
     ],

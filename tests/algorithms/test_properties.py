@@ -138,7 +138,7 @@ class TestMutation:
             teacher = mutation.learn(teacher, point, np.array(hypergradient))
             weights = mutation.weights(teacher, point)
             assert np.all((weights >= 0.0) & (weights <= 2.0))
-            mutant = mutation.mutated(teacher, point)
+            mutant = mutation.mutate(teacher, point)
             assert np.all((mutant >= 0.0) & (mutant <= 1.0))
         assert np.isfinite(teacher.keys).all() and np.isfinite(teacher.values).all()
         assert math.isfinite(teacher.mean_square) and teacher.steps == len(outer)
@@ -156,9 +156,9 @@ class TestSelection:
     def test_the_best_are_finite_and_never_among_the_worst(
         self, losses: list[float], fraction: float
     ) -> None:
-        best = selection.best(losses, fraction)
+        best = selection.top(losses, fraction)
         assert all(math.isfinite(losses[i]) for i in best)
-        rng, cut = np.random.default_rng(0), selection.ends(len(losses), fraction)
+        rng, cut = np.random.default_rng(0), selection.truncated(len(losses), fraction)
         assert 2 * cut <= len(losses)
         for own in range(len(losses)):
             chosen = selection.truncation(losses, own, fraction, rng)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from optuna_hypergrad.algorithms import refinement
-from optuna_hypergrad.algorithms.refinement import FIRST_STEP, LONGEST_STEP, Pace
+from optuna_hypergrad.algorithms.refinement import FIRST_STEP, LONGEST_STEP, RpropState
 
 
 def test_steps_grow_while_the_sign_stays_and_halve_when_it_flips() -> None:
@@ -17,7 +17,7 @@ def test_steps_grow_while_the_sign_stays_and_halve_when_it_flips() -> None:
 
 
 def test_zero_and_nan_move_nothing_and_forget_nothing() -> None:
-    pace = Pace(np.array([0.1, 0.1]), np.array([1.0, -1.0]))
+    pace = RpropState(np.array([0.1, 0.1]), np.array([1.0, -1.0]))
     point, after = refinement.descend(np.array([0.5, 0.5]), np.array([0.0, np.nan]), pace)
     assert np.array_equal(point, [0.5, 0.5])
     assert np.array_equal(after.step_size, pace.step_size)

@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 
 
 def chosen(losses: list[float], fraction: float = 0.2) -> list[set[int | None]]:
-    """By student, what it was told in many draws."""
+    """The members that each is replaced by, in many draws."""
     return [
         {selection.truncation(losses, own, fraction, RNG) for _ in range(100)}
         for own in range(len(losses))
@@ -20,31 +20,31 @@ def chosen(losses: list[float], fraction: float = 0.2) -> list[set[int | None]]:
 
 def test_the_worst_fifth_is_replaced_by_the_best_fifth() -> None:
     losses = [0.5, 0.1, 0.9, 0.2, 0.3, 0.8, 0.4, 0.6, 0.7, 1.0]
-    told = chosen(losses)
-    assert [told[2], told[9]] == [{1, 3}, {1, 3}]
-    assert all(told[own] == {None} for own in range(10) if own not in (2, 9))
+    found = chosen(losses)
+    assert [found[2], found[9]] == [{1, 3}, {1, 3}]
+    assert all(found[own] == {None} for own in range(10) if own not in (2, 9))
 
 
 @pytest.mark.parametrize(
     ("n", "fraction", "expected"),
     [(20, 0.2, 4), (8, 0.2, 2), (3, 0.2, 1), (2, 0.2, 1), (1, 0.5, 0), (5, 0.5, 2), (9, 0.0, 0)],
 )
-def test_ends_never_overlap(n: int, fraction: float, expected: int) -> None:
-    assert selection.ends(n, fraction) == expected
+def test_top_and_bottom_never_overlap(n: int, fraction: float, expected: int) -> None:
+    assert selection.truncated(n, fraction) == expected
 
 
 def test_equal_losses_are_ranked_in_their_order() -> None:
     assert chosen([1.0] * 5) == [{None}, {None}, {None}, {None}, {0}]
 
 
-def test_nobody_hopeless_is_cloned() -> None:
-    told = chosen([math.inf, 0.5, math.inf, math.inf], 0.5)
-    assert told == [{None}, {None}, {1}, {1}]
+def test_no_infinite_loss_is_cloned() -> None:
+    found = chosen([math.inf, 0.5, math.inf, math.inf], 0.5)
+    assert found == [{None}, {None}, {1}, {1}]
     assert chosen([math.inf] * 4, 0.5) == [{None}] * 4
 
 
 def test_a_tournament_is_lost_to_the_better_only() -> None:
     losses = [0.2, 0.1, 0.3]
-    told = [{selection.tournament(losses, own, RNG) for _ in range(99)} for own in range(3)]
-    assert told == [{1, None}, {None}, {0, 1}]
+    found = [{selection.tournament(losses, own, RNG) for _ in range(99)} for own in range(3)]
+    assert found == [{1, None}, {None}, {0, 1}]
     assert selection.tournament([0.5], 0, RNG) is None

@@ -9,7 +9,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.algorithms.convergence import MOST_SILENT, Settled
+from optuna_hypergrad.algorithms.sign_descent import MAX_UNKNOWN, Settled
 from optuna_hypergrad.reports import Claim, read_constraints
 from optuna_hypergrad.samplers.describe import (
     SIGNS,
@@ -87,12 +87,12 @@ def _why_settled(searches: Sequence[Search], tolerance: float) -> tuple[list[str
             found[reason] |= dict.fromkeys(names)
     why, on = [], []
     if any(search.is_silent for search in searches):
-        why.append(f"{MOST_SILENT} trials of one point reported no hypergradient")
+        why.append(f"{MAX_UNKNOWN} trials of one point reported no hypergradient")
         on.append("call report_hypergradient in every trial, feasible ones as well")
     if found["unknown"]:
         why.append(
             f"no hypergradient is reported any more of {listed([*found['unknown']])}, "
-            f"for {MOST_SILENT} trials"
+            f"for {MAX_UNKNOWN} trials"
         )
         on.append("report the loss's hypergradient of these, not a constraint's alone")
     if found["flat"]:
@@ -134,7 +134,7 @@ def _describe_next(decision: Decision, step: OuterStep) -> str:
         return "another start"
     if state is decision.before.state:  # a guess that did not turn out well
         return f"back to where the search was, {_list_moves(_changed(decision, step))}"
-    if state.returning:
+    if state.remeasures:
         return f"back to the best point, {_list_moves(_changed(decision, step))}"
     is_rejected = decision.verdict in ("rejected", "diverged") and decision.before.state is not None
     if is_rejected and state.best is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.algorithms import convergence, sign_descent
+from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.sharing import shared_gradient, shared_windows
 from optuna_hypergrad.algorithms.sign_descent import Outcome, Verdict
@@ -103,18 +103,18 @@ class Search(NamedTuple):
             return True
         if self.state is None:
             return False
-        return convergence.has_converged(self.state, self.ranges, tolerance)
+        return sign_descent.has_converged(self.state, self.ranges, tolerance)
 
     @property
     def is_silent(self) -> bool:
         """Whether so many trials of one point reported nothing that no report is to be expected."""
-        return self.silent >= convergence.MOST_SILENT
+        return self.silent >= sign_descent.MAX_UNKNOWN
 
     def settled(self, tolerance: float) -> dict[str, list[str]]:
-        """The parameters that have settled, by why: see ``convergence.Settled``."""
+        """The parameters that have settled, by why: see ``sign_descent.Settled``."""
         if self.state is None or self.is_silent:
             return {}
-        reasons = convergence.settled(self.state, self.ranges, tolerance)._asdict()
+        reasons = sign_descent.settled(self.state, self.ranges, tolerance)._asdict()
         return {
             reason: [name for name, is_so in zip(self.names, where, strict=True) if is_so]
             for reason, where in reasons.items()
@@ -151,7 +151,7 @@ def decide(search: Search, used: Sequence[Claimed], rule: Rule, maximize: bool) 
     is_blind = _is_blind(state, outcome, rule)
     if state is None and verdict == "diverged" and rule.safeguard is not None:
         after = search._replace(restarts=search.restarts + (not is_guess))
-    elif is_guess and sign_descent.is_rejected(state, outcome, rule.safeguard):
+    elif is_guess and sign_descent.is_rejected(state, verdict, rule.safeguard):
         after = search
     elif is_blind and search.draws < MOST_DRAWS and _not_learned(used, search):
         verdict, after = "rejected", search._replace(draws=search.draws + 1)
@@ -161,7 +161,7 @@ def decide(search: Search, used: Sequence[Claimed], rule: Rule, maximize: bool) 
         if state is None:
             gamma = _step_size(names, ranges, rule.step_size)
             state = sign_descent.init(ranges, outcome.point, gamma)
-        state = sign_descent.advance(state, outcome, ranges, rule.safeguard)
+        state = sign_descent.advance(state, outcome, ranges, rule.safeguard, verdict)
         cut = search.windows if outcome.diverged else windows
         by = search.halved_by.union(violated_by(used) if is_blind else ())
         after = search._replace(state=state, windows=cut, draws=0, halved_by=by)

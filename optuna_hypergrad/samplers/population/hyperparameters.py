@@ -83,7 +83,7 @@ def rprop_step(segment: Segment, parent: SegmentTrial) -> Segment:
     """
     numeric = Numeric.of(parent.trial.distributions)
     gradient = numeric.array(followed_gradient(parent.trial))
-    pace = refinement.Pace(
+    pace = refinement.RpropState(
         numeric.array(segment.step_size, missing=refinement.FIRST_STEP),
         numeric.array(segment.sign, missing=0.0),
     )

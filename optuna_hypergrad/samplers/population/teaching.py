@@ -111,7 +111,7 @@ def answer_of(
     taught: Taught, queried: Mapping[str, float], distributions: Mapping[str, BaseDistribution]
 ) -> dict[str, float]:
     """Natural values that the teacher makes of fractions; unknown parameters keep theirs."""
-    answer = mutation.mutated(taught.teacher, _ordered(taught, queried))  # HPM Eq. 9
+    answer = mutation.mutate(taught.teacher, _ordered(taught, queried))  # HPM Eq. 9
     u = {**queried, **dict(zip(taught.names, answer.tolist(), strict=True))}
     numeric = Numeric.of({name: dist for name, dist in distributions.items() if name in queried})
     return numeric.values(numeric.array(u))
