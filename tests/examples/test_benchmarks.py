@@ -1,21 +1,18 @@
 """The benchmarks run from a shell and write what they measured; on a made-up MNIST."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import scripts
 
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 
 
 def run(script: str, data: Path, *arguments: str) -> tuple[str, dict]:
     out = data / "out.json"
-    command = [sys.executable, str(BENCHMARKS / script), "--data-root", str(data)]
-    done = subprocess.run(
-        [*command, *arguments, "--json", str(out)], capture_output=True, text=True, check=False
-    )
+    done = scripts.run(BENCHMARKS / script, "--data-root", data, *arguments, "--json", out)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(out.read_text())
 

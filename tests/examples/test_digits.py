@@ -1,22 +1,17 @@
 """The main job as a user runs it: from a shell, resumed, and with other samplers."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
 import pytest
 
+import scripts
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "digits.py"
 
 
 def run(folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", str(SCRIPT), *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    done = scripts.run(SCRIPT, *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout

@@ -1,20 +1,19 @@
 """The engine's benchmark runs from a shell; its figures hold what its table says."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import scripts
 
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 METHODS = ["plain", "baseline", "forward", "reverse"]
 
 
 def run(script: str, *arguments: str) -> str:
-    command = [sys.executable, str(BENCHMARKS / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = scripts.run(BENCHMARKS / script, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,23 +1,20 @@
 """The population examples as a user runs them: from a shell, stopped in mid-population, resumed."""
 
+import importlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
+
+import scripts
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run(script: str, folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", str(EXAMPLES / script), *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    done = scripts.run(EXAMPLES / script, *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
@@ -57,36 +54,25 @@ def test_synthetic_compares_methods_and_draws(tmp_path: Path) -> None:
     assert (tmp_path / "synthetic.png").stat().st_size > 50_000
 
 
-def test_the_gradients_of_the_synthetic_functions_are_right() -> None:
-    code = """
-import numpy as np
-from synthetic import PROBLEMS
-for problem in PROBLEMS.values():
-    x = problem.low + 0.37 * (problem.high - problem.low)
-    value, gradient = problem.function(x)
-    for i in range(len(x)):
-        h = 1e-5 * np.eye(len(x))[i]
-        numeric = (problem.function(x + h)[0] - problem.function(x - h)[0]) / 2e-5
-        assert abs(numeric - gradient[i]) < 1e-4 * max(abs(gradient[i]), 1), (problem, i)
-    assert np.abs(problem.function(problem.argmin + 1e-9)[1]).max() < 1e-2 or value > 0
-    assert problem.minimum < value
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=EXAMPLES, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_gradients_of_the_synthetic_functions_are_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    for problem in importlib.import_module("synthetic").PROBLEMS.values():
+        x = problem.low + 0.37 * (problem.high - problem.low)
+        value, gradient = problem.function(x)
+        for i in range(len(x)):
+            h = 1e-5 * np.eye(len(x))[i]
+            numeric = (problem.function(x + h)[0] - problem.function(x - h)[0]) / 2e-5
+            assert abs(numeric - gradient[i]) < 1e-4 * max(abs(gradient[i]), 1), (problem, i)
+        assert np.abs(problem.function(problem.argmin + 1e-9)[1]).max() < 1e-2 or value > 0
+        assert problem.minimum < value
 
 
 @pytest.mark.parametrize("script", ["synthetic.py", "digits_population.py"])
 def test_bad_arguments_are_named(script: str, tmp_path: Path) -> None:
     argument = "--seeds" if script == "synthetic.py" else "--population"
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), argument, "0"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = scripts.run(EXAMPLES / script, argument, "0", cwd=tmp_path)
     assert done.returncode == 2
     assert f"{argument} must be at least 1, got 0" in done.stderr
 

@@ -1,20 +1,17 @@
 """The scripts about windows run from a shell and write what they measured; on a made-up MNIST."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+import scripts
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run(script: str, data: Path, *arguments: str) -> tuple[str, Any]:
     out = data / "out.json"
-    command = [sys.executable, str(EXAMPLES / script), "--data-root", str(data), *arguments]
-    done = subprocess.run(
-        [*command, "--json", str(out)], capture_output=True, text=True, check=False
-    )
+    done = scripts.run(EXAMPLES / script, "--data-root", data, *arguments, "--json", out)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(out.read_text())
 

@@ -1,8 +1,6 @@
 """Killed workers cost their trials and nothing else; and what is lost would be noticed."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -13,6 +11,7 @@ from optuna.artifacts import FileSystemArtifactStore
 
 import databases
 import kills
+import scripts
 import servers
 
 NOTHING = {"trials": 0, "places": 0, "doubled": 0, "dangling": 0}
@@ -39,10 +38,8 @@ def test_killed_workers_cost_their_trials_and_nothing_else(kind: str, sampler: s
 
 def test_the_command_prints_and_writes_the_table(tmp_path: Path) -> None:
     out = tmp_path / "kills.json"
-    options = ["--kills", "2", "--storages", "journal", "--trials", "2", "--json", str(out)]
-    done = subprocess.run(
-        [sys.executable, kills.__file__, *options], capture_output=True, text=True, check=False
-    )
+    options = ["--kills", "2", "--storages", "journal", "--trials", "2", "--json", out]
+    done = scripts.run(kills.__file__, *options)
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()
     assert head.split()[-5:] == ["trials", *kills.UNHARMED]

@@ -1,8 +1,5 @@
 """Several workers, and workers that die: replicates, frozen decisions, replays."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+import scripts
 from optuna_hypergrad import GradientSampler
 from optuna_hypergrad.reports import Claim, Rule, StoredDataError
 from optuna_hypergrad.samplers.gradient.chains import decisions
@@ -33,10 +31,14 @@ RULE = Rule(safeguard=0.05, start={}, step_size={}, n_replicates=1, tolerance=1e
 def assert_path_is_frozen(study: optuna.Study) -> None:
     """Every trial ran what its claim, read now, still says that it had to run."""
     claimed = claimed_trials(study.get_trials(deepcopy=False))
+    starts: dict[object, dict[str, float]] = {}
     for one in claimed:
         used = ancestry(steps_of(claimed, one.claim.chain), one.claim)
-        search = [*decisions(used, RULE, False)][-1].after if used else Search.over({})
-        for name, value in search.point().items():
+        key = tuple(tuple(trial.trial.number for trial in step) for step in used)
+        if key not in starts:
+            search = [*decisions(used, RULE, False)][-1].after if used else Search.over({})
+            starts[key] = search.point()
+        for name, value in starts[key].items():
             assert one.trial.params.get(name, value) == pytest.approx(value, abs=1e-12)
 
 
@@ -90,7 +92,7 @@ def finish_floats(study: optuna.Study, trial: optuna.Trial) -> None:
     study.tell(trial, 1.0)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))  # each number of chains with each of replicates
 def test_any_order_of_finishing_leaves_a_frozen_path(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n_chains, n_replicates = 1 + seed % 2, 1 + seed % 3
@@ -98,7 +100,7 @@ def test_any_order_of_finishing_leaves_a_frozen_path(seed: int) -> None:
         GradientSampler(seed=seed, safeguard=0.05, n_chains=n_chains, n_replicates=n_replicates)
     )
     running: list[optuna.Trial] = []
-    for _ in range(150):
+    for turn in range(150):
         if len(running) < 4 and rng.random() < 0.6:
             running.append(ask(study))
         elif running:
@@ -112,7 +114,8 @@ def test_any_order_of_finishing_leaves_a_frozen_path(seed: int) -> None:
                 continue  # killed: it runs for ever
             else:
                 finish(study, trial, rng.normal(), gradient=lambda name: rng.normal())
-        assert_path_is_frozen(study)
+        if turn % 10 == 9:
+            assert_path_is_frozen(study)
     assert max(step for _, step in claims(study)) > 5
 
 
@@ -124,17 +127,15 @@ def test_threads_share_one_sampler() -> None:
     assert study.best_value < 0.01
 
 
-def start(storage: str, trials: int, *hang: object) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, WORKER, storage, trials, *hang]
-    environment = {**os.environ, "PYTHONPATH": str(WORKER.parents[2])}
-    return subprocess.Popen([str(a) for a in arguments], env=environment)
+def start(storage: str, trials: int, *hang: object) -> scripts.Running:
+    return scripts.start(WORKER, storage, trials, *hang)
 
 
 def test_two_processes_share_one_sqlite_file(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
     study = create(storage=storage, study_name="shared")
     workers = [start(storage, 15) for _ in range(2)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    assert [worker.wait().returncode for worker in workers] == [0, 0]
     trials = study.get_trials(deepcopy=False)
     assert len(trials) == 30 and all(t.state == TrialState.COMPLETE for t in trials)
     steps = [step for _, step in claims(study)]
@@ -148,7 +149,7 @@ def test_another_process_proposes_the_same_next_point(tmp_path: Path) -> None:
     alone.optimize(quadratic, n_trials=9)
     shared = create(storage=storage, study_name="shared")
     for _ in range(3):
-        assert start(storage, 3).wait(timeout=60) == 0
+        assert start(storage, 3).wait().returncode == 0
     assert points(shared) == points(alone)
 
 
@@ -160,9 +161,8 @@ def test_a_killed_worker_costs_its_trial_and_nothing_else(tmp_path: Path) -> Non
     while not sign_of_life.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     worker.kill()
-    worker.wait()
     assert shared.trials[4].state == TrialState.RUNNING
-    assert start(storage, 6).wait(timeout=60) == 0
+    assert start(storage, 6).wait().returncode == 0
     alone = create()
     alone.optimize(quadratic, n_trials=10)
     survived = points(shared)

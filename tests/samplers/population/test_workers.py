@@ -1,9 +1,6 @@
 """Populations that several processes share, and workers that are killed."""
 
-import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,17 +8,15 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+import scripts
 from optuna_hypergrad.reports import read_segment
 from samplers.populations import assert_no_gaps, segments
 
 WORKER = Path(__file__).with_name("worker.py")
 
 
-def start(storage: str, folder: Path, n_trials: int) -> subprocess.Popen[bytes]:
-    paths = [str(WORKER.parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(WORKER), storage, str(folder), str(n_trials)]
-    return subprocess.Popen(command, env=environment)
+def start(storage: str, folder: Path, n_trials: int) -> scripts.Running:
+    return scripts.start(WORKER, storage, folder, n_trials)
 
 
 @pytest.fixture
@@ -62,9 +57,8 @@ def test_four_processes_and_random_kills_leave_a_lineage_without_gaps(
             time.sleep(0.05)
         victim = rng.randrange(4)
         workers[victim].kill()
-        workers[victim].wait()
         workers[victim] = start(storage, folder, 15)
-    assert [worker.wait(timeout=120) for worker in workers] == [0] * 4
+    assert [worker.wait().returncode for worker in workers] == [0] * 4
     assert len(study.get_trials(states=[TrialState.COMPLETE])) >= 60
     assert_no_gaps(study)
     assert_weights_follow_the_family_tree(study)
@@ -78,9 +72,9 @@ def test_a_restart_in_mid_generation_continues_the_same_family_tree(
     storage, folder = place
     study = study_in(storage)
     for n_trials in (4, 7, 9):
-        assert start(storage, folder, n_trials).wait(timeout=60) == 0
+        assert start(storage, folder, n_trials).wait().returncode == 0
     whole = study_in(f"sqlite:///{tmp_path}/whole.db")
-    assert start(f"sqlite:///{tmp_path}/whole.db", folder, 20).wait(timeout=60) == 0
+    assert start(f"sqlite:///{tmp_path}/whole.db", folder, 20).wait().returncode == 0
     assert segments(study) == segments(whole)
     assert [t.params for t in study.trials] == [t.params for t in whole.trials]
     assert_weights_follow_the_family_tree(study)
