@@ -1,6 +1,6 @@
 """Discrete choices in a loss with a derivative: relaxed, or relaxed only in the derivative.
 
-For hyperparameters of the loss. Random numbers come from torch's generator, so that runs repeat.
+For hyperparameters of the loss. Random numbers come from torch's generator.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+from torch.distributions import RelaxedBernoulli
 
 _relaxed = ContextVar("relaxed", default=False)
 
@@ -42,9 +44,9 @@ class _StraightThrough(Function):
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     """``hard``, with the derivative of ``soft`` wherever a derivative is taken.
 
-    ``soft + (hard - soft).detach()`` has this derivative in the training gradient alone: a
-    hypergradient is that of the training that ran, in which ``hard`` jumps or stands still. With
-    this function a hypergradient, and the validation loss, take ``soft`` for ``hard`` as well.
+    ``soft + (hard - soft).detach()`` has this derivative in the training gradient alone, while a
+    hypergradient is that of the training that ran, in which ``hard`` is constant or jumps. With
+    this function, hypergradients and the validation loss take ``soft`` for ``hard`` as well.
 
     Args:
         hard: Of any shape.
@@ -87,15 +89,11 @@ def relaxed() -> Iterator[None]:
 def rounded(value: Tensor) -> Tensor:
     """The nearest integer, with the derivative of ``value`` itself (straight-through).
 
-    For an integer hyperparameter that is used in arithmetic; what the derivative then says is how
-    the loss would change if ``value`` could lie between integers.
+    For an integer hyperparameter that is used in arithmetic; its derivative says how the loss would
+    change if ``value`` could lie between integers.
 
     Args:
         value: Of any shape.
-
-    Reference:
-        Bengio, Léonard and Courville, "Estimating or propagating gradients through stochastic
-        neurons", 2013.
 
     Example:
         >>> import torch
@@ -125,17 +123,16 @@ def chosen(logits: Tensor, temperature: float = 1.0) -> Tensor:
         >>> chosen(torch.tensor([0.0, 100.0, 0.0]))
         tensor([0., 1., 0.])
     """
-    gumbel = -torch.log(-torch.log(_uniform(logits)))
-    soft = torch.softmax((logits + gumbel) / temperature, dim=-1)
-    hard = torch.nn.functional.one_hot(soft.detach().argmax(-1), logits.shape[-1]).to(soft.dtype)
+    soft = F.gumbel_softmax(logits, temperature)  # with hard=True, torch detaches
+    hard = F.one_hot(soft.detach().argmax(-1), logits.shape[-1]).to(soft.dtype)
     return straight_through(hard, soft)
 
 
 def relaxed_dropout(x: Tensor, rate: Tensor | float, temperature: float = 0.1) -> Tensor:
     """Dropout whose masks are nearly 0 or 1, so that the rate has a derivative.
 
-    Keeps each entry by a factor σ((log(1 − p) − log p + log u − log(1 − u)) / temperature) with
-    u uniform, which tends to a mask of mean 1 − p as the temperature falls, and divides by 1 − p.
+    Multiplies each entry by a sample of ``torch.distributions.RelaxedBernoulli``, which tends to a
+    mask of mean 1 − p as the temperature falls, and divides by 1 − p.
 
     Args:
         x: Of any shape.
@@ -155,13 +152,7 @@ def relaxed_dropout(x: Tensor, rate: Tensor | float, temperature: float = 0.1) -
         >>> bool(torch.autograd.grad(kept[0], rate)[0].isfinite())
         True
     """
-    p = torch.as_tensor(rate, dtype=x.dtype, device=x.device)
-    u = _uniform(x)
-    logit = torch.log1p(-p) - torch.log(p) + torch.log(u) - torch.log1p(-u)
-    return x * torch.sigmoid(logit / temperature) / (1 - p)
-
-
-def _uniform(like: Tensor) -> Tensor:
-    """Random numbers in the open interval (0, 1)."""
-    tiny = torch.finfo(like.dtype).eps
-    return torch.rand_like(like).clamp(tiny, 1 - tiny)
+    kept = 1 - torch.as_tensor(rate, dtype=x.dtype, device=x.device)
+    # Checks of arguments would branch on values, which torch.func cannot.
+    mask = RelaxedBernoulli(x.new_tensor(temperature), probs=kept, validate_args=False)
+    return x * mask.rsample(x.shape) / kept
