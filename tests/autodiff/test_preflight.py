@@ -18,7 +18,7 @@ from autodiff.problems import MODELS, batch, batches, convolutional, loss_fn, ml
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.autodiff.loss import TrainingLoss
-from optuna_hypergrad.autodiff.second_order import preflight
+from optuna_hypergrad.autodiff.second_order import choose_hvp, preflight
 from optuna_hypergrad.autodiff.second_order.hvp import HVP_METHODS
 from optuna_hypergrad.autodiff.second_order.signature import Signature, signature_of
 from optuna_hypergrad.autodiff.second_order.switching import Kernels
@@ -171,13 +171,13 @@ def test_batching_is_for_several_tangents_and_small_tensors() -> None:
 
 def test_the_answer_is_remembered_for_like_models_only(monkeypatch: pytest.MonkeyPatch) -> None:
     searches = []
-    plan = preflight._Trials.plan
+    plan = choose_hvp.FirstBatch.plan
 
-    def counted(self: preflight._Trials, *arguments: Any) -> preflight.Plan:
+    def counted(self: choose_hvp.FirstBatch, *arguments: Any) -> choose_hvp.Plan:
         searches.append(None)
         return plan(self, *arguments)
 
-    monkeypatch.setattr(preflight._Trials, "plan", counted)
+    monkeypatch.setattr(choose_hvp.FirstBatch, "plan", counted)
     data = batch(4)
     first = chosen(mlp(), data)
     assert chosen(mlp(), data) == first and len(searches) == 1

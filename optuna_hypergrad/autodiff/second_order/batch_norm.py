@@ -152,8 +152,8 @@ def batch_norm(
         >>> import torch
         >>> x, w = torch.tensor([[-1.0], [1.0]]), torch.ones(1, requires_grad=True)
         >>> y = batch_norm(x, torch.zeros(1), torch.ones(1), w, torch.zeros(1), True, eps=0.0)
-        >>> slope, = torch.autograd.grad((y**2).sum(), w, create_graph=True)  # 2·(1 + 1)·w
-        >>> torch.autograd.grad(slope, w)
+        >>> gradient, = torch.autograd.grad((y**2).sum(), w, create_graph=True)  # 2·(1 + 1)·w
+        >>> torch.autograd.grad(gradient, w)
         (tensor([4.]),)
     """
     if not training or weight is None or bias is None:

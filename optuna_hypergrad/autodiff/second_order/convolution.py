@@ -139,8 +139,8 @@ def convolution(
         >>> import torch
         >>> x, w = torch.ones(1, 1, 3), torch.tensor([[[1.0, 2.0]]], requires_grad=True)
         >>> y = convolution(x, w)
-        >>> slope, = torch.autograd.grad((y**2).sum(), w, create_graph=True)
-        >>> slope[0, 0], torch.autograd.grad(slope.sum(), w)[0][0, 0]
+        >>> gradient, = torch.autograd.grad((y**2).sum(), w, create_graph=True)
+        >>> gradient[0, 0], torch.autograd.grad(gradient.sum(), w)[0][0, 0]
         (tensor([12., 12.], grad_fn=<SelectBackward0>), tensor([8., 8.]))
     """
     if isinstance(padding, str):

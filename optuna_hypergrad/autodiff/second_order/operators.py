@@ -90,8 +90,8 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor | None:
     Example:
         >>> import torch
         >>> x = torch.tensor([0.0, 5.0], requires_grad=True)
-        >>> slope, = torch.autograd.grad((hardsigmoid(x) ** 2).sum(), x, create_graph=True)
-        >>> torch.autograd.grad(slope.sum(), x)  # 2/36, and 0 beyond the kink
+        >>> gradient, = torch.autograd.grad((hardsigmoid(x) ** 2).sum(), x, create_graph=True)
+        >>> torch.autograd.grad(gradient.sum(), x)  # 2/36, and 0 beyond the kink
         (tensor([0.0556, 0.0000]),)
     """
     if not plain(input):
@@ -136,8 +136,8 @@ def embedding_bag(
         >>> import torch
         >>> weight = torch.tensor([[1.0], [2.0]], requires_grad=True)
         >>> bag = embedding_bag(torch.tensor([[0, 1, 1]]), weight, mode="sum")
-        >>> slope, = torch.autograd.grad((bag**2).sum(), weight, create_graph=True)
-        >>> torch.autograd.grad(slope[1, 0], weight)[0].T  # 2·(w₀ + 2·w₁)²
+        >>> gradient, = torch.autograd.grad((bag**2).sum(), weight, create_graph=True)
+        >>> torch.autograd.grad(gradient[1, 0], weight)[0].T  # 2·(w₀ + 2·w₁)²
         tensor([[4., 8.]])
     """
     del norm_type
@@ -184,8 +184,8 @@ def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
         >>> import torch
         >>> v = torch.tensor([[3.0, 4.0]], requires_grad=True)
         >>> w = weight_norm(v, torch.ones(1, 1))
-        >>> slope, = torch.autograd.grad(w[0, 0], v, create_graph=True)  # v₂²/‖v‖³ of the first
-        >>> torch.autograd.grad(slope[0, 0], v)[0][0, 0]                 # −3·v₁·v₂²/‖v‖⁵
+        >>> gradient, = torch.autograd.grad(w[0, 0], v, create_graph=True)  # v₂²/‖v‖³ of the first
+        >>> torch.autograd.grad(gradient[0, 0], v)[0][0, 0]                 # −3·v₁·v₂²/‖v‖⁵
         tensor(-0.0461)
     """
     return v * (g / torch.norm_except_dim(v, 2, dim))

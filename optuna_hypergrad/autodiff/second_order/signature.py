@@ -20,7 +20,7 @@ from optuna_hypergrad.autodiff.updates.protocol import Values
 Signature = tuple[object, ...]  # hashable
 
 _BOOKKEEPING = frozenset(vars(nn.Module()))  # attributes that every module has
-_LONG = 16  # elements of a container that are looked at
+_LONG = 64  # elements of a container that are looked at
 
 
 def signature_of(loss: TrainingLoss, batch: Batch, hparams: Values) -> Signature:

@@ -1,10 +1,8 @@
-"""Forward passes that can be differentiated twice: torch's operations replaced where need be.
+"""Forward passes that can be differentiated twice: torch's operations replaced where needed.
 
 Convolutions, batch norm, weight norm, hardsigmoid, bags of embeddings and recurrent layers are
-replaced call by call: a call of ``torch.conv2d``, say, is seen on its way and answered by another
-function, in this thread only.
-Attention and compilation are switches of torch's for the whole process. On leaving, all is as it
-was before.
+replaced call by call, in this thread only. Attention and compilation are switches of torch's for
+the whole process. Afterwards all is as before.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -40,23 +38,17 @@ from optuna_hypergrad.autodiff.second_order.operators import (
 class Kernels:
     """What is replaced while a model runs; all off is torch as it is."""
 
-    fused: bool = False
-    """Convolutions and batch norm by those of this folder, with their faster second derivatives."""
-    attention: bool = False
-    """Attention by plain products; torch's fused kernels have no second derivative."""
-    eager: bool = False
-    """Compiled code by the Python that it comes from; it has no second derivative."""
-    recurrent: bool = False
-    """cuDNN's recurrent layers, which have no second derivative, by torch's own."""
-    formulas: bool = False
-    """Weight norm, hardsigmoid and bags of embeddings by their formulas; the second derivative of
-    torch's kernel is wrong for the first, and missing for the others."""
+    fused: bool = False  # convolutions and batch norm by those here, with faster second derivatives
+    attention: bool = False  # fused attention by plain products
+    eager: bool = False  # compiled code by the Python that it comes from
+    recurrent: bool = False  # cuDNN's recurrent layers by torch's own
+    formulas: bool = False  # weight norm, hardsigmoid and bags of embeddings by those of operators
 
 
 class _Shared:
-    """A switch of the whole process: on as long as any thread is within it.
+    """A switch of the whole process, on as long as any thread is within it.
 
-    Each of torch's puts back what it found, which is another thread's where these overlap.
+    Each of torch's by itself restores what it found, which is another thread's where they overlap.
     """
 
     def __init__(self, switch: Callable[[], AbstractContextManager[object]]) -> None:
@@ -80,6 +72,11 @@ _plain_attention = _Shared(lambda: sdpa_kernel(SDPBackend.MATH))
 _eager = _Shared(lambda: torch.compiler.set_stance("force_eager"))
 
 
+def switched_to(kernels: Kernels) -> Callable[[], AbstractContextManager[object]]:
+    """``second_derivatives`` with these kernels; no context at all where nothing is replaced."""
+    return nullcontext if kernels == Kernels() else partial(second_derivatives, kernels)
+
+
 @contextmanager
 def second_derivatives(kernels: Kernels) -> Iterator[None]:
     """Within it, what a model computes can be differentiated twice.
@@ -94,8 +91,8 @@ def second_derivatives(kernels: Kernels) -> Iterator[None]:
         >>> layer, x = torch.nn.Conv1d(1, 1, 2, bias=False), torch.ones(1, 1, 2)
         >>> with second_derivatives(Kernels(fused=True)):
         ...     loss = (layer(x) ** 2).sum()
-        >>> slope, = torch.autograd.grad(loss, layer.weight, create_graph=True)
-        >>> torch.autograd.grad(slope.sum(), layer.weight)
+        >>> gradient, = torch.autograd.grad(loss, layer.weight, create_graph=True)
+        >>> torch.autograd.grad(gradient.sum(), layer.weight)
         (tensor([[[4., 4.]]]),)
     """
     replaced: dict[object, Operation] = {}

@@ -1,0 +1,133 @@
+"""How Hessian products are taken, and what is replaced in the model for it.
+
+Torch cannot differentiate every operation twice, nor in every way; what works is found by trial on
+the first batch. Which of two ways that work is faster follows from sizes and not from a clock, so
+equal processes come to equal answers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from optuna_hypergrad.autodiff.checks import direction_at
+from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
+from optuna_hypergrad.autodiff.second_order import hvp
+from optuna_hypergrad.autodiff.second_order.double_differentiable import (
+    differentiate_twice,
+    explained,
+    largest_tensor,
+)
+from optuna_hypergrad.autodiff.second_order.switching import Kernels, candidates, switched_to
+from optuna_hypergrad.autodiff.snapshot import Snapshotter
+from optuna_hypergrad.autodiff.stop_gradient import StopState
+from optuna_hypergrad.autodiff.updates.protocol import Values
+
+# The rule of products="auto": "batched" for that many tangents or more where no parameter, and no
+# result of an operation of the loss, has more elements; else "loop". CPU time of "batched" over
+# that of "loop" for 2 and for 8 tangents (float32, one thread), by the elements of the largest:
+#   4·10³  MLP 64-64 0.96 0.48 · batch norm 0.81 0.39 · transformer, 8 × 16 words, 0.91 0.47
+#   3·10⁴  MLP 784-32 0.93 0.61 · 256-128 1.03 0.64 · transformer, 8 × 32 words, 1.06 0.84
+#   5·10⁴  LeNet, 8 images, 1.15 0.84
+#   1·10⁵  MLP 784-128 1.00 1.39 · transformer, 64 × 64 words, 0.95 1.29
+#   3·10⁵  WRN-16-1, 16 images, 1.04 1.16
+#   6·10⁵  LeNet, 128 images, 1.01 1.06 · 2·10⁶ small CNN, 128 images, 0.96 2.07
+# Forward over reverse was never faster than the better of the two. On GPUs nothing was measured;
+# the rule is the same there.
+BATCHED_FROM, BATCHED_UP_TO = 3, 2**16
+
+_TOLERANCE = 0.03  # a relative difference between products that rounding does not explain
+
+
+class Plan(NamedTuple):
+    """A method to take Hessian products, and what is replaced in the model for it."""
+
+    method: str
+    kernels: Kernels
+    used: frozenset[str] = frozenset()  # learned hyperparameters that the loss depends on
+
+
+class FirstBatch:
+    """The loss of one batch, differentiated in different ways, each from the same state."""
+
+    def __init__(self, loss: TrainingLoss, batch: Batch, hparams: Values) -> None:
+        self._loss, self._batch, self._hparams = loss, batch, hparams
+        self._snapshotter = Snapshotter(loss.model, loss.weights.device)
+
+    def plan(self, products: hvp.Products, several: bool) -> Plan:
+        """The first kernels with which the model can be differentiated twice, and a method.
+
+        Raises:
+            ValueError: If there are none, or the method named by ``products`` does not work.
+        """
+        kernels, largest = self._kernels()
+        if products == "auto":
+            batched = several and largest <= BATCHED_UP_TO and self._is_batchable()
+            return Plan("batched" if batched else "loop", kernels)
+        if products != "loop":
+            self._check_method(products)
+        return Plan(products, kernels)
+
+    def _kernels(self) -> tuple[Kernels, int]:
+        """What has to be replaced, and the elements of the largest tensor of the loss."""
+        loss = self._loss
+        error: RuntimeError | None = None
+        for kernels in candidates(loss.model, loss.weights.device):
+            loss.switched = switched_to(kernels)
+            try:
+                return kernels, self._differentiate_twice()
+            except RuntimeError as reason:
+                error = reason
+        with loss.switched():  # what can be replaced is not at fault
+            message = explained(loss.model, lambda: loss(self._batch, self._hparams), error)
+        raise ValueError(message) from error
+
+    def _differentiate_twice(self) -> int:
+        stops = StopState()
+        with self._snapshotter.unchanged():
+            with self._loss.graph(self._batch, self._hparams, stops) as value:
+                largest = largest_tensor(value)
+                differentiate_twice([value], self._loss.weights.parameters)
+            if stops.found:  # then a JVP is the derivative of a VJP, and so a third derivative
+                self._products("loop", 1)
+        return largest
+
+    def _is_batchable(self) -> bool:
+        """Whether torch can batch the products, and they are those of double backward passes."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of operations that are not batched, but repeated
+                difference = self._difference("batched")
+        except (RuntimeError, UserWarning):  # as in activation checkpointing
+            return False
+        return bool(difference <= torch.finfo(self._loss.weights.parameters[0].dtype).eps ** 0.5)
+
+    def _check_method(self, method: str) -> None:
+        unfit = f"products={method!r} does not work for this model; products='auto' finds what does"
+        try:
+            difference = self._difference(method)
+        except RuntimeError as error:
+            raise ValueError(f"{unfit}. Torch says: {error}") from error
+        if difference > _TOLERANCE:
+            raise ValueError(
+                f"{unfit}. It gives products that differ from those of double backward passes by "
+                f"{difference:.0%}; its random numbers, such as masks of dropout, may be others."
+            )
+
+    def _difference(self, method: str) -> float:
+        """Between products by a method and by "loop", relative."""
+        expected, found = self._products("loop", 2), self._products(method, 2)
+        return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
+
+    def _products(self, method: str, n: int) -> Tensor:
+        """Products with n directions, as one vector."""
+        point, learned = self._loss.weights.read(), self._loss.learned
+        weights = torch.stack([direction_at(point, seed) for seed in range(n)])
+        directions = hvp.Directions(weights, weights.new_ones((n, len(learned))))
+        take = hvp.HVP_METHODS[method]
+        with self._snapshotter.unchanged():
+            products = take(self._loss, self._batch, self._hparams, directions, "jvp")[1]
+        return torch.cat([products.weights.flatten(), products.hparams.flatten()])
