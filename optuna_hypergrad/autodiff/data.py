@@ -1,4 +1,4 @@
-"""What is passed as data: one batch or several, told apart and checked before the training."""
+"""Training and validation data: one batch or an iterable of batches; checked before the run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_batch(data: Batch | Iterable[Batch], of_tensors: bool = False) -> bool:
 
 
 def sized(data: Batch | Iterable[Batch], of_tensors: bool = False) -> Iterator[tuple[Batch, int]]:
-    """The batches, each with the number of examples that it counts by; a single one counts once."""
+    """The batches with their numbers of examples, by which they count; a single one counts once."""
     if is_batch(data, of_tensors):
         yield data, 1
     else:
@@ -51,18 +51,18 @@ def batch_size(batch: Batch) -> int:
     """Number of examples: the first dimension of the first tensor or array in the batch."""
     parts = batch.values() if isinstance(batch, Mapping) else batch
     parts = parts if isinstance(parts, Iterable) else ()
-    whole = isinstance(batch, Tensor | np.ndarray)
-    arrays = [batch] if whole else [p for p in parts if isinstance(p, Tensor | np.ndarray)]
+    parts = [batch] if isinstance(batch, Tensor | np.ndarray) else parts
+    arrays = [part for part in parts if isinstance(part, Tensor | np.ndarray)]
     if not arrays or arrays[0].ndim == 0:
         raise ValueError(
-            "validation: cannot tell the size of a batch; expected a tensor, or a tuple, list or "
+            "validation: the size of a batch is unknown; expected a tensor, or a tuple, list or "
             f"mapping whose first tensor counts examples in its first dimension, got {batch!r}."
         )
     return len(arrays[0])
 
 
 def once_only(data: object) -> bool:
-    """Whether batches can be gone through only once: an iterator, or a loader over one."""
+    """Whether batches can be iterated only once: an iterator, or a loader over one."""
     return isinstance(data, Iterator) or isinstance(getattr(data, "dataset", None), Iterator)
 
 
@@ -79,7 +79,7 @@ def generators_of(data: object) -> Iterator[torch.Generator]:
 
 
 def check_batches(batches: Any) -> None:
-    """Raise a ValueError where training batches are one batch, a data set, or arrays."""
+    """Raise a ValueError if training batches are one batch, a data set, or arrays."""
     _check_kind("batches", batches)
     if isinstance(batches, tuple | Tensor | Mapping) and is_batch(batches):
         raise ValueError(
@@ -89,12 +89,19 @@ def check_batches(batches: Any) -> None:
     if not callable(batches) and not isinstance(batches, Iterable):
         expected = "a sequence, another iterable, or a function of the step"
         raise ValueError(f"batches must be {expected}, got {short(batches)}.")
-    if isinstance(batches, list) and all(isinstance(part, Tensor) for part in batches):
-        _check_alike(batches)
+    if not isinstance(batches, list) or not all(isinstance(part, Tensor) for part in batches):
+        return
+    if len({(part.dtype, part.ndim) for part in batches}) > 1:
+        kinds = ", ".join(f"{str(part.dtype)[6:]} {tuple(part.shape)}" for part in batches[:3])
+        raise ValueError(
+            f"batches: got a list of different tensors ({kinds}), which is either one batch or a "
+            "list of batches: write [(x, y)] for one batch at every step, [(x1, y1), (x2, y2)] for "
+            "two."
+        )
 
 
 def check_validation(validation: Any) -> None:
-    """Raise a ValueError where validation data are no batch and no iterable of batches."""
+    """Raise a ValueError if validation data are neither a batch nor an iterable of batches."""
     _check_kind("validation", validation)
     if isinstance(validation, str | bytes | None) or (
         callable(validation) and not isinstance(validation, Iterable)
@@ -105,16 +112,6 @@ def check_validation(validation: Any) -> None:
         if not validation:
             raise ValueError("validation: got no examples, expected at least one batch.")
         batch_size(validation[0])
-
-
-def _check_alike(batches: list[Tensor]) -> None:
-    if len({(part.dtype, part.ndim) for part in batches}) > 1:
-        told = ", ".join(f"{str(part.dtype)[6:]} {tuple(part.shape)}" for part in batches[:3])
-        raise ValueError(
-            f"batches: got a list of different tensors ({told}), which is either one batch or a "
-            "list of batches: write [(x, y)] for one batch at every step, [(x1, y1), (x2, y2)] for "
-            "several."
-        )
 
 
 def _check_kind(argument: str, data: Any) -> None:

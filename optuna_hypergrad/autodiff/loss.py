@@ -29,7 +29,7 @@ class LossGrad(NamedTuple):
 
     @staticmethod
     def mean(parts: Sequence[LossGrad]) -> LossGrad:
-        """That of the mean loss of several batches; it depends on what one of them depends on."""
+        """That of the mean loss; it depends on what the loss of one of the batches depends on."""
         if len(parts) == 1:
             return parts[0]
         losses, gradients, flags = zip(*parts, strict=True)

@@ -42,7 +42,7 @@ def validate(
         loss: The validation loss; its model's mode, buffers and running statistics are the same
             afterwards.
         validation: One batch or an iterable of batches, each of which counts by its number of
-            examples; ``data.is_batch`` tells them apart.
+            examples; see ``data.is_batch``.
         statistics: What batch norm normalises with: ``"batch"``, the statistics of the validation
             batch, through which the gradient is exact; or ``"running"``, as the finished model
             does, which the gradient then takes for constants.
@@ -53,7 +53,7 @@ def validate(
             gradients, that which training takes.
 
     Raises:
-        ValueError: If there is no batch, or the size of one of several cannot be told.
+        ValueError: If there is no batch, or the size of one among others is unknown.
     """
     check_statistics(statistics)
     check_validation(validation)
@@ -76,14 +76,14 @@ def validate(
 
 
 def check_statistics(statistics: str) -> None:
-    """Raise a ValueError where ``statistics`` is not one that validation knows."""
+    """Raise a ValueError if ``statistics`` is unknown."""
     if statistics not in get_args(Statistics):
         raise ValueError(f"statistics must be one of {get_args(Statistics)}, got {statistics!r}.")
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the time being; every module's mode is put back."""
+    """Evaluation mode within it; afterwards every module has its mode again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -95,7 +95,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def validating(model: nn.Module, statistics: Statistics) -> Iterator[None]:
-    """Evaluation mode for the time being; every mode and buffer is put back."""
+    """Evaluation mode within it, as statistics say; all modes and buffers are as before."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     modes = [norm.training for norm in norms]
     device = next(model.parameters()).device

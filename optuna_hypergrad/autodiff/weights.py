@@ -37,16 +37,12 @@ class FlatWeights:
         kinds = {(p.dtype, p.device) for p in self.parameters}
         if len(kinds) > 1:
             raise ValueError(f"model: its parameters differ in dtype or device: {kinds}.")
+        self.device = self.parameters[0].device
         self._sizes = [p.numel() for p in self.parameters]
 
     def __len__(self) -> int:
         """Number of weights, D."""
         return sum(self._sizes)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.parameters[0].device
 
     def read(self) -> Tensor:
         """A copy of the weights, shape (D,)."""
@@ -64,7 +60,7 @@ class FlatWeights:
 
         Args:
             vector: The weights that the model was given, shape (D,).
-            culprit: Who has run since.
+            culprit: The argument whose function has run since.
         """
         for name, p, values in zip(self.names, self.parameters, self.split(vector), strict=True):
             if not torch.equal(p, values) and not torch.equal(p.nan_to_num(), values.nan_to_num()):
@@ -76,18 +72,15 @@ class FlatWeights:
 
     def check_trainable(self) -> None:
         """Raise a ValueError where other parameters require a gradient than when the run began."""
-        if all(p.requires_grad for p in self.parameters) and not any(
-            p.requires_grad for p in self.frozen.values()
-        ):
-            return
         changed = [name for name, p in self.named.items() if not p.requires_grad]
         changed += [name for name, p in self.frozen.items() if p.requires_grad]
-        raise ValueError(
-            f"model: requires_grad of {changed[0]!r} was changed during the run. Let all "
-            "parameters that are ever to be trained require a gradient from the start, and put "
-            "those that begin later into a group of ParameterGroups whose lr is a Schedule with "
-            "windows of 0.0."
-        )
+        if changed:
+            raise ValueError(
+                f"model: requires_grad of {changed[0]!r} was changed during the run. Let all "
+                "parameters that are ever to be trained require a gradient from the start, and put "
+                "those that begin later into a group of ParameterGroups whose lr is a Schedule "
+                "with windows of 0.0."
+            )
 
     def split(self, vectors: Tensor) -> list[Tensor]:
         """Vectors of shape (…, D) as one view for each parameter, shape (…, *parameter)."""
@@ -122,12 +115,12 @@ def replaced(function: str, named: Mapping[str, Tensor], chosen: Mapping[str, Te
     """All weights as one vector, shape (D,), some of them new.
 
     Args:
-        function: What gave the new ones, for messages.
+        function: The argument whose function gave the new ones, for messages.
         named: All weights by name, in order.
         chosen: The new ones.
 
     Raises:
-        ValueError: If one of these is not among the weights, or has another shape.
+        ValueError: If a new one is not among the weights, or has another shape.
     """
     unknown = [name for name in chosen if name not in named]
     if unknown:

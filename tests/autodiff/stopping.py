@@ -140,8 +140,8 @@ def balanced(m: nn.Sequential, b: Batch) -> Tensor:
 
 def gradient_penalty(m: nn.Module, b: Batch) -> Tensor:
     x = b[0].detach().requires_grad_()
-    (slope,) = torch.autograd.grad(m(x).sum(), x, create_graph=True)
-    return cross_entropy(m, b) + (slope.norm(dim=1) - 1).square().mean()
+    (gradient,) = torch.autograd.grad(m(x).sum(), x, create_graph=True)
+    return cross_entropy(m, b) + (gradient.norm(dim=1) - 1).square().mean()
 
 
 def written_in_place(m: nn.Sequential, b: Batch) -> Tensor:
@@ -158,8 +158,8 @@ def written_in_place(m: nn.Sequential, b: Batch) -> Tensor:
 def adversarial_examples(m: nn.Module, b: Batch) -> Tensor:
     shift = torch.zeros_like(b[0]).requires_grad_()
     for _ in range(2):
-        (slope,) = torch.autograd.grad(cross_entropy(m, (b[0] + shift, b[1])), shift)
-        shift = (shift + 0.3 * torch.tanh(50 * slope)).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(m, (b[0] + shift, b[1])), shift)
+        shift = (shift + 0.3 * torch.tanh(50 * gradient)).detach().requires_grad_()
     return cross_entropy(m, (b[0] + shift, b[1]))
 
 

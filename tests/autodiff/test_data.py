@@ -1,4 +1,4 @@
-"""What is one batch, what is several, and what is neither; judged by training with torch.optim."""
+"""One batch, an iterable of batches, and neither; judged by training with torch.optim."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -252,7 +252,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a function": ({"validation": batch_of}, "validation must be a batch or an iterable"),
     "a name": ({"validation": "data"}, "validation must be .*'data'"),
     "an empty list": ({"validation": []}, "validation: got no examples"),
-    "batches without tensors": ({"validation": [["x"]]}, "validation: cannot tell the size"),
+    "batches without tensors": (
+        {"validation": [["x"]]},
+        "validation: the size of a batch is unknown",
+    ),
     "torch's SGD": (
         {"update": torch.optim.SGD([torch.zeros(1)], lr=0.1)},
         r"update must be .*, got torch.optim.SGD: use SGD\(lr=0.1\) of optuna_hypergrad.autodiff",

@@ -9,12 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from autodiff.models import PROBLEMS, Loss
 from autodiff.problems import MODELS, batch, batches, convolutional, loss_fn, mlp
+from autodiff.second_order.problems import Square
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.autodiff.loss import TrainingLoss
@@ -44,20 +43,6 @@ def chosen(
     loss = TrainingLoss(model, loss, FlatWeights(model))
     method = preflight.preflight(loss, products, data, {}, n_tangents)
     return next(name for name, known in HVP_METHODS.items() if known is method)
-
-
-class Square(Function):
-    """Whose second derivative torch would pass over in silence."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g: Tensor) -> Tensor:
-        return 2 * g * ctx.saved_tensors[0]
 
 
 class Squares(nn.Module):

@@ -136,12 +136,12 @@ def test_microbatches_reach_what_one_of_them_reaches() -> None:
     assert (True, False) in pairs and (False, False) in pairs
     model = copy.deepcopy(initial)
     run(model, data, "forward", accumulate=2, learn=(), products="loop")
-    twin, optimizer = initial, torch.optim.SGD(initial.parameters(), lr=0.2, momentum=0.5)
+    plain, optimizer = initial, torch.optim.SGD(initial.parameters(), lr=0.2, momentum=0.5)
     for i in range(STEPS):
         optimizer.zero_grad()
-        (sum(loss_fn(twin, one) for one in data[2 * i : 2 * i + 2]) / 2).backward()
+        (sum(loss_fn(plain, one) for one in data[2 * i : 2 * i + 2]) / 2).backward()
         optimizer.step()
-    for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
@@ -189,10 +189,10 @@ def test_threads_may_differentiate_at_the_same_time() -> None:
             model, loss_fn, update, data, data[0], steps=STEPS, products=products
         ).gradient
 
-    ways = ["loop", "forward", "batched", "forward-batched"]
-    alone = [one(way) for way in ways]
+    methods = ["loop", "forward", "batched", "forward-batched"]
+    alone = [one(name) for name in methods]
     with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(one, ways * 3))
+        together = list(pool.map(one, methods * 3))
     assert together == alone * 3
 
 

@@ -89,9 +89,9 @@ def test_one_weight_whose_loss_is_its_product_with_itself_detached(mode: str) ->
     )
     # The training takes w for the gradient of w²: w ← (1 − lr)·w, and the loss is w² all the same.
     w = 1.3 * (1 - lr) ** steps
-    slope = -1.3 * steps * (1 - lr) ** (steps - 1)
+    derivative = -1.3 * steps * (1 - lr) ** (steps - 1)
     assert result.loss == pytest.approx(w * w, rel=1e-12)
-    assert result.gradient["lr"] == pytest.approx(2 * w * slope, rel=1e-10)
+    assert result.gradient["lr"] == pytest.approx(2 * w * derivative, rel=1e-10)
 
 
 @pytest.mark.parametrize("products", ["loop", "batched", "forward", "forward-batched"])

@@ -348,7 +348,7 @@ def frozen() -> nn.Module:
         ({"batches": (torch.zeros(2, 5), torch.zeros(2))}, "batches: got a single batch"),
         ({"update": torch.optim.SGD([torch.zeros(1)])}, "update must be one of this package's"),
         ({"validation": []}, "validation: got no examples"),
-        ({"validation": [["no", "tensor"]]}, "validation: cannot tell the size"),
+        ({"validation": [["no", "tensor"]]}, "validation: the size of a batch is unknown"),
         ({"loss_fn": lambda m, b: m(b[0])}, "loss_fn must return a scalar, got shape .8, 3."),
         ({"loss_fn": lambda m, b: torch.zeros(())}, "does not depend on the model's weights"),
         ({"model": frozen()}, "model: none of its parameters requires a gradient"),

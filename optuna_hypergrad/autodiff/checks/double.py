@@ -1,4 +1,4 @@
-"""A loss in double precision for the time being, and the line along which it is looked at."""
+"""A loss in double precision, and a line of points at which its derivatives are compared."""
 
 from __future__ import annotations
 

@@ -79,12 +79,12 @@ class _Backward(Function):
         reserve: Tensor,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        along_x: Tensor
-        along_x, gx, g1 = _backwards(
+        grad_x: Tensor
+        grad_x, gx, g1 = _backwards(
             g, x, weight, None, None, mean, s, True, eps, [True, True, True], reserve
         )
         ctx.save_for_backward(g, x, weight, mean, s, gx, g1)
-        return along_x, gx, g1
+        return grad_x, gx, g1
 
     @staticmethod
     def backward(ctx: Any, u: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
@@ -97,12 +97,12 @@ class _Backward(Function):
         k = ug - u1 * g1 / n - ux * gx / n
         p, r = a - w * s * ux / n, -w * s * gx / n
         q1, qx = p * g1 + r * u1, p * gx + r * ux
-        slope = -s * s * (qx + w * s * k) / n  # of x; x̂ = x·s − μ·s
-        along_x = _affine(x, slope, -s * q1 / n - slope * mean)
-        along_x.addcmul_(g, _channels(s * p, x)).addcmul_(u, _channels(s * r, x))
-        along_g = _affine(x, p * s, c - w * s * u1 / n - p * s * mean)
-        along_g.addcmul_(u, _channels(w * s, x))
-        return along_g, along_x, s * k, None, None, None, None
+        factor = -s * s * (qx + w * s * k) / n  # of x; x̂ = x·s − μ·s
+        grad_x = _affine(x, factor, -s * q1 / n - factor * mean)
+        grad_x.addcmul_(g, _channels(s * p, x)).addcmul_(u, _channels(s * r, x))
+        grad_g = _affine(x, p * s, c - w * s * u1 / n - p * s * mean)
+        grad_g.addcmul_(u, _channels(w * s, x))
+        return grad_g, grad_x, s * k, None, None, None, None
 
 
 def _sums(u: Tensor, x: Tensor, mean: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,8 +112,8 @@ def _sums(u: Tensor, x: Tensor, mean: Tensor, s: Tensor) -> tuple[Tensor, Tensor
     return weighted, plain
 
 
-def _affine(x: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    return torch.addcmul(_channels(offset, x), x, _channels(slope, x))
+def _affine(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    return torch.addcmul(_channels(offset, x), x, _channels(factor, x))
 
 
 def _channels(values: Tensor, x: Tensor) -> Tensor:

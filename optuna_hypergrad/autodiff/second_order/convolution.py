@@ -83,16 +83,16 @@ class _Backward(Function):
     ) -> tuple[Tensor | None, ...]:
         g, x, weight = ctx.saved_tensors
         needs_g, needs_x, needs_weight, *_ = ctx.needs_input_grad
-        along_g = _along_g(g, x, weight, u, v, b, ctx.geometry) if needs_g else None
+        grad_g = _grad_g(g, x, weight, u, v, b, ctx.geometry) if needs_g else None
         wanted = (needs_x and v is not None, needs_weight and u is not None, False)
         if not any(wanted):
-            return along_g, None, None, None, None
+            return grad_g, None, None, None, None
         x, weight = x if u is None else u, weight if v is None else v
-        along_x, along_weight, _ = _Backward.apply(g, x, weight, ctx.geometry, wanted)
-        return along_g, along_x, along_weight, None, None
+        grad_x, grad_weight, _ = _Backward.apply(g, x, weight, ctx.geometry, wanted)
+        return grad_g, grad_x, grad_weight, None, None
 
 
-def _along_g(
+def _grad_g(
     g: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -102,13 +102,13 @@ def _along_g(
     geometry: _Geometry,
 ) -> Tensor | None:
     """u∗w + x∗V + b, of which any may be missing."""
-    along: list[Tensor] = []
+    parts: list[Tensor] = []
     for a, k in ((u, weight), (x, v)):
         if a is not None and k is not None:
-            along.append(_Convolution.apply(a, k, None if along else b, geometry))
-    if not along and b is not None:
-        along.append(b.view(-1, *[1] * (g.dim() - 2)).expand_as(g))
-    return reduce(Tensor.add_, along) if along else None
+            parts.append(_Convolution.apply(a, k, None if parts else b, geometry))
+    if not parts and b is not None:
+        parts.append(b.view(-1, *[1] * (g.dim() - 2)).expand_as(g))
+    return reduce(Tensor.add_, parts) if parts else None
 
 
 def convolution(
@@ -192,5 +192,5 @@ def _convolution(
 
 def _each(numbers: Numbers, x: Tensor) -> list[int]:
     """One number for each dimension of ``x`` that is neither batch nor channel."""
-    several = list(numbers) if isinstance(numbers, Sequence) else [numbers]
-    return several * (x.dim() - 2) if len(several) == 1 else several
+    given = list(numbers) if isinstance(numbers, Sequence) else [numbers]
+    return given * (x.dim() - 2) if len(given) == 1 else given

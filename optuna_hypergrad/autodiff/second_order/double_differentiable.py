@@ -1,4 +1,4 @@
-"""Whether something can be differentiated twice, found out by doing it; and which module cannot."""
+"""Checks by differentiation whether tensors have a second derivative, and which module has none."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _failure(module: nn.Module, inputs: Inputs) -> str | None:
     args, kwargs = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, leaves)
     try:
         outputs = _requiring_grad(module(*args, **kwargs))
-    except Exception:  # whatever it needs to run by itself is the user's own matter
+    except Exception:  # it cannot run by itself
         return None
     try:
         differentiate_twice(outputs, _requiring_grad([leaves, list(module.parameters())]))

@@ -58,7 +58,7 @@ class Directions:
 
     @staticmethod
     def mean(parts: Sequence[Directions]) -> Directions:
-        """The products with the mean of several Hessians."""
+        """The products with the mean of the Hessians."""
         if len(parts) == 1:
             return parts[0]
         weights = torch.stack([part.weights for part in parts]).mean(0)
@@ -79,7 +79,7 @@ class HVPMethod:
 
     Args:
         linearize: Differentiates once; its result differentiates again.
-        batched: Whether all directions go through at once, in the memory of as many graphs.
+        batched: Whether all directions are taken at once, in the memory of as many graphs.
     """
 
     linearize: Callable[[TrainingLoss, Batch, Values, Product], Linearized]

@@ -5,7 +5,7 @@ backward pass, B(g; x) = g/6 where |x| < 3 and 0 elsewhere, is linear in g and d
 x but at the two kinks, where torch takes 0. So ∂⟨u, B⟩/∂g = B(u; x), and ∂⟨u, B⟩/∂x = 0: to any
 order. Torch's backward kernel has no derivative, nor have its sums and means of bags of embeddings.
 For its weight norm, torch takes the norms that its kernel saves for constants when the gradient is
-differentiated again, and gives a result without a word (found in torch 2.15).
+differentiated again, and gives a wrong result without an error (found in torch 2.15).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 
 def eligible(*tensors: Tensor) -> bool:
-    """Whether an operation on ``tensors`` is to be differentiated, and is none of the odd ones.
+    """Whether an operation on ``tensors`` is differentiated, and of the usual kind.
 
     Half precision, mixed or complex numbers, autocast, subclasses of tensors and the transforms of
     ``torch.func`` are left to torch.
@@ -58,8 +58,8 @@ class _Hardsigmoid(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        along_x: Tensor = _Backward.apply(g, *ctx.saved_tensors)
-        return along_x
+        grad_x: Tensor = _Backward.apply(g, *ctx.saved_tensors)
+        return grad_x
 
 
 class _Backward(Function):
@@ -68,8 +68,8 @@ class _Backward(Function):
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        along_x: Tensor = _backwards(g, x)
-        return along_x
+        grad_x: Tensor = _backwards(g, x)
+        return grad_x
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None]:
@@ -115,22 +115,11 @@ def embedding_bag(
 ) -> Tensor | None:
     """``torch.nn.functional.embedding_bag`` in the modes ``"sum"`` and ``"mean"``.
 
-    Args:
-        input: Indices, shape (bags, size), or (indices,) with ``offsets``.
-        weight: Embeddings, shape (words, features).
-        offsets: Where each bag begins in ``input``, shape (bags,).
-        max_norm: As torch's; such a call is left to torch.
-        norm_type: Of ``max_norm``.
-        scale_grad_by_freq: As torch's; such a call is left to torch.
-        mode: ``"sum"`` or ``"mean"``.
-        sparse: As torch's; such a call is left to torch.
-        per_sample_weights: Factors of the embeddings, of the shape of ``input``.
-        include_last_offset: Whether ``offsets`` ends with the number of indices.
-        padding_idx: An index that does not count.
+    The arguments are torch's.
 
     Returns:
         The bags, shape (bags, features), torch's but for the order of sums; None where the call is
-        none for this function.
+        none for this function, as with ``max_norm``, ``scale_grad_by_freq`` or ``sparse``.
 
     Example:
         >>> import torch

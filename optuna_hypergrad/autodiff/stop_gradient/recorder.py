@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ _PLAIN_ROWS = {"padding_idx": None, "scale_grad_by_freq": False}
 original_apply = Function.__dict__["apply"]
 
 
+@dataclass(eq=False)
 class Recorder:
     """Answers calls of torch's whose arguments or results have to do with what is stopped.
 
@@ -37,11 +39,12 @@ class Recorder:
         stops: Whether gradients stop; learns here whether any do.
         attached: By the id of a tensor: it, so that the id stays its own, its version, and its
             attached value.
+        no_grad: Whether the user's code has turned gradients off.
     """
 
-    def __init__(self, stops: StopState, attached: dict[int, tuple[Tensor, int, Tensor]]) -> None:
-        self.stops, self.attached = stops, attached
-        self.no_grad = False  # whether the user's code has turned gradients off
+    stops: StopState
+    attached: dict[int, tuple[Tensor, int, Tensor]]
+    no_grad: bool = False
 
     def operation(self, func: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that may have to do with what is stopped."""

@@ -1,9 +1,12 @@
-"""What the tests of this folder share: two derivatives of an operation, and how to compare them."""
+"""Two derivatives of an operation and how to compare them, and a function without a second one."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from optuna_hypergrad.autodiff.second_order.switching import Kernels, second_derivatives
 
@@ -32,3 +35,17 @@ def assert_like_torch(function: Callable[[], Tensor], sources: Sequence[Tensor])
         assert mine.stride() == own.stride()
     for mine, own in zip(second, own_second, strict=True):
         assert float((mine - own).norm() / own.norm()) < 1e-12
+
+
+class Square(Function):
+    """Has no second derivative; asked for one, torch takes its gradient for a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return 2 * g * ctx.saved_tensors[0]

@@ -66,11 +66,11 @@ def test_many_products_at_once() -> None:
     sources = problem(SHAPES[2])
     with second_derivatives(FUSED):
         loss = torch.sin(normalised(*sources)).sum()
-    slopes = torch.autograd.grad(loss, sources, create_graph=True)
-    along = [torch.randn(3, *s.shape) for s in sources]
-    batched = torch.autograd.grad(slopes, sources, along, True, is_grads_batched=True)
+    gradients = torch.autograd.grad(loss, sources, create_graph=True)
+    directions = [torch.randn(3, *s.shape) for s in sources]
+    batched = torch.autograd.grad(gradients, sources, directions, True, is_grads_batched=True)
     for n in range(3):
-        product = torch.autograd.grad(slopes, sources, [v[n] for v in along], True)
+        product = torch.autograd.grad(gradients, sources, [v[n] for v in directions], True)
         for one, many in zip(product, batched, strict=True):
             assert torch.allclose(many[n], one, rtol=1e-12, atol=1e-12)
 

@@ -63,22 +63,22 @@ def test_derivatives_of_every_order_by_finite_differences() -> None:
         assert y is not None
         return y**3
 
-    def slopes(*tensors: Tensor) -> tuple[Tensor, ...]:
+    def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(cubed(*tensors).sum(), tensors, create_graph=True)
 
     assert torch.autograd.gradgradcheck(cubed, tensors)
-    assert torch.autograd.gradgradcheck(slopes, tensors)
+    assert torch.autograd.gradgradcheck(gradients, tensors)
 
 
 def test_many_products_at_once() -> None:
     sources = problem(2, groups=2)
     with second_derivatives(FUSED):
         loss = torch.sin(F.conv2d(*sources, groups=2)).sum()
-    slopes = torch.autograd.grad(loss, sources, create_graph=True)
-    along = [torch.randn(3, *s.shape) for s in sources]
-    batched = torch.autograd.grad(slopes, sources, along, True, is_grads_batched=True)
+    gradients = torch.autograd.grad(loss, sources, create_graph=True)
+    directions = [torch.randn(3, *s.shape) for s in sources]
+    batched = torch.autograd.grad(gradients, sources, directions, True, is_grads_batched=True)
     for n in range(3):
-        product = torch.autograd.grad(slopes, sources, [v[n] for v in along], True)
+        product = torch.autograd.grad(gradients, sources, [v[n] for v in directions], True)
         for one, many in zip(product, batched, strict=True):
             assert torch.allclose(many[n], one, rtol=1e-12, atol=1e-12)
 
@@ -103,13 +103,13 @@ def test_other_calls_are_left_to_torch(call) -> None:  # type: ignore[no-untyped
 def test_transforms_and_autocast_are_left_to_torch() -> None:
     x, weight, bias = problem(2)
 
-    def slope(x: Tensor, weight: Tensor) -> Tensor:
+    def gradient(x: Tensor, weight: Tensor) -> Tensor:
         return torch.func.grad(lambda w: torch.sin(F.conv2d(x, w)).sum())(weight)
 
-    own = slope(x, weight)
+    own = gradient(x, weight)
     with second_derivatives(FUSED):
-        assert torch.equal(slope(x, weight), own)
-        assert torch.equal(torch.func.vmap(slope, (0, None))(x[None], weight)[0], own)
+        assert torch.equal(gradient(x, weight), own)
+        assert torch.equal(torch.func.vmap(gradient, (0, None))(x[None], weight)[0], own)
     with torch.autocast("cpu", torch.bfloat16), second_derivatives(FUSED):
         assert F.conv2d(x.float(), weight.float()).dtype == torch.bfloat16
     with second_derivatives(FUSED), pytest.raises(RuntimeError, match="expected input"):

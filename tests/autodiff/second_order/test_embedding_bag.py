@@ -1,4 +1,4 @@
-"""Bags of embeddings: torch's values and slopes, second derivatives by differences."""
+"""Bags of embeddings: torch's values and gradients, second derivatives by differences."""
 
 from typing import Any
 
@@ -91,8 +91,8 @@ def once(outputs: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
 def differences(function: Any, source: Tensor, e: float = 1e-6) -> Tensor:
     """The product of the Hessian with cos(source), from torch's gradients."""
 
-    def slope(by: float) -> Tensor:
+    def gradient(by: float) -> Tensor:
         moved = (source + by * torch.cos(source)).detach().requires_grad_()
         return once(function(moved), moved)[1]
 
-    return (slope(e) - slope(-e)) / (2 * e)
+    return (gradient(e) - gradient(-e)) / (2 * e)

@@ -1,4 +1,4 @@
-"""Hardsigmoid and hardswish: torch's values and slopes, second derivatives by differences."""
+"""Hardsigmoid and hardswish: torch's values and gradients, second derivatives by differences."""
 
 import copy
 from collections.abc import Callable
@@ -45,8 +45,8 @@ def test_values_and_slopes_are_those_of_torch_to_the_bit(
         source = x.clone().requires_grad_()
         with second_derivatives(kernels):
             y = layer(source * 1)
-        (slope,) = torch.autograd.grad(y, source, weights)
-        found.append((y.detach(), slope))
+        (gradient,) = torch.autograd.grad(y, source, weights)
+        found.append((y.detach(), gradient))
     for own, mine in zip(*found, strict=True):
         assert torch.equal(own.nan_to_num(7.0), mine.nan_to_num(7.0))
 

@@ -63,8 +63,8 @@ import torch
 model = torch.compile(torch.nn.Linear(4, 5), backend="aot_eager")
 parameters = list(model.parameters())
 loss = model(torch.randn(3, 4)).tanh().sum()
-slopes = torch.autograd.grad(loss, parameters, create_graph=True)
-torch.autograd.grad(sum(slope.square().sum() for slope in slopes), parameters)
+gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), parameters)
 """
 
 
@@ -91,7 +91,7 @@ def test_what_torch_alone_refuses(make: Callable[[], nn.Module], kernels: Kernel
     value, first, second = twice(lambda: model(x), parameters, kernels)
     eps = 1e-5
 
-    def slopes(by: float) -> list[Tensor]:
+    def gradients(by: float) -> list[Tensor]:
         """The gradient at the weights moved by ``by`` along the product's direction."""
         moved = [(w + by * torch.cos(w)).detach() for w in parameters]
         with torch.no_grad():
@@ -104,7 +104,7 @@ def test_what_torch_alone_refuses(make: Callable[[], nn.Module], kernels: Kernel
                 w.copy_(b)
         return [g.detach() for g in gradient]
 
-    for product, up, down in zip(second, slopes(eps), slopes(-eps), strict=True):
+    for product, up, down in zip(second, gradients(eps), gradients(-eps), strict=True):
         assert torch.allclose(product, (up - down) / (2 * eps), rtol=1e-6, atol=1e-7)
     assert all(torch.isfinite(g).all() for g in [value, *first])
 

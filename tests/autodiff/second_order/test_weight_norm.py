@@ -39,15 +39,15 @@ def test_second_derivatives_are_right_where_those_of_torch_are_wrong(
     own_value, own_first, own_second = twice(lambda: layer(x), parameters, Kernels())
     for mine, own in zip([value, *first], [own_value, *own_first], strict=True):
         torch.testing.assert_close(mine, own, rtol=1e-12, atol=1e-12)
-    along, epsilon = [torch.cos(p.detach()) for p in parameters], 1e-6
+    directions, epsilon = [torch.cos(p.detach()) for p in parameters], 1e-6
 
-    def slopes(by: float) -> list[Tensor]:
+    def gradients(by: float) -> list[Tensor]:
         with torch.no_grad():
-            for p, z in zip(parameters, along, strict=True):
+            for p, z in zip(parameters, directions, strict=True):
                 p.add_(by * z)
         return twice(lambda: layer(x), parameters, FORMULA)[1]
 
-    up, down = slopes(epsilon), slopes(-2 * epsilon)
+    up, down = gradients(epsilon), gradients(-2 * epsilon)
     expected = [(a - b).detach() / (2 * epsilon) for a, b in zip(up, down, strict=True)]
     torch.testing.assert_close(second, expected, rtol=1e-6, atol=1e-7)
     if dim == 0:  # torch does without its kernel otherwise; should this fail one day, rejoice

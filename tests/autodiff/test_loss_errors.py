@@ -1,4 +1,4 @@
-"""Learned values where torch takes only numbers: told what to do instead."""
+"""Learned values where torch takes only numbers: the error says what to do instead."""
 
 from collections.abc import Callable
 from typing import Any
