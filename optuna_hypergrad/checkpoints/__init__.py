@@ -1,4 +1,4 @@
-"""Checkpoints of students: safetensors and JSON in an Optuna artifact store, never pickle."""
+"""Checkpoints of members: safetensors and JSON in an Optuna artifact store, without pickle."""
 
 from optuna_hypergrad.checkpoints.encoding import (
     CheckpointError,

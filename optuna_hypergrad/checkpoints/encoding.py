@@ -1,13 +1,13 @@
-"""A nested state as one safetensors file: the tensors, and the structure around them as JSON.
+"""Nested states as safetensors files: tensors, and the structure around them as JSON metadata.
 
-The structure is in the file's metadata. None, booleans, strings, finite floats, ints of 64 bits
-and lists stand for themselves; anything else is an object with one entry, named by its kind:
+None, booleans, strings, finite floats, ints of 64 bits and lists represent themselves; any other
+value is an object with one entry, named by its kind:
 
     {"dict": [[key, value], …]}    {"tuple": [value, …]}    {"tensor": name}    {"array": name}
     {"int": "0x…"}                 {"float": "nan"}    {"complex": "1+2j"}
     {"set": [value, …]}            {"frozenset": [value, …]}    {"counter": {"dict": …}}
 
-What is of a subclass of these, or a number of numpy's, is stored as the plain value that it is.
+Instances of subclasses and NumPy scalars are stored as the plain values.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_kind
 
-Keys = tuple[object, ...]  # those that lead to a value inside the state
-Arrays = dict[str, "Tensor | np.ndarray[Any, Any]"]  # by the name that the structure gives them
+Keys = tuple[object, ...]  # the path to a value inside the state
+Arrays = dict[str, "Tensor | np.ndarray[Any, Any]"]  # by their names in the structure
 
 _DTYPES = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64),
@@ -47,27 +47,27 @@ _PLAIN: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is missing, damaged, or not what it is expected to be."""
+    """A checkpoint is missing, damaged or of an unexpected kind."""
 
 
 class UnreachableError(CheckpointError):
-    """The artifact store cannot be read at the moment; of the checkpoint nothing is known."""
+    """The artifact store cannot be read at the moment; the checkpoint may be intact."""
 
 
 def encode(state: Any) -> bytes:
-    """A nested state as the bytes of a safetensors file.
+    """Encode a nested state as the bytes of a safetensors file.
 
     Args:
         state: Any nesting of mappings with str or int keys, lists, tuples, sets, None, bools,
-            numbers and strs around tensors and numpy arrays. Tensors and parameters come back as
-            plain tensors that are contiguous, share no memory and require no gradient; a number
-            of numpy's as Python's (``np.float64`` as a float); a named tuple as a tuple, a deque
-            as a list, every mapping but a ``Counter`` as a dict, and what is of another subclass as
-            that which it is a subclass of. All else is as it was.
+            numbers and strs around tensors and NumPy arrays. ``decode`` returns tensors and
+            parameters as contiguous tensors that share no memory and require no gradient, NumPy
+            scalars as Python's (``np.float64`` as a float), named tuples as tuples, deques as
+            lists, mappings other than a ``Counter`` as dicts, and instances of other subclasses as
+            their base class. Everything else is unchanged.
 
     Raises:
-        TypeError: If the state holds anything else, or a set what would come back as something
-            that no set can hold; it names the path of it, and what to do.
+        TypeError: If the state holds anything else, or a set an item that would not be hashable
+            when decoded; the message names the path of the value, and what to do.
         CheckpointError: If the structure without the tensors exceeds 100 MB.
 
     Example:
@@ -84,10 +84,10 @@ def encode(state: Any) -> bytes:
 
 
 def check(state: Any) -> None:
-    """Raise the TypeError that ``encode`` would raise; nothing is copied.
+    """Raise the TypeError that ``encode`` would raise, without copying anything.
 
     Args:
-        state: What is to be encoded.
+        state: The state to encode later.
 
     Example:
         >>> from fractions import Fraction
@@ -100,19 +100,19 @@ def check(state: Any) -> None:
 
 
 def decode(data: bytes, device: torch.device | str | None = None) -> Any:
-    """The state that ``encode`` gave ``data`` for.
+    """Decode a state from the bytes that ``encode`` returned.
 
     Args:
-        data: The whole file. Nothing in it is executed, whoever wrote it.
-        device: Where all tensors go; the CPU unless given. ``load_state_dict`` of a model or an
-            optimizer moves them anyway.
+        data: The content of the file, which may be untrusted: nothing in it is executed.
+        device: Device of all tensors; by default the CPU, since ``load_state_dict`` of a model or
+            an optimizer moves them anyway.
 
     Raises:
-        CheckpointError: If ``data`` is not what ``encode`` returns.
+        CheckpointError: If ``data`` does not come from ``encode``.
     """
     check_kind("data", data, bytes, "bytes")
     try:
-        tensors = _loaded(data)  # checks the header that is read next
+        tensors = _loaded(data)  # validates the header that is read next
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         structure = json.loads(header["__metadata__"]["state"])
         return _unpack(structure, tensors, device)
@@ -122,7 +122,7 @@ def decode(data: bytes, device: torch.device | str | None = None) -> Any:
 
 
 def _packed(state: Any) -> tuple[str, Arrays]:
-    """The structure as JSON, and what it names."""
+    """Return the structure as JSON, and the arrays that it names."""
     arrays: Arrays = {}
     try:
         return json.dumps(_pack(state, (), arrays), allow_nan=False), arrays
@@ -131,7 +131,7 @@ def _packed(state: Any) -> tuple[str, Arrays]:
 
 
 def _pack(value: Any, path: Keys, arrays: Arrays) -> Any:
-    """The JSON that stands for ``value``; its tensors and arrays are added to ``arrays``."""
+    """Return the JSON value of ``value``; its tensors and arrays are added to ``arrays``."""
     value = _plain(value)
     kind = type(value)
     if value is None or kind in (bool, str):
@@ -145,36 +145,39 @@ def _pack(value: Any, path: Keys, arrays: Arrays) -> Any:
     if kind in (list, tuple):
         items = [_pack(item, (*path, i), arrays) for i, item in enumerate(value)]
         return items if kind is list else {"tuple": items}
-    if kind in (set, frozenset):  # in an order that does not depend on the process
+    if kind in (set, frozenset):  # sorted, so that the order is the same in every process
         _check_hashable(value, path)
         items = [_pack(item, path, arrays) for item in value]
         return {kind.__name__: sorted(items, key=json.dumps)}
-    if kind is Counter:  # of torch's MultiStepLR
+    if kind is Counter:  # as in torch's MultiStepLR
         return {"counter": _pack(dict(value), path, arrays)}
     if kind is dict:
         pairs = ((_checked_key(_plain(key), path), item) for key, item in value.items())
         return {"dict": [[key, _pack(item, (*path, key), arrays)] for key, item in pairs]}
-    return _named(value, path, arrays)
+    _check_array(value, path)
+    arrays[name := str(len(arrays))] = value
+    return {"array" if kind is np.ndarray else "tensor": name}
 
 
-def _named(value: Any, path: Keys, arrays: Arrays) -> dict[str, str]:
-    """What stands for a tensor or an array."""
-    name, kind = str(len(arrays)), type(value)  # exactly, since a subclass would be lost
+def _check_array(value: Any, path: Keys) -> None:
+    """Require a tensor or array that safetensors can hold, not of a subclass (it would be lost)."""
+    kind = type(value)
     if kind in (Tensor, nn.Parameter):
-        _check_tensor(value, path)
+        if value.is_meta or value.layout != torch.strided or value.dtype not in _DTYPES:
+            found = f"{value.dtype}, {value.layout}, on {value.device}"
+            raise TypeError(f"{_dotted(path)}: cannot store {kind} of {found}.")
     elif kind is np.ndarray:
-        _check_array(value, path)
+        if not value.dtype.isnative or getattr(torch, value.dtype.name, None) not in _DTYPES:
+            raise TypeError(f"{_dotted(path)}: cannot store {kind} of {value.dtype!r}.")
     else:
         raise TypeError(
             f"{_dotted(path)}: cannot store {kind}; convert it to a number, string, tensor, list, "
             "tuple, set or dict."
         )
-    arrays[name] = value
-    return {"array" if kind is np.ndarray else "tensor": name}
 
 
 def _plain(value: Any) -> Any:
-    """What comes back for ``value``: of Python's own kind where it is of a subclass of that."""
+    """Return ``value`` as it will be decoded, except for its items."""
     if isinstance(value, np.generic) and value.dtype.kind in "biufcU":
         return value.item()
     for kind, plain in _PLAIN:
@@ -220,12 +223,12 @@ def _checked_key(key: Any, path: Keys) -> str | int:
 
 
 def _check_hashable(items: Iterable[Any], path: Keys) -> None:
-    """Refuse members of a set that would come back as something that no set can hold."""
+    """Reject items of a set that would not be hashable when decoded."""
     for item in items:
         plain = _plain(item)
         if isinstance(plain, list | dict | set):
             raise TypeError(
-                f"{_dotted(path)}: cannot store {type(item)} in a set, since it comes back as a "
+                f"{_dotted(path)}: cannot store {type(item)} in a set, since it is decoded as a "
                 f"{type(plain).__name__}; convert it to a tuple or a frozenset."
             )
         if isinstance(plain, tuple):
@@ -235,24 +238,12 @@ def _check_hashable(items: Iterable[Any], path: Keys) -> None:
 def _loaded(data: bytes) -> dict[str, Tensor]:
     try:
         return load(data)
-    except RuntimeError as error:  # of torch, for a shape that overflows
+    except RuntimeError as error:  # from torch, for a shape that overflows
         raise ValueError(str(error)) from error
 
 
-def _check_tensor(tensor: Tensor, path: Keys) -> None:
-    if tensor.is_meta or tensor.layout != torch.strided or tensor.dtype not in _DTYPES:
-        kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
-        raise TypeError(f"{_dotted(path)}: cannot store {type(tensor)} of {kind}.")
-
-
-def _check_array(array: np.ndarray[Any, Any], path: Keys) -> None:
-    dtype = array.dtype
-    if not dtype.isnative or getattr(torch, dtype.name, None) not in _DTYPES:
-        raise TypeError(f"{_dotted(path)}: cannot store {type(array)} of {dtype!r}.")
-
-
 def _copied(array: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    """A copy on the CPU: contiguous and with memory of its own, as safetensors demands."""
+    """Return a contiguous copy on the CPU that shares no memory, as safetensors requires."""
     if isinstance(array, np.ndarray):
         return torch.from_numpy(array.copy("C"))
     return array.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""Checkpoints in an artifact store: written once, and verified by checksum before they are read."""
+"""Checkpoints in an artifact store, verified by checksum before they are decoded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import torch
     from optuna.artifacts._protocol import ArtifactStore
 
-FILENAME = "student.safetensors"  # of the artifacts, as the dashboard shows it
-STORE = ("open_reader", "write", "remove")  # what an artifact store can do
+FILENAME = "student.safetensors"  # of the artifacts, shown in the dashboard
+STORE = ("open_reader", "write", "remove")  # methods of an artifact store
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CHUNK = 2**20  # bytes read at once
 
@@ -31,17 +31,17 @@ def upload(trial: Trial, store: ArtifactStore, state: Any, filename: str = FILEN
     """Store a state as an artifact of a running trial.
 
     Args:
-        trial: The running trial that the objective was given.
-        store: Any artifact store of Optuna's.
-        state: What ``encode`` takes.
-        filename: The artifact's name in the dashboard, without a folder.
+        trial: The running trial, as passed to the objective.
+        store: An artifact store of Optuna.
+        state: The state; see ``encode``.
+        filename: Name of the artifact in the dashboard, without a folder.
 
     Returns:
-        What ``download`` needs. To store it in an attribute of the trial is up to the caller.
+        The argument of ``download``. The caller must store it, in an attribute of the trial.
 
     Raises:
-        TypeError: If the state cannot be stored; it names the path of what cannot.
-        ValueError: If ``filename`` names a folder.
+        TypeError: If the state cannot be stored; the message names the path of the value.
+        ValueError: If ``filename`` contains a folder.
         optuna.exceptions.UpdateFinishedTrialError: If the trial has finished.
 
     Example:
@@ -69,30 +69,30 @@ def upload(trial: Trial, store: ArtifactStore, state: Any, filename: str = FILEN
 def download(
     store: ArtifactStore, checkpoint: Checkpoint, device: torch.device | str | None = None
 ) -> Any:
-    """The state that was uploaded as ``checkpoint``.
+    """Return the state that was uploaded as ``checkpoint``.
 
     Args:
-        store: The artifact store that holds it.
-        checkpoint: What ``upload`` returned. It may come from a storage that is not trusted.
-        device: Where all tensors go; the CPU unless given.
+        store: The artifact store.
+        checkpoint: The result of ``upload``, possibly from an untrusted storage.
+        device: Device of all tensors; by default the CPU.
 
     Raises:
-        UnreachableError: If the store fails; wrapped in ``optuna.artifacts.Backoff`` it is asked
-            again. What other errors a store raises go through.
-        CheckpointError: If the artifact is missing, is not the very file that was uploaded, or if
-            ``checkpoint`` is not what ``upload`` returns.
+        UnreachableError: If the store fails with an OSError; ``optuna.artifacts.Backoff`` retries.
+            Other errors of the store are not caught.
+        CheckpointError: If the artifact is missing or differs from the uploaded file, or
+            ``checkpoint`` does not come from ``upload``.
     """
     _check(store, checkpoint)
     name = f"artifact {checkpoint.artifact}"
     try:
         data = _read(store, checkpoint.artifact, limit=checkpoint.size + 1)
     except (ArtifactNotFound, FileNotFoundError) as error:
-        raise CheckpointError(f"{name}: is not in the store.") from error
+        raise CheckpointError(f"{name}: not in the store.") from error
     except OSError as error:
         raise UnreachableError(f"{name}: cannot be read: {error!r}") from error
     if len(data) != checkpoint.size:
-        came = f"more than {checkpoint.size}" if len(data) > checkpoint.size else len(data)
-        raise CheckpointError(f"{name}: expected {checkpoint.size} bytes, got {came}.")
+        found = f"more than {checkpoint.size}" if len(data) > checkpoint.size else len(data)
+        raise CheckpointError(f"{name}: expected {checkpoint.size} bytes, got {found}.")
     digest = hashlib.sha256(data).hexdigest()
     if digest != checkpoint.sha256:
         raise CheckpointError(f"{name}: expected sha256 {checkpoint.sha256}, got {digest}.")
@@ -106,13 +106,13 @@ def remove(store: ArtifactStore, checkpoint: Checkpoint) -> bool:
     """Remove a checkpoint from the store.
 
     Returns:
-        Whether it was there. Stores that do not tell, such as S3, count as if it was.
+        Whether it existed; True for stores that do not report this, such as S3.
 
     Raises:
-        CheckpointError: If ``checkpoint`` is not what ``upload`` returns.
+        CheckpointError: If ``checkpoint`` does not come from ``upload``.
     """
     _check(store, checkpoint)
-    while isinstance(store, Backoff):  # it removes again what it has removed: optuna #6843
+    while isinstance(store, Backoff):  # retries a removal that succeeded: optuna #6843
         store = store._backend
     try:
         store.remove(checkpoint.artifact)
@@ -122,9 +122,9 @@ def remove(store: ArtifactStore, checkpoint: Checkpoint) -> bool:
 
 
 def _check(store: ArtifactStore, checkpoint: Checkpoint) -> None:
-    """Refuse ids that a store might take for a path, and sizes that cannot be read."""
+    """Reject ids that a store could take for a path, and invalid sizes."""
     check_can("store", store, "an artifact store", *STORE)
-    check_kind("checkpoint", checkpoint, Checkpoint, "what upload returned")
+    check_kind("checkpoint", checkpoint, Checkpoint, "a Checkpoint from upload")
     artifact, _, size = checkpoint
     if not isinstance(artifact, str) or not _UUID.fullmatch(artifact):
         raise CheckpointError(f"artifact {artifact!r:.60}: expected a UUID.")
@@ -133,7 +133,7 @@ def _check(store: ArtifactStore, checkpoint: Checkpoint) -> None:
 
 
 def _read(store: ArtifactStore, artifact: str, *, limit: int) -> bytes:
-    """At most ``limit`` bytes, in chunks: one read may return less or allocate all of ``limit``."""
+    """Read at most ``limit`` bytes, in chunks: one read may return less, or allocate them all."""
     data = bytearray()
     with store.open_reader(artifact) as reader:
         while chunk := reader.read(min(_CHUNK, limit - len(data))):

@@ -45,7 +45,7 @@ def same(one: Any, other: Any) -> bool:
         return alike and one.tobytes() == other.tobytes()
     if isinstance(one, set | frozenset):
         return one == other and Counter(map(type, one)) == Counter(map(type, other))
-    return repr(one) == repr(other)  # tells NaN from 0 and -0.0 from 0.0
+    return repr(one) == repr(other)  # distinguishes NaN from 0 and -0.0 from 0.0
 
 
 def raw(tensor: torch.Tensor) -> list[int]:
@@ -96,22 +96,22 @@ def test_arrays_of_all_dtypes_come_back(dtype: str) -> None:
 
 
 def test_tensors_come_back_from_any_layout_of_memory() -> None:
-    whole = torch.randn(4, 3, 2, 5)
+    tensor = torch.randn(4, 3, 2, 5)
     views = [
-        whole.mT,
-        whole[1:, ::2],
-        whole[0, 0, 0].expand(3, 5),
-        whole.to(memory_format=torch.channels_last),
+        tensor.mT,
+        tensor[1:, ::2],
+        tensor[0, 0, 0].expand(3, 5),
+        tensor.to(memory_format=torch.channels_last),
         torch.randn(3, dtype=torch.complex64).conj(),
         torch.empty(0),
         torch.empty(3, 0, dtype=torch.bool),
-        whole,
+        tensor,
     ]
     stored = decode(encode(views))
     assert all(torch.equal(a, b) for a, b in zip(stored, views, strict=True))
     assert all(a.is_contiguous() for a in stored)
     stored[-1].zero_()  # writable, and shares nothing
-    assert torch.equal(stored[0], whole.mT)
+    assert torch.equal(stored[0], tensor.mT)
 
 
 def test_tied_parameters_come_back_as_plain_tensors_of_equal_values() -> None:
@@ -339,7 +339,7 @@ def test_a_counter_comes_back_as_one() -> None:
 
 
 class Listed(list):  # type: ignore[type-arg]
-    """A list that a set can hold; what comes back is a plain one, which it cannot."""
+    """A hashable list; it is decoded as a plain one, which no set can hold."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
@@ -348,9 +348,9 @@ class Listed(list):  # type: ignore[type-arg]
     ("value", "kind"),
     [({Listed()}, "list"), ({(1, Listed())}, "list"), (frozenset([Listed()]), "list")],
 )
-def test_what_no_set_can_hold_once_it_comes_back_is_refused_before(value: Any, kind: str) -> None:
+def test_set_items_that_decode_to_something_unhashable_are_refused(value: Any, kind: str) -> None:
     for refuse in (check, encode):
-        with pytest.raises(TypeError, match=rf"^best\.seen: .*Listed.* comes back as a {kind};"):
+        with pytest.raises(TypeError, match=rf"^best\.seen: .*Listed.* is decoded as a {kind};"):
             refuse({"best": {"seen": value}})
 
 
@@ -358,8 +358,8 @@ def test_whatever_passes_the_check_comes_back() -> None:
     rng = random.Random(0)
 
     def hashable(depth: int) -> Any:
-        several = [hashable(depth - 1) for _ in range(rng.randrange(3))] if depth else []
-        return rng.choice([rng.random(), "a", None, tuple(several), frozenset(several)])
+        items = [hashable(depth - 1) for _ in range(rng.randrange(3))] if depth else []
+        return rng.choice([rng.random(), "a", None, tuple(items), frozenset(items)])
 
     for _ in range(300):
         state = {"seen": {hashable(3) for _ in range(4)}}

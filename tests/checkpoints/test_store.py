@@ -96,9 +96,7 @@ def test_a_checkpoint_is_removed_once(store: Any, folder: Path) -> None:
     assert remove(store, checkpoint) is True
     assert not list(folder.iterdir())
     assert remove(store, checkpoint) is False
-    with pytest.raises(
-        CheckpointError, match=f"artifact {checkpoint.artifact}: is not in the store"
-    ):
+    with pytest.raises(CheckpointError, match=f"artifact {checkpoint.artifact}: not in the store"):
         download(store, checkpoint)
 
 
@@ -199,7 +197,7 @@ def test_a_store_may_return_less_than_asked_for(folder: Path) -> None:
     assert download(store, upload(asked(), store, STATE))["step"] == 3
 
 
-def test_errors_of_the_store_are_told() -> None:
+def test_errors_of_the_store_are_reported() -> None:
     with pytest.raises(CheckpointError, match=f"{UNKNOWN}: cannot be read: .*on fire") as caught:
         download(SpyStore(), Checkpoint(UNKNOWN, "0" * 64, 10))
     assert isinstance(caught.value.__cause__, OSError)

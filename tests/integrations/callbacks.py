@@ -35,7 +35,7 @@ def searched(sampler: str, callback: Any) -> optuna.Study:
     return study
 
 
-def told(study: optuna.Study) -> Trials:
+def stored(study: optuna.Study) -> Trials:
     """Value and parameters by number of the trial."""
     assert study.trials[4].state == TrialState.PRUNED and len(study.trials) == 7
     return {trial.number: (trial.value, trial.params) for trial in study.trials}

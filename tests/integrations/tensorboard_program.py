@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util.tensor_util import make_ndarray
 
-from integrations.callbacks import Trials, searched, told
+from integrations.callbacks import Trials, searched, stored
 
 
 def written(folder: Path) -> Trials:
@@ -35,4 +35,4 @@ def written(folder: Path) -> Trials:
 if __name__ == "__main__":
     sampler, folder = sys.argv[1:]
     study = searched(sampler, TensorBoardCallback(folder, metric_name="loss"))
-    print(json.dumps([written(Path(folder)), told(study)]))
+    print(json.dumps([written(Path(folder)), stored(study)]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from integrations.callbacks import SAMPLERS, searched, told
+from integrations.callbacks import SAMPLERS, searched, stored
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what these libraries import
@@ -56,7 +56,7 @@ def test_mlflow_has_a_run_of_every_trial(sampler: str, tmp_path: Path) -> None:
     for run in runs:
         params = {name: float(value) for name, value in run.params.items()}
         found[int(run.tags["number"])] = run.metrics.get("loss"), params
-    assert found == told(study)
+    assert found == stored(study)
     assert all("hg:gradient_norm" in run.tags for run in runs if "loss" in run.metrics)
 
 
@@ -76,5 +76,5 @@ def test_weights_and_biases_log_every_trial(
     monkeypatch.setattr(wandb.run, "log", logged)
     study = searched(sampler, callback)
     wandb.finish()
-    assert found == told(study)
+    assert found == stored(study)
     assert [*tmp_path.rglob("*.wandb")]  # what `wandb sync` would send

@@ -14,10 +14,10 @@ STATE = {"weights": torch.arange(6.0).reshape(2, 3), "more": [torch.ones(2), Non
 
 
 def file(header: str, data: bytes = b"", length: int | None = None) -> bytes:
-    """A safetensors file with any header, and any length of it that is told."""
+    """A safetensors file with any header, and any stated length."""
     encoded = header.encode()
-    told = len(encoded) if length is None else length
-    return told.to_bytes(8, "little") + encoded + data
+    stated = len(encoded) if length is None else length
+    return stated.to_bytes(8, "little") + encoded + data
 
 
 def described(tensors: dict[str, Any], state: str = '{"tensor": "0"}') -> str:
