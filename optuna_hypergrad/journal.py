@@ -1,4 +1,4 @@
-"""A lock for journal files that a killed worker neither keeps nor leaves half a record behind."""
+"""A lock for journal files that survives killed workers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from optuna.storages.journal import JournalFileSymlinkLock
 
 
 class MendingLock(JournalFileSymlinkLock):
-    """Lock a journal file by ``flock``; whoever gets it removes what a killed writer began.
+    """Lock a journal file by ``flock``, and remove an incomplete record of a killed worker.
 
-    Optuna's locks are files of their own, which outlive a killed worker: all others wait for their
-    grace period, and two that break the lock at the same time may both believe they hold it. A
-    write that SIGKILL interrupts ends at a page of the file; Optuna would append the next record
-    to what is left, and no worker could read the journal any more. The kernel's lock ends with the
-    process, and what is half written while one holds it is a dead worker's.
+    Optuna's locks are separate files, which outlive a killed worker: all others wait for their
+    grace period, and two that break the lock at the same time may both believe that they hold it.
+    SIGKILL may also interrupt a write in the middle of a record; Optuna would append the next
+    record to it, and no worker could read the journal any more. The kernel releases this lock when
+    the process ends, and its next holder removes the incomplete record.
 
-    All workers of a study must use the same kind of lock. It needs a POSIX system, and a file
-    system on which ``flock`` works between all workers (a local one; NFS from version 4 on).
+    All workers of a study must use the same kind of lock. It requires a POSIX system, and a file
+    system on which ``flock`` works between all workers (a local one, or NFS from version 4 on).
 
     Args:
         filepath: The journal file.
@@ -39,11 +39,11 @@ class MendingLock(JournalFileSymlinkLock):
 
     def __init__(self, filepath: str) -> None:
         super().__init__(filepath)
-        self._held: int | None = None  # the descriptor that has the lock
+        self._held: int | None = None  # file descriptor that holds the lock
 
     def acquire(self) -> bool:
-        """Wait for the lock, then see to the file's last line."""
-        descriptor = os.open(self._lock_target_file, os.O_RDWR)  # each has a lock of its own
+        """Wait for the lock, then remove an incomplete last record."""
+        descriptor = os.open(self._lock_target_file, os.O_RDWR)  # flock is per descriptor
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         self._held = descriptor
         with os.fdopen(os.dup(descriptor), "rb+") as journal:
@@ -54,7 +54,7 @@ class MendingLock(JournalFileSymlinkLock):
         return True
 
     def release(self) -> None:
-        """Give the lock to whoever waits."""
+        """Release the lock."""
         if self._held is None:
             raise RuntimeError("the lock of the journal file is not held.")
         descriptor, self._held = self._held, None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 
-NAME = "optuna.hypergrad"
+from optuna import logging as optuna_logging
 
 
 def get_logger() -> logging.Logger:
-    """A child of Optuna's own, so that ``optuna.logging.set_verbosity`` and its relatives rule."""
-    from optuna import logging as optuna_logging
-
-    return optuna_logging.get_logger(NAME)
+    """Return a child of Optuna's logger, which ``optuna.logging.set_verbosity`` controls."""
+    return optuna_logging.get_logger("optuna.hypergrad")

@@ -1,4 +1,4 @@
-"""A training run watched from within, so that a pruner can end it."""
+"""Reporting of losses during training, so that a pruner can end the run."""
 
 from __future__ import annotations
 
@@ -14,27 +14,25 @@ from optuna_hypergrad.reports import check_trial, report_tangent_norms
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-GROWTH = 10.0  # a norm is stored again when it has grown by this factor: each time is a write
+GROWTH = 10.0  # factor of growth after which a norm is stored again, which costs a write
 
 
 def watch(trial: BaseTrial, *, every: int) -> Watch:
-    """Report a run's training loss while it trains, and end it where the study's pruner says so.
+    """Report the training loss during a run, and end the run if the study's pruner decides so.
 
-    For ``hypergradient(..., on_step=watch(trial, every=20))``, or to be called in a loop of one's
-    own with each step and its loss. The first step's loss is reported, then at every
-    ``every``-th step the mean since the last report, in which no explosion between two reports
-    is lost; and at once the first loss that is not finite. In forward mode the largest norm of
-    the tangents ∂w/∂λ is stored with it, whenever it has grown tenfold (``DivergencePruner``
-    judges both).
+    Use it as ``hypergradient(..., on_step=watch(trial, every=20))``, or call it in your own loop
+    with each step and its loss. It reports the loss of the first step; then, every ``every`` steps,
+    the mean loss since the last report, so that no explosion in between is missed; and the first
+    loss that is not finite immediately. In forward mode it also stores the largest norm of the
+    tangents ∂w/∂λ whenever that has grown tenfold. ``DivergencePruner`` uses both.
 
     Args:
-        trial: The trial that the objective was given, of any sampler. A ``FixedTrial`` is never
-            pruned.
-        every: Number of steps between reports. Each is a write to the storage, which takes some
-            5 to 20 ms where that is a database; about ten a run are enough.
+        trial: The trial passed to the objective, of any sampler. A ``FixedTrial`` is never pruned.
+        every: Number of steps between reports. Each is a write to the storage, about 5 to 20 ms in
+            a database; about ten per run are enough.
 
     Raises:
-        ValueError: If ``every`` is no positive integer.
+        ValueError: If ``every`` is not a positive integer.
 
     Example:
         >>> import optuna
@@ -59,33 +57,33 @@ def watch(trial: BaseTrial, *, every: int) -> Watch:
 
 
 class Watch:
-    """Watches one run; see ``watch``."""
+    """Reports the losses of one run; see ``watch``."""
 
     def __init__(self, trial: BaseTrial, every: int) -> None:
         self._trial, self._every = trial, every
         self._tangent_norm: Callable[[], float] | None = None
-        self._norms: dict[int, float] = {}  # what is stored of it, by step
-        self._known = 0.0  # the last of these
+        self._norms: dict[int, float] = {}  # stored norms by step
+        self._last_norm = 0.0  # the last of these
         self._total, self._count = 0.0, 0  # of the losses since the last report
         self._is_finite = True
 
     def attach(self, tangent_norm: Callable[[], float]) -> None:
-        """Watch tangents, too.
+        """Report the norm of tangents as well.
 
-        ``hypergradient`` calls it; in a ``ForwardMode`` loop of one's own it is for you to call,
-        with ``lambda: run.tangent_norm``.
+        ``hypergradient`` calls this. In your own ``ForwardMode`` loop, call it with
+        ``lambda: run.tangent_norm``.
 
         Args:
-            tangent_norm: Gives their largest norm when it is called, which is only at reports,
-                since it waits for the device.
+            tangent_norm: Returns the largest norm. It is called only at reports, since it waits
+                for the device.
         """
         self._tangent_norm = tangent_norm
 
     def __call__(self, step: int, loss: float) -> None:
-        """Take note of a step.
+        """Record the loss of a step, and report if due.
 
         Args:
-            step: The step, from 0 on.
+            step: The step, counted from 0.
             loss: Its training loss.
 
         Raises:
@@ -96,20 +94,17 @@ class Watch:
         blew_up = self._is_finite and not math.isfinite(self._total)
         if step % self._every == 0 or blew_up:
             self._is_finite = self._is_finite and not blew_up
-            self._report(step)
-
-    def _report(self, step: int) -> None:
-        self._trial.report(self._total / self._count, step)
-        self._total, self._count = 0.0, 0
-        self._report_tangents(step)
-        if self._trial.should_prune():
-            raise TrialPruned(f"trial {self._trial.number} was pruned at training step {step}.")
+            self._trial.report(self._total / self._count, step)
+            self._total, self._count = 0.0, 0
+            self._report_tangents(step)
+            if self._trial.should_prune():
+                raise TrialPruned(f"trial {self._trial.number} was pruned at training step {step}.")
 
     def _report_tangents(self, step: int) -> None:
         if self._tangent_norm is None:
             return
         norm = self._tangent_norm()
-        has_grown = norm != 0 and not norm < GROWTH * self._known  # a NaN has, too
-        if has_grown and math.isfinite(self._known):
-            self._norms[step] = self._known = norm
+        has_grown = norm != 0 and not norm < GROWTH * self._last_norm  # NaN counts as growth
+        if has_grown and math.isfinite(self._last_norm):
+            self._norms[step] = self._last_norm = norm
             report_tangent_norms(self._trial, self._norms)

@@ -13,7 +13,7 @@ from optuna_hypergrad import DivergencePruner, Schedule, watch
 from optuna_hypergrad.autodiff import SGD, ForwardMode, hypergradient
 
 
-class Stubborn(optuna.pruners.BasePruner):
+class PrunesAt(optuna.pruners.BasePruner):
     """Prunes at a step."""
 
     def __init__(self, step: float = math.inf) -> None:
@@ -24,7 +24,7 @@ class Stubborn(optuna.pruners.BasePruner):
 
 
 def new_trial(pruner: optuna.pruners.BasePruner | None = None) -> optuna.Trial:
-    return optuna.create_study(pruner=pruner or Stubborn()).ask()
+    return optuna.create_study(pruner=pruner or PrunesAt()).ask()
 
 
 def seen(trial: optuna.Trial) -> optuna.trial.FrozenTrial:
@@ -49,7 +49,7 @@ def test_the_first_loss_that_is_not_finite_is_reported_at_once() -> None:
 
 
 def test_the_pruner_ends_the_run() -> None:
-    on_step = watch(new_trial(Stubborn(step=4)), every=2)
+    on_step = watch(new_trial(PrunesAt(step=4)), every=2)
     for step in range(4):
         on_step(step, 1.0)
     with pytest.raises(optuna.TrialPruned, match="trial 0 was pruned at training step 4"):
@@ -66,7 +66,7 @@ def test_a_norm_is_stored_when_it_has_grown_tenfold() -> None:
     assert stored == {"trial": 0, "norms": {"1": 1.0, "3": 11.0, "5": "inf"}}
 
 
-def test_a_fixed_trial_is_watched_without_effect() -> None:
+def test_a_fixed_trial_is_never_pruned() -> None:
     on_step = watch(FixedTrial({}), every=1)
     on_step.attach(lambda: 1.0)
     on_step(0, math.nan)
@@ -85,7 +85,7 @@ def run_of(lr: float) -> tuple[Any, ...]:
     return model, lambda model, x: (model(x) ** 2).mean() / 2, SGD(Schedule("lr", [lr]))
 
 
-def test_the_engine_lets_tangents_be_watched() -> None:
+def test_forward_mode_reports_tangents() -> None:
     trial, x = new_trial(), torch.ones(1, 1)
     result = hypergradient(*run_of(1.5), [x], x, steps=30, on_step=watch(trial, every=5))
     norms = seen(trial).system_attrs["hg:tangents"]["norms"]
@@ -104,7 +104,7 @@ def test_tangents_that_explode_end_the_run_before_the_loss_does() -> None:
     assert max(losses) < 30 and max(losses.values()) < 1e6 * losses[0]
 
 
-def test_a_loop_of_ones_own_attaches_its_tangents() -> None:
+def test_your_own_loop_attaches_its_tangents() -> None:
     trial, x = new_trial(), torch.ones(1, 1)
     run, on_step = ForwardMode(*run_of(3.0), steps=20), watch(trial, every=1)
     on_step.attach(lambda: run.tangent_norm)

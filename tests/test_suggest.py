@@ -62,7 +62,7 @@ def test_a_schedule_and_a_parameter_of_one_name_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "first, second, told",
+    "first, second, message",
     [
         ({"low": 0.0}, {"low": 0.5}, "with low=0.0 instead of low=0.5;"),
         ({"windows": 3}, {"windows": 2}, "with windows=3 instead of windows=2;"),
@@ -70,12 +70,12 @@ def test_a_schedule_and_a_parameter_of_one_name_are_refused() -> None:
         ({"form": "linear"}, {"form": "cosine"}, "with form='linear' instead of form='cosine';"),
     ],
 )
-def test_only_the_arguments_that_differ_are_told(
-    first: dict[str, Any], second: dict[str, Any], told: str
+def test_the_error_names_only_the_arguments_that_differ(
+    first: dict[str, Any], second: dict[str, Any], message: str
 ) -> None:
     trial = optuna.create_study().ask()
     suggest_schedule(trial, "lr", **{**FIRST, **first})
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         suggest_schedule(trial, "lr", **{**FIRST, **second})
 
 
@@ -92,7 +92,7 @@ def test_a_retried_trial_suggests_its_schedules_once() -> None:
 
 
 def test_each_trial_begins_anew() -> None:
-    """Ranges may change between trials, and what is only repeated was not suggested here."""
+    """Ranges may change between trials, and a frozen trial only returns its values."""
     study = optuna.create_study()
     suggest_schedule(study.ask(), "lr", **FIRST)
     suggest_schedule(study.ask(), "lr", 0.0, 1.0)
