@@ -21,12 +21,11 @@ ROOMS = (
 # What users are given and do not make; whoever gives it has the example.
 GIVEN_BY = {
     "Cost": "hypergradient",
-    "Forecast": "hypergradient",
     "Hypergradient": "hypergradient",
     "MemberHandle": "begin",
     "RankError": "optimize",
     "Ranks": "join",
-    "ReplayError": "hypergradient",
+    "RecomputeError": "hypergradient",
     "SharedTrial": "optimize",
 }
 

@@ -121,7 +121,7 @@ def engine(task: Task) -> dict[str, Any]:
     return {
         "gradient": result.gradient,
         "mode": result.mode,
-        "replayed": result.replayed,
+        "replayed": result.recomputed,
         "kept_bytes": result.kept_bytes,
         "cost": asdict(result.cost),
         "forecast": None if result.forecast is None else asdict(result.forecast),

@@ -1,9 +1,11 @@
-"""Hypergradients of training runs in torch; knows nothing of Optuna."""
+"""Hypergradients of training runs in torch; independent of Optuna."""
+
+import warnings
+from typing import Any
 
 from optuna_hypergrad.autodiff import relaxations as relaxations
-from optuna_hypergrad.autodiff.forecast import Forecast
 from optuna_hypergrad.autodiff.forward import ForwardMode
-from optuna_hypergrad.autodiff.recompute.tape import ReplayError
+from optuna_hypergrad.autodiff.recompute.store import RecomputeError
 from optuna_hypergrad.autodiff.result import Cost, Hypergradient
 from optuna_hypergrad.autodiff.training import hypergradient
 from optuna_hypergrad.autodiff.updates import (
@@ -24,12 +26,19 @@ __all__ = [
     "Averaged",
     "Clipped",
     "Cost",
-    "Forecast",
     "ForwardMode",
     "Hypergradient",
     "ParameterGroups",
     "Projected",
-    "ReplayError",
+    "RecomputeError",
     "Update",
     "hypergradient",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ReplayError":
+        message = "optuna_hypergrad.autodiff.ReplayError is called RecomputeError."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return RecomputeError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,29 +1,212 @@
-"""Forward-mode hypergradients: tangents carried along with the weights, in constant memory."""
+"""Forward mode: tangents ∂w/∂λ propagated with the weights, in constant memory."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_positive
-from optuna_hypergrad.autodiff.hparams import HparamsAtStep
-from optuna_hypergrad.autodiff.loss import Batch, LossFn, LossGrad
+from optuna_hypergrad.autodiff.batches import TrainingBatches
+from optuna_hypergrad.autodiff.loss import Batch, LossFn
+from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.second_order.hvp import Directions, Products
 from optuna_hypergrad.autodiff.step import TrainState, step_jvp
-from optuna_hypergrad.autodiff.tangents import Active, Columns, Truncation
-from optuna_hypergrad.autodiff.updates import Hyper, State, Update
+from optuna_hypergrad.autodiff.tangents import ActiveTangents, TangentSchedule, Truncation
+from optuna_hypergrad.autodiff.updates import Hparam, State, Update
 from optuna_hypergrad.autodiff.validation import Statistics
 
 
-class ForwardMode:
-    """Training steps that carry the derivatives of the weights along.
+@runtime_checkable
+class TangentObserver(Protocol):
+    """An ``on_step`` that observes the tangents as well."""
 
-    For a training loop of one's own; ``hypergradient`` is the loop ready made. The model is
-    trained in place. Its mode is left as it is: call ``model.train()`` where it is needed.
+    def attach(self, tangent_norm: Callable[[], float]) -> None:
+        """Take a function that returns the largest norm of a tangent ∂w/∂λ at present."""
+
+
+class TangentPropagation:
+    """A run whose steps take the tangents along.
+
+    Args:
+        run: The run.
+        tangents: Which tangents move at which step.
+        average: Mean over a parameter's steps instead of the sum.
+        clip_products: Bound on the entries of Hessian products, or None.
+    """
+
+    def __init__(
+        self, run: Run, tangents: TangentSchedule, *, average: bool, clip_products: float | None
+    ) -> None:
+        check_positive("clip_products", clip_products, or_none=True)
+        self._run, self._schedule = run, tangents
+        self._average, self._clip_products = average, clip_products
+        self._point = run.begin()
+        self._tangents = self._initial_tangents()
+        self._n_clipped = self._tensor(0).long()  # a tensor, which no step waits for
+        self._n_products = 0
+        self._losses = self._point.weights.new_empty(run.steps)
+        self._step = 0
+
+    def step(self, *batches: Batch) -> Tensor:
+        """Train on one batch, or on the mean loss of several, and propagate the tangents.
+
+        Returns:
+            The training loss before the step, a tensor of shape ().
+
+        Raises:
+            ValueError: If all steps of the run are done, or the loss is not a scalar that depends
+                on the weights.
+        """
+        run, step = self._run, self._step
+        if not batches:
+            raise ValueError("batches: got none, expected at least one batch.")
+        if step == run.steps:
+            raise ValueError(f"steps: all {step} steps of this run are done.")
+        hypers = run.at(step)
+        n_before, active = len(self._tangents.weights), self._schedule.advance(step)
+        self._tangents = self._tangents.padded(len(self._schedule.rows))
+        tangents = self._tangents.rows(active.rows)
+        of_loss = self._loss_derivatives(active)
+        # Tangents that begin now are zero; the gradient changes along them only through the loss.
+        moving = [i for i, row in enumerate(active.rows) if row < n_before or any(of_loss[i])]
+        directions = Directions(
+            tangents.rows(moving).weights,
+            self._tensor([of_loss[i] for i in moving]).reshape(len(moving), len(run.learned)),
+        )
+        grad, found = run.gradient_and_products(batches, hypers.loss, directions, "jvp")
+        run.check_weights(step, self._point, "loss_fn")
+        products = tangents.weights.new_zeros(tangents.weights.shape)
+        products[moving] = self._clipped(found.weights)
+        of_update = {
+            name: self._tensor(values)
+            for (owner, name), values in active.derivatives.items()
+            if owner == "update"
+        }
+        self._point, tangents = step_jvp(
+            run.update,
+            self._point,
+            tangents,
+            grad.gradient,
+            products,
+            hypers.update,
+            of_update,
+            run.weights.grad_mask(grad.has_grad),
+        )
+        self._tangents = self._tangents.with_rows(active.rows, tangents)
+        run.weights.write(self._point.weights)
+        self._losses[step] = grad.loss
+        self._n_products += len(moving)
+        self._step += 1
+        return grad.loss
+
+    def train(self, batches: TrainingBatches, bar: Progress | None) -> Iterator[Tensor]:
+        """Take all steps; yields the training loss of each."""
+        costs = [1.0] * self._run.steps
+        if bar is not None and bar.is_shown:
+            ahead = self._schedule.restarted()
+            costs = [1.0 + PRODUCT * len(ahead.advance(i).rows) for i in range(self._run.steps)]
+            bar.expect(sum(costs))
+        for cost in costs:
+            loss = self.step(*batches.take())
+            if bar is not None:
+                bar.step(cost, loss)
+            yield loss
+
+    def hypergradient(
+        self,
+        validation: Batch | Iterable[Batch],
+        *,
+        loss_fn: LossFn | None = None,
+        statistics: Statistics = "batch",
+    ) -> Hypergradient:
+        """Derivative of the validation loss of the current weights with respect to λ.
+
+        Args:
+            validation: One batch (a tensor, a mapping, or a tuple or list that holds a tensor),
+                or an iterable of batches, each weighted by its number of examples. If the training
+                batches are tensors themselves, a list of tensors is a list of batches.
+            loss_fn: The validation loss; None for the training loss.
+            statistics: Statistics for batch norm, ``"batch"`` or ``"running"``; see ``validate``.
+                Running statistics do not advance in either case.
+
+        Returns:
+            The hypergradient of each learned parameter; 0.0 if its window has not begun, unless
+            the validation loss itself depends on it.
+        """
+        validated, adjoint = self._run.validate(self._point, validation, loss_fn, statistics)
+        through_weights = self._tangents.times(adjoint).tolist()
+        gradient = self._run.hypers.by_parameter_at_end(validated.direct)
+        gradient = {name: gradient[name] for name in self._schedule.names}
+        for name, row in self._schedule.rows.items():
+            count = self._schedule.n_steps[name] if self._average else 1
+            gradient[name] += through_weights[row] / max(count, 1)
+        n_entries = max(self._n_products * len(self._run.weights), 1)
+        return Hypergradient(
+            gradient=gradient,
+            loss=validated.loss,
+            train_losses=self._losses[: self._step].tolist(),
+            products=self._n_products,
+            mode="forward",
+            clipped=int(self._n_clipped) / n_entries,
+            tangent_norm=self.tangent_norm,
+            state=self._point.state,
+        )
+
+    def finish(self) -> None:
+        """Give the model the weights that were validated, for an update that averages them.
+
+        No step may follow.
+        """
+        self._run.finish(self._point)
+
+    @property
+    def point(self) -> TrainState:
+        """The current weights and state of the update."""
+        return self._point
+
+    @property
+    def tangent_norm(self) -> float:
+        """Largest Euclidean norm of a tangent ∂w/∂λ at present; 0.0 before the first begins."""
+        norms = self._tangents.weights.norm(dim=1)
+        return float(norms.max()) if len(norms) else 0.0
+
+    def _initial_tangents(self) -> TrainState:
+        """∂w/∂λ of the initial weights; a row for each λ that they depend on."""
+        rows: dict[str, Tensor] = {}
+        for hyper, by_hyper in self._run.initial_jacobian().items():
+            for name, derivative in self._run.hypers.derivatives(("loss", hyper), 0).items():
+                rows[name] = rows.get(name, 0.0) + derivative * by_hyper
+        self._schedule.begin(rows)
+        none = self._point.weights.new_empty((0, len(self._run.weights)))
+        begun = [rows[name] for name in self._schedule.rows]
+        return TrainState(torch.stack(begun) if begun else none, ())
+
+    def _loss_derivatives(self, active: ActiveTangents) -> list[list[float]]:
+        """∂h/∂λ of the learned hyperparameters of the loss, (tangents, P)."""
+        zeros = [0.0] * len(active.rows)
+        by_hyper = [active.derivatives.get(("loss", k), zeros) for k in self._run.learned]
+        return [[values[i] for values in by_hyper] for i in range(len(active.rows))]
+
+    def _clipped(self, products: Tensor) -> Tensor:
+        if self._clip_products is None:
+            return products
+        self._n_clipped += (products.abs() > self._clip_products).sum()
+        return products.clamp(-self._clip_products, self._clip_products)
+
+    def _tensor(self, values: float | list[float] | list[list[float]]) -> Tensor:
+        return self._point.weights.new_tensor(values)
+
+
+class ForwardMode(TangentPropagation):
+    """Training steps that propagate the derivatives of the weights, for your own training loop.
+
+    ``hypergradient`` is this loop ready-made. The model is trained in place; its mode is not
+    changed, so call ``model.train()`` if needed.
 
     Args:
         model: The model, with its initial weights.
@@ -31,32 +214,31 @@ class ForwardMode:
             are given: the mean training loss as a scalar tensor.
         update: The inner update, its hyperparameters numbers or schedules.
         steps: Number of steps of the whole run (the horizon), which places the windows.
-        hypers: Hyperparameters of the loss by name, numbers or schedules; the loss functions get
+        hypers: Hyperparameters of the loss by name, numbers or schedules. The loss functions get
             their values at the step as a third argument (in validation those of the last step):
-            floats, or tensors of shape () where they are learned.
-        initial: ``initial(weights, hypers)``: new values for some of the initial weights, from
+            floats, or tensors of shape () if learned.
+        initial: ``initial(weights, hypers)``: new values for some of the initial weights, given
             all of them by name and the values of ``hypers`` at the first step.
         learn: Names of the trial parameters to differentiate; None for all parameters of all
             schedules, ``()`` for plain training.
-        average: Divide each hypergradient by the number of steps that its parameter took part in
-            (a mean over the window instead of a sum, as the paper does). Signs do not change.
+        average: Divide each hypergradient by the number of steps that its parameter shapes (the
+            mean over a window instead of the sum, as in the paper). Signs do not change.
         truncate: Fraction of each window's steps, in [0, 1), at which its tangents stand still;
-            cheaper and biased. The paper stays at 0.15 or below.
+            cheaper and biased. The paper uses at most 0.15.
         truncation: ``"leading"``: the first steps of each window; ``"alternate"``: evenly spread.
         clip_products: Largest absolute value of an entry of a Hessian product (the paper: 10), or
             None for exact hypergradients.
-        clip_gradients: Largest absolute value of an entry of the training gradient, or None. It
-            changes the training itself, and the hypergradients are those of the changed training.
-        constant_buffers: Buffers of the model, or modules with all of theirs, by their paths: what
-            later steps owe to the weights through them counts as constant. Running statistics of
-            batch norm always do.
+        clip_gradients: Largest absolute value of an entry of the training gradient, or None. This
+            changes the training itself; the hypergradients are those of the changed training.
+        constant_buffers: Buffers of the model, or modules with all of theirs, by their paths, that
+            are taken as constants: derivatives of later steps through them are left out. Running
+            statistics of batch norm always are.
         products: How Hessian products are taken; the result is the same to rounding. By double
-            backward passes, ``"loop"``: column by column, or ``"batched"``: at once, faster for
-            small matrices; ``"forward"`` and ``"forward-batched"``: by forward mode over the
-            gradient; ``"auto"``: the fastest that works, tried out on the first batch.
-        state: What the update remembers from an earlier run, its ``result.state``, to go on from;
-            None for a start from nothing. It counts as fixed: hypergradients see nothing of the
-            runs before.
+            backward passes, ``"loop"``: one tangent after another, or ``"batched"``: all at once,
+            faster for small matrices; ``"forward"`` and ``"forward-batched"``: by forward mode over
+            the gradient; ``"auto"``: double backward passes, batched for small matrices.
+        state: State of the update to continue from, the ``result.state`` of an earlier run; None
+            for a fresh start. It is a constant: hypergradients do not reach into earlier runs.
 
     Raises:
         ValueError: If an argument is out of range; the message names it.
@@ -87,7 +269,7 @@ class ForwardMode:
         update: Update,
         *,
         steps: int,
-        hypers: Mapping[str, Hyper] | None = None,
+        hypers: Mapping[str, Hparam] | None = None,
         initial: Initial | None = None,
         learn: Collection[str] | None = None,
         average: bool = False,
@@ -112,175 +294,6 @@ class ForwardMode:
             constant_buffers=constant_buffers,
             state=state,
         )
-        columns = Columns(run.hypers, truncate, truncation)
-        self._begin(run, columns, average, clip_products)
-
-    @classmethod
-    def over(
-        cls, run: Run, columns: Columns, average: bool, clip_products: float | None
-    ) -> ForwardMode:
-        """Forward mode over a run that is there already."""
-        forward = cls.__new__(cls)
-        forward._begin(run, columns, average, clip_products)
-        return forward
-
-    def _begin(
-        self, run: Run, columns: Columns, average: bool, clip_products: float | None
-    ) -> None:
-        check_positive("clip_products", clip_products, or_none=True)
-        self._run, self._columns = run, columns
-        self._average, self._clip_products = average, clip_products
-        self._point = self._run.begin()
-        self._tangents = self._initial_tangents()
-        self._clipped = self._tensor(0).long()  # a tensor, not to wait for the device at each step
-        self._taken = 0
-        self._losses = self._point.weights.new_empty(run.steps)
-        self._step = 0
-
-    def step(self, *batches: Batch) -> Tensor:
-        """Train on one batch, or on the mean loss of several, and move the tangents along.
-
-        Returns:
-            The training loss before the step, a tensor of shape ().
-
-        Raises:
-            ValueError: If the run has already had all its steps, or the loss is no scalar that
-                depends on the weights.
-        """
-        step = self._step
-        if not batches:
-            raise ValueError("batches: got none, expected at least one batch.")
-        if step == self._run.steps:
-            raise ValueError(f"steps: all {step} steps of this run are done.")
-        if step == 0:
-            self._run.prepare(batches[0], self._columns.rows)
-        hypers = self._run.at(step)
-        active = self._columns.advance(step)
-        places, directions = self._directions(active)
-        slope, products = self._run.curvature(batches, hypers.loss, directions, "jvp")
-        self._run.check_weights(step, self._point, "loss_fn")
-        self._taken += len(places)
-        self._move(active, slope, places, products.weights, hypers)
-        self._losses[step] = slope.loss
-        self._step += 1
-        return slope.loss
-
-    def hypergradient(
-        self,
-        validation: Batch | Iterable[Batch],
-        *,
-        loss_fn: LossFn | None = None,
-        statistics: Statistics = "batch",
-    ) -> Hypergradient:
-        """Derivative of the validation loss of the present weights with respect to λ.
-
-        Args:
-            validation: One batch (a tensor, a mapping, or a tuple or list that holds a tensor),
-                or an iterable of batches, each of which counts by its number of examples. Where
-                the training batches are tensors themselves, a list of tensors is a list of batches.
-            loss_fn: The validation loss, where it is another than the training loss.
-            statistics: What batch norm normalises with: ``"batch"`` or ``"running"``; see
-                ``validate``. Running statistics advance in neither case.
-
-        Returns:
-            The hypergradient of each learned parameter; 0.0 where its window has yet to begin,
-            unless the validation loss itself depends on it.
-        """
-        validated, adjoint = self._run.validated(self._point, validation, loss_fn, statistics)
-        self._run.warn_of_unused()
-        gradient = dict.fromkeys(self._columns.names, 0.0)
-        slopes = self._tangents.times(adjoint).tolist()
-        for name, row in self._columns.begun.items():
-            count = self._columns.taken_part[name] if self._average else 1
-            gradient[name] = slopes[row] / max(count, 1)
-        direct = self._run.hypers.direct(validated.direct)
-        gradient = {name: slope + direct[name] for name, slope in gradient.items()}
-        return Hypergradient(
-            gradient=gradient,
-            loss=validated.loss,
-            train_losses=self._losses[: self._step].tolist(),
-            products=self._taken,
-            mode="forward",
-            clipped=int(self._clipped) / max(self._taken * len(self._run.weights), 1),
-            tangent_norm=self.tangent_norm,
-            state=self._point.state,
-        )
-
-    def finish(self) -> None:
-        """At the end, leave in the model the weights that were validated, where these are averages.
-
-        No step may follow.
-        """
-        self._run.finish(self._point)
-
-    @property
-    def point(self) -> TrainState:
-        """The present weights and what the update remembers."""
-        return self._point
-
-    @property
-    def tangent_norm(self) -> float:
-        """Largest Euclidean norm of a column of ∂w/∂λ so far; 0.0 before the first begins."""
-        norms = self._tangents.weights.norm(dim=1)
-        return float(norms.max()) if len(norms) else 0.0
-
-    def _initial_tangents(self) -> TrainState:
-        """∂w/∂λ of the initial weights; a column for each λ that they depend on."""
-        columns: dict[str, Tensor] = {}
-        for hyper, slope in self._run.initial_slopes().items():
-            for name, weight in self._run.hypers.slopes(("loss", hyper), 0).items():
-                columns[name] = columns.get(name, 0.0) + weight * slope
-        self._columns.begin(columns)
-        rows = [columns[name] for name in self._columns.begun]
-        none = self._tensor([]).reshape(0, len(self._run.weights))
-        return TrainState(torch.stack(rows) if rows else none, ())
-
-    def _directions(self, active: Active) -> tuple[list[int], Directions]:
-        """The active rows that the gradient changes along, by place, and these directions."""
-        count = len(active.rows)
-        own = [active.derivatives.get(("loss", k), [0.0] * count) for k in self._run.learned]
-        known = len(self._tangents.weights)  # rows beyond have yet to leave zero
-        places = [
-            i for i, row in enumerate(active.rows) if row < known or any(slope[i] for slope in own)
-        ]
-        rows = [active.rows[i] for i in places]
-        weights = self._tangents.grown(max([known, *(row + 1 for row in rows)])).rows(rows).weights
-        hypers = self._tensor([[slope[i] for slope in own] for i in places])
-        return places, Directions(weights, hypers.reshape(len(places), len(own)))
-
-    def _move(
-        self,
-        active: Active,
-        slope: LossGrad,
-        places: list[int],
-        found: Tensor,
-        hypers: HparamsAtStep,
-    ) -> None:
-        count = len(active.rows)
-        products = found.new_zeros((count, found.shape[1]))
-        products[places] = found
-        every = self._tangents.grown(len(self._columns.begun))
-        slopes = {
-            k: self._tensor(v) for (who, k), v in active.derivatives.items() if who == "update"
-        }
-        self._point, tangents = step_jvp(
-            self._run.update,
-            self._point,
-            every.rows(active.rows),
-            slope.gradient,
-            self._clip(products),
-            hypers.update,
-            slopes,
-            self._run.weights.grad_mask(slope.has_grad),
-        )
-        self._tangents = every.replaced(active.rows, tangents)
-        self._run.weights.write(self._point.weights)
-
-    def _clip(self, products: Tensor) -> Tensor:
-        if self._clip_products is None:
-            return products
-        self._clipped += (products.abs() > self._clip_products).sum()
-        return products.clamp(-self._clip_products, self._clip_products)
-
-    def _tensor(self, values: float | list[float] | list[list[float]]) -> Tensor:
-        return self._point.weights.new_tensor(values)
+        tangents = TangentSchedule(run.hypers, truncate, truncation)
+        run.expect(tangents.max_rows)
+        super().__init__(run, tangents, average=average, clip_products=clip_products)

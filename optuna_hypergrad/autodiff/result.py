@@ -1,28 +1,22 @@
-"""What a piece of work costs: seconds, and the most memory that it holds.
-
-What a training run with hypergradients gives back.
-"""
+"""The result of a training run with hypergradients, and its cost in time and memory."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from optuna_hypergrad.autodiff.updates import State
-
-if TYPE_CHECKING:
-    from optuna_hypergrad.autodiff.forecast import Forecast
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -34,9 +28,9 @@ class Cost:
     seconds: float = 0.0
     """Wall-clock time."""
     bytes: int | None = None
-    """The most that was held at a time beyond what was held before. On a CPU that is the memory of
-    the whole process, other threads' too. None where it cannot be told: the system says nothing
-    (not Linux), or the process has held as much at an earlier time (see ``resetting``)."""
+    """Peak of memory beyond what was held before; on a CPU that of the whole process, including
+    other threads. None if unknown: the system does not say (not Linux), or the process has held as
+    much before (see ``resetting``)."""
 
 
 _resets = ContextVar("_resets", default=False)
@@ -44,11 +38,11 @@ _resets = ContextVar("_resets", default=False)
 
 @contextmanager
 def resetting() -> Iterator[None]:
-    """Within it, ``metered`` resets the process's own peaks, so that it can always tell the bytes.
+    """Let ``metered`` reset the process's peaks of memory within this block.
 
-    The peaks are ``VmHWM`` of ``/proc/self/status``, and ``torch.cuda.max_memory_allocated``. They
-    belong to the whole process, so others who read them find them changed. Without this, a peak
-    is known only where it is the highest that the process has had.
+    The peaks are ``VmHWM`` of ``/proc/self/status`` and ``torch.cuda.max_memory_allocated``. They
+    belong to the whole process, so other readers see the reset. Without it, a peak is known only
+    if it is the highest that the process has had.
 
     Example:
         >>> import torch
@@ -64,7 +58,7 @@ def resetting() -> Iterator[None]:
 
 @contextmanager
 def metered(device: torch.device) -> Iterator[Cost]:
-    """Measures a ``with`` block; what it cost is there when the block has ended.
+    """Measure a ``with`` block; the cost is filled in when the block ends.
 
     Args:
         device: The device whose memory counts.
@@ -77,19 +71,20 @@ def metered(device: torch.device) -> Iterator[Cost]:
         True
     """
     cost = Cost()
-    _ready(device)
-    exact = _resets.get() and _reset(device)
-    held, highest = _held(device), _highest(device)
+    _synchronize(device)
+    if device.type == "cpu":
+        trim_heap()  # else memory that was freed before counts as held
+    exact = _resets.get() and _reset_peak(device)
+    held, highest = _held_and_peak(device)
     start = time.perf_counter()
     try:
         yield cost
     finally:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        _synchronize(device)
         cost.seconds = time.perf_counter() - start
-        peak = _highest(device)
+        peak = _held_and_peak(device)[1]
         if held is not None and highest is not None and peak is not None:
-            # Without a reset, a peak that is no higher than before may be one of before.
+            # Without a reset, a peak that is no higher than before may be an earlier one.
             cost.bytes = max(peak - held, 0) if exact or peak > highest else None
 
 
@@ -105,89 +100,80 @@ def timed(work: Callable[[], object], device: torch.device, rounds: int) -> list
     return sorted(seconds)
 
 
-def give_back() -> None:
-    """Hand what was freed on the CPU back to the system, where the C library can.
+def trim_heap() -> None:
+    """Return freed memory of the CPU to the system, where the C library can.
 
-    Between small tensors that are kept, large ones that are freed at every step leave gaps that
-    glibc does not fill again: without this, a run holds several times what it keeps.
+    Between small tensors that stay, large ones that are freed at every step leave gaps that glibc
+    does not fill again: without this, a run holds a multiple of what it stores.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 
-def _ready(device: torch.device) -> None:
-    """Wait for work that is under way, and no longer count as held what was freed."""
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    else:
-        give_back()
 
 
-def _reset(device: torch.device) -> bool:
-    """Forget the peak so far; gives whether the system allows it."""
+def _reset_peak(device: torch.device) -> bool:
+    """Reset the peak of memory; False if the system does not allow it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
     try:
         _CLEAR.write_text("5")  # sets VmHWM to VmRSS; see proc(5)
-    except OSError:  # no Linux, or one that does not allow it
+    except OSError:  # not Linux, or a system that forbids it
         return False
     return True
 
 
-def _held(device: torch.device) -> int | None:
-    """Bytes that are held now."""
+def _held_and_peak(device: torch.device) -> tuple[int | None, int | None]:
+    """Bytes that are held now, and the most since the start or the last reset."""
     if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    return _status("VmRSS")
-
-
-def _highest(device: torch.device) -> int | None:
-    """The most bytes that were held since the start, or since a reset."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int | None:
+        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
     try:
-        lines = _STATUS.read_text().splitlines()
+        lines = [line.split() for line in _STATUS.read_text().splitlines()]
     except OSError:  # not Linux
-        return None
-    found = [line.split()[1] for line in lines if line.startswith(name)]
-    return int(found[0]) * 1024 if found else None
+        return None, None
+    found = {words[0]: int(words[1]) * 1024 for words in lines if words[0] in ("VmRSS:", "VmHWM:")}
+    return found.get("VmRSS:"), found.get("VmHWM:")
 
 
 @dataclass(frozen=True)
 class Hypergradient:
-    """What a training run with hypergradients gives back; ``repr`` leaves out lists and details."""
+    """Result of a training run with hypergradients; ``repr`` leaves out lists and details."""
 
     gradient: dict[str, float]
     """∂(validation loss)/∂λ by trial parameter, in loss per unit of the parameter."""
     loss: float
-    """Mean validation loss of the weights that the run ended with."""
+    """Mean validation loss of the trained weights."""
     train_losses: list[float] = field(repr=False)
     """Training loss of every step's batch, before the step."""
     products: int
-    """Hessian products taken; each costs about as much as one to two gradients."""
+    """Number of Hessian products; each costs about as much as one or two gradients."""
     mode: str
-    """``"forward"`` or ``"reverse"``: which way the hypergradient was taken."""
+    """The mode that was used, ``"forward"`` or ``"reverse"``."""
     per_step: dict[str, NDArray[np.float64]] | None = field(default=None, repr=False)
     """Reverse mode: ∂(validation loss)/∂(value at each step), shape (steps,), by schedule."""
     clipped: float = field(default=0.0, repr=False)
     """Fraction of the entries of all Hessian products that ``clip_products`` changed."""
     tangent_norm: float | None = field(default=None, repr=False)
-    """Forward mode: largest Euclidean norm of a column of ∂w/∂λ; explodes before hypergradients
+    """Forward mode: largest Euclidean norm of a tangent ∂w/∂λ; it explodes before hypergradients
     turn to noise."""
-    replayed: int = field(default=0, repr=False)
-    """Reverse mode: steps whose training gradient had to be computed once more."""
+    recomputed: int = field(default=0, repr=False)
+    """Reverse mode: number of training gradients that were computed again."""
     kept_bytes: int = field(default=0, repr=False)
-    """Reverse mode: the most bytes that checkpoints and recorded gradients took."""
+    """Reverse mode: peak of the memory of checkpoints and recorded gradients."""
     cost: Cost | None = None
-    """Seconds that the run took, and the most memory that it held beyond what was held before."""
-    forecast: Forecast | None = field(default=None, repr=False)
-    """With ``mode="auto"``: what both modes were expected to cost."""
+    """Seconds of the run, and its peak of memory beyond what was held before."""
     state: State = field(default=(), repr=False, compare=False)
-    """What the update remembers at the end (momentum, moments, the step count), a tuple of tensors
-    of shape (D,), one number for each learned weight, or (). ``hypergradient(…, state=…)`` goes on
+    """State of the update at the end (momentum, moments, the step count): a tuple of tensors of
+    shape (D,), one number for each learned weight, or (). ``hypergradient(…, state=…)`` continues
     from it."""
+
+    @property
+    def replayed(self) -> int:
+        """The old name of ``recomputed``."""
+        message = "Hypergradient.replayed is called recomputed and will be removed."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return self.recomputed

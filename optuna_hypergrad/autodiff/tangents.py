@@ -1,41 +1,39 @@
-"""Which learned hyperparameters are at work at which step, and which steps are left out.
+"""Which tangents ∂w/∂λ move at which step.
 
-Every learned trial parameter owns one column of the tangents, added when its window begins, so
-columns of windows to come cost nothing.
+Each learned trial parameter λ has one tangent, a row of Z. It is added when the parameter first
+shapes a value, so windows that have not begun cost nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from typing import Literal, NamedTuple, get_args
 
 from optuna_hypergrad.arguments import check_kind, checked_number
 from optuna_hypergrad.autodiff.hparams import Key, RunHparams
-from optuna_hypergrad.schedules import Schedule
 
 Truncation = Literal["leading", "alternate"]
 
 
-class Active(NamedTuple):
-    """The columns that move at one step."""
+class ActiveTangents(NamedTuple):
+    """The tangents that move at one step."""
 
     rows: list[int]
-    derivatives: dict[Key, list[float]]  # by hyperparameter: ∂(its value)/∂λ, one entry per row
+    derivatives: dict[Key, list[float]]  # ∂h/∂λ by hyperparameter, one entry per row
 
 
-class Columns:
-    """The columns of one run, in the order in which they begin.
+class TangentSchedule:
+    """The tangents of one run, numbered in the order in which they begin.
 
     Args:
         hypers: The hyperparameters of the run.
         truncate: Fraction of the steps of each window, in [0, 1), at which tangents stand still.
         truncation: Which steps these are; see ``is_truncated``.
-        share: The parameters that get columns, where other processes carry the rest; None for all.
+        share: Parameters to propagate here, if other processes propagate the rest; None for all.
 
     Raises:
-        ValueError: If ``truncate`` or ``truncation`` is out of range, or ``share`` names what is
-            not learned.
+        ValueError: If ``truncate`` or ``truncation`` is out of range, or ``share`` contains a name
+            that is not learned.
     """
 
     def __init__(
@@ -54,45 +52,55 @@ class Columns:
             raise ValueError(f"share: {unknown[0]!r} is not a learned parameter ({hypers.names}).")
         self._hypers, self._truncate, self._truncation = hypers, truncate, truncation
         self.names = [name for name in hypers.names if share is None or name in share]
-        self.begun: dict[str, int] = {}  # row of each column that has begun
-        self.taken_part: Counter[str] = Counter()  # steps that each parameter shaped
+        self.rows: dict[str, int] = {}  # by parameter whose tangent has begun
+        self.n_steps = dict.fromkeys(self.names, 0)  # at which each parameter shaped a value
 
     @property
-    def truncates(self) -> bool:
-        """Whether steps are left out."""
+    def is_truncated(self) -> bool:
+        """Whether tangents stand still at some steps."""
         return self._truncate > 0.0
 
     @property
     def is_share(self) -> bool:
-        """Whether learned parameters are left to other processes."""
+        """Whether other processes propagate some of the learned parameters."""
         return len(self.names) < len(self._hypers.names)
 
     @property
-    def rows(self) -> int:
-        """The most rows that move at a step; one even without, so that all shares train alike."""
+    def max_rows(self) -> int:
+        """Most rows that move at a step; at least one, so that all shares train alike."""
         return max(len(self.names), 1) if self._hypers.names else 0
 
+    def restarted(self) -> TangentSchedule:
+        """The same schedule before its first step."""
+        return TangentSchedule(self._hypers, self._truncate, self._truncation, self.names)
+
     def begin(self, names: Collection[str]) -> None:
-        """Give each of ``names`` that has none yet, and is to have one, a column."""
+        """Number the tangents of ``names`` that have not begun."""
         for name in names:
             if name in self.names:
-                self.begun.setdefault(name, len(self.begun))
+                self.rows.setdefault(name, len(self.rows))
 
-    def advance(self, step: int) -> Active:
-        """The columns that move at ``step``; to be called once a step."""
+    def advance(self, step: int) -> ActiveTangents:
+        """The tangents that move at ``step``; to be called once a step, in order."""
         learned = self._hypers.learned
-        moving = [key for key, schedule in learned.items() if not self._truncated(schedule, step)]
-        slopes = {key: self._hypers.slopes(key, step) for key in moving}
-        shaping = dict.fromkeys(name for slope in slopes.values() for name in slope)
+        moving = [key for key in learned if not self._is_truncated_at(key, step)]
+        derivatives = {key: self._hypers.derivatives(key, step) for key in moving}
+        shaping = dict.fromkeys(name for one in derivatives.values() for name in one)
         self.begin(shaping)
-        self.taken_part.update(shaping.keys())
-        at_work = {name for key in moving for name in learned[key].names}
-        names = [name for name in self.begun if name in at_work]
-        rows = [self.begun[name] for name in names]
-        return Active(rows, {k: [s.get(name, 0.0) for name in names] for k, s in slopes.items()})
+        for name in shaping:
+            if name in self.names:
+                self.n_steps[name] += 1
+        in_effect = {name for key in moving for name in learned[key].names}
+        names = [name for name in self.rows if name in in_effect]
+        return ActiveTangents(
+            [self.rows[name] for name in names],
+            {key: [one.get(name, 0.0) for name in names] for key, one in derivatives.items()},
+        )
 
-    def _truncated(self, schedule: Schedule, step: int) -> bool:
-        position, length = schedule.position(step, self._hypers.steps)
+    def _is_truncated_at(self, key: Key, step: int) -> bool:
+        if not self.is_truncated:
+            return False
+        position, length = self._hypers.learned[key].position(step, self._hypers.steps)
         return is_truncated(position, length, self._truncate, self._truncation)
 
 
@@ -101,7 +109,7 @@ def is_truncated(position: int, length: int, ratio: float, mode: Truncation) -> 
 
     The two modes of the paper (its code calls this pruning). ``"leading"`` leaves out the first
     ``ratio`` of the window's steps. ``"alternate"`` leaves out every ⌊1/ratio⌋-th step, the first
-    included, or from a half on keeps every ⌊1/(1 − ratio)⌋-th.
+    included; with a ratio of at least 0.5 it leaves out all but every ⌊1/(1 − ratio)⌋-th.
 
     Args:
         position: Steps of the window before this one.

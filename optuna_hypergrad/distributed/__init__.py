@@ -1,4 +1,4 @@
-"""One trial over several processes: the columns of forward mode, spread with torch.distributed."""
+"""One trial on several processes, which divide the tangents of forward mode."""
 
 from optuna_hypergrad.distributed.optimizing import optimize
 from optuna_hypergrad.distributed.ranks import RankError, Ranks, join

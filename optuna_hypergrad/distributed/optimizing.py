@@ -1,4 +1,4 @@
-"""A study whose trials are each run by several ranks."""
+"""A study whose trials are each run by all ranks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def optimize(
 ) -> None:
     """``study.optimize`` where every trial is run by all ranks together.
 
-    Rank 0 talks to the study; the others run the same objective with what it suggests. What the
-    objective returns on rank 0 counts, and an error on any rank fails the trial. Only the study's
-    ``catch`` lets it go on after that: ``catch=(RankError,)`` where another rank has failed.
+    Rank 0 has the study; the others run the same objective with the values that it suggests. The
+    value of the objective on rank 0 counts, and an error on any rank fails the trial. The study
+    then ends, unless ``catch`` includes it: ``catch=(RankError,)`` for errors of other ranks.
 
     With one rank this is ``study.optimize(objective, n_trials, **options)``.
 
@@ -30,7 +30,7 @@ def optimize(
         study: The study on rank 0, None on all others.
         objective: The objective, on all ranks.
         n_trials: Number of trials; as in ``study.optimize``.
-        options: What else ``study.optimize`` takes, where it is called.
+        options: Other arguments of ``study.optimize``.
 
     Raises:
         RankError: If a rank is gone, or an error on another rank ends the study.
@@ -65,10 +65,10 @@ def _lead(
     def shared(trial: Trial) -> float:
         try:
             with ranks.together():
-                ranks.told(_NEXT, lambda: True)
+                ranks.broadcast(_NEXT, lambda: True)
             return _run(ranks, objective, trial)
         finally:
-            if ranks.lost:  # without the others no trial can be run, whatever is caught
+            if ranks.is_lost:  # no further trial can run, whatever is caught
                 study.stop()
 
     try:
@@ -78,7 +78,7 @@ def _lead(
         ranks.fail(error)
         raise
     with ranks.together():
-        ranks.told(_NEXT, lambda: False)
+        ranks.broadcast(_NEXT, lambda: False)
 
 
 def _follow(ranks: Ranks, objective: Objective) -> None:
@@ -87,22 +87,22 @@ def _follow(ranks: Ranks, objective: Objective) -> None:
         raised = None
         try:
             _run(ranks, objective, None)
-        except Exception as error:  # rank 0 knows of it, and decides whether the study goes on
+        except Exception as error:  # rank 0 receives it, and its study ends or continues
             raised = error
 
 
 def _run(ranks: Ranks, objective: Objective, trial: Trial | None) -> float:
-    """One trial, which ends for all ranks together."""
+    """Run one trial, which ends on all ranks together."""
     with ranks.together():
         value = objective(SharedTrial(ranks, trial))
-        ranks.meet("the end of a trial")
+        ranks.gather("the end of a trial")
         return value
 
 
 def _is_another(ranks: Ranks, raised: Exception | None) -> bool:
-    """Whether another trial follows; the end of the study may be due to what was raised here."""
+    """Whether another trial follows; if not, ``raised`` here may be the cause."""
     try:
         with ranks.together():
-            return bool(ranks.told(_NEXT, lambda: None))
+            return bool(ranks.broadcast(_NEXT, lambda: None))
     except RankError as error:
         raise error from raised

@@ -1,4 +1,4 @@
-"""A trial that ranks share."""
+"""A trial that all ranks run."""
 
 from __future__ import annotations
 
@@ -20,27 +20,25 @@ from optuna_hypergrad.reports.attributes import write_report
 
 
 class SharedTrial(BaseTrial):
-    """One trial on all ranks: rank 0 asks the study and tells the others.
+    """One trial on all ranks, which ``optimize`` passes to the objective like an Optuna ``Trial``.
 
-    It serves the same objective as an Optuna ``Trial``, which every rank runs. Values are suggested
-    and pruning is decided by rank 0, and the same on all ranks to the last bit; reports and
-    attributes are stored by rank 0. ``optimize`` makes it.
+    Rank 0 suggests values and decides on pruning, with the same result on all ranks to the last
+    bit; it also stores reports and attributes.
 
-    Optuna-Integration's ``TorchDistributedTrial`` does the same for another purpose: it rounds
-    floats to single precision, so that a rank trains with another value than is stored, it sends
-    pickles, and it knows nothing of the seed and the step that a sampler has decided.
+    Optuna-Integration's ``TorchDistributedTrial`` differs: it rounds floats to single precision, so
+    that ranks train with other values than the storage holds, it sends pickles, and it does not
+    pass on the seed and the step that a sampler has stored.
 
     Args:
         ranks: The ranks.
-        trial: The study's trial on rank 0, None on the others.
+        trial: The study's trial on rank 0; None on the others.
     """
 
     def __init__(self, ranks: Ranks, trial: Trial | None) -> None:
         self._ranks, self._trial = ranks, trial
-        facts = ranks.told("a new trial", lambda: _facts(self._own))
+        facts = ranks.broadcast("a new trial", lambda: _trial_facts(self._own))
         self._number: int = facts["number"]
-        self.decided: dict[str, Any] = facts["decided"]
-        """System attributes: what the sampler has decided, and what the objective reported."""
+        self._system_attrs: dict[str, Any] = facts["system_attrs"]
         self._started: str | None = facts["started"]
         self._user_attrs: dict[str, Any] = facts["user_attrs"]
         self._params: dict[str, Any] = {}
@@ -49,13 +47,13 @@ class SharedTrial(BaseTrial):
 
     @property
     def _own(self) -> Trial:
-        assert self._trial is not None  # only rank 0 asks
+        assert self._trial is not None  # called on rank 0 only
         return self._trial
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        value: float = self._suggested(
+        value: float = self._suggest(
             name,
             FloatDistribution(low, high, log=log, step=step),
             lambda: self._own.suggest_float(name, low, high, step=step, log=log),
@@ -65,7 +63,7 @@ class SharedTrial(BaseTrial):
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
-        value: int = self._suggested(
+        value: int = self._suggest(
             name,
             IntDistribution(low, high, log=log, step=step),
             lambda: self._own.suggest_int(name, low, high, step=step, log=log),
@@ -73,7 +71,7 @@ class SharedTrial(BaseTrial):
         return value
 
     def suggest_categorical(self, name: str, choices: Sequence[CategoricalChoiceType]) -> Any:
-        return self._suggested(
+        return self._suggest(
             name,
             CategoricalDistribution(choices),
             lambda: self._own.suggest_categorical(name, choices),
@@ -88,11 +86,11 @@ class SharedTrial(BaseTrial):
     def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
         return self.suggest_float(name, low, high, step=q)
 
-    def _suggested(self, name: str, among: BaseDistribution, ask: Callable[[], Any]) -> Any:
-        place = f"the suggestion of {name!r} from {among}"
-        internal = self._ranks.told(place, lambda: among.to_internal_repr(ask()))
-        self._distributions[name] = among
-        self._params[name] = among.to_external_repr(internal)
+    def _suggest(self, name: str, distribution: BaseDistribution, ask: Callable[[], Any]) -> Any:
+        place = f"the suggestion of {name!r} from {distribution}"
+        internal = self._ranks.broadcast(place, lambda: distribution.to_internal_repr(ask()))
+        self._distributions[name] = distribution
+        self._params[name] = distribution.to_external_repr(internal)
         return self._params[name]
 
     def report(self, value: float, step: int) -> None:
@@ -100,7 +98,9 @@ class SharedTrial(BaseTrial):
             self._trial.report(value, step)
 
     def should_prune(self) -> bool:
-        return bool(self._ranks.told("a pruner's decision", lambda: bool(self._own.should_prune())))
+        return bool(
+            self._ranks.broadcast("a pruner's decision", lambda: bool(self._own.should_prune()))
+        )
 
     def set_user_attr(self, key: str, value: Any) -> None:
         if self._trial is not None:
@@ -108,10 +108,10 @@ class SharedTrial(BaseTrial):
         self._user_attrs[key] = value
 
     def set_report(self, key: str, value: Mapping[str, Any]) -> None:
-        """Store what samplers read and people need not see."""
+        """Store a report that samplers read and people need not see."""
         if self._trial is not None:
             write_report(self._trial, key, value)
-        self.decided[key] = value
+        self._system_attrs[key] = value
 
     def set_constraint(self, key: str, value: float) -> None:
         if self._trial is not None:
@@ -119,7 +119,7 @@ class SharedTrial(BaseTrial):
         self._constraints[key] = value
 
     def set_system_attr(self, key: str, value: Any) -> None:
-        """Not for objectives: system attributes are the samplers'."""
+        """Not available: system attributes belong to samplers."""
         raise NotImplementedError("Optuna 4 asks for this method; system attributes are samplers'.")
 
     @property
@@ -140,8 +140,8 @@ class SharedTrial(BaseTrial):
 
     @property
     def system_attrs(self) -> dict[str, Any]:
-        """What the sampler had decided before the trial began, and what was reported since."""
-        return dict(self.decided)
+        """Those of the sampler when the trial began, and the reports since."""
+        return dict(self._system_attrs)
 
     @property
     def constraints(self) -> dict[str, float]:
@@ -152,11 +152,11 @@ class SharedTrial(BaseTrial):
         return None if self._started is None else datetime.fromisoformat(self._started)
 
 
-def _facts(trial: Trial) -> dict[str, Any]:
+def _trial_facts(trial: Trial) -> dict[str, Any]:
     started = trial.datetime_start
     return {
         "number": trial.number,
         "started": None if started is None else started.isoformat(),
         "user_attrs": trial.user_attrs,
-        "decided": trial.storage.get_trial_system_attrs(trial._trial_id),
+        "system_attrs": trial.storage.get_trial_system_attrs(trial._trial_id),
     }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autodiff.stopping import Batch, batch, cross_entropy, network
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, ForwardMode, ParameterGroups, Projected, hypergradient
-from optuna_hypergrad.autodiff.hparams import _tell
+from optuna_hypergrad.autodiff.hparams import _log_once
 
 MODES = ("forward", "reverse")
 both = pytest.mark.parametrize("mode", MODES)
@@ -369,7 +369,7 @@ def test_a_loss_that_does_not_run_in_double_precision_is_logged(
     with logged(caplog):
         data = (x.float(), y)
         update = SGD(Schedule("lr", [0.1]))
-        hypergradient(network().float(), loss, update, [data], data, steps=2)
+        hypergradient(network().float(), loss, update, [data], data, mode="forward", steps=2)
     assert "does not run in double precision" in caplog.text
 
 
@@ -383,7 +383,7 @@ def test_what_a_loss_holds_in_single_precision_is_no_obstacle_to_the_check() -> 
     x, y = batch()
     data, lr = (x.float(), y), Schedule("lr", [0.1])
     with pytest.raises(ValueError, match="differs from central differences"):
-        hypergradient(network().float(), loss, SGD(lr), [data], data, steps=2)
+        hypergradient(network().float(), loss, SGD(lr), [data], data, mode="forward", steps=2)
 
 
 @both
@@ -594,7 +594,7 @@ def test_windows_that_hold_no_step_are_told_once(
     form: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     lr = Schedule("lr", [0.1] * 9, form)
-    _tell.cache_clear()
+    _log_once.cache_clear()
     with logged(caplog):
         for _ in range(2):
             run(network(), update=SGD(lr))

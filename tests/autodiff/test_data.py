@@ -150,7 +150,7 @@ class Stored(DataLoader):
 
 
 def test_a_shuffled_validation_set_is_the_same_in_every_mode() -> None:
-    """The forecast draws from the loader's own generator, too."""
+    """The loader draws from its own generator."""
     model, data, found = mlp(), batches(STEPS), {}
     for mode in MODES:
         own = torch.Generator().manual_seed(3)
@@ -286,7 +286,7 @@ def test_bad_data_is_refused_before_the_training(name: str) -> None:
         "validation": batch_of(8),
     }
     with pytest.raises(ValueError, match=message):
-        hypergradient(**(arguments | changes), steps=STEPS)
+        hypergradient(**(arguments | changes), mode="forward", steps=STEPS)
     assert not trainings
 
 

@@ -69,7 +69,9 @@ def test_equals_reverse_mode_through_the_unrolled_run(update: SGD, way: dict) ->
     loss, expected = oracle_gradient(
         copy.deepcopy(model), loss_fn, update, data, lambda of: of(validation)
     )
-    result = hypergradient(model, loss_fn, update, data, validation, steps=STEPS, **way)
+    result = hypergradient(
+        model, loss_fn, update, data, validation, steps=STEPS, **{"mode": "forward", **way}
+    )
     assert result.loss == pytest.approx(loss, rel=1e-12)
     assert relative_error(result.gradient, expected) <= 1e-10
 
@@ -86,7 +88,9 @@ def test_equals_reverse_mode_for_every_kind_of_model(make: type[nn.Module], way:
     torch.manual_seed(1)  # the same masks of dropout
     loss, expected = oracle_gradient(unrolled, loss_fn, update, data, lambda of: of(validation))
     torch.manual_seed(1)
-    result = hypergradient(model, loss_fn, update, data, validation, steps=STEPS, **way)
+    result = hypergradient(
+        model, loss_fn, update, data, validation, steps=STEPS, **{"mode": "forward", **way}
+    )
     assert result.loss == pytest.approx(loss, rel=1e-12)
     assert relative_error(result.gradient, expected) <= 1e-10
 
@@ -103,7 +107,7 @@ def test_equals_central_differences(name: str) -> None:
         }
         changed = SGD(**{**update.hypers, **moved}, nesterov=update.nesterov)
         model = copy.deepcopy(initial)
-        return hypergradient(model, loss_fn, changed, data, validation, steps=STEPS)
+        return hypergradient(model, loss_fn, changed, data, validation, mode="forward", steps=STEPS)
 
     params = {name: value for h in learned.values() for name, value in h.params.items()}
     expected = finite_differences(lambda p: run(p).loss, params)
@@ -114,7 +118,7 @@ def test_the_printed_momentum_formula_of_the_paper_is_not_what_this_computes() -
     # Its C^β takes v_t where the derivative has v_{t−1}: after one step from v = 0, the weights
     # do not depend on β at all.
     update = SGD(0.5, momentum=Schedule("momentum", [0.5]))
-    result = hypergradient(mlp(), loss_fn, update, batches(1), batch(20), steps=1)
+    result = hypergradient(mlp(), loss_fn, update, batches(1), batch(20), mode="forward", steps=1)
     assert result.gradient == {"momentum": 0.0}
 
 
@@ -125,13 +129,16 @@ def test_float32_has_the_signs_of_float64() -> None:
         momentum=Schedule("momentum", [0.5]),
         weight_decay=Schedule("wd", [0.01]),
     )
-    double = hypergradient(copy.deepcopy(model), loss_fn, update, data, validation, steps=60)
+    double = hypergradient(
+        copy.deepcopy(model), loss_fn, update, data, validation, mode="forward", steps=60
+    )
     single = hypergradient(
         model.float(),
         lambda model, batch: loss_fn(model, (batch[0].float(), batch[1])),
         update,
         data,
         validation,
+        mode="forward",
         steps=60,
     )
     assert all(single.gradient[k] * v > 0 for k, v in double.gradient.items())
@@ -143,7 +150,9 @@ def test_validation_batches_count_by_their_size() -> None:
     images, labels = batch(21)
     pieces = [(images[i:j], labels[i:j]) for i, j in ((0, 4), (4, 5), (5, 21))]
     whole, split = (
-        hypergradient(copy.deepcopy(initial), loss_fn, update, data, validation, steps=STEPS)
+        hypergradient(
+            copy.deepcopy(initial), loss_fn, update, data, validation, mode="forward", steps=STEPS
+        )
         for validation in ((images, labels), iter(pieces))
     )
     assert split.loss == pytest.approx(whole.loss, rel=1e-12)
@@ -158,7 +167,13 @@ def test_a_hypergradient_can_be_taken_at_any_step() -> None:
     for one in data[: STEPS // 2]:
         run.step(one)
     half = hypergradient(
-        model, loss_fn, SGD(Schedule("lr", [0.3])), data, validation, steps=STEPS // 2
+        model,
+        loss_fn,
+        SGD(Schedule("lr", [0.3])),
+        data,
+        validation,
+        mode="forward",
+        steps=STEPS // 2,
     )
     middle = run.hypergradient(validation).gradient
     assert middle == {"lr_0": pytest.approx(half.gradient["lr"]), "lr_1": 0.0}
@@ -166,9 +181,18 @@ def test_a_hypergradient_can_be_taken_at_any_step() -> None:
 
 def test_learning_some_parameters_leaves_their_hypergradients_unchanged() -> None:
     update, initial, data, validation = UPDATES["all"], mlp(), batches(STEPS), batch(20)
-    full = hypergradient(copy.deepcopy(initial), loss_fn, update, data, validation, steps=STEPS)
+    full = hypergradient(
+        copy.deepcopy(initial), loss_fn, update, data, validation, mode="forward", steps=STEPS
+    )
     some = hypergradient(
-        initial, loss_fn, update, data, validation, steps=STEPS, learn=["lr_1", "wd", "momentum_0"]
+        initial,
+        loss_fn,
+        update,
+        data,
+        validation,
+        mode="forward",
+        steps=STEPS,
+        learn=["lr_1", "wd", "momentum_0"],
     )
     assert list(some.gradient) == ["lr_1", "momentum_0", "wd"]
     assert some.gradient == {k: pytest.approx(full.gradient[k]) for k in some.gradient}
@@ -177,7 +201,9 @@ def test_learning_some_parameters_leaves_their_hypergradients_unchanged() -> Non
 
 def test_columns_of_windows_to_come_cost_nothing() -> None:
     update = SGD(Schedule("lr", [0.3, 0.2, 0.1]), momentum=Schedule("momentum", [0.5]))
-    result = hypergradient(mlp(), loss_fn, update, batches(STEPS), batch(20), steps=STEPS)
+    result = hypergradient(
+        mlp(), loss_fn, update, batches(STEPS), batch(20), mode="forward", steps=STEPS
+    )
     # A column that begins at a step is still zero there, and needs no product either.
     assert result.products == STEPS // 3 * (2 + 3 + 4) - 4
 
@@ -186,7 +212,14 @@ def test_averaging_divides_by_the_steps_of_a_window() -> None:
     update, initial, data, validation = UPDATES["all"], mlp(), batches(STEPS), batch(20)
     total, mean = (
         hypergradient(
-            copy.deepcopy(initial), loss_fn, update, data, validation, steps=STEPS, average=average
+            copy.deepcopy(initial),
+            loss_fn,
+            update,
+            data,
+            validation,
+            mode="forward",
+            steps=STEPS,
+            average=average,
         ).gradient
         for average in (False, True)
     )
@@ -212,6 +245,7 @@ def test_runs_on_cuda_as_on_the_cpu(dtype: torch.dtype) -> None:
             update,
             [moved(one, device) for one in data],
             moved(validation, device),
+            mode="forward",
             steps=STEPS,
         )
         for device in ("cpu", "cuda")

@@ -74,9 +74,19 @@ def test_errors_of_the_loss_itself_stay_as_they_are() -> None:
     data = batches(STEPS)
     with pytest.raises(TypeError, match=r"^a fault of one's own$"):
         own = {"value": Schedule("value", [0.2])}
-        hypergradient(mlp(), wrong, SGD(0.1), data, data[0], steps=STEPS, hypers=own)
+        hypergradient(
+            mlp(), wrong, SGD(0.1), data, data[0], mode="forward", steps=STEPS, hypers=own
+        )
     with pytest.raises(TypeError, match=r"^linear"):
-        hypergradient(mlp(), lambda m, b: m(b).mean(), SGD(0.1), [("x",)], data[0], steps=STEPS)
+        hypergradient(
+            mlp(),
+            lambda m, b: m(b).mean(),
+            SGD(0.1),
+            [("x",)],
+            data[0],
+            mode="forward",
+            steps=STEPS,
+        )
 
 
 def test_the_formula_that_is_named_is_that_of_torch() -> None:

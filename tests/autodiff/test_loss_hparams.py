@@ -184,7 +184,15 @@ def both(way: dict, loss: Callable, hypers: dict, **options) -> tuple[dict, dict
     )
     torch.manual_seed(1)
     result = hypergradient(
-        model, loss, update(), data, validation, steps=STEPS, hypers=hypers, **way, **options
+        model,
+        loss,
+        update(),
+        data,
+        validation,
+        steps=STEPS,
+        hypers=hypers,
+        **{"mode": "forward", **way},
+        **options,
     )
     return result.gradient, expected
 
@@ -245,7 +253,7 @@ def test_accumulated_batches_are_one_large_batch(way: dict) -> None:
             steps=STEPS,
             hypers=hypers,
             accumulate=count,
-            **way,
+            **{"mode": "forward", **way},
         )
         for some, count in ((data, 3), (whole, 1))
     )
@@ -261,7 +269,15 @@ def test_a_training_loop_of_ones_own_passes_several_batches_to_a_step() -> None:
     for i in range(STEPS):
         run.step(*data[2 * i : 2 * i + 2])
     whole = hypergradient(
-        initial, plain, update(), data, validation, steps=STEPS, hypers={}, accumulate=2
+        initial,
+        plain,
+        update(),
+        data,
+        validation,
+        mode="forward",
+        steps=STEPS,
+        hypers={},
+        accumulate=2,
     )
     assert run.hypergradient(validation).gradient == whole.gradient
 
@@ -280,7 +296,7 @@ def test_numbers_reach_the_loss_as_numbers_and_learned_values_as_tensors() -> No
     )
     assert [h["smoothing"] for h in seen] == [0.1, 0.1, 0.2, 0.2, 0.2]  # the last: validation
     assert all(h["other"] == 3.0 for h in seen)
-    hypergradient(mlp(), loss, SGD(0.1), data, data[0], steps=4, hypers=hypers)
+    hypergradient(mlp(), loss, SGD(0.1), data, data[0], mode="forward", steps=4, hypers=hypers)
     assert isinstance(seen[-1]["smoothing"], Tensor) and seen[-1]["smoothing"].shape == ()
 
 

@@ -189,7 +189,9 @@ CASES = {
 def test_every_optimizer(make, hypers, rule, options, way: dict) -> None:
     model, data, validation = mlp(), batches(STEPS), batch(20)
     expected = unrolled(copy.deepcopy(model), rule, hypers, data, validation, **options)
-    found = hypergradient(model, loss_fn, make(model), data, validation, steps=STEPS, **way)
+    found = hypergradient(
+        model, loss_fn, make(model), data, validation, steps=STEPS, **{"mode": "forward", **way}
+    )
     assert all(expected.values())
     assert relative_error(found.gradient, expected) <= 1e-9
 
@@ -201,5 +203,7 @@ def test_weights_that_steps_do_not_reach_keep_their_own_count(way: dict) -> None
     if way.get("mode") == "reverse" and "memory" in way:
         way = {**way, "memory": 60_000}
     expected = unrolled(copy.deepcopy(model), adam_rule, ADAM, data, validation)
-    found = hypergradient(model, loss_fn, adam(Adam), data, validation, steps=STEPS, **way)
+    found = hypergradient(
+        model, loss_fn, adam(Adam), data, validation, steps=STEPS, **{"mode": "forward", **way}
+    )
     assert relative_error(found.gradient, expected) <= 1e-9

@@ -44,7 +44,9 @@ def test_a_parameter_may_be_a_number(update: Update, options: dict[str, object])
     loss, expected = oracle_gradient(
         copy.deepcopy(initial), loss_fn, update, data, lambda of: of(validation)
     )
-    result = hypergradient(initial, loss_fn, update, data, validation, steps=STEPS, **options)
+    result = hypergradient(
+        initial, loss_fn, update, data, validation, steps=STEPS, **{"mode": "forward", **options}
+    )
     assert result.loss == pytest.approx(loss, rel=1e-12)
     assert relative_error(result.gradient, expected) < 1e-9
 
@@ -111,11 +113,21 @@ def test_sparse_gradients_are_refused(options: dict[str, object]) -> None:
     model, data = embedded(), (torch.randint(6, (8, 2)), torch.randint(3, (8,)))
     model(data[0])
     with pytest.raises(ValueError, match=r"gradient .*is sparse.* sparse=False") as caught:
-        hypergradient(model, loss_fn, SGD(Schedule("lr", [0.1])), [data], data, steps=3, **options)
+        hypergradient(
+            model,
+            loss_fn,
+            SGD(Schedule("lr", [0.1])),
+            [data],
+            data,
+            steps=3,
+            **{"mode": "forward", **options},
+        )
     assert str(caught.value).startswith("model: ") and "0" in str(caught.value)
 
 
 def test_lazy_modules_have_to_be_called_first() -> None:
     data = (torch.randint(6, (8, 2)), torch.randint(3, (8,)))
     with pytest.raises(ValueError, match=r"model: 2\.weight has no shape yet; call the model once"):
-        hypergradient(embedded(), loss_fn, SGD(Schedule("lr", [0.1])), [data], data, steps=3)
+        hypergradient(
+            embedded(), loss_fn, SGD(Schedule("lr", [0.1])), [data], data, mode="forward", steps=3
+        )

@@ -108,12 +108,14 @@ def test_the_loss_is_named_where_no_module_is_at_fault() -> None:
         return F.multi_margin_loss(model(batch[0]), batch[1])
 
     with pytest.raises(ValueError, match=r"see to what loss_fn calls: .*multi_margin_loss_backw"):
-        hypergradient(mlp(), loss, sgd(), batches(2), batch(4), steps=2)
+        hypergradient(mlp(), loss, sgd(), batches(2), batch(4), mode="forward", steps=2)
 
 
 def test_errors_of_the_model_itself_come_through() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        hypergradient(mlp(), loss_fn, sgd(), [batch(4, features=4)], batch(4), steps=2)
+        hypergradient(
+            mlp(), loss_fn, sgd(), [batch(4, features=4)], batch(4), mode="forward", steps=2
+        )
 
 
 # The methods that work for a model; torch.func draws other masks of dropout than autograd.

@@ -78,13 +78,13 @@ def test_later_windows_make_forward_steps_dearer(screen: Screen) -> None:
 
 def test_steps_that_are_run_again_count(screen: Screen) -> None:
     result = run("reverse", screen, memory=8_000)
-    assert result.replayed > 0
-    share = STEPS / (STEPS * (2 + PRODUCT) + result.replayed)
+    assert result.recomputed > 0
+    share = STEPS / (STEPS * (2 + PRODUCT) + result.recomputed)
     trained = [line for line in screen.drawn if line.startswith(f"training {STEPS}/")]
     assert f" {100 * share:.0f}%" in trained[-1]
     assert screen.percents[-1] == 100
     back = [line for line in screen.drawn if line.startswith("going back")]
-    assert len(back) >= STEPS + result.replayed  # it moves while stretches are run again
+    assert len(back) >= STEPS + result.recomputed  # it moves while stretches are run again
 
 
 def test_training_alone_is_a_bar_too(screen: Screen) -> None:
@@ -136,8 +136,8 @@ def test_a_notebook_gets_its_own_bar(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(**options | {"disable": True})
 
     monkeypatch.setattr(auto, "tqdm", Widget)
-    with Progress(shown=True) as bar:
-        assert not bar.seen
+    with Progress() as bar:
+        assert not bar.is_shown
     assert shown == [True]
 
 
@@ -150,7 +150,7 @@ def test_the_loss_is_read_when_the_bar_is_drawn_only() -> None:
             reads.append(1)
             return 0.5
 
-    with redirect_stderr(Screen()), Progress(shown=True) as bar:
+    with redirect_stderr(Screen()), Progress() as bar:
         bar.expect(1e6)
         bar.phase("training", 10_000)
         for _ in range(10_000):
@@ -163,5 +163,5 @@ def test_without_a_stream_for_errors_there_is_no_bar(monkeypatch: pytest.MonkeyP
     closed.close()
     for stream in (None, closed):
         monkeypatch.setattr(sys, "stderr", stream)
-        with Progress(shown=True) as bar:
-            assert not bar.seen
+        with Progress() as bar:
+            assert not bar.is_shown

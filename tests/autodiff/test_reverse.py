@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 from autodiff.oracle import relative_error
 from autodiff.problems import batch, batch_norm, batches, dropout, loss_fn, mlp
-from optuna_hypergrad import Schedule
-from optuna_hypergrad.autodiff import SGD, Adam, Averaged, ReplayError, hypergradient
+from optuna_hypergrad import Schedule, autodiff
+from optuna_hypergrad.autodiff import SGD, Adam, Averaged, RecomputeError, hypergradient
 
 STEPS = 24
 NUMBER = 8  # of a float64, in bytes
@@ -49,7 +49,7 @@ def test_every_single_step_has_a_hypergradient() -> None:
     )
     coarse = SGD(Schedule("lr", [0.3]), momentum=Schedule("momentum", [0.5]), weight_decay=0.1)
     expected = hypergradient(
-        copy.deepcopy(initial), loss_fn, fine, data, validation, steps=STEPS
+        copy.deepcopy(initial), loss_fn, fine, data, validation, mode="forward", steps=STEPS
     ).gradient
     result = hypergradient(initial, loss_fn, coarse, data, validation, steps=STEPS, mode="reverse")
     for name in ("lr", "momentum"):
@@ -70,7 +70,7 @@ def test_the_named_memory_is_kept_and_changes_nothing(vectors: int, checkpoints:
     )
     assert some.kept_bytes <= memory
     assert some.gradient == full.gradient  # to the last bit
-    assert (some.replayed > 0) == (vectors < 28)
+    assert (some.recomputed > 0) == (vectors < 28)
 
 
 def test_too_little_memory_says_how_much_would_do() -> None:
@@ -82,7 +82,7 @@ def test_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     result = run(mlp(), batches(STEPS), "reverse", checkpoints="disk", memory=20_000)
     gc.collect()
-    assert result.replayed and not list(tmp_path.iterdir())
+    assert result.recomputed and not list(tmp_path.iterdir())
 
 
 class Augmented(Dataset):
@@ -171,14 +171,14 @@ class Counting(nn.Module):
 @pytest.mark.parametrize("memory", [None, 16_000])
 def test_a_step_that_comes_out_differently_is_reported(memory: int | None) -> None:
     model = Counting()
-    with pytest.raises(ReplayError, match=r"step \d+ came out differently .* mode='forward'"):
+    with pytest.raises(RecomputeError, match=r"step \d+ came out differently .* mode='forward'"):
         run(model, batches(STEPS), "reverse", memory=memory)
     own = torch.Generator().manual_seed(0)
 
     def batch_of_its_own(step: int) -> tuple[Tensor, Tensor]:
         return torch.randn(8, 5, generator=own), torch.zeros(8, dtype=torch.long)
 
-    with pytest.raises(ReplayError, match="counter or a generator"):
+    with pytest.raises(RecomputeError, match="counter or a generator"):
         run(mlp(), batch_of_its_own, "reverse", memory=memory)
 
 
@@ -216,7 +216,7 @@ def test_a_run_that_blew_up_has_no_hypergradient() -> None:
         mode="reverse",
     )
     assert not np.isfinite(result.loss) and np.isnan(result.gradient["lr"])
-    assert np.isnan(result.per_step["lr"]).all() and result.replayed == 0
+    assert np.isnan(result.per_step["lr"]).all() and result.recomputed == 0
 
 
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
@@ -230,7 +230,9 @@ def test_averages_are_validated_and_kept(mode: str) -> None:
     def loss(decay: float) -> float:
         moved = Averaged(Adam(0.1), decay)
         twin = copy.deepcopy(initial)
-        return hypergradient(twin, loss_fn, moved, data, validation, steps=STEPS).loss
+        return hypergradient(
+            twin, loss_fn, moved, data, validation, mode="forward", steps=STEPS
+        ).loss
 
     slope = (loss(0.8 + 1e-6) - loss(0.8 - 1e-6)) / 2e-6
     assert result.gradient["decay"] == pytest.approx(slope, rel=1e-7)
@@ -245,7 +247,7 @@ def test_averaging_divides_alike_in_both_modes() -> None:
     assert relative_error(reverse, forward) <= 1e-12
 
 
-def test_auto_foretells_both_and_disturbs_nothing() -> None:
+def test_auto_is_reverse_mode_unless_something_asks_for_forward_mode() -> None:
     initial, validation = dropout(), batch(20)
     found = {}
     for mode in ("auto", "forward", "reverse"):
@@ -253,10 +255,29 @@ def test_auto_foretells_both_and_disturbs_nothing() -> None:
         model = copy.deepcopy(initial)
         data = DataLoader(TensorDataset(*batch(40)), 8, shuffle=True)
         found[mode] = run(model, data, mode, validation=validation)
-    auto = found["auto"]
-    assert auto.gradient == found[auto.mode].gradient
-    assert auto.forecast.faster == auto.mode
-    assert auto.forecast.forward.seconds > 0 and auto.forecast.reverse.seconds > 0
-    assert auto.cost.seconds > 0 and found["forward"].forecast is None
-    assert run(copy.deepcopy(initial), iter(batches(STEPS)), "auto").mode == "forward"
-    assert run(copy.deepcopy(initial), batches(STEPS), "auto", truncate=0.2).mode == "forward"
+    assert found["auto"].mode == "reverse"
+    assert found["auto"].gradient == found["reverse"].gradient
+    assert relative_error(found["auto"].gradient, found["forward"].gradient) <= 1e-10
+
+    def chosen(data: object, **options: object) -> str:
+        return run(copy.deepcopy(initial), data, "auto", **options).mode
+
+    data = batches(STEPS)
+    assert chosen(iter(data)) == "forward"
+    assert chosen(data, truncate=0.2) == chosen(data, clip_products=1.0) == "forward"
+    assert chosen(data, share=["lr_0", "wd"]) == "forward"
+    assert chosen(data, learn=["lr_1"]) == "forward"  # of one parameter
+    assert chosen(data, learn=["lr_1", "wd"]) == "reverse"
+
+
+def test_auto_does_not_exceed_the_memory_but_says_how_much_would_do() -> None:
+    with pytest.raises(ValueError, match=r"memory: 100 bytes are too few .* would do"):
+        run(mlp(), batches(STEPS), "auto", memory=100)
+
+
+def test_the_old_names_of_recomputation_warn() -> None:
+    result = run(mlp(), batches(STEPS), "reverse", memory=20_000)
+    with pytest.warns(FutureWarning, match="called recomputed"):
+        assert result.replayed == result.recomputed > 0
+    with pytest.warns(FutureWarning, match="called RecomputeError"):
+        assert autodiff.ReplayError is RecomputeError

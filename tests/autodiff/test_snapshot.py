@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 from autodiff.oracle import relative_error
 from autodiff.problems import Partial, batch, batches, dropout, loss_fn, mlp
 from optuna_hypergrad import Schedule
-from optuna_hypergrad.autodiff import SGD, Clipped, ForwardMode, ReplayError, hypergradient
+from optuna_hypergrad.autodiff import SGD, Clipped, ForwardMode, RecomputeError, hypergradient
 
 STEPS = 20
 SMALL = 250_000  # bytes; too few for all steps with their generators' states
@@ -44,7 +44,7 @@ class Counted:
 def test_small_steps_do_not_hide_what_differs() -> None:
     # With a tiny learning rate the weights of a wrong replay are almost those of the run.
     for memory in (30_000, 20_000):
-        with pytest.raises(ReplayError, match="came out differently"):
+        with pytest.raises(RecomputeError, match="came out differently"):
             run(mlp(), Counted(), "reverse", lr=1e-8, memory=memory)
 
 
@@ -66,7 +66,7 @@ def test_what_on_step_changes_is_reported() -> None:
     def switch(step: int, loss: float) -> None:
         model.train(step % 2 == 0)
 
-    with pytest.raises(ReplayError, match="what on_step changed"):
+    with pytest.raises(RecomputeError, match="what on_step changed"):
         run(model, batches(STEPS), "reverse", memory=SMALL, on_step=switch)
 
 
@@ -186,7 +186,7 @@ def test_threads_may_differentiate_at_the_same_time() -> None:
         update = Clipped(SGD(Schedule("lr", [0.1, 0.2])), norm=1.0)
         model = copy.deepcopy(initial)
         return hypergradient(
-            model, loss_fn, update, data, data[0], steps=STEPS, products=products
+            model, loss_fn, update, data, data[0], mode="forward", steps=STEPS, products=products
         ).gradient
 
     methods = ["loop", "forward", "batched", "forward-batched"]

@@ -246,7 +246,7 @@ def test_straight_through_keeps_the_derivative_that_it_is_given() -> None:
             return (round_(m(b)) - 3.0).square().sum()
 
         update = SGD(Schedule("lr", [0.01]))
-        return hypergradient(model, loss, update, [x], x, steps=2).gradient["lr"]
+        return hypergradient(model, loss, update, [x], x, mode="forward", steps=2).gradient["lr"]
 
     assert result(lambda y: Round.apply(y)) == 0.0
     relaxed = result(rounded)
@@ -288,4 +288,12 @@ def test_nothing_is_warned_of() -> None:
     data = batch()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        hypergradient(network(), pseudo_labels, SGD(Schedule("lr", [0.1])), [data], data, steps=2)
+        hypergradient(
+            network(),
+            pseudo_labels,
+            SGD(Schedule("lr", [0.1])),
+            [data],
+            data,
+            mode="forward",
+            steps=2,
+        )

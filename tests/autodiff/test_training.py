@@ -74,7 +74,7 @@ def test_learning_does_not_change_the_weights(update: SGD) -> None:
         for k, h in update.hypers.items()
     }
     expected = train_with_torch(copy.deepcopy(model), data, SGD(**above))
-    hypergradient(model, loss_fn, update, data, data[0], steps=STEPS)
+    hypergradient(model, loss_fn, update, data, data[0], mode="forward", steps=STEPS)
     torch.testing.assert_close(vector(model.parameters()), expected, rtol=1e-13, atol=1e-14)
 
 
@@ -85,7 +85,9 @@ def test_keep_buffer_chooses_the_rule_at_zero_momentum() -> None:
     def weights(keep: bool | None, learn: tuple[str, ...] | None) -> torch.Tensor:
         model = copy.deepcopy(initial)
         update = SGD(0.1, momentum=momentum, keep_buffer=keep)
-        hypergradient(model, loss_fn, update, data, data[0], steps=STEPS, learn=learn)
+        hypergradient(
+            model, loss_fn, update, data, data[0], mode="forward", steps=STEPS, learn=learn
+        )
         return vector(model.parameters()).detach()
 
     torch.testing.assert_close(weights(True, ()), weights(None, None))
@@ -103,7 +105,7 @@ def test_weights_without_a_gradient_are_left_alone_as_torch_does() -> None:
         weight_decay=Schedule("wd", [0.1]),
     )
     expected = train_with_torch(copy.deepcopy(model), data, update)
-    result = hypergradient(model, loss_fn, update, data, data[0], steps=STEPS)
+    result = hypergradient(model, loss_fn, update, data, data[0], mode="forward", steps=STEPS)
     torch.testing.assert_close(vector(model.parameters()), expected)
     shifted, epsilon = [], 1e-6
     for sign in (1, -1):
@@ -114,14 +116,18 @@ def test_weights_without_a_gradient_are_left_alone_as_torch_does() -> None:
             momentum=Schedule("m", [0.5]),
             weight_decay=Schedule("wd", [0.1 + sign * epsilon]),
         )
-        shifted.append(hypergradient(other, loss_fn, moved, data, data[0], steps=STEPS).loss)
+        shifted.append(
+            hypergradient(other, loss_fn, moved, data, data[0], mode="forward", steps=STEPS).loss
+        )
     assert result.gradient["wd"] == pytest.approx((shifted[0] - shifted[1]) / (2 * epsilon))
 
 
 def test_running_statistics_advance_once_a_step_and_not_in_validation() -> None:
     model, data = batch_norm(), batches(STEPS)
     twin = copy.deepcopy(model)
-    hypergradient(model, loss_fn, SGD(Schedule("lr", [0.1])), data, batches(3), steps=STEPS)
+    hypergradient(
+        model, loss_fn, SGD(Schedule("lr", [0.1])), data, batches(3), mode="forward", steps=STEPS
+    )
     train_with_torch(twin, data, SGD(0.1))
     assert int(model[1].num_batches_tracked) == STEPS
     for buffer, expected in zip(model.buffers(), twin.buffers(), strict=True):
@@ -133,7 +139,7 @@ def test_validation_statistics_are_chosen(statistics: str) -> None:
     model, data, validation = batch_norm(), batches(STEPS), batch(20)
     update = SGD(Schedule("lr", [0.1]))
     result = hypergradient(
-        model, loss_fn, update, data, validation, steps=STEPS, statistics=statistics
+        model, loss_fn, update, data, validation, mode="forward", steps=STEPS, statistics=statistics
     )
     model.train(statistics == "batch")
     assert result.loss == pytest.approx(loss_fn(model, validation).item(), rel=1e-12)
@@ -181,7 +187,9 @@ def test_batches_come_from_sequences_loaders_and_functions() -> None:
     for data in (loader, pieces, tuple(pieces), lambda step: pieces[step % 3]):
         model = copy.deepcopy(initial)
         update = SGD(Schedule("lr", [0.1]))
-        results.append(hypergradient(model, loss_fn, update, data, pieces[0], steps=7).gradient)
+        results.append(
+            hypergradient(model, loss_fn, update, data, pieces[0], mode="forward", steps=7).gradient
+        )
     assert all(result == results[0] for result in results)
 
 
@@ -191,7 +199,15 @@ def test_truncation_saves_products_and_keeps_the_weights(truncation: str, kept: 
     models = [copy.deepcopy(initial) for _ in range(2)]
     full, some = (
         hypergradient(
-            m, loss_fn, update, data, data[0], steps=STEPS, truncate=t, truncation=truncation
+            m,
+            loss_fn,
+            update,
+            data,
+            data[0],
+            mode="forward",
+            steps=STEPS,
+            truncate=t,
+            truncation=truncation,
         )
         for m, t in zip(models, (0.0, 0.2), strict=True)
     )
@@ -217,10 +233,18 @@ def test_leading_truncation_is_the_run_that_starts_later() -> None:
     data, validation, model = batches(STEPS), batch(20), mlp()
     update = SGD(Schedule("lr", [0.2]))
     late = copy.deepcopy(model)
-    hypergradient(late, loss_fn, SGD(0.2), data, validation, steps=3)
+    hypergradient(late, loss_fn, SGD(0.2), data, validation, mode="forward", steps=3)
     _, expected = oracle_gradient(late, loss_fn, update, data[3:], lambda of: of(validation))
     result = hypergradient(
-        model, loss_fn, update, data, validation, steps=STEPS, truncate=0.3, average=True
+        model,
+        loss_fn,
+        update,
+        data,
+        validation,
+        mode="forward",
+        steps=STEPS,
+        truncate=0.3,
+        average=True,
     )
     assert result.gradient["lr"] == pytest.approx(expected["lr"] / 7, rel=1e-10)
 
@@ -236,7 +260,14 @@ def test_clipped_gradients_are_differentiated_as_they_train() -> None:
     def run(update: SGD):
         twin = copy.deepcopy(model)
         return hypergradient(
-            twin, loss_fn, update, data, validation, steps=STEPS, clip_gradients=bound
+            twin,
+            loss_fn,
+            update,
+            data,
+            validation,
+            mode="forward",
+            steps=STEPS,
+            clip_gradients=bound,
         )
 
     e = 1e-6
@@ -246,7 +277,10 @@ def test_clipped_gradients_are_differentiated_as_they_train() -> None:
     }
     clipped = run(update)
     assert relative_error(clipped.gradient, expected) < 1e-7
-    assert clipped.loss != hypergradient(model, loss_fn, update, data, validation, steps=STEPS).loss
+    assert (
+        clipped.loss
+        != hypergradient(model, loss_fn, update, data, validation, mode="forward", steps=STEPS).loss
+    )
 
 
 def test_clipped_products_bound_the_tangents_and_are_counted() -> None:
@@ -254,7 +288,14 @@ def test_clipped_products_bound_the_tangents_and_are_counted() -> None:
     update = SGD(Schedule("lr", [0.5]))
     loose, tight = (
         hypergradient(
-            copy.deepcopy(model), loss_fn, update, data, validation, steps=STEPS, clip_products=c
+            copy.deepcopy(model),
+            loss_fn,
+            update,
+            data,
+            validation,
+            mode="forward",
+            steps=STEPS,
+            clip_products=c,
         )
         for c in (1e6, 1e-3)
     )
@@ -269,6 +310,7 @@ def test_a_diverged_run_reports_what_is_not_finite() -> None:
         SGD(Schedule("lr", [1e3])),
         batches(STEPS),
         batch(5),
+        mode="forward",
         steps=STEPS,
     )
     assert not torch.isfinite(torch.tensor(result.gradient["lr"]))
@@ -284,7 +326,14 @@ def test_an_interrupted_run_leaves_the_weights_of_its_last_step() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         hypergradient(
-            model, loss_fn, SGD(Schedule("lr", [0.1])), data, data[0], steps=10, on_step=interrupt
+            model,
+            loss_fn,
+            SGD(Schedule("lr", [0.1])),
+            data,
+            data[0],
+            mode="forward",
+            steps=10,
+            on_step=interrupt,
         )
     torch.testing.assert_close(vector(model.parameters()).detach(), expected)
 
@@ -298,7 +347,9 @@ def test_progress_is_shown_on_request_and_to_a_terminal_only(
     stream.isatty = lambda: terminal
     monkeypatch.setattr("sys.stderr", stream)
     data = batches(2)
-    hypergradient(mlp(), loss_fn, SGD(0.1), data, data[0], steps=2, progress=progress)
+    hypergradient(
+        mlp(), loss_fn, SGD(0.1), data, data[0], mode="forward", steps=2, progress=progress
+    )
     assert ("training" in stream.getvalue()) is (progress and terminal)
 
 
@@ -314,7 +365,7 @@ def test_buffers_that_a_model_replaces_come_back_too() -> None:
             return self.inner(x)
 
     model = Counting()
-    hypergradient(model, loss_fn, SGD(0.1), batches(4), batches(3), steps=4)
+    hypergradient(model, loss_fn, SGD(0.1), batches(4), batches(3), mode="forward", steps=4)
     assert int(model.count) == 4
 
 
@@ -322,7 +373,9 @@ def test_nothing_is_left_of_the_graph_or_printed() -> None:
     model, data = mlp(), batches(3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        hypergradient(model, loss_fn, SGD(Schedule("lr", [0.1])), data, data[0], steps=3)
+        hypergradient(
+            model, loss_fn, SGD(Schedule("lr", [0.1])), data, data[0], mode="forward", steps=3
+        )
     assert all(p.is_leaf and p.requires_grad and p.grad is None for p in model.parameters())
 
 

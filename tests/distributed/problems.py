@@ -42,8 +42,8 @@ PROBLEMS = {
     "sgd": Problem(mlp, SGD(LR, momentum=MOMENTUM, weight_decay=Schedule("wd", [0.01]))),
     "adam": Problem(mlp, Adam(LR, betas=(Schedule("b1", [0.9, 0.8]), 0.99))),
     "a subset": Problem(mlp, SGD(LR, momentum=MOMENTUM), {"learn": ["lr_2", "m_0"]}),
-    "fewer columns than ranks": Problem(batch_norm, SGD(LR), {"learn": ["lr_0"]}),
-    "no columns": Problem(mlp, SGD(LR, momentum=MOMENTUM), {"learn": ()}),
+    "fewer tangents than ranks": Problem(batch_norm, SGD(LR), {"learn": ["lr_0"]}),
+    "no tangents": Problem(mlp, SGD(LR, momentum=MOMENTUM), {"learn": ()}),
     "dropout": Problem(dropout, SGD(LR, momentum=MOMENTUM), {"validation_loss_fn": loss_fn}),
     "a knot each": Problem(mlp, SGD(Schedule("lr", [0.3, 0.2, 0.1], "linear"))),
     "clipped and truncated": Problem(
@@ -61,11 +61,13 @@ PROBLEMS = {
 }
 
 
-def solved(call: Callable[..., Hypergradient], name: str, seed: int = 0) -> Hypergradient:
+def solved(
+    call: Callable[..., Hypergradient], name: str, seed: int = 0, mode: str = "forward"
+) -> Hypergradient:
     """One of the problems; ``seed`` decides the weights, the data and what dropout draws."""
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(seed)
     problem = PROBLEMS[name]
     model, data, validation = problem.model(), batches(STEPS), batch(20)
-    options = {"steps": STEPS, **problem.options}
+    options = {"steps": STEPS, "mode": mode, **problem.options}
     return call(model, problem.loss, problem.update, data, validation, **options)

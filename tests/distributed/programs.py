@@ -59,7 +59,7 @@ def raising_at(rank: int, at: int, error: Exception) -> Callable[[int, float], N
 
 
 def quarrels() -> dict[str, str]:
-    """What each rank is told where they do not do the same, one after another."""
+    """The errors of each rank in runs that differ between ranks, one after another."""
     mine = join().rank
     torch.manual_seed(1)
     data = batches(STEPS)
@@ -76,7 +76,7 @@ def quarrels() -> dict[str, str]:
         "order": lambda: train(batches=data[::-1] if mine else data),
         "late": lambda: train(batches=[*data[:-1], data[mine]]),
         "raised": lambda: train(on_step=raising_at(1, 5, broken)),
-        "elsewhere": lambda: join().meet("lunch" if mine else "dinner"),
+        "elsewhere": lambda: join().gather("lunch" if mine else "dinner"),
         "peace": train,
     }
     found = {}
@@ -103,6 +103,7 @@ def objective(trial: Any) -> float:
         batches(STEPS),
         batch(20),
         steps=STEPS,
+        mode="forward",
         on_step=watch(trial, every=5),
     )
     report_hypergradient(trial, result.gradient)
@@ -209,7 +210,7 @@ def hanging(seconds: str) -> str:
 
 
 def _alone_after(end: Callable[[int, float], None]) -> str:
-    """What the others are told when the last rank comes to its end, and again later."""
+    """The error of the others when the last rank comes to its end, and again later."""
     last = join().rank == join().size - 1
     try:
         train(on_step=lambda step, loss: end(step, loss) if last and step == 5 else None)
@@ -222,7 +223,7 @@ def _alone_after(end: Callable[[int, float], None]) -> str:
     return "nothing"
 
 
-def tell_threads() -> None:
+def print_threads() -> None:
     """How many of gloo's threads still run; one that drops a tensor now aborts the process."""
     names = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
     print(names.count("pt_gloo_runloop"))
@@ -232,5 +233,5 @@ if __name__ == "__main__":
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_default_dtype(torch.float64)
     program: Callable[..., Any] = globals()[sys.argv[1]]
-    atexit.register(tell_threads)  # at the very end, after all that is registered from here on
+    atexit.register(print_threads)  # at the very end, after all that is registered from here on
     print(json.dumps(program(*sys.argv[2:])), flush=True)

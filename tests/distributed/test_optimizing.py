@@ -82,7 +82,7 @@ def test_a_rank_that_dies_between_two_trials_ends_the_study(
     ranks.size = 2
 
     def lose(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        ranks.lost, ranks._parted = True, "lost another rank"
+        ranks.is_lost, ranks._failure = True, "lost another rank"
 
     monkeypatch.setattr(optimizing, "join", lambda: ranks)
     study = optuna.create_study()

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from launching import IDLE, ended, launch, start
 
 from optuna_hypergrad.distributed import RankError, Ranks, join
-from optuna_hypergrad.distributed.training import SameRun
+from optuna_hypergrad.distributed.training import LossComparison
 
 
 @pytest.fixture(scope="module")
@@ -70,28 +70,28 @@ def test_a_rank_that_hangs_is_waited_for_no_longer_than_said() -> None:
     assert hanging.startswith("rank 1 of 2: lost another rank")  # when it comes back
 
 
-def test_after_an_error_nobody_meets_until_all_begin_again() -> None:
+def test_after_an_error_gathers_fail_until_all_begin_again() -> None:
     ranks = Ranks(None)
     with pytest.raises(KeyError), ranks.together():
         raise KeyError("x")
     with pytest.raises(RankError, match="rank 0 of 1: rank 0 raised KeyError: 'x'"):
-        ranks.meet("lunch")
+        ranks.gather("lunch")
     with ranks.together():
-        assert ranks.meet("lunch", {"a": [1.5, None]}) == [{"a": [1.5, None]}]
+        assert ranks.gather("lunch", {"a": [1.5, None]}) == [{"a": [1.5, None]}]
 
 
 class Both(Ranks):
-    """Rank 0 of two, where a value is what both say."""
+    """Rank 0 of two; a value is the pair of both."""
 
-    def meet(self, place: str, value: Any = None) -> list[Any]:
+    def gather(self, place: str, value: Any = None) -> list[Any]:
         return list(value)
 
 
 def compare(*losses: tuple[float, float]) -> None:
     """Compare the losses of the two ranks, step by step, in single precision."""
-    same = SameRun(Both(None), 100, torch.finfo(torch.float32).eps ** 0.5, None)
+    comparison = LossComparison(Both(None), 100, torch.finfo(torch.float32).eps ** 0.5, None)
     for step, pair in enumerate(losses):
-        same.compare(f"the loss of step {step}", pair)  # type: ignore[arg-type]
+        comparison.compare(f"the loss of step {step}", pair)  # type: ignore[arg-type]
 
 
 def test_a_spike_of_the_loss_does_not_hide_a_difference_afterwards() -> None:
@@ -101,6 +101,14 @@ def test_a_spike_of_the_loss_does_not_hide_a_difference_afterwards() -> None:
 
 def test_rounding_is_no_difference() -> None:
     compare((2.0, 2.0), (1.0, 1.0001), (3e-8, 7e-8), (float("nan"), float("inf")))
+
+
+def test_the_old_names_of_gather_and_broadcast_warn() -> None:
+    ranks = Ranks(None)
+    with pytest.warns(FutureWarning, match="called gather"):
+        assert ranks.meet("lunch", 1) == [1]
+    with pytest.warns(FutureWarning, match="called broadcast"):
+        assert ranks.told("lunch", lambda: 2) == 2
 
 
 def test_a_process_on_its_own_joins_nobody() -> None:

@@ -13,8 +13,8 @@ from autodiff.problems import batch, batches, loss_fn, mlp
 from optuna_hypergrad import Schedule, autodiff, distributed
 from optuna_hypergrad.autodiff import SGD
 from optuna_hypergrad.autodiff.hparams import RunHparams
-from optuna_hypergrad.autodiff.tangents import Columns
-from optuna_hypergrad.distributed.training import dealt, work_of
+from optuna_hypergrad.autodiff.tangents import TangentSchedule
+from optuna_hypergrad.distributed.training import count_products, divide
 
 
 @pytest.fixture(autouse=True)
@@ -72,25 +72,27 @@ def test_one_rank_is_one_process() -> None:
     )
 
 
-def test_work_counts_the_products_of_each_column() -> None:
+def test_work_counts_the_products_of_each_tangent() -> None:
     for name, problem in PROBLEMS.items():
         options = problem.options
         hypers = RunHparams(
             problem.update.hypers, options.get("hypers", {}), options.get("learn"), STEPS
         )
-        columns = Columns(hypers, options.get("truncate", 0.0), "leading")
-        work = work_of(columns, STEPS)
+        tangents = TangentSchedule(hypers, options.get("truncate", 0.0), "leading")
+        work = count_products(tangents, STEPS)
         products = solved(autodiff.hypergradient, name).products
-        # The step at which a column of the update begins needs no product.
+        # The step at which a tangent of the update begins needs no product.
         assert products <= sum(work.values()) <= products + len(work)
 
 
 def test_shares_are_even_where_windows_begin_one_after_another() -> None:
     schedules = {name: Schedule(name, [0.1] * 10) for name in ("lr", "m", "wd")}
-    work = work_of(Columns(RunHparams(schedules, {}, None, 1000), 0.0, "leading"), 1000)
+    work = count_products(
+        TangentSchedule(RunHparams(schedules, {}, None, 1000), 0.0, "leading"), 1000
+    )
     assert work["lr_0"] == 1000 and work["wd_9"] == 100
     for size in (2, 3, 4, 8):
-        shares = dealt(work, size)
+        shares = divide(work, size)
         loads = [sum(work[name] for name in share) for share in shares]
         assert sorted(name for share in shares for name in share) == sorted(work)
         assert max(loads) <= 1.1 * sum(loads) / size
@@ -101,10 +103,16 @@ def run(**options: Any) -> None:
     distributed.hypergradient(mlp(), loss_fn, SGD(0.1), batches(2), batch(4), **data)
 
 
-@pytest.mark.parametrize("mode", ["reverse", "auto", "sideways"])
+@pytest.mark.parametrize("mode", ["reverse", "sideways"])
 def test_only_forward_mode_is_spread(mode: str) -> None:
-    with pytest.raises(ValueError, match=f"mode must be 'forward' .* got '{mode}'"):
+    with pytest.raises(ValueError, match=f"mode must be 'auto' or 'forward' .* got '{mode}'"):
         run(mode=mode)
+
+
+def test_auto_with_one_rank_is_that_of_one_process() -> None:
+    alone = solved(autodiff.hypergradient, "sgd", mode="auto")
+    found = solved(distributed.hypergradient, "sgd", mode="auto")
+    assert alone.mode == found.mode == "reverse" and found.gradient == alone.gradient
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -116,7 +124,7 @@ def test_wrong_arguments_are_named() -> None:
         distributed.hypergradient(mlp(), loss_fn, 0.1, batches(2), batch(4), steps=2)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no_such"):
         run(no_such=1)
-    with distributed.join().together():  # so that this process's only rank meets itself again
+    with distributed.join().together():  # so that gathers of this process work again
         pass
 
 

@@ -567,10 +567,9 @@ TAKE_NOTHING = {
         "MutationRecord",
         "OuterStep",
         "Cost",
-        "Forecast",
         "Hypergradient",
     ),
-    *("ReplayError", "Update", "Transform", "Keep", "MemberHandle", "FILENAME", "Checkpoint"),
+    *("RecomputeError", "Update", "Transform", "Keep", "MemberHandle", "FILENAME", "Checkpoint"),
     *("CheckpointError", "UnreachableError", "rng_state", "Unbounded"),
 }
 

@@ -1,3 +1,1 @@
-"""Going through a training run again: what it depends on, what is kept of it, and where."""
-
-from __future__ import annotations
+"""Reverse mode in bounded memory: checkpoints of a run, and steps computed again from them."""

@@ -19,7 +19,6 @@ from optuna_hypergrad.autodiff.updates.protocol import (
     evaluated,
     trained,
 )
-from optuna_hypergrad.autodiff.updates.protocol import Hyper as Hyper  # until run.py is renamed
 from optuna_hypergrad.autodiff.updates.wrappers import Averaged, Clipped, Projected
 
 __all__ = [

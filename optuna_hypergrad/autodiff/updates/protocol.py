@@ -175,10 +175,6 @@ def checked_hparams(hypers: Mapping[str, object]) -> dict[str, Hparam]:
     return found
 
 
-checked_hypers = checked_hparams  # until autodiff/run.py and hparams.py use the new name
-Hyper = Hparam
-
-
 def check_update(update: object) -> None:
     """Raise a ValueError, with advice for torch's optimizers, if ``update`` is not an update."""
     kind = update if isinstance(update, type) else type(update)

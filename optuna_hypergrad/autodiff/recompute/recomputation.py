@@ -1,0 +1,238 @@
+"""The steps of a run, forwards and then once more from the last to the first."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple
+
+from torch import Tensor
+
+from optuna_hypergrad.autodiff.batches import TrainingBatches
+from optuna_hypergrad.autodiff.loss import Batch, LossGrad
+from optuna_hypergrad.autodiff.recompute.plan import FAN, Plan, plan_within
+from optuna_hypergrad.autodiff.recompute.store import (
+    Checkpoint,
+    CheckpointStore,
+    StepRecord,
+    check_recomputed,
+)
+from optuna_hypergrad.autodiff.result import trim_heap
+from optuna_hypergrad.autodiff.run import Run
+from optuna_hypergrad.autodiff.snapshot import Snapshot, Snapshotter
+from optuna_hypergrad.autodiff.step import TrainState, apply_update
+from optuna_hypergrad.autodiff.weights import HasGrad
+
+_TRIM = 32  # steps between two calls of trim_heap, which takes milliseconds
+
+
+class Visit(NamedTuple):
+    """A step on the way back; the model and the generators are as they were before it."""
+
+    step: int
+    point: TrainState
+    gradient: Tensor
+    has_grad: HasGrad
+    batches: tuple[Batch, ...]
+
+
+class Recomputation:
+    """A run whose steps are visited backwards, in bounded memory.
+
+    Args:
+        run: The run.
+        batches: Its batches.
+        store: For checkpoints and gradients.
+        memory: Bytes that the store may take; see ``plan_within`` for None.
+    """
+
+    def __init__(
+        self, run: Run, batches: TrainingBatches, store: CheckpointStore, memory: int | None
+    ) -> None:
+        self._run, self._batches, self._store, self._memory = run, batches, store, memory
+        self._snapshotter = Snapshotter(run.loss.model, run.weights.device, batches.generators)
+        self._checkpoints: list[Checkpoint] = []
+        self._records: dict[int, StepRecord] = {}
+        self._plan = Plan(0, run.steps, 1)  # until the first step shows the sizes
+        self._n_trained = 0
+        self.point = TrainState(run.weights.read(), ())
+        self.losses = self.point.weights.new_empty(run.steps)
+        self.n_recomputed = 0
+
+    @property
+    def n_to_recompute(self) -> int:
+        """Number of steps that will be computed again; known from the second step on."""
+        return self._plan.recomputed(self._run.steps)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak of the memory of checkpoints and gradients."""
+        return self._store.peak
+
+    def train(self) -> Iterator[Tensor]:
+        """Train; yields the training loss of every step, when ``point`` is what follows it."""
+        self.point = self._run.begin()
+        start = self._checkpoint(0, self._snapshotter.now())
+        self._checkpoints = [start]
+        yield self._take_step(0, start.snapshot)
+        self._plan = self._new_plan(start)
+        pieces = self._plan.pieces(0, self._run.steps)
+        if pieces[-1] > 0:
+            self._records.clear()
+        yield from self._take_steps(1, self._run.steps, pieces)
+
+    def backward(
+        self, on_recomputed: Callable[[], None] | None = None
+    ) -> Generator[Visit, None, None]:
+        """Visit all steps from the last to the first; afterwards, all is as the training left it.
+
+        Args:
+            on_recomputed: Called for each step that is computed again.
+
+        Raises:
+            RecomputeError: If such a step comes out differently.
+        """
+        end, after = self.point, self._snapshotter.now()
+        try:
+            yield from self._backward(self._checkpoints, self._run.steps, on_recomputed)
+        finally:
+            self.point = end
+            self._restore(end, after)
+
+    def _backward(
+        self,
+        checkpoints: list[Checkpoint],
+        stop: int,
+        on_recomputed: Callable[[], None] | None,
+    ) -> Iterator[Visit]:
+        """From ``stop`` back to the first of the checkpoints; the last piece is recorded."""
+        end = checkpoints.pop()
+        yield from self._visit_recorded(end.step, stop, end.point)
+        while checkpoints:
+            start = checkpoints.pop()
+            # Only this list refers to a checkpoint while its piece is visited.
+            between = self._recompute(start, end, on_recomputed)
+            stop, end = end.step, start
+            yield from self._backward(between, stop, on_recomputed)
+
+    def _recompute(
+        self, start: Checkpoint, end: Checkpoint, on_recomputed: Callable[[], None] | None
+    ) -> list[Checkpoint]:
+        """Compute the steps between two checkpoints again; returns the new checkpoints."""
+        self._seek(start.step, start.point, start.snapshot)
+        self.point, self._checkpoints = start.point, [start]
+        pieces = self._plan.pieces(start.step, end.step)
+        for _ in self._take_steps(start.step, end.step, pieces):
+            self.n_recomputed += 1
+            if on_recomputed is not None:
+                on_recomputed()
+        check_recomputed(end.step, self.point.weights, end.point.weights)
+        return self._checkpoints
+
+    def _visit_recorded(self, first: int, stop: int, point: TrainState) -> Iterator[Visit]:
+        """Visit the recorded steps from ``stop`` back to ``first``, where ``point`` is known.
+
+        The points between follow from the recorded gradients, without the model: those where one
+        of ``FAN`` parts begins are computed first, and then those of each part likewise.
+        """
+        if stop - first == 1:
+            yield self._visit(first, point)
+            return
+        parts = min(FAN, stop - first)
+        starts = [first + (stop - first) * i // parts for i in range(parts)]
+        points = [point, *self._points_at(first, point, starts[1:])]
+        ends = [*starts[1:], stop]
+        size = sum(one.nbytes for one in points[1:])
+        self._store.count(size)
+        try:
+            while points:
+                yield from self._visit_recorded(starts.pop(), ends.pop(), points.pop())
+        finally:
+            self._store.count(-size)
+
+    def _points_at(self, first: int, point: TrainState, stops: list[int]) -> Iterator[TrainState]:
+        """The points before some later steps, from recorded gradients."""
+        run = self._run
+        for step in range(first, stops[-1]):
+            record, values = self._records[step], run.at(step).update
+            mask = run.weights.grad_mask(record.has_grad)
+            point = apply_update(run.update, point, record.gradient, values, mask)
+            if step + 1 in stops:
+                yield point
+
+    def _visit(self, step: int, point: TrainState) -> Visit:
+        record = self._records.pop(step)
+        self._trim_heap(step)
+        batches = record.batches
+        if batches is None:
+            self._seek(step, point, record.snapshot)
+            batches = self._batches.take()
+        else:
+            self._restore(point, record.snapshot)
+        return Visit(step, point, record.gradient, record.has_grad, batches)
+
+    def _take_steps(self, first: int, stop: int, pieces: list[int]) -> Iterator[Tensor]:
+        """Steps from ``point``, with a checkpoint before each piece but the first."""
+        before = self._checkpoints[0].snapshot
+        for step in range(first, stop):
+            is_recorded = step >= pieces[-1]
+            if is_recorded or step in pieces:
+                before = self._snapshotter.now(before)
+            if step in pieces[1:]:
+                self._checkpoints.append(self._checkpoint(step, before))
+            yield self._take_step(step, before if is_recorded else None)
+
+    def _take_step(self, step: int, before: Snapshot | None) -> Tensor:
+        """One step from ``point``, recorded if a snapshot is given."""
+        run = self._run
+        self._trim_heap(step)
+        batches = self._batches.take()
+        if before is not None and not self._batches.is_indexed:
+            before = self._snapshotter.now(before)  # batches that are stored are not drawn again
+        values = run.at(step)
+        grad = run.gradient(batches, values.loss)
+        run.check_weights(step, self.point, "loss_fn")
+        if step == self._n_trained:
+            self.losses[step] = grad.loss
+            self._n_trained += 1
+        else:
+            check_recomputed(step, grad.loss.to(self.losses.dtype), self.losses[step])
+        if before is not None:
+            self._record(step, grad, before, batches)
+        self.point = run.step(self.point, grad, values.update)
+        return grad.loss
+
+    def _record(
+        self, step: int, grad: LossGrad, before: Snapshot, batches: tuple[Batch, ...]
+    ) -> None:
+        last = self._records.get(step - 1)
+        extra = before.bytes_beside(last.snapshot) if last is not None else 0
+        extra += self._batches.bytes_to_store(batches)
+        stored = self._store.put(grad.gradient, extra_bytes=extra)
+        stored_batches = None if self._batches.is_indexed else batches
+        self._records[step] = StepRecord(stored, grad.has_grad, before, stored_batches)
+
+    def _checkpoint(self, step: int, snapshot: Snapshot) -> Checkpoint:
+        stored = self._store.put(self.point.weights, *self.point.state)
+        return Checkpoint(step, stored, snapshot)
+
+    def _seek(self, step: int, point: TrainState, snapshot: Snapshot) -> None:
+        self._batches.seek(step)  # draws random numbers, so the generators are restored afterwards
+        self._restore(point, snapshot)
+
+    def _restore(self, point: TrainState, snapshot: Snapshot) -> None:
+        self._run.weights.write(point.weights)
+        self._snapshotter.restore(snapshot)
+
+    def _trim_heap(self, step: int) -> None:
+        if step % _TRIM == 0 and self._run.weights.device.type == "cpu":
+            trim_heap()
+
+    def _new_plan(self, start: Checkpoint) -> Plan:
+        """The plan for the sizes that the first step shows."""
+        snapshot = self._snapshotter.now(start.snapshot).bytes_beside(start.snapshot)
+        record = snapshot + self._records[0].stored.bytes
+        memory = self._memory
+        if memory is None and self._store.place == "disk":
+            memory = sys.maxsize  # every gradient is stored
+        return plan_within(memory, self._run.steps, snapshot + self.point.nbytes, record)
