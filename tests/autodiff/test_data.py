@@ -265,7 +265,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         r"got torch.optim.AdamW: use AdamW\(lr=0.1\) of optuna_hypergrad.autodiff",
     ),
     "torch's Adagrad": ({"update": torch.optim.Adagrad}, "Adagrad: use an update of your own"),
-    "our class": ({"update": AdamW}, r"update must be .* got the class: write AdamW\("),
+    "our class": ({"update": AdamW}, r"update must be an instance, got the class: write AdamW\("),
 }
 
 

@@ -267,7 +267,7 @@ def test_a_state_that_does_not_fit_is_refused_before_the_training() -> None:
         (Adam(0.1, amsgrad=True), (number, velocity, velocity), "this Adam keeps tensors"),
         (Adam(0.1), (number, velocity, velocity, velocity), "this Adam keeps tensors"),
         (Stateless(), (velocity,), "this Stateless keeps no state, got shapes"),
-        (OneWay(), (velocity,), "has evaluated.*but no trained"),
+        (OneWay(), (velocity,), "has evaluated.*but lacks its inverse trained"),
     ]
     for update, state, message in bad:
         for options in ({"mode": "forward"}, {"mode": "reverse"}, {"learn": ()}):

@@ -33,7 +33,7 @@ def start(program: str, size: int, *arguments: str) -> list[subprocess.Popen[str
     return [
         subprocess.Popen(
             [sys.executable, str(PROGRAMS), program, *arguments],
-            env={**os.environ, **own, "RANK": str(rank), "PYTHONPATH": str(TESTS)},
+            env={**os.environ, **own, "RANK": str(rank), "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -26,7 +26,7 @@ from optuna_hypergrad import (
 )
 from optuna_hypergrad.autodiff import SGD
 from optuna_hypergrad.distributed import RankError, hypergradient, join, optimize
-from optuna_hypergrad.reports.attributes import system_attrs_now
+from optuna_hypergrad.reports.attributes import current_system_attrs
 
 LR = Schedule("lr", [0.3, 0.1])
 
@@ -107,7 +107,7 @@ def objective(trial: Any) -> float:
         on_step=watch(trial, every=5),
     )
     report_hypergradient(trial, result.gradient)
-    assert system_attrs_now(trial)["hg:gradient"]["trial"] == trial.number
+    assert current_system_attrs(trial)["hg:gradient"]["trial"] == trial.number
     seen.append([trial.number, trial.params, result.loss, trial_seed(trial)])
     if trial.number == 1 and join().rank == join().size - 1:
         raise ValueError("only here")
