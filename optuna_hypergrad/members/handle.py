@@ -134,9 +134,7 @@ class MemberHandle:
         state: dict[str, Any] = {}
         if self.parent is not None:
             number, state = restore(self._trial, self._segment, self._store)
-            # The report of a failed trial is overwritten in the one that retries it.
-            if number != self.parent or reports.has_restored(self._trial):
-                reports.report_restored(self._trial, number)
+            reports.report_restored(self._trial, number, self.parent)
         stored = state.get("parts", {})
         for name, part in parts.items():
             if state and name not in stored:

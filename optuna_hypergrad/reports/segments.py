@@ -1,4 +1,7 @@
-"""Segments of a population: what PopulationSampler decides, and what the objective reports."""
+"""Segments of a population: what PopulationSampler decides, and what the objective reports.
+
+Readers raise StoredDataError where an attribute was not written by the writer beside them.
+"""
 
 from __future__ import annotations
 
@@ -36,43 +39,27 @@ C = TypeVar("C", bound=str)
 
 
 class Segment(NamedTuple):
-    """What PopulationSampler decides about a trial before it runs."""
+    """What PopulationSampler decides about a trial before it runs; mappings are by parameter."""
 
-    trial: int
-    """The trial's number, which distinguishes a copied segment from the trial's own."""
-    member: int | None
-    """The place in the population that the trial fills; None for an explorer beyond it."""
-    generation: int
-    """How many segments that member has run before."""
-    population: int
-    """The size of the population."""
-    seed: int
-    """Seed of the population: that of the sampler which decided its first segment."""
-    study: str
-    """Name of the study; only the study that a population was created in owns its checkpoints."""
-    parent: int | None = None
-    """Number of the trial that this one continues or clones; None at the start of a member."""
-    age: int = 0
-    """How many segments the member has run since it started or was replaced by a clone."""
-    values: Mapping[str, float] = {}
-    """What to propose, by parameter, in Optuna's internal representation; not rounded."""
-    step_size: Mapping[str, float] = {}
-    """Step sizes of the refinement, in fractions of the ranges."""
-    sign: Mapping[str, float] = {}
-    """Last signs of the hypergradients."""
-    queried: Mapping[str, float] = {}
-    """The input of the teacher, in fractions of the ranges; empty if it was not queried."""
-    resampled: tuple[str, ...] = ()
-    """Parameters that were resampled: their values are not the teacher's."""
-    fixed: tuple[str, ...] = ()
-    """Parameters that the user wants neither mutated nor refined."""
+    trial: int  # the number, which distinguishes the trial's own segment from a copied one
+    member: int | None  # None for an explorer
+    generation: int  # how many segments the member has run before
+    population: int  # the number of members
+    seed: int  # of the population: that of the sampler which decided its first segment
+    study: str  # where the population began, which owns its checkpoints
+    parent: int | None = None  # the trial that it continues or clones; None at the start
+    age: int = 0  # how many segments the member has run since it started or was replaced
+    values: Mapping[str, float] = {}  # to propose, in internal representation, not rounded
+    step_size: Mapping[str, float] = {}  # of the refinement, in fractions of the ranges
+    sign: Mapping[str, float] = {}  # last signs of the hypergradients
+    queried: Mapping[str, float] = {}  # input of the teacher, in fractions of the ranges
+    resampled: tuple[str, ...] = ()  # parameters whose values are not the teacher's
+    fixed: tuple[str, ...] = ()  # parameters that are neither mutated nor refined
+    # Refined by the parent in training, or by a step along the hypergradient at its end.
     refinement: Mapping[str, Refinement] = {}
-    """How parameters changed during the parent's segment (``"refined"``) or at its end (a
-    ``"step"`` along the hypergradient)."""
+    # Of a clone: what mutated each parameter; those that kept their value are left out.
     mutation: Mapping[str, Origin] = {}
-    """How parameters of a clone were mutated; those that kept their value are left out."""
-    before: Mapping[str, float] = {}
-    """Fractions of the ranges before the mutation, of numeric parameters not in ``queried``."""
+    before: Mapping[str, float] = {}  # the mutation, as ``queried``, where the teacher had no part
 
 
 def write_segment(storage: BaseStorage, trial_id: int, segment: Segment) -> None:
@@ -103,13 +90,6 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
 
     A retried trial keeps the segment of the failed one; a trial copied to another study under
     another number does not.
-
-    Args:
-        number: The trial's number, for the error.
-        system_attrs: Its system attributes, freshly read.
-
-    Raises:
-        StoredDataError: If the attribute was not written by ``write_segment``.
     """
 
     def parse(stored: Fields) -> Segment:
@@ -158,39 +138,18 @@ def _choices(stored: Fields, name: str, choices: tuple[C, ...]) -> dict[str, C]:
 class Checkpoint(NamedTuple):
     """A file in the artifact store, and what verifies it."""
 
-    artifact: str
-    """Its id in the artifact store."""
-    sha256: str
-    """Its checksum, in hexadecimal digits."""
-    size: int
-    """In bytes."""
+    artifact: str  # its id in the artifact store
+    sha256: str  # its checksum, in hexadecimal digits
+    size: int  # in bytes
 
 
 def report_refined(trial: BaseTrial, values: Mapping[str, Any]) -> None:
-    """Report the hyperparameters that a segment refined while it trained.
-
-    The next segment starts from them. Values outside of a parameter's range are moved to the
-    nearest bound. Those that are NaN or infinite are stored as such and not used.
-
-    Args:
-        trial: The running trial that the objective was given.
-        values: By the names of numeric trial parameters, in their own units; parameters may be
-            left out.
-
-    Raises:
-        ValueError: If ``values`` is empty, names what the trial has not suggested or what is
-            categorical, or holds what is not one number; if the trial has reported before.
-        optuna.exceptions.UpdateFinishedTrialError: If the trial has finished.
-    """
+    """Report the hyperparameters that a segment refined while it trained; see ``MemberHandle``."""
     report_values(trial, REFINED, "values", values, "refined values")
 
 
 def read_refined(trial: FrozenTrial) -> dict[str, float]:
-    """The refined values that the trial reported; empty if it reported none.
-
-    Raises:
-        StoredDataError: If the attribute was not written by ``report_refined``.
-    """
+    """The refined values that the trial reported; empty if it reported none."""
     return read_values(trial, REFINED) or {}
 
 
@@ -200,11 +159,7 @@ def report_checkpoint(trial: BaseTrial, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
-    """The last checkpoint that the trial reported, or None.
-
-    Raises:
-        StoredDataError: If the attribute was not written by ``report_checkpoint``.
-    """
+    """The last checkpoint that the trial reported, or None."""
 
     def parse(stored: Fields) -> Checkpoint:
         size = stored.int_("size", most=2**63 - 1)
@@ -213,22 +168,17 @@ def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
     return read_report(trial, CHECKPOINT, parse)
 
 
-def report_restored(trial: BaseTrial, number: int) -> None:
-    """Report the trial whose checkpoint was restored, where it is not the parent's."""
-    set_user_attr(trial, RESTORED, number)
+def report_restored(trial: BaseTrial, number: int, parent: int) -> None:
+    """Report the trial whose checkpoint was restored, where it is not the parent's.
 
-
-def has_restored(trial: BaseTrial) -> bool:
-    """Whether a restored trial is reported, by this trial or by the one that it retries."""
-    return RESTORED in trial.user_attrs
+    A retried trial overwrites the report of the failed one.
+    """
+    if number != parent or RESTORED in trial.user_attrs:
+        set_user_attr(trial, RESTORED, number)
 
 
 def read_restored(trial: FrozenTrial) -> int | None:
-    """Number of the trial whose checkpoint was restored; None if that is the parent.
-
-    Raises:
-        StoredDataError: If the attribute was not written by ``report_restored``.
-    """
+    """Number of the trial whose checkpoint was restored; None if that is the parent."""
     with reading(trial.number, RESTORED):
         return Fields({"trial": trial.user_attrs.get(RESTORED)}).optional_int("trial")
 
@@ -239,10 +189,6 @@ def write_removed(storage: BaseStorage, trial_id: int, numbers: Sequence[int]) -
 
 
 def read_removed(trial: FrozenTrial) -> tuple[int, ...]:
-    """Numbers of the trials whose checkpoints this one has removed.
-
-    Raises:
-        StoredDataError: If the attribute was not written by ``write_removed``.
-    """
+    """Numbers of the trials whose checkpoints this one has removed."""
     with reading(trial.number, REMOVED):
         return Fields({REMOVED: trial.system_attrs.get(REMOVED, [])}).ints(REMOVED)

@@ -19,19 +19,15 @@ from optuna_hypergrad.reports.attributes import (
 )
 
 DIGITS = 6  # significant ones: enough for weights, and half the bytes of exact floats
-HEAVIEST = 1e6  # weights stay far below
 
 
 class Taught(NamedTuple):
     """A teacher, and the trials that it has learned from."""
 
     teacher: Teacher
-    names: tuple[str, ...]
-    """The parameters, in the order of the teacher's rows."""
-    upto: int = 0
-    """It has learned from the trials below this number …"""
-    pending: tuple[int, ...] = ()
-    """… except for these, which had not finished."""
+    names: tuple[str, ...]  # of the parameters, in the order of the teacher's rows
+    upto: int = 0  # it has learned from the trials below this number …
+    pending: tuple[int, ...] = ()  # … except for these, which had not finished
 
 
 def write_teacher(storage: BaseStorage, trial_id: int, number: int, taught: Taught) -> None:
@@ -52,11 +48,7 @@ def write_teacher(storage: BaseStorage, trial_id: int, number: int, taught: Taug
 
 
 def read_teacher(number: int, system_attrs: Mapping[str, Any]) -> Taught | None:
-    """The teacher among a trial's system attributes, or None.
-
-    Raises:
-        StoredDataError: If the attribute was not written by ``write_teacher``.
-    """
+    """The teacher among a trial's system attributes, or None; errors as ``read_segment``."""
 
     def parse(stored: Fields) -> Taught:
         names = stored.texts("names")
@@ -85,12 +77,12 @@ def _weights(stored: Fields, name: str, rows: int, slots: int | None = None) -> 
     for row in table:
         if not isinstance(row, list) or len(row) != slots:
             raise ValueError(f"{name} must have rows of {slots} numbers, got {row!r:.60}")
-    weights = [[finite(name, w, -HEAVIEST, HEAVIEST) for w in row] for row in table]
+    weights = [[finite(name, weight) for weight in row] for row in table]
     return np.array(weights, dtype=float).reshape(rows, slots)
 
 
-def _rounded(weights: np.ndarray[Any, Any]) -> list[list[float]]:
-    return [[_significant(w) for w in row] for row in weights.tolist()]
+def _rounded(weights: Array) -> list[list[float]]:
+    return [[_significant(weight) for weight in row] for row in weights.tolist()]
 
 
 def _significant(value: float) -> float:

@@ -57,10 +57,10 @@ def at_work(population: Population, number: int, least: int) -> list[SegmentTria
         least: The least number of workers to assume.
     """
     alive: list[SegmentTrial] = []
-    for number_before in sorted(population.running, reverse=True):
+    for earlier in sorted(population.running, reverse=True):
         workers = len(alive) + 2  # those, this one, and the trial that begins
-        if number - number_before < PATIENCE * max(least, workers):
-            alive.append(population.running[number_before])
+        if number - earlier < PATIENCE * max(least, workers):
+            alive.append(population.running[earlier])
     return alive
 
 

@@ -32,7 +32,7 @@ def explore(
     config: PopulationConfig,
     rng: np.random.Generator,
 ) -> Segment:
-    """A clone's segment with mutated values, and with what mutated each.
+    """A clone's segment with mutated values, and what mutated each.
 
     Args:
         segment: The segment before mutation: it continues its parent.
@@ -46,38 +46,31 @@ def explore(
     space = _mutable(parent, config)
     numeric = Numeric.of(space)
     u = numeric.fractions(segment.values)
-    origins: dict[str, Origin]
+    before = numeric.by_name(u)
+    origins: dict[str, Origin] = {}
     if config.mutation == "hypergradient":
-        clone, origins = rprop_step(segment, parent), dict.fromkeys(numeric.names, "gradient")
+        clone = rprop_step(segment, parent)
+        origins |= dict.fromkeys(numeric.names, "gradient")
     else:
         values, queried = dict(segment.values), dict[str, float]()
         if config.mutation != "resample":
             values |= _perturbed(u, numeric, values, space, rng)
+            origins |= dict.fromkeys(numeric.names, "perturbed")
         if taught is not None:
             reported = read_gradient(parent.trial) or {}
-            pairs = zip(numeric.names, u.tolist(), strict=True)
-            queried = {name: fraction for name, fraction in pairs if name in reported}
+            queried = {name: fraction for name, fraction in before.items() if name in reported}
             values |= answer_of(taught, queried, space)
+            origins |= dict.fromkeys(queried, "teacher")
         drawn = _resampled(space, config.resample_probability, rng)
-        origins = {**dict.fromkeys(numeric.names, "perturbed"), **dict.fromkeys(queried, "teacher")}
         origins |= dict.fromkeys(drawn, "resampled")
-        # The step sizes of a mutated clone start anew, since it is somewhere else.
-        clone = segment._replace(
-            values={**values, **drawn},
-            step_size={},
-            sign={},
-            queried=queried,
-            resampled=tuple(drawn),
-        )
-    before = dict(zip(numeric.names, u.tolist(), strict=True))
-    after = dict(zip(numeric.names, numeric.fractions(clone.values).tolist(), strict=True))
-    origins = {
-        name: origin
-        for name, origin in origins.items()
-        if origin in ("teacher", "resampled") or before[name] != after[name]
-    }
-    told = {name: before[name] for name in origins if name in before and name not in clone.queried}
-    return clone._replace(mutation=origins, before=told)
+        # A mutated clone is somewhere else, so its step sizes start anew.
+        clone = segment._replace(values={**values, **drawn}, step_size={}, sign={})
+        clone = clone._replace(queried=queried, resampled=tuple(drawn))
+    for name, after in numeric.by_name(numeric.fractions(clone.values)).items():
+        if after == before[name] and origins.get(name) in ("perturbed", "gradient"):
+            del origins[name]  # it stays at a bound, or its hypergradient is 0
+    others = before.keys() & origins.keys() - clone.queried.keys()
+    return clone._replace(mutation=origins, before={name: before[name] for name in others})
 
 
 def _mutable(parent: SegmentTrial, config: PopulationConfig) -> dict[str, BaseDistribution]:

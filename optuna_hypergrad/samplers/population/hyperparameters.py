@@ -44,10 +44,14 @@ class Numeric(NamedTuple):
 
     def values(self, fractions: Array) -> dict[str, float]:
         """Natural values of u in [0, 1]ⁿ."""
-        return dict(zip(self.names, self.ranges.from_unit(fractions).tolist(), strict=True))
+        return self.by_name(self.ranges.from_unit(fractions))
+
+    def by_name(self, array: Array) -> dict[str, float]:
+        """The entries of an array of shape (n,)."""
+        return dict(zip(self.names, array.tolist(), strict=True))
 
     def array(self, by_name: Mapping[str, float], missing: float = math.nan) -> Array:
-        """Numbers by name, in the order of the names, shape (n,)."""
+        """Numbers by name as an array of shape (n,)."""
         return np.array([by_name.get(name, missing) for name in self.names], dtype=float)
 
 
@@ -88,16 +92,13 @@ def rprop_step(segment: Segment, parent: SegmentTrial) -> Segment:
         numeric.array(segment.sign, missing=0.0),
     )
     u, pace = refinement.descend(numeric.fractions(segment.values), gradient, pace)
-    pairs = zip(numeric.names, np.isfinite(gradient), strict=True)
-    moved = [name for name, is_known in pairs if is_known and name not in segment.fixed]
-
-    def of_moved(by_name: Mapping[str, float]) -> dict[str, float]:
-        return {name: by_name[name] for name in moved}
-
+    values, step_size, sign = map(numeric.by_name, (numeric.ranges.from_unit(u), *pace))
+    known = numeric.by_name(np.isfinite(gradient))
+    moved = [name for name, is_known in known.items() if is_known and name not in segment.fixed]
     return segment._replace(
-        values={**segment.values, **of_moved(numeric.values(u))},
-        step_size=of_moved(dict(zip(numeric.names, pace.step_size.tolist(), strict=True))),
-        sign=of_moved(dict(zip(numeric.names, pace.sign.tolist(), strict=True))),
+        values={**segment.values, **{name: values[name] for name in moved}},
+        step_size={name: step_size[name] for name in moved},
+        sign={name: sign[name] for name in moved},
     )
 
 
@@ -121,16 +122,10 @@ def ended_with(one: SegmentTrial) -> dict[str, Any]:
 
 
 def warm_start_values(study: Study, segment: Segment, failures: int) -> dict[str, float]:
-    """Values of a member's first segment: those of the i-th best trial of other samplers.
+    """Values of member i's first segment: those of the i-th best trial of other samplers.
 
-    Args:
-        study: The study.
-        segment: The segment of member i.
-        failures: How often its first segment has failed; each time, a trial that no other member
-            starts at is taken.
-
-    Returns:
-        Values in internal representation; empty where there are too few trials.
+    After each failure of that segment, those of a trial that no other member starts at. Empty
+    where there are too few trials.
     """
     if segment.member is None:
         return {}

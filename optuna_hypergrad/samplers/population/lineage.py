@@ -51,7 +51,7 @@ def mutations_of(
     """
     names = segment.mutation.keys() & segment.values.keys()
     numeric = Numeric.of({name: d for name, d in distributions.items() if name in names})
-    after = dict(zip(numeric.names, numeric.fractions(segment.values).tolist(), strict=True))
+    after = numeric.by_name(numeric.fractions(segment.values))
     before = {**segment.before, **segment.queried}
     return {
         name: MutationRecord(

@@ -30,13 +30,15 @@ class SegmentTrial(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The trial's number."""
         return self.trial.number
 
     @property
     def generation(self) -> int:
-        """The segment's generation."""
         return self.segment.generation
+
+    @property
+    def is_clone(self) -> bool:
+        return self.segment.parent is not None and self.segment.age == 0
 
     @property
     def complete(self) -> bool:
@@ -47,11 +49,6 @@ class SegmentTrial(NamedTuple):
     def done(self) -> bool:
         """Whether the segment is complete or pruned."""
         return self.trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-
-    @property
-    def is_clone(self) -> bool:
-        """Whether the segment starts as a mutated clone."""
-        return self.segment.parent is not None and self.segment.age == 0
 
     def loss(self, maximize: bool) -> float:
         """The value, to be minimised; infinite if it is not finite or the trial not complete."""
@@ -94,11 +91,7 @@ class Population(TrialReader[Segment]):
         return 0 if self._latest is None else self._latest.segment.population
 
     def __getitem__(self, number: int) -> SegmentTrial:
-        """The finished segment with this trial number.
-
-        Raises:
-            StoredDataError: If there is none, though another names it as its parent.
-        """
+        """The finished segment with a trial number that another names as its parent."""
         if number not in self._finished:
             raise reports.StoredDataError(f"trial {number} is a parent, but no finished segment.")
         return self._finished[number]

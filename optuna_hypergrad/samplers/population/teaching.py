@@ -23,15 +23,9 @@ Hypergradient = Callable[[dict[str, Any]], Mapping[str, float]]
 def current_teacher(
     population: Population, number: int, seed: int, activation: Activation
 ) -> Taught:
-    """The population's teacher, after it has learned from all segments that it has not seen yet.
+    """The population's teacher, after it has learned from all trials before ``number``.
 
     It learns online: each segment whose values it mutated reports a hypergradient at those values.
-
-    Args:
-        population: The population.
-        number: The trial that queries it; it learns from those before.
-        seed: The population's.
-        activation: Of a new teacher.
     """
     taught = Taught(mutation.identity([], activation=activation), ())
     if population.teacher is not None:
@@ -59,7 +53,7 @@ def learned(
 
     Args:
         taught: The teacher before.
-        segment: Holds the teacher's input, and what of its answer was proposed.
+        segment: Holds the teacher's input, and which of its answers were proposed.
         params: What was used; nothing is learned from values that are not the teacher's.
         gradient: Hypergradient at these values, in natural units.
         distributions: Of the parameters.
@@ -73,8 +67,8 @@ def learned(
     outer = numeric.ranges.unit_gradient(values, numeric.array(used, missing=0.0))  # dL/du′
     taught = _extended(taught, numeric.names, seed)
     u = _ordered(taught, segment.queried)
-    by_name = dict(zip(numeric.names, outer.tolist(), strict=True))
-    teacher = mutation.learn(taught.teacher, u, _ordered(taught, by_name))  # HPM Eq. 10
+    outer_by_row = _ordered(taught, numeric.by_name(outer))
+    teacher = mutation.learn(taught.teacher, u, outer_by_row)  # HPM Eq. 10
     return taught._replace(teacher=teacher)
 
 
@@ -88,14 +82,7 @@ def taught_within(
     """Train the teacher on one student, then mutate the student with what it has learned.
 
     The procedure of the paper (HPM, Eq. 10): the student is frozen, and the teacher descends its
-    validation loss from where the population has brought it.
-
-    Args:
-        taught: The teacher that mutated the segment.
-        segment: The segment.
-        distributions: Of the parent's parameters.
-        hypergradient: Given values by parameter, the hypergradient there.
-        steps: The number of steps of the teacher.
+    validation loss from where the population has brought it; see ``MemberHandle.teach``.
     """
     for _ in range(steps):
         params = proposed(segment.values, distributions)
