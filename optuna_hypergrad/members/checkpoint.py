@@ -60,7 +60,7 @@ def restore(trial: Trial, segment: Segment, store: ArtifactStore) -> tuple[int, 
         if failures:
             restored = f"trial {trial.number} restores the checkpoint of trial {ancestor.number}"
             reasons = "; ".join(failures)
-            warnings.warn(f"{restored}, an older ancestor, because of {reasons}.", stacklevel=4)
+            warnings.warn(f"{restored}, an older ancestor, because of {reasons}.", stacklevel=3)
         return ancestor.number, state
     reasons = "; ".join(failures)
     raise CheckpointError(f"trial {trial.number} finds no checkpoint to restore: {reasons}.")

@@ -1,6 +1,6 @@
-"""What is restored must follow the trial: the values that it suggests are the values in use.
+"""Restored parts use the values that the trial suggests, not those that were saved.
 
-That a restored state silently overwrites mutated hyperparameters is the worst bug of other
+A restored state that silently overwrites mutated hyperparameters is the worst bug of other
 population trainers.
 """
 
@@ -23,30 +23,41 @@ from optuna_hypergrad.samplers.distributions import rounds_to
 
 
 def follow(part: Any, stored: Any, trial: Trial) -> None:
-    """Load what was stored of a part, if anything was, without what the trial suggests anew."""
+    """Load the stored state of a part, if there is one, except for what the trial suggests."""
     if stored is not None and isinstance(part, torch.optim.Optimizer):
         load_optimizer(part, stored)
     elif stored is not None and isinstance(part, LRScheduler):
         _load_scheduler(part, stored)
     elif stored is not None:
-        _check_loads(part)
+        if not hasattr(part, "load_state_dict"):
+            raise ValueError(
+                f"a part to restore must have load_state_dict, got {part!r:.60}; plain values are "
+                "among those that restore returns."
+            )
         part.load_state_dict(stored)
     if hasattr(part, "set_values"):
-        _set_values(part, trial)
+        params, spaces = trial.params, trial.distributions
+        values = {name: value for name, value in part.values.items() if name in params}
+        part.set_values(
+            {
+                name: params[name]
+                for name, value in values.items()
+                # A continued member has them already, except for rounding to a grid.
+                if not _same(value, params[name])
+                and not rounds_to(value, params[name], spaces[name])
+            }
+        )
 
 
 def check_options(
     parts: Mapping[str, Any], params: Mapping[str, Any], uses: Mapping[str, str] | None
 ) -> None:
-    """Check that optimizers use what the trial suggests.
+    """Raise a ValueError unless the optimizers among the parts use what the trial suggests.
 
     Args:
-        parts: Optimizers, and others, which are not looked at.
+        parts: Those that are restored.
         params: What the trial has suggested.
         uses: The option of each parameter; by default that of the same name, if there is one.
-
-    Raises:
-        ValueError: If no group of an optimizer uses the suggested value; it says what they use.
     """
     optimizers = {n: p for n, p in parts.items() if isinstance(p, torch.optim.Optimizer)}
     groups = [group for part in optimizers.values() for group in part.param_groups]
@@ -79,7 +90,7 @@ def _used(optimizers: Mapping[str, torch.optim.Optimizer], text: str) -> list[An
 
 
 def _load_scheduler(scheduler: LRScheduler, stored: Mapping[str, Any]) -> None:
-    """Go on from the stored step, in proportion to the learning rates as constructed."""
+    """Continue from the stored step, in proportion to the learning rates as constructed."""
     chain = [scheduler, *getattr(scheduler, "_schedulers", [])]
     own = [list(getattr(one, "base_lrs", [])) for one in chain]
     scheduler.load_state_dict(copy.deepcopy(dict(stored)))
@@ -91,33 +102,11 @@ def _load_scheduler(scheduler: LRScheduler, stored: Mapping[str, Any]) -> None:
                 new / old if old else 1.0 for new, old in zip(base, one.base_lrs, strict=True)
             ]
             one.base_lrs = base
-    has_base = any(own)  # ReduceLROnPlateau has none: it begins again from the suggested rate
+    has_base = any(own)  # ReduceLROnPlateau has none: it starts again from the suggested rate
     last = scheduler._last_lr if has_base else [group["lr"] for group in groups]
     scheduler._last_lr = [lr * ratio for lr, ratio in zip(last, ratios, strict=True)]
     for group, lr in zip(groups, scheduler._last_lr, strict=True):
         group["lr"] = lr
-
-
-def _set_values(part: Any, trial: Trial) -> None:
-    """The suggested values; whoever goes on has them already, but for rounding to a grid."""
-    params, distributions = trial.params, trial.distributions
-    part.set_values(
-        {
-            name: params[name]
-            for name, value in part.values.items()
-            if name in params
-            and not _same(value, params[name])
-            and not rounds_to(value, params[name], distributions[name])
-        }
-    )
-
-
-def _check_loads(part: Any) -> None:
-    if not hasattr(part, "load_state_dict"):
-        raise ValueError(
-            f"a part to restore must have load_state_dict, got {part!r:.60}; plain values are "
-            "among those that restore returns."
-        )
 
 
 def _same(used: Any, suggested: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What an objective of a population holds: restoring, checking, saving, cleaning, teaching."""
+"""MemberHandle: restoring, checking, saving, removing checkpoints, teaching."""
 
 import copy
 from collections import defaultdict, deque
@@ -74,7 +74,7 @@ def weights_of(study: optuna.Study, number: int, store: FileSystemArtifactStore)
     return download(store, checkpoint)["parts"]
 
 
-def test_a_student_goes_on_as_if_it_had_never_stopped(store: FileSystemArtifactStore) -> None:
+def test_a_member_continues_as_if_it_had_never_stopped(store: FileSystemArtifactStore) -> None:
     study = create(population_size=1, refine=False)
     study.optimize(lambda trial: segment(trial, store), n_trials=4)
     torch.manual_seed(0)
@@ -89,7 +89,7 @@ def test_a_student_goes_on_as_if_it_had_never_stopped(store: FileSystemArtifactS
     assert torch.equal(found["optimizer"]["state"][0]["momentum_buffer"], buffer)
 
 
-def test_who_am_i(store: FileSystemArtifactStore) -> None:
+def test_the_handle_knows_its_place_and_parent(store: FileSystemArtifactStore) -> None:
     seen = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -254,11 +254,11 @@ def test_what_metrics_and_counters_are_made_of_comes_back(store: FileSystemArtif
 
     def objective(trial: optuna.Trial) -> float:
         member = members.begin(trial, store)
-        inherited = member.restore()
-        best = min(np.float64(inherited.get("best", np.inf)), np.float64(1 / (trial.number + 1)))
-        seen = defaultdict(int, inherited.get("seen", {}))
+        restored = member.restore()
+        best = min(np.float64(restored.get("best", np.inf)), np.float64(1 / (trial.number + 1)))
+        seen = defaultdict(int, restored.get("seen", {}))
         seen[np.int64(trial.number)] += 1
-        recent = deque(inherited.get("recent", ()), maxlen=2)
+        recent = deque(restored.get("recent", ()), maxlen=2)
         recent.append(Metrics(best, np.float32(0.5)))
         member.save(best=best, seen=seen, recent=recent, better=np.bool_(True))
         return best
@@ -276,8 +276,8 @@ def test_what_metrics_and_counters_are_made_of_comes_back(store: FileSystemArtif
     assert [type(key) for key in left["seen"]] == [int] * 3
 
 
-def test_what_cannot_be_saved_is_told_before_the_training(store: FileSystemArtifactStore) -> None:
-    class Told(nn.Linear):
+def test_what_cannot_be_saved_is_named_before_the_training(store: FileSystemArtifactStore) -> None:
+    class Unstorable(nn.Linear):
         def get_extra_state(self) -> Any:
             return {"since": Decimal(1)}
 
@@ -286,9 +286,9 @@ def test_what_cannot_be_saved_is_told_before_the_training(store: FileSystemArtif
     member = members.begin(create().ask(), store)
     reason = "since: cannot store <class 'decimal.Decimal'>; convert it to a number"
     with pytest.raises(TypeError, match=rf"^model\._extra_state\.{reason}"):
-        member.restore(model=Told(2, 1))
+        member.restore(model=Unstorable(2, 1))
     with pytest.raises(TypeError, match=rf"^model\._extra_state\.{reason}"):
-        member.check(model=Told(2, 1), best=0.5)
+        member.check(model=Unstorable(2, 1), best=0.5)
     member.check(model=nn.Linear(2, 1), best=np.float64(0.5))
     assert not files(store)
 
@@ -328,9 +328,7 @@ def test_saving_walks_through_the_parts_once(store: FileSystemArtifactStore) -> 
 
 
 @pytest.mark.parametrize("how", ["check", "save", "restore"])
-def test_a_class_in_the_place_of_its_instance_is_told(
-    store: FileSystemArtifactStore, how: str
-) -> None:
+def test_a_class_in_place_of_an_instance_is_named(store: FileSystemArtifactStore, how: str) -> None:
     member = members.begin(create().ask(), store)
     with pytest.raises(TypeError, match=r"^model: expected an instance, got the class Linear\.$"):
         getattr(member, how)(model=nn.Linear)
@@ -338,7 +336,7 @@ def test_a_class_in_the_place_of_its_instance_is_told(
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_a_student_of_the_engine_goes_on_as_if_it_had_never_stopped(
+def test_an_engine_run_continues_as_if_it_had_never_stopped(
     store: FileSystemArtifactStore, kind: str
 ) -> None:
     x = torch.randn(32, 2)
@@ -378,7 +376,7 @@ def test_a_student_of_the_engine_goes_on_as_if_it_had_never_stopped(
 
 
 @pytest.mark.parametrize("how", ["int", "float", "category"])
-def test_a_width_that_students_are_born_with_fits_every_checkpoint(
+def test_a_width_that_clones_keep_fits_every_checkpoint(
     store: FileSystemArtifactStore, how: str
 ) -> None:
     """No trial fails, though clones of all widths are mutated."""
@@ -405,10 +403,12 @@ def test_a_width_that_students_are_born_with_fits_every_checkpoint(
     study = create(population_size=5, burn_in=0, fixed=fixed)
     study.optimize(objective, n_trials=40)
     assert len({trial.params["width"] for trial in study.trials}) > 1
-    assert sum(student.is_clone for student in students(study)) > 5
+    assert sum(one.is_clone for one in students(study)) > 5
 
 
-def test_who_refines_what_is_fixed_is_warned(store: FileSystemArtifactStore) -> None:
+def test_refined_values_of_fixed_parameters_are_ignored_with_a_warning(
+    store: FileSystemArtifactStore,
+) -> None:
     def objective(trial: optuna.Trial) -> float:
         member = members.begin(trial, store)
         scale, lr = trial.suggest_float("scale", 0, 1), trial.suggest_float("lr", 0, 1)
@@ -423,7 +423,9 @@ def test_who_refines_what_is_fixed_is_warned(store: FileSystemArtifactStore) -> 
     assert second == {"scale": first["scale"], "lr": first["lr"] / 2}
 
 
-def test_what_nobody_needs_is_removed_and_the_best_is_kept(store: FileSystemArtifactStore) -> None:
+def test_unneeded_checkpoints_are_removed_and_the_best_is_kept(
+    store: FileSystemArtifactStore,
+) -> None:
     study = create(population_size=3)
 
     def objective(trial: optuna.Trial) -> float:
@@ -437,7 +439,7 @@ def test_what_nobody_needs_is_removed_and_the_best_is_kept(store: FileSystemArti
     assert study.best_trial.number == 7
 
 
-def test_all_are_kept_if_one_wants(store: FileSystemArtifactStore) -> None:
+def test_keep_all_removes_nothing(store: FileSystemArtifactStore) -> None:
     create().optimize(lambda trial: segment(trial, store, keep="all"), n_trials=20)
     assert len(files(store)) == 20
     with pytest.raises(ValueError, match="keep must be 'living' or 'all', got 'none'"):
@@ -473,7 +475,7 @@ def test_what_crashed_between_upload_and_report_is_removed(store: FileSystemArti
     assert [file.name for file in files(store)] == [read_checkpoint(study.trials[1]).artifact]
 
 
-def test_with_another_sampler_every_trial_is_a_birth(store: FileSystemArtifactStore) -> None:
+def test_with_another_sampler_no_trial_has_a_parent(store: FileSystemArtifactStore) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(lambda trial: segment(trial, store), n_trials=3)
     assert [trial.user_attrs["steps"] for trial in study.trials] == [3, 3, 3]
@@ -490,7 +492,7 @@ def bowl(trial: optuna.Trial, store: FileSystemArtifactStore, steps: int, calls:
     return sum((value - 0.3) ** 2 for value in params.values()) + 0.1 * (trial.number % 2)
 
 
-def test_a_teacher_taught_in_the_trial_mutates_with_what_it_learned(
+def test_a_teacher_trained_in_the_trial_mutates_with_what_it_learned(
     store: FileSystemArtifactStore,
 ) -> None:
     calls: list[tuple[int, dict[str, float]]] = []
@@ -509,7 +511,7 @@ def test_a_teacher_taught_in_the_trial_mutates_with_what_it_learned(
     study.optimize(lambda trial: bowl(trial, store, 5, calls), n_trials=20)
     later = [read_teacher(t.number, t.system_attrs) for t in study.trials]
     counts = [one.teacher.steps for one in later if one is not None]
-    assert counts == sorted(counts) and counts[-1] > 15  # the population's teacher goes on
+    assert counts == sorted(counts) and counts[-1] > 15  # the population's teacher continues
 
 
 def test_teaching_comes_before_suggesting(store: FileSystemArtifactStore) -> None:
@@ -538,7 +540,7 @@ def schedulers(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["lambda", "step", "milestones", "cosine", "restarts"])
-def test_a_scheduler_goes_on_from_its_step_at_the_suggested_rate(
+def test_a_scheduler_continues_from_its_step_at_the_suggested_rate(
     store: FileSystemArtifactStore, kind: str
 ) -> None:
     used = []
@@ -572,7 +574,7 @@ def test_a_scheduler_goes_on_from_its_step_at_the_suggested_rate(
         scheduler.step()
     assert used[0] + used[2] + used[4] == pytest.approx(expected)
     clones = [n for n, t in enumerate(study.trials) if t.system_attrs["hg:segment"]["age"] == 0]
-    for number in clones[2:]:  # that are no births
+    for number in clones[2:]:  # the first two start
         generation = number // 2
         assert used[number] == pytest.approx(expected[3 * generation : 3 * generation + 3])
 
@@ -603,7 +605,7 @@ def test_a_warm_up_and_a_sequence_of_schedulers_pass_the_check(
     )
 
 
-def test_several_groups_and_optimizers_are_checked_by_what_they_say(
+def test_groups_and_optimizers_are_checked_as_uses_says(
     store: FileSystemArtifactStore,
 ) -> None:
     member = members.begin(trial := create().ask(), store)
@@ -697,7 +699,7 @@ def test_a_retried_clone_is_not_taught_again(store: FileSystemArtifactStore) -> 
     assert study.trials[4].params["x"] == old.params["x"]
 
 
-def test_a_plateau_begins_again_from_the_suggested_rate(store: FileSystemArtifactStore) -> None:
+def test_a_plateau_starts_again_from_the_suggested_rate(store: FileSystemArtifactStore) -> None:
     rates = []
 
     def objective(trial: optuna.Trial) -> float:

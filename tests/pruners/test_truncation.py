@@ -56,13 +56,13 @@ def finish(study: optuna.Study, *values: float) -> int:
 
 
 def generation(study: optuna.Study, last: float = 1.0) -> None:
-    """One generation of five, of whom the last is as bad as told."""
+    """One generation of five, of which the last has this value."""
     for member in range(5):
         finish(study, *[last if member == 4 else 0.1 * (1 + member)] * STEPS)
 
 
 @pytest.mark.parametrize("size", [5, 10])
-def test_the_population_goes_the_same_way_in_less_time(size: int) -> None:
+def test_a_pruner_does_not_change_the_population(size: int) -> None:
     with_pruner, without = create(population_size=size), create(population_size=size)
     without.pruner = optuna.pruners.NopPruner()
     for study in (with_pruner, without):
@@ -73,17 +73,17 @@ def test_the_population_goes_the_same_way_in_less_time(size: int) -> None:
     assert not pruned(without)
 
 
-def test_a_pruned_student_is_replaced_by_a_clone_of_another() -> None:
+def test_a_pruned_member_is_replaced_by_a_clone_of_another() -> None:
     study = create()
     study.optimize(segment, n_trials=40)
     population = population_of(study)
     for number in pruned(study):
         lost = population[number].segment
-        heir = next(s for s in population.attempts(lost.member, lost.generation + 1) if s.done)
-        assert heir.is_clone and heir.segment.parent != number
+        clone = next(s for s in population.attempts(lost.member, lost.generation + 1) if s.done)
+        assert clone.is_clone and clone.segment.parent != number
 
 
-def test_large_values_are_kept_where_the_study_maximizes() -> None:
+def test_large_values_stay_where_the_study_maximizes() -> None:
     minimizing, maximizing = create(), create("maximize")
     minimizing.optimize(segment, n_trials=40)
     maximizing.optimize(lambda trial: segment(trial, -1.0), n_trials=40)
@@ -100,7 +100,7 @@ def test_nothing_is_pruned_that_would_not_be_truncated(arguments: dict[str, Any]
     assert not pruned(study)
 
 
-def test_whoever_is_worst_is_pruned_once_it_is_old_enough() -> None:
+def test_the_worst_is_pruned_once_it_is_old_enough() -> None:
     study = create(burn_in=1)
     generation(study)
     generation(study)
@@ -112,7 +112,7 @@ def test_whoever_is_worst_is_pruned_once_it_is_old_enough() -> None:
     assert not open_trial(young, 2.0).should_prune()
 
 
-def test_peers_count_at_the_same_step_in_this_generation_if_they_came_so_far() -> None:
+def test_peers_count_at_the_same_step_of_this_generation_if_they_have_it() -> None:
     study = create(burn_in=1)
     generation(study)
     ahead = [open_trial(study, 5.0, 0.1) for _ in range(4)]
@@ -123,12 +123,12 @@ def test_peers_count_at_the_same_step_in_this_generation_if_they_came_so_far() -
     assert not any(trial.should_prune() for trial in ahead)
 
 
-def test_peers_of_whom_nothing_is_known_count_as_worse() -> None:
+def test_peers_without_a_report_count_as_worse() -> None:
     study = create(burn_in=1)
     generation(study)
     trial = study.ask()
     trial.suggest_float("x", -1, 1)
-    trial.report(9.0, 17)  # nobody reports that step
+    trial.report(9.0, 17)  # no other trial reports that step
     assert not trial.should_prune()
 
 
@@ -141,7 +141,7 @@ def test_not_more_are_pruned_than_are_truncated() -> None:
     assert not any(running[i].should_prune() for i in (0, 1, 3, 4))
 
 
-def test_a_population_whose_students_are_equal_is_left_alone() -> None:
+def test_of_equal_members_none_is_pruned() -> None:
     study = create(burn_in=0)
     running = [open_trial(study, 1.0) for _ in range(5)]
     assert not any(trial.should_prune() for trial in running)
@@ -150,12 +150,12 @@ def test_a_population_whose_students_are_equal_is_left_alone() -> None:
 def test_explorers_are_not_pruned_but_count() -> None:
     study = create(burn_in=0)
     generation(study)
-    students = [open_trial(study, value) for value in (0.1, 0.2, 0.3, 0.4, 0.5)]
-    assert students[4].should_prune()
+    members = [open_trial(study, value) for value in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    assert members[4].should_prune()
     explorers = [open_trial(study, value) for value in (0.6, 9.0)]
     assert [s.member for s in segments(study)[-2:]] == [None, None]
     assert not any(explorer.should_prune() for explorer in explorers)
-    assert not students[4].should_prune()  # two of seven are truncated, and these two are worse
+    assert not members[4].should_prune()  # two of seven are truncated, and these two are worse
 
 
 def test_a_late_worker_whose_place_was_filled_by_another_is_not_pruned() -> None:
@@ -164,7 +164,7 @@ def test_a_late_worker_whose_place_was_filled_by_another_is_not_pruned() -> None
         finish(study, 0.1)
     late = open_trial(study, 9.0)
     assert late.should_prune()
-    while not any(s.done for s in population_of(study).attempts(0, 1)):  # until its turn is overdue
+    while not any(s.done for s in population_of(study).attempts(0, 1)):  # until it is overdue
         finish(study, 0.1)
     assert not late.should_prune()
 
@@ -175,7 +175,7 @@ def test_a_report_that_is_not_finite_is_pruned_however_young(value: float) -> No
     assert open_trial(study, value).should_prune()
 
 
-def test_the_warmup_is_kept() -> None:
+def test_nothing_is_pruned_in_the_warmup() -> None:
     study = create(burn_in=0)
     study.pruner = TruncationPruner(n_warmup_steps=2)
     generation(study)
@@ -205,17 +205,17 @@ def test_a_fixed_parameter_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 0.5, True, None])
-def test_a_warmup_that_makes_no_sense_is_named(value: Any) -> None:
+def test_a_wrong_warmup_is_named(value: Any) -> None:
     with pytest.raises(ValueError, match="n_warmup_steps must be an integer of at least 0, got"):
         TruncationPruner(n_warmup_steps=value)
 
 
-def test_threads_and_pruned_students_leave_no_gap() -> None:
+def test_threads_and_pruned_members_leave_no_gap() -> None:
     study = create(population_size=8, burn_in=1)
     study.optimize(segment, n_trials=120, n_jobs=4)
     population = population_of(study)
-    for student in population:
-        if student.segment.parent is not None:
-            assert population[student.segment.parent].complete
+    for one in population:
+        if one.segment.parent is not None:
+            assert population[one.segment.parent].complete
     states = {trial.state for trial in study.get_trials(deepcopy=False)}
     assert states <= {TrialState.COMPLETE, TrialState.PRUNED} and pruned(study)

@@ -24,10 +24,10 @@ def suggested(trial: optuna.Trial) -> list[Schedule]:
 
 def searched(sampler: optuna.samplers.BaseSampler | None = None, trials: int = 4) -> Any:
     """A study, and the schedules that each of its trials suggested."""
-    told: dict[int, list[Schedule]] = {}
+    expected: dict[int, list[Schedule]] = {}
 
     def objective(trial: optuna.Trial) -> float:
-        told[trial.number] = suggested(trial)
+        expected[trial.number] = suggested(trial)
         trial.suggest_int("layers", 1, 3)
         trial.suggest_categorical("kind", ["a", "b"])
         report_hypergradient(trial, {"lr_0": 1.0})
@@ -35,20 +35,20 @@ def searched(sampler: optuna.samplers.BaseSampler | None = None, trials: int = 4
 
     study = optuna.create_study(sampler=sampler or optuna.samplers.RandomSampler(seed=0))
     study.optimize(objective, n_trials=trials)
-    return study, told
+    return study, expected
 
 
 def test_every_float_of_the_best_trial_comes_back_as_it_was_suggested() -> None:
-    study, told = searched()
+    study, expected = searched()
     found = best_schedules(study)
     assert study.best_trial.number == 2
-    assert [*found.values()] == told[2]
+    assert [*found.values()] == expected[2]
     assert all(found == best_schedules(study, 2) != best_schedules(study, n) for n in (0, 1, 3))
 
 
 def test_another_trial_may_be_named_even_a_pruned_one_or_one_of_several_objectives() -> None:
-    study, told = searched()
-    assert [*best_schedules(study, 1).values()] == told[1]
+    study, expected = searched()
+    assert [*best_schedules(study, 1).values()] == expected[1]
     study.add_trial(
         create_trial(
             state=TrialState.PRUNED,
@@ -64,7 +64,7 @@ def test_another_trial_may_be_named_even_a_pruned_one_or_one_of_several_objectiv
         best_schedules(several)
 
 
-def test_a_segment_of_a_student_is_a_trial_like_others() -> None:
+def test_a_segment_of_a_population_is_a_trial_like_others() -> None:
     study = create()
     study.optimize(bowl, n_trials=8)
     assert best_schedules(study) == {"x": Schedule("x", [study.best_params["x"]])}

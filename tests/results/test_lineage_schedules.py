@@ -1,4 +1,4 @@
-"""What a student lived through, against one training with it."""
+"""The schedules of a lineage, against one training with them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> FileSystemArtifactStore:
     return FileSystemArtifactStore(tmp_path)
 
 
-def test_one_training_without_a_population_ends_where_the_best_student_did(
+def test_one_training_without_a_population_ends_where_the_best_lineage_does(
     store: FileSystemArtifactStore,
 ) -> None:
     """Learning rate and decay follow hypergradients between segments, and clones mutate."""
@@ -71,7 +71,7 @@ def test_one_training_without_a_population_ends_where_the_best_student_did(
     study = optuna.create_study(sampler=sampler)
     study.optimize(segment, n_trials=24)
     found, path = lineage_schedules(study), lineage(study)
-    assert any(ancestor.is_clone for ancestor in path) and len(path) >= 4
+    assert any(one.is_clone for one in path) and len(path) >= 4
     assert found["lr"].windows == len(path)
     update = SGD(found["lr"], weight_decay=found["decay"])
     steps = STEPS * len(path)
@@ -86,7 +86,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: Iterable[in
         optimizer.step()
 
 
-def test_momentum_goes_on_through_clones_and_through_the_replay(
+def test_momentum_continues_through_clones_and_through_the_repetition(
     store: FileSystemArtifactStore,
 ) -> None:
     """With torch's optimizer, to the last bit; segments have windows of their own."""
@@ -120,7 +120,7 @@ def test_momentum_goes_on_through_clones_and_through_the_replay(
     assert loss_fn(model, (X, Y)).item() == study.trials[number].value
 
 
-def test_what_a_student_refined_lies_on_the_way_between_began_and_ended() -> None:
+def test_refined_values_are_interpolated_between_start_and_end() -> None:
     """In log ranges geometrically; in the middle of each window."""
 
     def segment(trial: optuna.Trial) -> float:
@@ -134,7 +134,7 @@ def test_what_a_student_refined_lies_on_the_way_between_began_and_ended() -> Non
     study.enqueue_trial({"lr": 0.16, "noise": 1.0, "fixed": 0.5})
     study.optimize(segment, n_trials=2)
     found, path = lineage_schedules(study, 1, cuts=2), lineage(study, 1)
-    assert [ancestor.trial for ancestor in path] == [0, 1]
+    assert [one.trial for one in path] == [0, 1]
     assert found["lr"].values == pytest.approx([0.08, 0.02, 0.005, 0.00125])
     assert found["noise"].values == pytest.approx([1.1, 1.3, 1.5, 1.7])
     assert found["fixed"].values == (0.5, 0.5)
@@ -179,9 +179,9 @@ def test_segments_whose_checkpoint_was_lost_are_left_out() -> None:
 
     study = create(population_size=1, mutation="perturb")
     study.optimize(segment, n_trials=5)
-    assert [ancestor.trial for ancestor in lineage(study, 4)] == [0, 1, 2, 3, 4]
-    lived = tuple(study.trials[number].params["x"] for number in (0, 1, 3, 4))
-    assert lineage_schedules(study, 4)["x"].values == lived
+    assert [one.trial for one in lineage(study, 4)] == [0, 1, 2, 3, 4]
+    expected = tuple(study.trials[number].params["x"] for number in (0, 1, 3, 4))
+    assert lineage_schedules(study, 4)["x"].values == expected
 
 
 @pytest.mark.parametrize("restored", [2, 9, "x", -1, 1.5])
@@ -209,7 +209,7 @@ def test_a_hyperparameter_that_some_segments_lack_is_named() -> None:
         lineage_schedules(study, 1)
 
 
-def test_studies_of_other_samplers_have_nobody_to_replay() -> None:
+def test_studies_of_other_samplers_have_no_lineage() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     with pytest.raises(ValueError, match="no segment of a population has been completed"):

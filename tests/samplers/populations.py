@@ -44,7 +44,7 @@ def places(study: optuna.Study) -> list[tuple[int | None, int]]:
 
 
 def run(study: optuna.Study, value: float | None = 1.0, state: TrialState | None = None) -> int:
-    """Ask and tell one trial with a value; its number."""
+    """Run one trial with a value; its number."""
     trial = study.ask()
     trial.suggest_float("x", -1, 1)
     study.tell(trial, value, state=state)
@@ -58,7 +58,7 @@ def population_of(study: optuna.Study) -> Population:
 
 
 def assert_no_gaps(study: optuna.Study) -> None:
-    """Every segment inherits from a finished one, and every place was filled without a gap."""
+    """Every parent is complete, and no member lacks a generation."""
     trials = study.get_trials(deepcopy=False)
     population = population_of(study)
     for segment in segments(study):

@@ -69,8 +69,9 @@ def explore(
     for name, after in numeric.by_name(numeric.fractions(clone.values)).items():
         if after == before[name] and origins.get(name) in ("perturbed", "gradient"):
             del origins[name]  # it stays at a bound, or its hypergradient is 0
-    others = before.keys() & origins.keys() - clone.queried.keys()
-    return clone._replace(mutation=origins, before={name: before[name] for name in others})
+    others = origins.keys() - clone.queried.keys()
+    before = {name: fraction for name, fraction in before.items() if name in others}
+    return clone._replace(mutation=origins, before=before)
 
 
 def _mutable(parent: SegmentTrial, config: PopulationConfig) -> dict[str, BaseDistribution]:

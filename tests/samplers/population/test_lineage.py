@@ -1,4 +1,4 @@
-"""What the stored trials tell of students, their descent and the mutation of clones."""
+"""Finished segments, their lineage, and the mutation of clones."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ MUTATED = {"lr": 10**-2.4, "dropout": 0.6, "kind": 1.0}
 
 
 def clones(study: optuna.Study) -> list[SegmentRecord]:
-    return [student for student in students(study) if student.is_clone]
+    return [one for one in students(study) if one.is_clone]
 
 
 def plane(asked: optuna.Trial) -> float:
@@ -28,21 +28,21 @@ def plane(asked: optuna.Trial) -> float:
     return (x - 0.3) ** 2 + y
 
 
-def test_students_are_all_that_finished_by_number() -> None:
+def test_students_lists_all_finished_segments_by_number() -> None:
     study = create()
     study.optimize(bowl, n_trials=30)
     study.ask()
     found = students(study)
-    assert [student.trial for student in found] == list(range(30))
-    by_number = {student.trial: student for student in found}
-    assert all(ancestor == by_number[ancestor.trial] for ancestor in lineage(study))
-    for student in found:
-        parent = None if student.parent is None else by_number[student.parent]
-        assert (parent is None) == (student.generation == 0)
-        assert bool(student.mutations) <= student.is_clone
+    assert [one.trial for one in found] == list(range(30))
+    by_number = {one.trial: one for one in found}
+    assert all(one == by_number[one.trial] for one in lineage(study))
+    for one in found:
+        parent = None if one.parent is None else by_number[one.parent]
+        assert (parent is None) == (one.generation == 0)
+        assert bool(one.mutations) <= one.is_clone
 
 
-def test_what_a_mutation_did_is_told_from_what_is_stored() -> None:
+def test_mutations_are_read_from_the_stored_segment() -> None:
     origins = {"lr": "perturbed", "dropout": "teacher", "kind": "resampled"}
     more: dict[str, Any] = {"values": MUTATED, "mutation": origins, "before": {"lr": 0.5}}
     more |= {"queried": {"dropout": 0.5}, "resampled": ("kind",)}
@@ -110,12 +110,12 @@ def test_a_step_is_recorded_where_there_was_one() -> None:
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_perturbations_are_told_whether_students_refine_or_not(refine: bool) -> None:
+def test_perturbations_are_recorded_with_and_without_refinement(refine: bool) -> None:
     study = create(mutation="perturb", resample_probability=0.0, refine=refine, burn_in=0)
     study.optimize(plane, n_trials=80)
-    told = [one for clone in clones(study) for one in clone.mutations.values()]
-    assert {one.origin for one in told} == {"perturbed"}
-    inside = [one.factor for one in told if 0 < one.after < 1]
+    found = [one for clone in clones(study) for one in clone.mutations.values()]
+    assert {one.origin for one in found} == {"perturbed"}
+    inside = [one.factor for one in found if 0 < one.after < 1]
     assert len(inside) > 10
     np.testing.assert_allclose(np.abs(np.array(inside) - 1), 0.2, atol=1e-9)
 
@@ -139,28 +139,28 @@ def test_the_factors_of_the_teacher_are_its_weights() -> None:
     assert seen > 20
 
 
-def test_one_more_step_of_descent_is_told_as_such() -> None:
+def test_one_more_step_of_descent_is_recorded_as_such() -> None:
     study = create(burn_in=0, mutation="hypergradient")
     study.optimize(bowl, n_trials=60)
-    told = [clone.mutations["x"] for clone in clones(study) if clone.mutations]
-    assert told and {one.origin for one in told} == {"gradient"}
+    found = [clone.mutations["x"] for clone in clones(study) if clone.mutations]
+    assert found and {one.origin for one in found} == {"gradient"}
 
 
-def test_without_mutation_nothing_is_told() -> None:
+def test_without_mutation_nothing_is_recorded() -> None:
     study = create(burn_in=0, mutation=None)
     study.optimize(bowl, n_trials=60)
     assert clones(study)
     assert all(not clone.mutations for clone in clones(study))
 
 
-def test_lost_students_have_no_value() -> None:
+def test_failed_segments_have_no_value() -> None:
     study = create()
     run(study)
     run(study, None, optuna.trial.TrialState.FAIL)
-    assert [student.value for student in students(study)] == [1.0, None]
+    assert [one.value for one in students(study)] == [1.0, None]
 
 
-def test_studies_of_others_have_no_students() -> None:
+def test_studies_of_other_samplers_have_no_segments() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(silent, n_trials=3)
     assert students(study) == []
@@ -172,3 +172,19 @@ def test_a_parent_of_a_later_generation_is_refused() -> None:
     fill = [trial(segment(n, n, 0), 0.5, {"dropout": 0.4}) for n in (2, 3)]
     with pytest.raises(StoredDataError, match="of a generation before 1, got 3"):
         students(study_of([first, after, *fill]))
+
+
+def test_lineage_leads_to_the_best_segment() -> None:
+    study = create(burn_in=0)
+    study.optimize(bowl, n_trials=60)
+    path = lineage(study)
+    assert path[-1].trial == study.best_trial.number
+    assert path[0].generation == 0
+    assert [a.generation for a in path] == list(range(len(path)))
+    with pytest.raises(ValueError, match="trial: 99 is not a finished segment"):
+        lineage(study, 99)
+
+
+def test_a_study_without_segments_has_no_lineage() -> None:
+    with pytest.raises(ValueError, match="study: no segment of a population has been completed"):
+        lineage(create())

@@ -30,19 +30,19 @@ def study_in(storage: str) -> optuna.Study:
     return optuna.create_study(study_name="population", storage=storage, load_if_exists=True)
 
 
-def assert_weights_follow_the_family_tree(study: optuna.Study) -> None:
-    """What a student was trained by, its checkpoint says, is what the trial table says."""
+def assert_weights_follow_the_lineage(study: optuna.Study) -> None:
+    """The history in a checkpoint is the lineage in the storage."""
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
         if trial.state != TrialState.COMPLETE:
             continue
-        ancestors, segment = [trial.number], read_segment(trial.number, trial.system_attrs)
+        path, segment = [trial.number], read_segment(trial.number, trial.system_attrs)
         while segment is not None and segment.parent is not None:
-            ancestors.insert(0, segment.parent)
+            path.insert(0, segment.parent)
             above = trials[segment.parent]
             segment = read_segment(above.number, above.system_attrs)
-        assert trial.user_attrs["history"] == ancestors
-        assert trial.user_attrs["weight"] == len(ancestors)
+        assert trial.user_attrs["history"] == path
+        assert trial.user_attrs["weight"] == len(path)
 
 
 def test_four_processes_and_random_kills_leave_a_lineage_without_gaps(
@@ -61,12 +61,12 @@ def test_four_processes_and_random_kills_leave_a_lineage_without_gaps(
     assert [worker.wait().returncode for worker in workers] == [0] * 4
     assert len(study.get_trials(states=[TrialState.COMPLETE])) >= 60
     assert_no_gaps(study)
-    assert_weights_follow_the_family_tree(study)
+    assert_weights_follow_the_lineage(study)
     by_member = {segment.member for segment in segments(study)[-20:]}
     assert by_member >= {0, 1, 2, 3, 4}  # the population has not shrunk
 
 
-def test_a_restart_in_mid_generation_continues_the_same_family_tree(
+def test_a_restart_in_mid_generation_continues_the_same_lineages(
     place: tuple[str, Path], tmp_path: Path
 ) -> None:
     storage, folder = place
@@ -77,4 +77,4 @@ def test_a_restart_in_mid_generation_continues_the_same_family_tree(
     assert start(f"sqlite:///{tmp_path}/whole.db", folder, 20).wait().returncode == 0
     assert segments(study) == segments(whole)
     assert [t.params for t in study.trials] == [t.params for t in whole.trials]
-    assert_weights_follow_the_family_tree(study)
+    assert_weights_follow_the_lineage(study)

@@ -1,4 +1,4 @@
-"""A worker: python worker.py STORAGE FOLDER SEGMENTS; a student counts its segments."""
+"""A worker: python worker.py STORAGE FOLDER SEGMENTS: each member counts its segments."""
 
 import random
 import sys
@@ -16,13 +16,13 @@ def objective(trial: optuna.Trial) -> float:
     member = members.begin(trial, FileSystemArtifactStore(sys.argv[2]))
     x = trial.suggest_float("x", -1, 1)
     weight = torch.nn.Parameter(torch.zeros(()))
-    student = torch.nn.ParameterList([weight])
-    history = member.restore(student=student).get("history", [])
+    model = torch.nn.ParameterList([weight])
+    history = member.restore(model=model).get("history", [])
     time.sleep(random.uniform(0.0, 0.05))
     with torch.no_grad():
         weight += 1
     report_hypergradient(trial, {"x": 2 * (x - 0.3)})
-    member.save(student=student, history=[*history, trial.number])
+    member.save(model=model, history=[*history, trial.number])
     trial.set_user_attr("weight", int(weight))
     trial.set_user_attr("history", [*history, trial.number])
     return (x - 0.3) ** 2 + 0.01 * float(np.random.default_rng(trial.number).random())
