@@ -415,7 +415,7 @@ def test_a_stored_teacher_keeps_its_number_of_slots() -> None:
     for name in ("keys", "values"):
         attrs["hg:teacher"][name] = [row[:3] for row in attrs["hg:teacher"][name]]
     other = create(resample_probability=0.0, burn_in=0)
-    other.add_trials(study.trials[:latest] + [study.get_trials(deepcopy=False)[latest]])
+    other.add_trials(study.get_trials(deepcopy=False)[: latest + 1])
 
     def plane(trial: optuna.Trial) -> float:
         x, y = trial.suggest_float("x", -1, 1), trial.suggest_float("y", 0, 1)
