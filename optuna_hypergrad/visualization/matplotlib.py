@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
@@ -48,7 +49,8 @@ def draw(chart: charts.Chart) -> Figure:
     with optional_import("matplotlib"):
         from matplotlib import pyplot as plt
 
-    chart = charts.map_texts(chart, _escaped)
+    # Text between dollars would be typeset, and a name with an initial underscore have no legend.
+    chart = charts.map_texts(chart, lambda text: re.sub("^_", " _", text.replace("$", r"\$")))
     columns = min(chart.columns, len(chart.panels))
     rows = -(-len(chart.panels) // columns)
     width, height = chart.size
@@ -186,10 +188,3 @@ def _legend(figure: Figure, axes: list[Axes]) -> None:
         columns = min(len(entries), 4)
         style: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "fontsize": 8}
         figure.legend([*entries.values()], [*entries], **style)
-
-
-def _escaped(text: str) -> str:
-    """A text without formulas, which lie between dollars, or an initial underscore, which would
-    hide it in legends."""
-    escaped = text.replace("$", r"\$")
-    return f" {escaped}" if escaped.startswith("_") else escaped

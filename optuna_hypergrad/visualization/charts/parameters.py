@@ -124,15 +124,11 @@ def plotted_hparams(
     for name, shape in shapes.items():
         names = parameter_names(name, shape.size)
         if distributions.keys() >= set(names):
+            if shape.form not in get_args(Form) or shape.size < count_values(shape.form, 1):
+                raise StoredDataError(f"schedule {name!r} is stored as {shape}: not a schedule.")
             first = Parameter(names[0], distributions[names[0]])
-            hparam = PlottedHparam(name, names, _form(name, shape), first)
+            hparam = PlottedHparam(name, names, cast(Form, shape.form), first)
             by_parameter |= dict.fromkeys(names, hparam)
     found = [*dict.fromkeys(by_parameter.values())]
     reported = {name for step in steps for report in step.reports for name in report}
     return [h for h in found if not has_gradient or not reported.isdisjoint(h.parameters)]
-
-
-def _form(name: str, shape: Shape) -> Form:
-    if shape.form not in get_args(Form) or shape.size < count_values(shape.form, 1):
-        raise StoredDataError(f"schedule {name!r} is stored as {shape}, which is not a schedule.")
-    return cast(Form, shape.form)

@@ -92,7 +92,11 @@ def _window(
     name: str, steps: Sequence[OuterStep], scale: SignedScale, color: str
 ) -> Iterator[charts.Mark]:
     x = [step.step for step in steps]
-    ranges = [_range(name, step) for step in steps]
+    ranges = []
+    for step in steps:
+        values = [report.get(name, math.nan) for report in step.reports]
+        finite = [*filter(math.isfinite, values)] or [step.gradient[name]]
+        ranges.append((min(finite), max(finite)))
     if any(low < high for low, high in ranges):
         low, high = scale.positions(ranges).T.tolist()
         yield charts.Band(x, low, high, color, "range of replicates")
@@ -104,13 +108,6 @@ def _window(
         at = [x[i] for i in turned], [y[i] for i in turned]
         yield Points(*at, color, "direction has turned", "open circle", 6.0)
     yield from searches.crosses(steps, x, y, colors.GREY)
-
-
-def _range(name: str, step: OuterStep) -> tuple[float, float]:
-    """The lowest and the highest of the replicates."""
-    values = [report.get(name, math.nan) for report in step.reports]
-    finite = [value for value in values if math.isfinite(value)] or [step.gradient[name]]
-    return min(finite), max(finite)
 
 
 def _cells(hparam: PlottedHparam, steps: Sequence[OuterStep]) -> Panel:

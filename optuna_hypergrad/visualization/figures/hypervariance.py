@@ -9,8 +9,6 @@ import numpy as np
 from optuna.study import Study
 
 from optuna_hypergrad.algorithms import noise
-from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.samplers.gradient.history import OuterStep
 from optuna_hypergrad.visualization import charts
 from optuna_hypergrad.visualization.charts import Axis, Bars, Panel, colors, searches
 from optuna_hypergrad.visualization.charts.parameters import PlottedHparam
@@ -67,8 +65,12 @@ def hypervariance(
     if isinstance(search, str):
         return charts.message(TITLE, search)
     parameters = [name for hparam in search.hparams for name in hparam.parameters]
-    all_steps = [_replicates(parameters, step) for step in search.steps]
-    replicates = [one for one in all_steps if len(one) > 1]
+    replicates = []  # of each step, without those that diverged; shape (replicates, parameters)
+    for step in search.steps:
+        finite = [one for one in step.reports if all(map(math.isfinite, one.values()))]
+        if len(finite) > 1:
+            rows = [[report.get(name, math.nan) for name in parameters] for report in finite]
+            replicates.append(np.array(rows, dtype=float))
     if not replicates:
         return charts.message(TITLE, NO_REPLICATES)
     # Shape (steps, parameters); NaN where a parameter was not reported.
@@ -81,25 +83,18 @@ def hypervariance(
         medians[name] = median if math.isfinite(median) else math.nan
         means[name] = float(np.mean(flip[known])) if known.any() else math.nan
     title = search.title(TITLE, len(search.steps)) + f" · {len(replicates):,} steps with replicates"
-    x = _parameter_axis(search.hparams)
-    deviation, fluctuation = "hypervariance, median over steps", "sign fluctuation, mean over steps"
+    # Too many names do not fit: then only the first of each hyperparameter is shown.
+    firsts = [hparam.parameters[0] for hparam in search.hparams]
+    labelled = firsts if len(parameters) > MAX_LABELS else parameters
+    x = Axis(ticks={float(i): name for i, name in enumerate(parameters) if name in labelled})
+    deviation = Axis("standard deviation / |mean|")
+    fluctuation = Axis("min(P₋, P₊) / P", range=(0, 0.5))
+    bars = [_bars(search.hparams, heights) for heights in (medians, means)]
     panels = [
-        Panel(deviation, x, Axis("standard deviation / |mean|"), _bars(search.hparams, medians)),
-        Panel(
-            fluctuation,
-            x,
-            Axis("min(P₋, P₊) / P", range=(0, 0.5)),
-            _bars(search.hparams, means),
-        ),
+        Panel("hypervariance, median over steps", x, deviation, bars[0]),
+        Panel("sign fluctuation, mean over steps", x, fluctuation, bars[1]),
     ]
     return charts.Chart(title, panels, size=(9.0, 2.8))
-
-
-def _replicates(parameters: Sequence[str], step: OuterStep) -> Array:
-    """Hypergradients of the replicates that did not diverge, shape (replicates, parameters)."""
-    finite = [report for report in step.reports if all(map(math.isfinite, report.values()))]
-    rows = [[report.get(name, math.nan) for name in parameters] for report in finite]
-    return np.array(rows, dtype=float).reshape(-1, len(parameters))
 
 
 def _bars(hparams: Sequence[PlottedHparam], heights: Mapping[str, float]) -> list[Bars]:
@@ -112,10 +107,3 @@ def _bars(hparams: Sequence[PlottedHparam], heights: Mapping[str, float]) -> lis
         bars.append(Bars(x, height, colors.cycle(i), hparam.name, texts=texts))
         n += len(x)
     return bars
-
-
-def _parameter_axis(hparams: Sequence[PlottedHparam]) -> Axis:
-    """Ticks with the name of each parameter or, if these are too many, of each first one."""
-    names = [name for hparam in hparams for name in hparam.parameters]
-    labelled = {hparam.parameters[0] for hparam in hparams} if len(names) > MAX_LABELS else names
-    return Axis(ticks={float(i): name for i, name in enumerate(names) if name in labelled})
