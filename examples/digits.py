@@ -34,7 +34,7 @@ from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.visualization.matplotlib import plot_convergence, plot_schedules
 
 WINDOWS, STEPS, BATCH_SIZE = 7, 200, 64
-# In forward mode: one gradient a step, and one HVP, counted as a gradient, for each of the
+# At most, in forward mode: one gradient a step, and one HVP, counted as a gradient, for each of the
 # hyperparameters whose window has begun: momentum, weight decay, and half of the learning rates.
 EVALUATIONS_PER_TRIAL = STEPS * (1 + 2 + (WINDOWS + 1) / 2)
 WORST = 100.0  # the value of a run that diverged; with NaN, Optuna would fail the trial
@@ -102,6 +102,7 @@ def make_objective(
             random_batches(data.train, seed),
             data.validation,
             steps=STEPS,
+            mode="forward",  # whose cost EVALUATIONS_PER_TRIAL counts
             learn=None if differentiate else (),
         )
         trial.set_user_attr("gradient_evaluations", STEPS + result.products)

@@ -34,7 +34,7 @@ Measured = dict[str, Any]
 CASE = ("network", "batch", "steps", "hypers", "dtype", "memory")  # what distinguishes cases
 COLUMNS = (
     *("network", "batch", "T", "hyperparameters", "method", "× plain", "MB", "MB over plain"),
-    *("gradient off by", "foretold: time", "memory"),
+    "gradient off by",
 )
 
 
@@ -67,10 +67,6 @@ def _cells(case: list[Measured], method: str) -> Iterator[str]:
     yield f"{held:.1f}"
     yield f"{held - beside:.1f}" if plain else ""
     yield f"{apart(own[0], case):.1e}" if apart(own[0], case) is not None else ""
-    told = foretold(case, method)
-    took = median(one["seconds"] for one in own) if method != "auto" else _of_cost(own, "seconds")
-    yield f"{median(cost['seconds'] for cost in told) / took:.2f}" if told else ""
-    yield f"{median(cost['bytes'] for cost in told) / _of_cost(own, 'bytes'):.2f}" if told else ""
 
 
 def of_method(case: list[Measured], method: str) -> list[Measured]:
@@ -93,20 +89,8 @@ def apart(one: Measured, case: list[Measured]) -> float | None:
     expected = next((other["gradient"] for other in of_method(case, "baseline")), None)
     if expected is None or one["method"] in ("plain", "baseline"):
         return None
-    pairs = [(one["gradient"][name], slope) for name, slope in expected.items()]
-    return max(abs(found - slope) / abs(slope) if found != slope else 0.0 for found, slope in pairs)
-
-
-def foretold(case: list[Measured], method: str) -> list[dict[str, float]]:
-    """What ``auto`` expected of a mode, or of the one that it then took."""
-    told = [(one["forecast"], one["mode"]) for one in of_method(case, "auto") if one["forecast"]]
-    if method == "auto":
-        return [forecast[mode] for forecast, mode in told]
-    return [forecast[method] for forecast, _ in told if method in forecast]
-
-
-def _of_cost(rounds: list[Measured], key: str) -> float:
-    return median(one["cost"][key] for one in rounds)
+    pairs = [(one["gradient"][name], value) for name, value in expected.items()]
+    return max(abs(found - value) / abs(value) if found != value else 0.0 for found, value in pairs)
 
 
 def table(runs: list[Measured]) -> str:

@@ -124,7 +124,6 @@ def engine(task: Task) -> dict[str, Any]:
         "replayed": result.recomputed,
         "kept_bytes": result.kept_bytes,
         "cost": asdict(result.cost),
-        "forecast": None if result.forecast is None else asdict(result.forecast),
     }
 
 
