@@ -95,9 +95,11 @@ def verdict(state: State | None, outcome: Outcome, safeguard: float | None) -> V
     if outcome.diverged:
         return "diverged"
     best = None if state is None else state.best
-    if state is not None and _is_best_again(state, outcome):
+    if state is None or best is None:
+        return "accepted"
+    if state.remeasures and np.array_equal(outcome.point, best.point):
         return "measured again"
-    if safeguard is None or state is None or best is None:
+    if safeguard is None:
         return "accepted"
     violation = best.violation
     if outcome.violation:
@@ -207,11 +209,6 @@ def _back_to_best(state: State, outcome: Outcome, ranges: Ranges) -> State:
         remeasures=remeasures,
         violated=None,
     )
-
-
-def _is_best_again(state: State, outcome: Outcome) -> bool:
-    best = state.best
-    return state.remeasures and best is not None and np.array_equal(outcome.point, best.point)
 
 
 def _with_loss(moved: State, outcome: Outcome, judged: Verdict) -> State:

@@ -254,7 +254,11 @@ def convert(model: Model, conditioning: Conditioning | int) -> Model:
         names = [str(i) for i in range(checked_count("conditioning", conditioning))]
         conditioning = Conditioning(dict.fromkeys(names, Unbounded()), dict.fromkeys(names, 0.0))
     student = copy.deepcopy(model)
-    plain = [module for module in student.modules() if type(module) in LAYERS and _learns(module)]
+    plain = [
+        module
+        for module in student.modules()
+        if type(module) in LAYERS and any(p.requires_grad for p in module.parameters(recurse=False))
+    ]
     if not plain:
         weighted = {
             path: type(module).__name__
@@ -273,7 +277,3 @@ def convert(model: Model, conditioning: Conditioning | int) -> Model:
         if isinstance(module, HyperLayer | Regulariser):
             module.condition(conditioning)
     return student
-
-
-def _learns(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
