@@ -264,10 +264,10 @@ def settled(state: State, ranges: Ranges, tolerance: float) -> Settled:
         >>> settled(init(ranges, np.zeros(2), np.array([1e-5, 0.1])), ranges, 1e-3).small
         array([ True, False])
     """
-    descended = ranges.clip(state.point - state.step_size * state.sign)
+    next_point = ranges.clip(state.point - state.step_size * state.sign)
     return Settled(
         small=state.step_size <= tolerance * ranges.width,
-        on_bound=(state.sign != 0) & (descended == state.point),
+        on_bound=(state.sign != 0) & (next_point == state.point),
         flat=state.zeros >= MAX_ZEROS,
         unknown=state.unknown >= MAX_UNKNOWN,
     )

@@ -2,7 +2,7 @@
 
 A schedule is a function of (step, horizon) with few parameters, each of them an ordinary Optuna
 trial parameter. It knows its own derivative with respect to those parameters, so that
-hypergradients reach them whatever the form.
+hypergradients reach them in every form.
 """
 
 from optuna_hypergrad.schedules.forms import Form, check_form, count_values, parameter_names

@@ -206,7 +206,7 @@ class Schedules(Mapping[str, Schedule]):
     """
 
     def __init__(self, schedules: Iterable[Schedule] = ()) -> None:
-        check_kind("schedules", schedules, Iterable, "several schedules")
+        check_kind("schedules", schedules, Iterable, "an iterable of schedules")
         self._by_name: dict[str, Schedule] = {}
         for schedule in schedules:
             check_kind("schedules", schedule, Schedule, "schedules")

@@ -17,11 +17,11 @@ def teacher(activation: Activation = "softmax", seed: int = 0) -> Teacher:
 
 
 def loss(one: Teacher, point: np.ndarray) -> float:
-    """Of the mutated hyperparameters, the student being frozen."""
+    """Loss of the mutant hyperparameters, with the student frozen."""
     return float(((mutation.weights(one, point) * point - TARGET) ** 2).sum())
 
 
-def slope(one: Teacher, point: np.ndarray) -> np.ndarray:
+def outer(one: Teacher, point: np.ndarray) -> np.ndarray:
     return 2 * (mutation.weights(one, point) * point - TARGET)
 
 
@@ -29,13 +29,13 @@ def slope(one: Teacher, point: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("part", ["keys", "values"])
 def test_the_gradient_is_that_of_finite_differences(activation: Activation, part: str) -> None:
     one, point, h = teacher(activation), np.array([0.5, 0.3, 0.9, 0.05, 0.7]), 1e-6
-    ours = getattr(mutation.gradient(one, point, slope(one, point)), part)
+    ours = getattr(mutation.gradient(one, point, outer(one, point)), part)
     for index in np.ndindex(ours.shape):
         shift = np.zeros(ours.shape)
         shift[index] = h
-        ahead = loss(one._replace(**{part: getattr(one, part) + shift}), point)
-        behind = loss(one._replace(**{part: getattr(one, part) - shift}), point)
-        assert ours[index] == pytest.approx((ahead - behind) / (2 * h), abs=1e-8)
+        above = loss(one._replace(**{part: getattr(one, part) + shift}), point)
+        below = loss(one._replace(**{part: getattr(one, part) - shift}), point)
+        assert ours[index] == pytest.approx((above - below) / (2 * h), abs=1e-8)
 
 
 @pytest.mark.parametrize("activation", mutation.ACTIVATIONS)
@@ -50,7 +50,7 @@ def test_learning_brings_the_mutated_point_towards_lower_loss(activation: Activa
     one, point = mutation.identity([[i] for i in range(N)], activation), np.full(N, 0.5)
     before = loss(one, point)
     for _ in range(30):
-        one = mutation.learn(one, point, slope(one, point))
+        one = mutation.learn(one, point, outer(one, point))
     pushed = mutation.weights(one, point) - 1
     assert loss(one, point) < before
     assert np.array_equal(np.sign(pushed), np.sign(TARGET - point))
@@ -59,12 +59,12 @@ def test_learning_brings_the_mutated_point_towards_lower_loss(activation: Activa
 def test_the_unit_of_the_loss_does_not_matter() -> None:
     one, point = teacher(), np.full(N, 0.5)
     for scale in (1e-6, 1e6):
-        plain = mutation.learn(one, point, slope(one, point))
-        scaled = mutation.learn(one, point, scale * slope(one, point))
+        plain = mutation.learn(one, point, outer(one, point))
+        scaled = mutation.learn(one, point, scale * outer(one, point))
         assert np.allclose(plain.values, scaled.values, rtol=1e-12)
 
 
-def test_a_teacher_that_hears_nothing_returns_to_the_identity() -> None:
+def test_a_teacher_without_hypergradients_returns_to_the_identity() -> None:
     one, point = teacher(), np.full(N, 0.5)
     for _ in range(200):
         one = mutation.learn(one, point, np.full(N, np.nan))
@@ -76,9 +76,9 @@ def test_weights_lie_between_0_and_2_and_points_stay_in_bounds() -> None:
     for seed in range(1_000):
         one = teacher(seed=seed)._replace(values=rng.normal(0, 30, (N, mutation.SLOTS)))
         point = rng.random(N)
-        weights, mutated = mutation.weights(one, point), mutation.mutate(one, point)
+        weights, mutant = mutation.weights(one, point), mutation.mutate(one, point)
         assert (weights >= 0).all() and (weights <= 2).all()
-        assert (mutated >= 0).all() and (mutated <= 1).all()
+        assert (mutant >= 0).all() and (mutant <= 1).all()
 
 
 def test_perturbation_multiplies_by_08_or_12_inside_the_bounds() -> None:

@@ -1,4 +1,4 @@
-"""What the numeric core promises for whatever numbers: finite, infinite, NaN, huge and tiny."""
+"""What the numeric core guarantees for all numbers: finite, infinite, NaN, huge and tiny."""
 
 import math
 from typing import Any
@@ -49,7 +49,7 @@ def inside(ranges: Ranges, values: Array) -> bool:
 class TestRanges:
     @quick
     @given(data=st.data(), space=ranges())
-    def test_natural_values_lie_inside_whatever_the_point(self, data: Any, space: Ranges) -> None:
+    def test_natural_values_lie_inside_for_every_point(self, data: Any, space: Ranges) -> None:
         point = np.array([data.draw(st.floats(-700.0, 700.0)) for _ in space.low])
         assert inside(space, space.to_natural(point))
         assert inside(space, space.from_unit(np.clip(point, 0.0, 1.0)))
@@ -71,7 +71,7 @@ class TestRanges:
 
 @st.composite
 def runs(draw: st.DrawFn) -> tuple[Ranges, list[tuple[Array, float, bool]]]:
-    """A space, and what came of some trials in it: gradient, loss, and whether it diverged."""
+    """A space, and outcomes of trials in it: gradient, loss, and whether it diverged."""
     space = draw(ranges())
     n = len(space.low)
     gradient = st.lists(ANY, min_size=n, max_size=n).map(lambda g: np.array(g, dtype=float))
@@ -96,14 +96,14 @@ class TestSignDescent:
 
     @quick
     @given(run=runs())
-    def test_what_says_nothing_moves_nothing(self, run: tuple[Ranges, Any]) -> None:
+    def test_unknown_and_zero_entries_move_nothing(self, run: tuple[Ranges, Any]) -> None:
         space, outcomes = run
         state = sign_descent.init(space, space.to_search(space.start()))
         for gradient, loss, _ in outcomes:
             after = sign_descent.advance(state, Outcome(state.point, loss, gradient), space, None)
-            silent = ~np.isfinite(gradient) | (gradient == 0.0)
-            np.testing.assert_array_equal(after.point[silent], state.point[silent])
-            np.testing.assert_array_equal(after.step_size[silent], state.step_size[silent])
+            still = ~np.isfinite(gradient) | (gradient == 0.0)
+            np.testing.assert_array_equal(after.point[still], state.point[still])
+            np.testing.assert_array_equal(after.step_size[still], state.step_size[still])
             state = after
 
 
@@ -111,16 +111,16 @@ class TestRefinement:
     @quick
     @given(gradients=st.lists(st.lists(ANY, min_size=3, max_size=3), max_size=20))
     def test_points_and_steps_stay_inside(self, gradients: list[list[float]]) -> None:
-        point, pace = np.array([0.0, 0.5, 1.0]), refinement.init(3)
+        point, state = np.array([0.0, 0.5, 1.0]), refinement.init(3)
         for gradient in np.array(gradients, dtype=float).reshape(-1, 3):
-            moved, after = refinement.descend(point, gradient, pace)
+            moved, after = refinement.descend(point, gradient, state)
             assert np.all((moved >= 0.0) & (moved <= 1.0))
             assert np.all(after.step_size >= refinement.SHORTEST_STEP)
             assert np.all(after.step_size <= refinement.LONGEST_STEP)
-            silent = ~np.isfinite(gradient) | (gradient == 0.0)
-            np.testing.assert_array_equal(moved[silent], point[silent])
-            np.testing.assert_array_equal(after.sign[silent], pace.sign[silent])
-            point, pace = moved, after
+            still = ~np.isfinite(gradient) | (gradient == 0.0)
+            np.testing.assert_array_equal(moved[still], point[still])
+            np.testing.assert_array_equal(after.sign[still], state.sign[still])
+            point, state = moved, after
 
 
 class TestMutation:
@@ -153,20 +153,20 @@ class TestMutation:
 class TestSelection:
     @quick
     @given(losses=LOSSES, fraction=st.floats(0.0, 0.5))
-    def test_the_best_are_finite_and_never_among_the_worst(
+    def test_the_top_is_finite_and_never_in_the_bottom(
         self, losses: list[float], fraction: float
     ) -> None:
-        best = selection.top(losses, fraction)
-        assert all(math.isfinite(losses[i]) for i in best)
+        top = selection.top(losses, fraction)
+        assert all(math.isfinite(losses[i]) for i in top)
         rng, cut = np.random.default_rng(0), selection.truncated(len(losses), fraction)
         assert 2 * cut <= len(losses)
         for own in range(len(losses)):
             chosen = selection.truncation(losses, own, fraction, rng)
-            assert chosen is None or (chosen in best and chosen != own)
+            assert chosen is None or (chosen in top and chosen != own)
 
     @quick
     @given(losses=LOSSES, seed=st.integers(0, 2**32))
-    def test_a_tournament_is_lost_to_somebody_better_only(
+    def test_a_tournament_is_lost_only_to_a_better_member(
         self, losses: list[float], seed: int
     ) -> None:
         for own in range(len(losses)):

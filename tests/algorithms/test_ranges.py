@@ -36,6 +36,6 @@ def test_fractions_of_a_range_and_their_derivatives() -> None:
     assert u == pytest.approx([0.4, 0.5])
     assert ranges.from_unit(u) == pytest.approx(values)
     gradient, h = np.array([3.0, 7.0]), 1e-6
-    ahead, behind = ranges.from_unit(u + h), ranges.from_unit(u - h)
-    numeric = gradient * (ahead - behind) / (2 * h)
+    above, below = ranges.from_unit(u + h), ranges.from_unit(u - h)
+    numeric = gradient * (above - below) / (2 * h)
     assert ranges.unit_gradient(values, gradient) == pytest.approx(numeric, rel=1e-6)

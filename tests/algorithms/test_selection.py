@@ -43,7 +43,7 @@ def test_no_infinite_loss_is_cloned() -> None:
     assert chosen([math.inf] * 4, 0.5) == [{None}] * 4
 
 
-def test_a_tournament_is_lost_to_the_better_only() -> None:
+def test_a_tournament_is_lost_only_to_a_better_member() -> None:
     losses = [0.2, 0.1, 0.3]
     found = [{selection.tournament(losses, own, RNG) for _ in range(99)} for own in range(3)]
     assert found == [{1, None}, {None}, {0, 1}]

@@ -119,13 +119,13 @@ class TestSafeguard:
         np.testing.assert_allclose(state.step_size, [0.025, 0.0125])
 
     def test_a_loss_rejected_halves_the_steps_that_went_too_far(self) -> None:
-        # At the rejected point the first hypergradient has turned, the second has not.
+        # At the rejected point the first hypergradient has flipped, the second has not.
         before = self.descend()
         np.testing.assert_allclose(before.step_size, [0.1, 0.05])
         state = step(before, [1.0, 1.0], 1.5, safeguard=0.1)
         np.testing.assert_allclose(state.step_size, [0.05, 0.05])
 
-    def test_all_steps_are_halved_where_none_has_turned(self) -> None:
+    def test_all_steps_are_halved_if_none_has_flipped(self) -> None:
         state = step(self.descend(), [-1.0, 1.0], 1.5, safeguard=0.1)
         np.testing.assert_allclose(state.step_size, [0.05, 0.025])
 

@@ -1,4 +1,4 @@
-"""The whole engine with every optimizer, against runs unrolled under autograd."""
+"""The engine with every optimizer, against runs unrolled under autograd."""
 
 import copy
 from collections.abc import Callable
@@ -23,9 +23,9 @@ from optuna_hypergrad.autodiff import (
 )
 
 STEPS = 14
-WAYS = {
-    "forward": {"products": "loop"},
-    "forward batched": {"products": "batched"},
+MODES = {
+    "forward": {"mode": "forward", "products": "loop"},
+    "forward batched": {"mode": "forward", "products": "batched"},
     "reverse": {"mode": "reverse"},
     "checkpoints": {"mode": "reverse", "memory": 25_000},
 }
@@ -48,7 +48,7 @@ def adam(made: type[Adam], **options) -> Adam:
     return made(betas=(ADAM["beta1"], ADAM["beta2"]), **given, **options)
 
 
-# Each rule moves one parameter: (w, g, what it remembers, h) → w. Written from torch's pages.
+# Each rule moves one parameter: (w, g, its state, h) → w. Written from torch's documentation.
 
 
 def adam_rule(w: Tensor, g: Tensor, memory: dict, h: dict, *, decoupled=False, amsgrad=False):
@@ -76,7 +76,7 @@ def unrolled(
     hypers: dict,
     data: list,
     validation: object,
-    clip: Callable[[list[Tensor], dict], list[Tensor]] = lambda slopes, h: slopes,
+    clip: Callable[[list[Tensor], dict], list[Tensor]] = lambda gradients, h: gradients,
     own: Callable[[str, dict], dict] = lambda name, h: h,
 ) -> dict[str, float]:
     """Hypergradients; ``own`` gives a parameter its group's hyperparameters."""
@@ -101,12 +101,12 @@ def unrolled(
             else v
             for k, v in hypers.items()
         }
-        slopes = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             loss(one), list(weights.values()), create_graph=True, allow_unused=True
         )
-        reached = [k for k, s in zip(weights, slopes, strict=True) if s is not None]
-        for k, slope in zip(reached, clip([s for s in slopes if s is not None], h), strict=True):
-            weights[k] = rule(weights[k], slope, memories[k], own(k, h))
+        used = {k: g for k, g in zip(weights, gradients, strict=True) if g is not None}
+        for k, gradient in zip(used, clip([*used.values()], h), strict=True):
+            weights[k] = rule(weights[k], gradient, memories[k], own(k, h))
         if "average_decay" in h:
             d = h["average_decay"]
             before = average or weights
@@ -116,14 +116,14 @@ def unrolled(
     return {k: 0.0 if s is None else float(s) for k, s in zip(leaves, found, strict=True)}
 
 
-def by_norm(slopes: list[Tensor], h: dict) -> list[Tensor]:
-    norm = torch.cat([s.flatten() for s in slopes]).norm()
+def by_norm(gradients: list[Tensor], h: dict) -> list[Tensor]:
+    norm = torch.cat([s.flatten() for s in gradients]).norm()
     factor = torch.clamp(h["clip_norm"] / (norm + 1e-6), max=1.0)
-    return [factor * s for s in slopes]
+    return [factor * s for s in gradients]
 
 
-def by_value(slopes: list[Tensor], h: dict) -> list[Tensor]:
-    return [torch.minimum(torch.maximum(s, -h["clip_value"]), h["clip_value"]) for s in slopes]
+def by_value(gradients: list[Tensor], h: dict) -> list[Tensor]:
+    return [torch.minimum(torch.maximum(s, -h["clip_value"]), h["clip_value"]) for s in gradients]
 
 
 NORM, VALUE = Schedule("norm", [0.4]), Schedule("value", [0.03, 0.05])
@@ -184,26 +184,22 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("make, hypers, rule, options", CASES.values(), ids=CASES)
-def test_every_optimizer(make, hypers, rule, options, way: dict) -> None:
+def test_every_optimizer(make, hypers, rule, options, mode: dict) -> None:
     model, data, validation = mlp(), batches(STEPS), batch(20)
     expected = unrolled(copy.deepcopy(model), rule, hypers, data, validation, **options)
-    found = hypergradient(
-        model, loss_fn, make(model), data, validation, steps=STEPS, **{"mode": "forward", **way}
-    )
+    found = hypergradient(model, loss_fn, make(model), data, validation, steps=STEPS, **mode)
     assert all(expected.values())
     assert relative_error(found.gradient, expected) <= 1e-9
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_weights_that_steps_do_not_reach_keep_their_own_count(way: dict) -> None:
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_weights_without_a_gradient_at_a_step_keep_their_own_count(mode: dict) -> None:
     model, data, validation = Partial(), batches(STEPS), batch(20)
     assert len({bool(x[0, 0] > 0) for x, _ in data}) == 2  # some steps leave out the second head
-    if way.get("mode") == "reverse" and "memory" in way:
-        way = {**way, "memory": 60_000}
+    if "memory" in mode:
+        mode = {**mode, "memory": 60_000}
     expected = unrolled(copy.deepcopy(model), adam_rule, ADAM, data, validation)
-    found = hypergradient(
-        model, loss_fn, adam(Adam), data, validation, steps=STEPS, **{"mode": "forward", **way}
-    )
+    found = hypergradient(model, loss_fn, adam(Adam), data, validation, steps=STEPS, **mode)
     assert relative_error(found.gradient, expected) <= 1e-9

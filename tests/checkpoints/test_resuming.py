@@ -145,11 +145,11 @@ def test_clones_share_no_memory_and_the_stored_state_stays() -> None:
 def test_another_structure_is_refused() -> None:
     weights = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
     optimizer = torch.optim.SGD([{"params": weights[:1]}, {"params": weights[1:]}], lr=0.1)
-    for groups, came in (([weights], "[3]"), ([weights[:2], weights[2:]], "[2, 1]")):
+    for groups, found in (([weights], "[3]"), ([weights[:2], weights[2:]], "[2, 1]")):
         other = torch.optim.SGD([{"params": group} for group in groups], lr=0.1)
         with pytest.raises(CheckpointError) as caught:
             load_optimizer(optimizer, other.state_dict())
-        message = f"optimizer: expected groups of [1, 2] parameters, got {came}."
+        message = f"optimizer: expected groups of [1, 2] parameters, got {found}."
         assert str(caught.value) == message
 
 

@@ -126,9 +126,9 @@ def test_a_damaged_file_is_refused(store: Any, folder: Path, damage: Any, messag
 
 def test_exchanged_files_are_refused(store: Any, folder: Path) -> None:
     one, other = (upload(asked(), store, {"weights": torch.full((3,), x)}) for x in (1.0, 2.0))
-    (folder / one.artifact).rename(folder / "kept")
+    (folder / one.artifact).rename(folder / "moved")
     (folder / other.artifact).rename(folder / one.artifact)
-    (folder / "kept").rename(folder / other.artifact)
+    (folder / "moved").rename(folder / other.artifact)
     for checkpoint in (one, other):
         with pytest.raises(CheckpointError, match=f"expected sha256 {checkpoint.sha256}, got"):
             download(store, checkpoint)

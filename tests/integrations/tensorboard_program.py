@@ -1,4 +1,4 @@
-"""A study beside Optuna's TensorBoardCallback, in a process of its own.
+"""A study with Optuna's TensorBoardCallback, in its own process.
 
 TensorFlow, which the callback writes with, brings an LLVM that breaks ``torch.compile``.
 

@@ -1,4 +1,4 @@
-"""Optuna's callbacks for TensorBoard, MLflow and Weights & Biases, beside both samplers."""
+"""Optuna's callbacks for TensorBoard, MLflow and Weights & Biases, with both samplers."""
 
 import json
 import subprocess

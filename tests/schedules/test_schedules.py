@@ -13,7 +13,7 @@ SCHEDULE = st.builds(
     st.lists(FINITE, min_size=2, max_size=4),
     st.sampled_from(["constant", "linear", "cosine"]),
 )
-SEVERAL = st.lists(SCHEDULE, max_size=3, unique_by=lambda schedule: schedule.name).map(Schedules)
+SCHEDULES = st.lists(SCHEDULE, max_size=3, unique_by=lambda schedule: schedule.name).map(Schedules)
 
 
 def made() -> Schedules:
@@ -22,7 +22,7 @@ def made() -> Schedules:
     )
 
 
-@given(SEVERAL)
+@given(SCHEDULES)
 def test_json_and_csv_bring_all_back_exactly(schedules: Schedules) -> None:
     assert Schedules.from_json(schedules.to_json()) == schedules
     assert Schedules.from_csv(schedules.to_csv()) == schedules
@@ -62,7 +62,7 @@ HEAD = "name,form,log,parameter,value\n"
     [
         (lambda: Schedules([Schedule("a", [1.0])] * 2), "schedules: two have the name 'a'"),
         (lambda: Schedules([0.1]), "schedules must be schedules, got 0.1"),
-        (lambda: Schedules(3), "schedules must be several schedules, got 3"),
+        (lambda: Schedules(3), "schedules must be an iterable of schedules, got 3"),
         (lambda: Schedules.from_json("{}"), "text must be a JSON array of schedules"),
         (lambda: Schedules.from_json("[3]"), "text: not a schedule"),
         (lambda: Schedules.from_json("["), "text: not JSON"),

@@ -54,14 +54,14 @@ def test_the_lock_ends_with_the_worker_that_held_it(tmp_path: Path) -> None:
     assert holder.exitcode == -signal.SIGKILL
     lock = MendingLock(str(path))
     assert lock.acquire()
-    assert path.read_bytes() == b"whole\n"
+    assert path.read_bytes() == b"complete\n"
     lock.release()
 
 
 def _hold_and_die(path: str) -> None:
     MendingLock(path).acquire()
     with open(path, "ab") as journal:
-        journal.write(b"whole\nhalf")
+        journal.write(b"complete\nhalf")
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -32,7 +32,11 @@ CASES = {
         0.1, Schedule("momentum", [0.0, 0.9]), dampening=0.5, keep_buffer=False
     ),
 }
-AVERAGE = {"averaged", "all", "all in another order"}  # of weights not reached, it stands still
+AVERAGE = {
+    "averaged",
+    "all",
+    "all in another order",
+}  # unlike in torch, it stays for weights without a gradient
 
 
 def torch_optimizer(update: Update, model: Heads) -> torch.optim.Optimizer:
@@ -123,7 +127,7 @@ def check(name: str, model: Heads, data: list[Batch], tolerance: float) -> None:
     before = parameters_to_vector(model.parameters()).detach()
     weights, state = train(model, update, data)
     trained, averaged = torch_run(update, twin, data)
-    assert (weights - before).abs().max() > 0.03  # it has gone somewhere
+    assert (weights - before).abs().max() > 0.03  # it has moved
     assert difference(weights, trained) < tolerance
     if "average_decay" in update.hypers:
         assert difference(evaluated(update, weights, state), averaged) < tolerance

@@ -46,14 +46,14 @@ def validation_loss(update: Update, model: Heads) -> Callable[[Tensor], Tensor]:
 
 def central_differences(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """Of fourth order: (8·(f₁ − f₋₁) − (f₂ − f₋₂)) / 12h."""
-    slopes = []
+    differences = []
     for i, value in enumerate(at.tolist()):
         h = 2e-4 * (min(abs(value), 1 - value) or 0.1)  # small beside 1 − β, too
         moved = at.repeat(4, 1)
         moved[:, i] += h * torch.tensor([1.0, -1.0, 2.0, -2.0])
         one, minus_one, two, minus_two = (f(point) for point in moved)
-        slopes.append((8 * (one - minus_one) - (two - minus_two)) / (12 * h))
-    return torch.stack(slopes)
+        differences.append((8 * (one - minus_one) - (two - minus_two)) / (12 * h))
+    return torch.stack(differences)
 
 
 @pytest.mark.parametrize("name", CASES)
