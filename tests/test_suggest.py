@@ -34,7 +34,7 @@ def test_another_schedule_of_the_same_name_is_refused(second: dict[str, Any], wi
 
 
 @pytest.mark.parametrize("options", [{}, {"windows": 3}, {"windows": 2, "form": "linear"}])
-def test_the_same_again_gives_the_same_as_with_suggest_float(options: dict[str, Any]) -> None:
+def test_the_same_schedule_again_gives_the_same_values(options: dict[str, Any]) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trial = study.ask()
     first = suggest_schedule(trial, "lr", **FIRST, **options)
@@ -91,7 +91,7 @@ def test_a_retried_trial_suggests_its_schedules_once() -> None:
     assert suggest_schedule(study.ask(), "lr", **FIRST).values == (0.5,)
 
 
-def test_each_trial_begins_anew() -> None:
+def test_each_trial_has_its_own_names() -> None:
     """Ranges may change between trials, and a frozen trial only returns its values."""
     study = optuna.create_study()
     suggest_schedule(study.ask(), "lr", **FIRST)

@@ -13,7 +13,7 @@ import numpy as np
 
 from optuna_hypergrad.arguments import check_can, check_kind, check_name, checked_count
 from optuna_hypergrad.schedules import forms, text_io
-from optuna_hypergrad.schedules.forms import Floats, Form, Integers
+from optuna_hypergrad.schedules.forms import Floats, Form
 
 if TYPE_CHECKING:
     import torch
@@ -118,16 +118,6 @@ class Schedule:
         """Derivative of ``over(steps)`` with respect to each value, shape (steps, len(values))."""
         step = np.arange(checked_count("steps", steps))
         return forms.gradients_at(step, steps, self.values, self.form, self.log)
-
-    def positions(self, steps: int) -> tuple[Integers, Integers]:
-        """For every step, the number of steps before it in its window, and the window's length.
-
-        Both arrays have the shape (steps,).
-        """
-        step = np.arange(checked_count("steps", steps))
-        window = self.windows * step // steps
-        first, end = (-(-steps * i // self.windows) for i in (window, window + 1))
-        return step - first, end - first
 
     def to_lambda_lr(
         self, optimizer: torch.optim.Optimizer, steps: int

@@ -73,7 +73,7 @@ def random_state(rng: random.Random, depth: int) -> Any:
     return rng.choice(leaves)()
 
 
-def test_nested_states_come_back_to_the_bit() -> None:
+def test_nested_states_are_decoded_to_the_bit() -> None:
     rng = random.Random(0)
     for _ in range(300):
         state = random_state(rng, depth=4)
@@ -81,7 +81,7 @@ def test_nested_states_come_back_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_tensors_of_all_dtypes_come_back(dtype: torch.dtype) -> None:
+def test_tensors_of_all_dtypes_are_decoded(dtype: torch.dtype) -> None:
     state = [torch.arange(6).reshape(2, 3).to(dtype), torch.ones(()).to(dtype)]
     for stored, tensor in zip(decode(encode(state)), state, strict=True):
         assert stored.dtype == dtype and stored.shape == tensor.shape
@@ -89,13 +89,13 @@ def test_tensors_of_all_dtypes_come_back(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "?", "i1", "i8", "u1", "u2", "u4", "u8"])
-def test_arrays_of_all_dtypes_come_back(dtype: str) -> None:
+def test_arrays_of_all_dtypes_are_decoded(dtype: str) -> None:
     array = np.arange(6).reshape(2, 3).astype(dtype)
     state = [array, array.T, array[::-1, ::2], np.ones((), dtype), array[:0]]
     assert same(decode(encode(state)), state)
 
 
-def test_tensors_come_back_from_any_layout_of_memory() -> None:
+def test_tensors_of_any_memory_layout_are_decoded() -> None:
     tensor = torch.randn(4, 3, 2, 5)
     views = [
         tensor.mT,
@@ -114,7 +114,7 @@ def test_tensors_come_back_from_any_layout_of_memory() -> None:
     assert torch.equal(stored[0], tensor.mT)
 
 
-def test_tied_parameters_come_back_as_plain_tensors_of_equal_values() -> None:
+def test_tied_parameters_are_decoded_as_plain_tensors_of_equal_values() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
     stored = decode(encode(dict(model.named_parameters(remove_duplicate=False))))
@@ -162,7 +162,7 @@ Pair = namedtuple("Pair", "a b")
     # Sets print in another order in each process, and the workers of a run must agree on names.
     ids=lambda value: type(value).__name__,
 )
-def test_numbers_and_containers_of_all_kinds_come_back_as_pythons(value: Any, plain: Any) -> None:
+def test_numbers_and_containers_of_all_kinds_are_decoded_as_pythons(value: Any, plain: Any) -> None:
     assert same(decode(encode({"model": [value]})), {"model": [plain]})
     check({"model": [value]})
 
@@ -189,7 +189,7 @@ def test_equal_states_give_equal_bytes() -> None:
     assert encode(state) == encode(state)
 
 
-def test_ints_of_any_size_come_back() -> None:
+def test_ints_of_any_size_are_decoded() -> None:
     for number in (2**63 - 1, 2**63, -(2**63), 10**10_000):
         assert decode(encode(number)) == number
 
@@ -217,7 +217,7 @@ def test_ints_of_any_size_come_back() -> None:
         (np.ma.masked_array([1.0]), "MaskedArray"),
     ],
 )
-def test_what_cannot_be_stored_is_named_by_its_path(value: Any, kind: str) -> None:
+def test_a_value_that_cannot_be_stored_is_named_by_its_path(value: Any, kind: str) -> None:
     for refuse in (encode, check):
         with pytest.raises(TypeError, match=rf"^model\.3\.layer: cannot store .*{kind}"):
             refuse({"model": {3: {"layer": value}}})
@@ -290,7 +290,7 @@ def crafted(structure: str) -> bytes:
     ],
     ids=repr,
 )
-def test_what_is_no_checkpoint_is_refused(data: bytes) -> None:
+def test_other_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(CheckpointError, match=f"expected a safetensors file .* {len(data)} bytes"):
         decode(data)
 
@@ -329,7 +329,7 @@ def test_no_byte_of_the_header_can_raise_another_error() -> None:
     assert refused > 100
 
 
-def test_a_counter_comes_back_as_one() -> None:
+def test_a_counter_is_decoded_as_one() -> None:
     scheduler = torch.optim.lr_scheduler.MultiStepLR(
         torch.optim.SGD([torch.zeros(1)], lr=0.1), milestones=[3, 5, 5]
     )
@@ -354,7 +354,7 @@ def test_set_items_that_decode_to_something_unhashable_are_refused(value: Any, k
             refuse({"best": {"seen": value}})
 
 
-def test_whatever_passes_the_check_comes_back() -> None:
+def test_every_state_that_passes_the_check_is_decoded() -> None:
     rng = random.Random(0)
 
     def hashable(depth: int) -> Any:

@@ -156,7 +156,7 @@ def test_another_structure_is_refused() -> None:
 @pytest.mark.parametrize(
     "state", [{}, None, {"state": {}}, {"param_groups": [{}]}, {"state": {}, "param_groups": [1]}]
 )
-def test_what_is_no_state_of_an_optimizer_is_refused(state: Any) -> None:
+def test_other_states_of_an_optimizer_are_refused(state: Any) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1)
     with pytest.raises(CheckpointError, match=r"optimizer: expected its state_dict\(\), got"):
         load_optimizer(optimizer, state)
@@ -194,12 +194,12 @@ def test_random_numbers_continue_on_cuda() -> None:
         ("torch", None, "AttributeError"),
     ],
 )
-def test_what_is_no_state_of_generators_is_refused(key: str, value: Any, message: str) -> None:
+def test_other_states_of_generators_are_refused(key: str, value: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=f"rng_state: cannot be restored here: .*{message}"):
         set_rng_state({**rng_state(), key: value})
 
 
-def test_generators_of_devices_that_are_not_here_are_left_out() -> None:
+def test_generators_of_absent_devices_are_ignored() -> None:
     state = rng_state()
     expected = torch.rand(2)
     absent = torch.cuda.device_count() * [torch.cuda.get_rng_state()] if state["cuda"] else []

@@ -72,7 +72,7 @@ def asked(storage: str | None = None) -> optuna.Trial:
 
 
 @pytest.mark.parametrize("storage", [None, "sqlite:///{}/study.db"])
-def test_a_state_comes_back(store: Any, tmp_path: Path, storage: str | None) -> None:
+def test_a_state_is_restored(store: Any, tmp_path: Path, storage: str | None) -> None:
     trial = asked(storage and storage.format(tmp_path))
     checkpoint = upload(trial, store, STATE)
     trial.set_user_attr("checkpoint", checkpoint._asdict())
@@ -165,7 +165,7 @@ def test_hostile_ids_never_reach_the_store(use: Any, artifact: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [-1, -5, 1.0, "10", None, True])
-def test_sizes_that_are_none_never_reach_the_store(size: Any) -> None:
+def test_invalid_sizes_never_reach_the_store(size: Any) -> None:
     spy = SpyStore()
     with pytest.raises(CheckpointError, match="expected a size in bytes"):
         download(spy, Checkpoint(UNKNOWN, "0" * 64, size))
@@ -222,6 +222,6 @@ def test_a_finished_trial_stores_nothing(store: Any, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("filename", ["", "a/b", "/tmp/a", "../a"])
-def test_a_filename_names_no_folder(filename: str) -> None:
+def test_a_filename_with_a_folder_is_refused(filename: str) -> None:
     with pytest.raises(ValueError, match="filename: expected a name without a folder"):
         upload(asked(), SpyStore(), STATE, filename=filename)

@@ -111,7 +111,7 @@ def test_copies_have_their_own_conditioning() -> None:
     torch.testing.assert_close(student(x), twin(x))
 
 
-def test_state_dicts_hold_weights_only_and_come_back() -> None:
+def test_state_dicts_hold_weights_only_and_can_be_loaded() -> None:
     student, other = (with_response(convert(mlp(), conditioning())) for _ in range(2))
     file = io.BytesIO()
     torch.save(student.state_dict(), file)

@@ -49,12 +49,12 @@ def test_noise_has_the_deviation_of_the_examples() -> None:
 
 
 @pytest.mark.parametrize("layer", [HyperDropout("strength"), HyperNoise("strength")])
-def test_regularisers_rest_in_evaluation(layer: nn.Module) -> None:
+def test_regularisers_do_nothing_in_evaluation(layer: nn.Module) -> None:
     module, _ = regulariser(layer)
     x = torch.randn(4, 3)
     assert module.eval()(x) is x
 
 
-def test_regularisers_of_a_plain_model_say_what_is_missing() -> None:
+def test_regularisers_of_a_plain_model_raise() -> None:
     with pytest.raises(ValueError, match=r"HyperDropout\('rate'\) .* convert the model first"):
         HyperDropout("rate")(torch.ones(4, 3))

@@ -60,7 +60,7 @@ def test_hypergradients_are_those_of_finite_differences_in_natural_units(centred
         assert hypergradient[name] == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-def test_batches_count_by_their_examples() -> None:
+def test_batches_are_weighted_by_their_examples() -> None:
     run, (x, y) = training(), batch(12)
     together = run.hypergradient((x, y))
     pieces = [(x[:3], y[:3]), (x[3:], y[3:])]
@@ -114,7 +114,7 @@ def test_entropy_keeps_the_scales_up() -> None:
     assert scale(0.0) < scale(0.1) < scale(1.0)
 
 
-def test_modes_come_back_even_after_errors() -> None:
+def test_modes_are_restored_even_after_errors() -> None:
     run, data = training(), batch()
     run.student[2].eval()
     modes = [module.training for module in run.student.modules()]

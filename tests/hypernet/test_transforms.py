@@ -16,7 +16,7 @@ SMOOTH = [
 
 
 @pytest.mark.parametrize("transform, value", [*SMOOTH, (Discrete(-2, 4), 3)])
-def test_values_come_back(transform: Transform, value: float) -> None:
+def test_values_are_restored(transform: Transform, value: float) -> None:
     u = torch.tensor(transform.unconstrain(value))
     assert float(transform.constrain(u)) == pytest.approx(value, rel=1e-12)
 

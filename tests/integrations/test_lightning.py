@@ -77,7 +77,7 @@ def test_every_step_of_the_trainer_ran_with_the_schedules(tmp_path: Path, accumu
     assert module.ran == [[values] for values in EXPECTED]
 
 
-def test_a_run_that_is_resumed_goes_on_at_its_step(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_at_its_step(tmp_path: Path) -> None:
     before = trainer(tmp_path, callbacks=[LightningSchedules(FOUND, steps=STEPS)], max_epochs=1)
     before.fit(Module(), batches())
     before.save_checkpoint(tmp_path / "run.ckpt")
@@ -101,7 +101,7 @@ def test_a_run_that_is_resumed_goes_on_at_its_step(tmp_path: Path) -> None:
     ],
     ids=["option", "optimizers", "steps"],
 )
-def test_what_cannot_be_is_said_before_training(
+def test_bad_input_is_reported_before_training(
     tmp_path: Path, found: Schedules, module: Module, arguments: Any, message: str
 ) -> None:
     made = trainer(tmp_path, callbacks=[LightningSchedules(found)], **arguments)
@@ -113,7 +113,7 @@ def test_what_cannot_be_is_said_before_training(
     "library, name",
     [("lightning", "LightningSchedules"), ("transformers", "TransformersSchedules")],
 )
-def test_a_library_that_is_missing_is_named_with_its_extra(library: str, name: str) -> None:
+def test_a_missing_library_is_named_with_its_extra(library: str, name: str) -> None:
     code = f"""
 import sys
 sys.modules[{library!r}] = None
@@ -126,7 +126,7 @@ integrations.{name}
     assert f"ImportError: {library} is needed: {extra}" in ran.stderr
 
 
-def test_their_libraries_stay_unloaded_until_they_are_asked_for() -> None:
+def test_libraries_stay_unloaded_until_first_use() -> None:
     code = """
 import sys
 from optuna_hypergrad.integrations import HyperparameterScheduler

@@ -65,7 +65,7 @@ def test_training_with_torch_is_what_the_search_trained(kind: str) -> None:
     assert loss(other, (x, y)).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_resumed_run_goes_on_at_its_step() -> None:
+def test_a_resumed_run_continues_at_its_step() -> None:
     optimizer = adam()
     scheduler = HyperparameterScheduler(optimizer, FOUND, STEPS)
     for _ in range(4):
@@ -81,7 +81,7 @@ def test_a_resumed_run_goes_on_at_its_step() -> None:
     assert ran == [[EXPECTED[4]], [EXPECTED[5]]]
 
 
-def test_an_optimizer_that_is_restored_later_follows_from_the_next_step_on() -> None:
+def test_an_optimizer_restored_later_follows_from_the_next_step() -> None:
     optimizer = adam(lr=7.0)
     scheduler = HyperparameterScheduler(optimizer, FOUND, STEPS)
     optimizer.load_state_dict(adam(lr=5.0).state_dict())  # replaces the groups
@@ -128,7 +128,7 @@ def test_a_tensor_keeps_its_identity() -> None:
         (["beta1", "b"], {"b": "betas.0"}, "uses: 'beta1' and 'b' are the same option"),
     ],
 )
-def test_what_is_no_option_is_named(names: list[str], uses: Any, message: str) -> None:
+def test_an_unknown_option_is_named(names: list[str], uses: Any, message: str) -> None:
     found = {name: Schedule(name, [0.1]) for name in names}
     with pytest.raises(ValueError, match=message):
         HyperparameterScheduler(adam(), found, 5, uses=uses)

@@ -76,7 +76,7 @@ def test_biases_need_not_decay(tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_that_is_resumed_goes_on_at_its_step(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_at_its_step(tmp_path: Path) -> None:
     before = trainer(
         tmp_path,
         TransformersSchedules(FOUND, steps=STEPS),
@@ -89,7 +89,7 @@ def test_a_run_that_is_resumed_goes_on_at_its_step(tmp_path: Path) -> None:
     assert ran == [[values] * 2 for values in EXPECTED[STEPS // 2 :]]
 
 
-def test_without_a_learning_rate_the_trainers_own_scheduler_rules(tmp_path: Path) -> None:
+def test_without_a_learning_rate_the_trainers_scheduler_sets_it(tmp_path: Path) -> None:
     plain, ran = (
         run(trainer(tmp_path)),
         run(trainer(tmp_path, TransformersSchedules(Schedules([FOUND["beta1"]])))),
@@ -98,7 +98,7 @@ def test_without_a_learning_rate_the_trainers_own_scheduler_rules(tmp_path: Path
     assert [g[0]["beta1"] for g in ran] == [values["beta1"] for values in EXPECTED]
 
 
-def test_what_is_no_option_is_said_before_training(tmp_path: Path) -> None:
+def test_an_unknown_option_is_reported_before_training(tmp_path: Path) -> None:
     made = trainer(tmp_path, TransformersSchedules({"rate": Schedule("rate", [0.1])}))
     with pytest.raises(ValueError, match="'rate' is no option of the optimizer"):
         made.train()

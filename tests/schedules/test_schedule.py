@@ -88,14 +88,14 @@ def test_a_single_window_keeps_the_plain_name() -> None:
     assert list(trial.params) == ["momentum"]
 
 
-def test_the_best_parameters_give_the_schedule_back() -> None:
+def test_the_best_parameters_restore_the_schedule() -> None:
     trial = ask()
     schedule = suggest_schedule(trial, "lr", -1, 1, windows=4)
     assert suggest_schedule(FixedTrial(trial.params), "lr", -1, 1, windows=4) == schedule
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_json_and_csv_bring_it_back_exactly(form: str) -> None:
+def test_json_and_csv_restore_it_exactly(form: str) -> None:
     schedule = Schedule("lr", [1 / 3, 1e-17, 2.5], form, log=True)
     assert Schedule.from_json(schedule.to_json()) == schedule
     assert Schedule.from_csv(schedule.to_csv()) == schedule
@@ -154,8 +154,6 @@ def test_bad_input_names_the_argument(make: object, message: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_all_steps_at_once_are_the_single_steps_to_the_last_bit(form: str, log: bool) -> None:
     schedule = Schedule("lr", [0.3, 1 / 3, 0.7, 0.1], form, log)
-    before, length = schedule.positions(23)
     for step in range(23):
         assert schedule.over(23)[step] == schedule.at(step, 23)
         assert (schedule.gradients(23)[step] == schedule.gradient(step, 23)).all()
-        assert (before[step], length[step]) == schedule.position(step, 23)

@@ -23,13 +23,13 @@ def made() -> Schedules:
 
 
 @given(SCHEDULES)
-def test_json_and_csv_bring_all_back_exactly(schedules: Schedules) -> None:
+def test_json_and_csv_restore_all_exactly(schedules: Schedules) -> None:
     assert Schedules.from_json(schedules.to_json()) == schedules
     assert Schedules.from_csv(schedules.to_csv()) == schedules
     assert [*Schedules.from_csv(schedules.to_csv())] == [*schedules]
 
 
-def test_they_are_a_mapping_that_keeps_its_order_and_does_not_change() -> None:
+def test_schedules_are_an_ordered_immutable_mapping() -> None:
     schedules = made()
     assert [*schedules] == ["lr", 'b,"1"\n']
     assert schedules["lr"].form == "linear" and len(schedules) == 2
@@ -47,7 +47,7 @@ def test_a_table_with_other_line_ends_and_empty_lines_is_read() -> None:
     assert Schedules.from_csv(schedules.to_csv().replace("\n", "\r\n") + "\r\n") == schedules
 
 
-def test_a_schedule_reads_the_table_of_one_only() -> None:
+def test_a_schedule_reads_only_a_table_of_one_schedule() -> None:
     with pytest.raises(ValueError, match="text: expected CSV of one schedule, got 2 of them"):
         Schedule.from_csv(made().to_csv())
     alone = Schedules([Schedule("lr", [0.4, 0.1])])

@@ -297,6 +297,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {"step": [-1, 2, 0.5, "x", None], "steps": [0, -1, "x", None, 2.5]},
     ),
     "Schedule.over": (of_schedule("over"), {"steps": [0, -1, "x", None, 2.5]}),
+    "Schedule.gradients": (of_schedule("gradients"), {"steps": [0, -1, "x", None, 2.5]}),
     "Schedule.to_lambda_lr": (
         of_schedule("to_lambda_lr", optimizer=torch.optim.SGD([torch.zeros(1)], 0.1), steps=2),
         {"optimizer": NO_OBJECT, "steps": [0, -1, "x", None, 2.5]},

@@ -103,12 +103,12 @@ def test_equals_torch_in_single_precision(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*DEFAULTS, *CONSTANT])
-def test_equals_torch_where_the_loss_reaches_a_head_late(name: str) -> None:
+def test_equals_torch_if_a_head_is_used_late(name: str) -> None:
     check(name, Heads(), batches(60, lambda step: step >= 20), 1e-13)
 
 
 @pytest.mark.parametrize("name", [name for name in [*DEFAULTS, *CONSTANT] if name not in AVERAGE])
-def test_equals_torch_where_the_loss_reaches_a_head_now_and_then(name: str) -> None:
+def test_equals_torch_if_a_head_is_used_now_and_then(name: str) -> None:
     check(name, Heads(), batches(60, lambda step: step % 7 in (3, 4)), 1e-13)
 
 
@@ -136,7 +136,7 @@ def check(name: str, model: Heads, data: list[Batch], tolerance: float) -> None:
         assert evaluated(update, weights, state) is weights
 
 
-def test_first_steps_in_single_precision_lose_no_digits_to_the_correction_of_the_bias() -> None:
+def test_bias_correction_is_exact_at_the_first_steps_in_single_precision() -> None:
     torch.set_default_dtype(torch.float32)
     adam, weights, state = Adam(1.0), torch.zeros(50), ()
     twin = torch.zeros(50, requires_grad=True)

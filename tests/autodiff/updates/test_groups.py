@@ -34,7 +34,7 @@ def test_weights_with_a_learning_rate_of_zero_stay_bit_identical(update: Update)
     assert stayed == {"trunk.weight", "trunk.bias"}
 
 
-def test_weights_without_a_gradient_take_no_place_and_tied_ones_only_one() -> None:
+def test_frozen_weights_have_no_entry_and_tied_ones_have_one() -> None:
     model = Heads()
     model.trunk.requires_grad_(False)
     model.extra.weight = model.head.weight
@@ -61,7 +61,7 @@ def test_groups_keep_the_precision_and_the_kind_of_the_weights() -> None:
 @pytest.mark.parametrize(
     "wrap", [lambda u, m: Clipped(u, norm=1.0), lambda u, m: ParameterGroups(u, m, [])]
 )
-def test_wrappers_hand_on_the_weights_to_validate(wrap: Callable[[Update, Heads], Update]) -> None:
+def test_wrappers_pass_on_the_weights_to_validate(wrap: Callable[[Update, Heads], Update]) -> None:
     model = Heads()
     weights = parameters_to_vector(model.parameters()).detach()
     inner = Averaged(SGD(0.1), decay=0.5)
@@ -121,7 +121,7 @@ def grouped(update: Update, model: Heads, *members: object) -> ParameterGroups:
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_refuses_and_says_why(why: str) -> None:
+def test_bad_input_is_explained(why: str) -> None:
     message, made = REFUSED[why]
     with pytest.raises(ValueError, match=message):
         made(Heads())
@@ -135,7 +135,7 @@ def test_groups_cannot_differ_in_the_bound_of_the_norm() -> None:
         train(model, update, batches(1))
 
 
-def test_clipping_by_a_norm_out_of_reach_changes_nothing() -> None:
+def test_clipping_by_a_larger_norm_changes_nothing() -> None:
     weights, gradient = torch.zeros(3), torch.tensor([3.0, 0.0, -4.0])
     for bound in (5.1, math.inf):
         clipped = Clipped(SGD(1.0), norm=bound)
