@@ -133,28 +133,9 @@ def batch_norm(
 ) -> Tensor | None:
     """``torch.nn.functional.batch_norm`` with the statistics of the batch.
 
-    Args:
-        input: Shape (batch, channels, …).
-        running_mean: Shape (channels,); advanced in place exactly as torch does.
-        running_var: Shape (channels,), likewise.
-        weight: Shape (channels,).
-        bias: Shape (channels,).
-        training: Whether to normalise with the statistics of the batch.
-        momentum: Share of the batch in the new running statistics.
-        eps: ε, in units of ``input`` squared.
-
-    Returns:
-        The normalised batch, bit for bit torch's, as are its first derivatives; None where the call
-        is none for this function: not training, no weight, bias or running statistics, a single
-        value, or not ``eligible``. There is no third derivative.
-
-    Example:
-        >>> import torch
-        >>> x, w = torch.tensor([[-1.0], [1.0]]), torch.ones(1, requires_grad=True)
-        >>> y = batch_norm(x, torch.zeros(1), torch.ones(1), w, torch.zeros(1), True, eps=0.0)
-        >>> gradient, = torch.autograd.grad((y**2).sum(), w, create_graph=True)  # 2·(1 + 1)·w
-        >>> torch.autograd.grad(gradient, w)
-        (tensor([4.]),)
+    The result, its first derivatives and the running statistics are torch's, bit for bit; None
+    where the call is none for this function: not training, no weight, bias or running statistics, a
+    single value, or not ``eligible``. There is no third derivative.
     """
     if not training or weight is None or bias is None:
         return None

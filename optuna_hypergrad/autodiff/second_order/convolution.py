@@ -122,26 +122,8 @@ def convolution(
 ) -> Tensor | None:
     """``torch.nn.functional.conv1d``, ``conv2d`` or ``conv3d``, by the dimensions of the weight.
 
-    Args:
-        input: Shape (batch, channels, …).
-        weight: Shape (outputs, channels / groups, …).
-        bias: Shape (outputs,).
-        stride: As all that follow, an int or one for each dimension, as in torch.
-        padding: Zeros on each side.
-        dilation: Distance between the points of the kernel.
-        groups: Number of groups that the channels fall into.
-
-    Returns:
-        The convolution, bit for bit torch's, as are its first derivatives; None where the call is
-        none for this function: no batch, padding by name, or not ``eligible``.
-
-    Example:
-        >>> import torch
-        >>> x, w = torch.ones(1, 1, 3), torch.tensor([[[1.0, 2.0]]], requires_grad=True)
-        >>> y = convolution(x, w)
-        >>> gradient, = torch.autograd.grad((y**2).sum(), w, create_graph=True)
-        >>> gradient[0, 0], torch.autograd.grad(gradient.sum(), w)[0][0, 0]
-        (tensor([12., 12.], grad_fn=<SelectBackward0>), tensor([8., 8.]))
+    The result and its first derivatives are torch's, bit for bit; None where the call is none for
+    this function: no batch, padding by name, or not ``eligible``.
     """
     if isinstance(padding, str):
         return None

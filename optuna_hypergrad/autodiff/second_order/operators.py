@@ -79,20 +79,8 @@ class _Backward(Function):
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor | None:
     """``torch.nn.functional.hardsigmoid``.
 
-    Args:
-        input: Of any shape and floating dtype.
-        inplace: Whether the result also replaces ``input``.
-
-    Returns:
-        Values and first derivatives bit for bit torch's; None where the call is none for this
-        function: not differentiated, a subclass of tensors, or under ``torch.func``.
-
-    Example:
-        >>> import torch
-        >>> x = torch.tensor([0.0, 5.0], requires_grad=True)
-        >>> gradient, = torch.autograd.grad((hardsigmoid(x) ** 2).sum(), x, create_graph=True)
-        >>> torch.autograd.grad(gradient.sum(), x)  # 2/36, and 0 beyond the kink
-        (tensor([0.0556, 0.0000]),)
+    Values and first derivatives are torch's, bit for bit; None where the call is none for this
+    function: not differentiated, a subclass of tensors, or under ``torch.func``.
     """
     if not plain(input):
         return None
@@ -115,19 +103,8 @@ def embedding_bag(
 ) -> Tensor | None:
     """``torch.nn.functional.embedding_bag`` in the modes ``"sum"`` and ``"mean"``.
 
-    The arguments are torch's.
-
-    Returns:
-        The bags, shape (bags, features), torch's but for the order of sums; None where the call is
-        none for this function, as with ``max_norm``, ``scale_grad_by_freq`` or ``sparse``.
-
-    Example:
-        >>> import torch
-        >>> weight = torch.tensor([[1.0], [2.0]], requires_grad=True)
-        >>> bag = embedding_bag(torch.tensor([[0, 1, 1]]), weight, mode="sum")
-        >>> gradient, = torch.autograd.grad((bag**2).sum(), weight, create_graph=True)
-        >>> torch.autograd.grad(gradient[1, 0], weight)[0].T  # 2·(w₀ + 2·w₁)²
-        tensor([[4., 8.]])
+    The bags, shape (bags, features), are torch's but for the order of sums; None where the call is
+    none for this function, as with ``max_norm``, ``scale_grad_by_freq`` or ``sparse``.
     """
     del norm_type
     if mode not in ("sum", "mean") or sparse or scale_grad_by_freq or max_norm is not None:
@@ -162,21 +139,7 @@ WEIGHT_NORM_NODE = "WeightNormInterfaceBackward"
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """g·v/‖v‖, the norm taken over all dimensions but one.
-
-    Args:
-        v: Directions, any shape.
-        g: Lengths, of size 1 in each dimension but ``dim``.
-        dim: The dimension that keeps its own lengths; −1 for one length over all.
-
-    Example:
-        >>> import torch
-        >>> v = torch.tensor([[3.0, 4.0]], requires_grad=True)
-        >>> w = weight_norm(v, torch.ones(1, 1))
-        >>> gradient, = torch.autograd.grad(w[0, 0], v, create_graph=True)  # v₂²/‖v‖³ of the first
-        >>> torch.autograd.grad(gradient[0, 0], v)[0][0, 0]                 # −3·v₁·v₂²/‖v‖⁵
-        tensor(-0.0461)
-    """
+    """g·v/‖v‖, the norm taken over all dimensions but ``dim``; over all if that is −1."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 

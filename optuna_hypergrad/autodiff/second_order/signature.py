@@ -5,6 +5,7 @@ Nothing that holds data becomes part of a signature: of tensors their kind, of f
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
@@ -34,6 +35,7 @@ def signature_of(loss: TrainingLoss, batch: Batch, hparams: Values) -> Signature
         tuple((name, kind_of(value), bool(value)) for name, value in hparams.items()),
         kind_of(loss.loss_fn),
         torch.is_autocast_enabled(weights.device.type),
+        "torch._dynamo" in sys.modules,  # else nothing can have been compiled yet
     )
 
 

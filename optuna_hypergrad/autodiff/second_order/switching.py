@@ -82,9 +82,9 @@ def second_derivatives(kernels: Kernels) -> Iterator[None]:
     """Within it, what a model computes can be differentiated twice.
 
     The forward pass has to run within it; backward passes need not, unless they run parts of the
-    model again, as activation checkpointing does. What they run again cannot be replaced call by
-    call, for torch does not show calls from within a backward pass: with ``fused``, torch raises a
-    ``CheckpointError`` (a ``RuntimeError``) where there is batch norm to run again.
+    model again, as activation checkpointing does. Torch does not show calls from within a backward
+    pass, so these are not replaced: with ``fused``, torch raises a ``CheckpointError`` (a
+    ``RuntimeError``) where there is batch norm to run again.
 
     Example:
         >>> import torch
