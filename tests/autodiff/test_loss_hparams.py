@@ -16,7 +16,7 @@ from optuna_hypergrad.autodiff import SGD, ForwardMode, hypergradient
 from optuna_hypergrad.autodiff.relaxations import chosen, relaxed_dropout, rounded
 
 STEPS = 9
-WAYS = {
+METHODS = {
     "loop": {"products": "loop"},
     "batched": {"products": "batched"},
     "forward batched": {"products": "forward-batched"},
@@ -197,7 +197,7 @@ def both(way: dict, loss: Callable, hypers: dict, **options) -> tuple[dict, dict
     return result.gradient, expected
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("way", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("loss, hypers", CASES.values(), ids=CASES)
 def test_hyperparameters_of_the_loss(loss: Callable, hypers: dict, way: dict) -> None:
     found, expected = both(way, loss, hypers)
@@ -210,7 +210,7 @@ def test_hyperparameters_of_the_loss(loss: Callable, hypers: dict, way: dict) ->
     assert relative_error(found, expected) <= 1e-10
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("way", METHODS.values(), ids=METHODS)
 def test_the_direct_term_and_another_validation_loss(way: dict) -> None:
     hypers = {"temperature": Schedule("temperature", [2.0, 0.5])}
     tempered_found, tempered_expected = both(way, tempered, hypers)
@@ -220,7 +220,7 @@ def test_the_direct_term_and_another_validation_loss(way: dict) -> None:
     assert plain_expected["temperature_1"] != pytest.approx(tempered_expected["temperature_1"])
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("way", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("windows", [1, 3])
 def test_initial_scale(windows: int, way: dict) -> None:
     # With windows, the initial weights see the value of the first alone, the loss sees all.
@@ -236,7 +236,7 @@ def test_initial_scale(windows: int, way: dict) -> None:
     assert all(found[f"scale_{i}"] == 0.0 for i in range(1, windows) if windows > 1)
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("way", METHODS.values(), ids=METHODS)
 def test_accumulated_batches_are_one_large_batch(way: dict) -> None:
     initial, data, validation = mlp(), batches(3 * STEPS), batch(20)
     whole = [

@@ -96,7 +96,7 @@ def test_one_weight_whose_loss_is_its_product_with_itself_detached(mode: str) ->
 
 @pytest.mark.parametrize("products", ["loop", "batched", "forward", "forward-batched"])
 @pytest.mark.parametrize("mode", MODES)
-def test_every_way_to_take_products(products: str, mode: str) -> None:
+def test_every_method_to_take_products(products: str, mode: str) -> None:
     check(network, pseudo_labels, batch(), mode, products)
 
 
