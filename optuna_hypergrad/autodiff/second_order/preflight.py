@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -25,7 +25,8 @@ from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.validation import Statistics, validating
 
 _plans: dict[object, Plan] = {}
-_passed: set[object] = set()  # other checks
+_passed: dict[object, None] = {}  # other checks
+_MOST = 1000  # answers that are remembered; a number that every trial captures makes each unlike
 
 
 def checked_products(products: hvp.Products) -> hvp.Products:
@@ -62,15 +63,16 @@ def preflight(
     """
     several, constant = n_tangents >= BATCHED_FROM, frozenset(constant_buffers)
     key = (products, several, constant, signature_of(loss, batch, hparams))
-    if key not in _plans:
+    plan = _plans.get(key)
+    if plan is None:
         with torch.enable_grad(), _unchanged(loss):
             with suppress(RuntimeError):  # what torch cannot do is named by what is tried next
                 checks.check_state(loss, batch, hparams, constant)
             plan = FirstBatch(loss, batch, hparams).plan(products, several)
             loss.switched = switched_to(plan.kernels)
             checks.check_products(loss, batch, hparams)
-        _plans[key] = plan._replace(used=frozenset(loss.used))
-    plan = _plans[key]
+        plan = plan._replace(used=frozenset(loss.used))
+        _remember(_plans, key, plan)
     loss.switched = switched_to(plan.kernels)
     loss.used |= plan.used
     return hvp.HVP_METHODS[plan.method]
@@ -91,7 +93,7 @@ def check_validation(
     if key not in _passed:
         with torch.enable_grad(), _unchanged(loss), validating(loss.model, statistics):
             checks.check_loss(loss, batch, hparams)
-        _passed.add(key)
+        _remember(_passed, key, None)
 
 
 def check_update(update: Update, weights: Tensor, hparams: Values) -> None:
@@ -105,7 +107,13 @@ def check_update(update: Update, weights: Tensor, hparams: Values) -> None:
     values = tuple((name, torch.is_tensor(value), bool(value)) for name, value in hparams.items())
     key = (kind_of([update, weights], depth=6), values)
     if key not in _passed and checks.check_update_map(update, weights, hparams):
-        _passed.add(key)
+        _remember(_passed, key, None)
+
+
+def _remember(answers: dict[object, Any], key: object, answer: Any) -> None:
+    answers[key] = answer
+    if len(answers) > _MOST:
+        answers.pop(next(iter(answers)), None)  # the oldest
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Operations that are replaced: values and gradients as torch's, second derivatives by differences."""
+"""Replaced operations: values and gradients as torch's, second derivatives by differences."""
 
 import copy
 import warnings
