@@ -33,24 +33,30 @@ from optuna_hypergrad.reports.objective import (
 )
 from optuna_hypergrad.reports.segments import (
     Checkpoint,
+    Origin,
+    Refinement,
     Segment,
+    Taught,
     check_descent,
     read_checkpoint,
     read_refined,
     read_removed,
     read_restored,
     read_segment,
+    read_teacher,
     report_checkpoint,
     report_refined,
     report_restored,
     write_removed,
     write_segment,
+    write_teacher,
 )
-from optuna_hypergrad.reports.teachers import Taught, read_teacher, write_teacher
 
 __all__ = [
     "Checkpoint",
     "Claim",
+    "Origin",
+    "Refinement",
     "Report",
     "Rule",
     "Segment",

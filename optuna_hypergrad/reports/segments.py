@@ -1,4 +1,4 @@
-"""Segments of a population: what PopulationSampler decides, and what the objective reports.
+"""Segments and the teacher of a population, as trials store them.
 
 Readers raise StoredDataError where an attribute was not written by the writer beside them.
 """
@@ -8,29 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+import numpy as np
 from optuna.storages import BaseStorage
 from optuna.trial import BaseTrial, FrozenTrial
 
-from optuna_hypergrad.reports.attributes import (
-    CHECKPOINT,
-    GENERATION,
-    MEMBER,
-    MOST,
-    PARENT,
-    REFINED,
-    REMOVED,
-    RESTORED,
-    SEGMENT,
-    Fields,
-    StoredDataError,
-    read_decision,
-    read_report,
-    reading,
-    set_user_attr,
-    write_decision,
-    write_report,
-    write_scalar,
-)
+from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, SLOTS, Teacher
+from optuna_hypergrad.algorithms.ranges import Array
+from optuna_hypergrad.reports import attributes
+from optuna_hypergrad.reports.attributes import Fields, StoredDataError
 from optuna_hypergrad.reports.objective import read_values, report_values
 
 Refinement = Literal["refined", "step"]
@@ -68,20 +53,25 @@ def write_segment(storage: BaseStorage, trial_id: int, segment: Segment) -> None
     Only clones show their parent, since each write takes a database some milliseconds.
     """
     lists = {"resampled": [*segment.resampled], "fixed": [*segment.fixed]}
-    write_decision(storage, trial_id, SEGMENT, {**segment._asdict(), **lists})
+    attributes.write_decision(storage, trial_id, attributes.SEGMENT, {**segment._asdict(), **lists})
     cloned = None if segment.age else segment.parent
-    shown = {MEMBER: segment.member, GENERATION: segment.generation, PARENT: cloned}
+    shown = {
+        attributes.MEMBER: segment.member,
+        attributes.GENERATION: segment.generation,
+        attributes.PARENT: cloned,
+    }
     for key, value in shown.items():
         if value is not None:
-            write_scalar(storage, trial_id, key, value)
+            attributes.write_scalar(storage, trial_id, key, value)
 
 
 def check_descent(child: Segment, parent: Segment) -> None:
     """StoredDataError unless the parent is of an earlier generation, so that lineages end."""
     if parent.generation >= child.generation:
         raise StoredDataError(
-            f"trial {child.trial}: {SEGMENT} is damaged: the parent, trial {child.parent}, must be "
-            f"of a generation before {child.generation}, got {parent.generation}."
+            f"trial {child.trial}: {attributes.SEGMENT} is damaged: the parent, trial "
+            f"{child.parent}, must be of a generation before {child.generation}, got "
+            f"{parent.generation}."
         )
 
 
@@ -93,8 +83,8 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
     """
 
     def parse(stored: Fields) -> Segment:
-        population = stored.int_("population", least=1, most=MOST)
-        generation = stored.int_("generation", most=MOST)
+        population = stored.int_("population", least=1, most=attributes.MOST)
+        generation = stored.int_("generation", most=attributes.MOST)
         parent = stored.optional_int("parent")
         queried = stored.numbers("queried", 0.0, 1.0)
         if parent == number or (queried and parent is None):
@@ -125,7 +115,7 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
             before=stored.numbers("before", 0.0, 1.0),
         )
 
-    return read_decision(system_attrs, number, SEGMENT, parse)
+    return attributes.read_decision(system_attrs, number, attributes.SEGMENT, parse)
 
 
 def _choices(stored: Fields, name: str, choices: tuple[C, ...]) -> dict[str, C]:
@@ -133,6 +123,71 @@ def _choices(stored: Fields, name: str, choices: tuple[C, ...]) -> dict[str, C]:
     values = stored.mapping(name)
     fields = Fields(values)
     return {parameter: fields.choice(parameter, choices) for parameter in values}
+
+
+class Taught(NamedTuple):
+    """A teacher, and the trials that it has learned from."""
+
+    teacher: Teacher
+    names: tuple[str, ...]  # of the parameters, in the order of the teacher's rows
+    upto: int = 0  # it has learned from the trials below this number …
+    pending: tuple[int, ...] = ()  # … except for these, which had not finished
+
+
+def write_teacher(storage: BaseStorage, trial_id: int, number: int, taught: Taught) -> None:
+    """Store a teacher with a running trial."""
+    teacher = taught.teacher
+    stored: dict[str, Any] = {
+        "trial": number,
+        "names": [*taught.names],
+        "keys": _rounded(teacher.keys),
+        "values": _rounded(teacher.values),
+        "mean_square": float(f"{teacher.mean_square:.6g}"),
+        "steps": teacher.steps,
+        "activation": teacher.activation,
+        "upto": taught.upto,
+        "pending": [*taught.pending],
+    }
+    attributes.write_decision(storage, trial_id, attributes.TEACHER, stored)
+
+
+def read_teacher(number: int, system_attrs: Mapping[str, Any]) -> Taught | None:
+    """The teacher among a trial's system attributes, or None."""
+
+    def parse(stored: Fields) -> Taught:
+        names = stored.texts("names")
+        keys = _weights(stored, "keys", len(names))
+        teacher = Teacher(
+            keys,
+            _weights(stored, "values", *keys.shape),
+            stored.number("mean_square", least=0.0),
+            stored.int_("steps"),
+            stored.choice("activation", ACTIVATIONS),
+        )
+        upto = stored.int_("upto", most=number)
+        return Taught(teacher, names, upto, stored.trials("pending"))
+
+    return attributes.read_decision(system_attrs, number, attributes.TEACHER, parse)
+
+
+def _weights(stored: Fields, name: str, rows: int, slots: int | None = None) -> Array:
+    """Weights by parameter and slot; as many slots as the first row has, by default."""
+    table = stored.items(name)
+    if len(table) != rows:
+        raise ValueError(f"{name} must have {rows} rows, as names has, got {len(table)}")
+    if slots is None:
+        first = table[0] if table else None
+        slots = len(first) if isinstance(first, list) and first else SLOTS
+    for row in table:
+        if not isinstance(row, list) or len(row) != slots:
+            raise ValueError(f"{name} must have rows of {slots} numbers, got {row!r:.60}")
+    weights = [[attributes.finite(name, weight) for weight in row] for row in table]
+    return np.array(weights, dtype=float).reshape(rows, slots)
+
+
+def _rounded(weights: Array) -> list[list[float]]:
+    """With six significant digits, which are enough, and half the bytes of exact floats."""
+    return [[float(f"{weight:.6g}") for weight in row] for row in weights.tolist()]
 
 
 class Checkpoint(NamedTuple):
@@ -145,17 +200,18 @@ class Checkpoint(NamedTuple):
 
 def report_refined(trial: BaseTrial, values: Mapping[str, Any]) -> None:
     """Report the hyperparameters that a segment refined while it trained; see ``MemberHandle``."""
-    report_values(trial, REFINED, "values", values, "refined values")
+    report_values(trial, attributes.REFINED, "values", values, "refined values")
 
 
 def read_refined(trial: FrozenTrial) -> dict[str, float]:
     """The refined values that the trial reported; empty if it reported none."""
-    return read_values(trial, REFINED) or {}
+    return read_values(trial, attributes.REFINED) or {}
 
 
 def report_checkpoint(trial: BaseTrial, checkpoint: Checkpoint) -> None:
     """Report a checkpoint that is already in the artifact store; the last one counts."""
-    write_report(trial, CHECKPOINT, {"trial": trial.number, **checkpoint._asdict()})
+    stored = {"trial": trial.number, **checkpoint._asdict()}
+    attributes.write_report(trial, attributes.CHECKPOINT, stored)
 
 
 def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
@@ -165,7 +221,7 @@ def read_checkpoint(trial: FrozenTrial) -> Checkpoint | None:
         size = stored.int_("size", most=2**63 - 1)
         return Checkpoint(stored.text("artifact"), stored.text("sha256"), size)
 
-    return read_report(trial, CHECKPOINT, parse)
+    return attributes.read_report(trial, attributes.CHECKPOINT, parse)
 
 
 def report_restored(trial: BaseTrial, number: int, parent: int) -> None:
@@ -173,22 +229,23 @@ def report_restored(trial: BaseTrial, number: int, parent: int) -> None:
 
     A retried trial overwrites the report of the failed one.
     """
-    if number != parent or RESTORED in trial.user_attrs:
-        set_user_attr(trial, RESTORED, number)
+    if number != parent or attributes.RESTORED in trial.user_attrs:
+        attributes.set_user_attr(trial, attributes.RESTORED, number)
 
 
 def read_restored(trial: FrozenTrial) -> int | None:
     """Number of the trial whose checkpoint was restored; None if that is the parent."""
-    with reading(trial.number, RESTORED):
-        return Fields({"trial": trial.user_attrs.get(RESTORED)}).optional_int("trial")
+    with attributes.reading(trial.number, attributes.RESTORED):
+        return Fields({"trial": trial.user_attrs.get(attributes.RESTORED)}).optional_int("trial")
 
 
 def write_removed(storage: BaseStorage, trial_id: int, numbers: Sequence[int]) -> None:
     """Store which trials' checkpoints a running trial has removed."""
-    write_decision(storage, trial_id, REMOVED, sorted(numbers))
+    attributes.write_decision(storage, trial_id, attributes.REMOVED, sorted(numbers))
 
 
 def read_removed(trial: FrozenTrial) -> tuple[int, ...]:
     """Numbers of the trials whose checkpoints this one has removed."""
-    with reading(trial.number, REMOVED):
-        return Fields({REMOVED: trial.system_attrs.get(REMOVED, [])}).ints(REMOVED)
+    with attributes.reading(trial.number, attributes.REMOVED):
+        removed = trial.system_attrs.get(attributes.REMOVED, [])
+        return Fields({"trials": removed}).ints("trials")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from optuna_hypergrad.samplers.population.assignment import PATIENCE, at_work
-from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
+from optuna_hypergrad.samplers.population.population import PATIENCE, Population, SegmentTrial
 
 
 def needed(population: Population, maximize: bool) -> set[int]:
@@ -37,7 +36,7 @@ def removable(population: Population, maximize: bool) -> list[SegmentTrial]:
         population: The population, read after the caller's own checkpoint was reported.
         maximize: The study's direction.
     """
-    workers = len(at_work(population, population.n_trials, population.size)) + 1
+    workers = len(population.at_work(population.n_trials, population.size)) + 1
     recent = population.n_trials - PATIENCE * max(population.size, workers)
     if any(number >= recent for number in population.undecided):
         return []

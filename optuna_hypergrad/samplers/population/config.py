@@ -43,18 +43,16 @@ class PopulationConfig:
             if value not in allowed:
                 expected = ", ".join(map(repr, allowed))
                 raise ValueError(f"{argument} must be one of {expected}, got {value!r}.")
-        for argument, most in (("truncation", 0.5), ("resample_probability", 1.0)):
-            _check_fraction(argument, getattr(self, argument), most)
+        expected, probability = "be between 0 and 0.5", self.resample_probability
+        checked_number("truncation", self.truncation, expected, lambda x: 0 <= x <= 0.5)
+        expected = "be between 0 and 1.0"
+        checked_number("resample_probability", probability, expected, lambda x: 0 <= x <= 1)
         if self.timeout is not None:
             expected = "be positive seconds, or None"
             checked_number("timeout", self.timeout, expected, lambda seconds: seconds > 0)
         both = sorted({*self.fixed} & {*self.mutable})
         if both:
             raise ValueError(f"fixed and mutable must differ, got {both[0]!r} in both.")
-
-
-def _check_fraction(argument: str, value: float, most: float) -> None:
-    checked_number(argument, value, f"be between 0 and {most}", lambda x: 0 <= x <= most)
 
 
 def checked_names(argument: str, value: Collection[str]) -> tuple[str, ...]:

@@ -8,16 +8,9 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from optuna_hypergrad import reports
 from optuna_hypergrad.algorithms import mutation
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.reports import (
-    Segment,
-    Taught,
-    followed_gradient,
-    read_gradient,
-    read_refined,
-)
-from optuna_hypergrad.reports.segments import Origin
 from optuna_hypergrad.samplers.distributions import to_distribution
 from optuna_hypergrad.samplers.population.config import PopulationConfig
 from optuna_hypergrad.samplers.population.hyperparameters import Numeric, rprop_step
@@ -26,12 +19,12 @@ from optuna_hypergrad.samplers.population.teaching import answer_of
 
 
 def explore(
-    segment: Segment,
+    segment: reports.Segment,
     parent: SegmentTrial,
-    taught: Taught | None,
+    taught: reports.Taught | None,
     config: PopulationConfig,
     rng: np.random.Generator,
-) -> Segment:
+) -> reports.Segment:
     """A clone's segment with mutated values, and what mutated each.
 
     Args:
@@ -47,7 +40,7 @@ def explore(
     numeric = Numeric.of(space)
     u = numeric.fractions(segment.values)
     before = numeric.by_name(u)
-    origins: dict[str, Origin] = {}
+    origins: dict[str, reports.Origin] = {}
     if config.mutation == "hypergradient":
         clone = rprop_step(segment, parent)
         origins |= dict.fromkeys(numeric.names, "gradient")
@@ -57,7 +50,7 @@ def explore(
             values |= _perturbed(u, numeric, values, space, rng)
             origins |= dict.fromkeys(numeric.names, "perturbed")
         if taught is not None:
-            reported = read_gradient(parent.trial) or {}
+            reported = reports.read_gradient(parent.trial) or {}
             queried = {name: fraction for name, fraction in before.items() if name in reported}
             values |= answer_of(taught, queried, space)
             origins |= dict.fromkeys(queried, "teacher")
@@ -80,7 +73,11 @@ def _mutable(parent: SegmentTrial, config: PopulationConfig) -> dict[str, BaseDi
     A checkpoint may depend on an integer or a category, unless these change in training as well.
     """
     trial = parent.trial
-    learned = {*(read_gradient(trial) or {}), *followed_gradient(trial), *read_refined(trial)}
+    learned = {
+        *(reports.read_gradient(trial) or {}),
+        *reports.followed_gradient(trial),
+        *reports.read_refined(trial),
+    }
     return {
         name: distribution
         for name, distribution in trial.distributions.items()

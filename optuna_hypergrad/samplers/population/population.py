@@ -21,6 +21,11 @@ from optuna_hypergrad.reports import Segment, Taught
 from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.ranking import rank_key
 
+# A segment is overdue when PATIENCE times as many trials have begun since as there are members or
+# workers (workers, where others wait for it). Most storages cannot distinguish a dead worker from
+# a slow one, and the clocks of machines differ; trial numbers do not.
+PATIENCE = 2
+
 
 class SegmentTrial(NamedTuple):
     """A trial of a population, and the segment that was decided for it."""
@@ -133,6 +138,24 @@ class Population(TrialReader[Segment]):
             found += [one for one in self.attempts(member, generation) if one.complete]
         by_number = {one.number: one for one in found}
         return [by_number[number] for number in sorted(by_number.keys() - self.removed)]
+
+    def at_work(self, number: int, least: int) -> list[SegmentTrial]:
+        """The running segments that are not overdue when a trial begins, the latest first.
+
+        Only those that began after a segment count as its fellow workers: storages without
+        heartbeat keep dead trials running for ever, and these must not add up to ever more
+        patience.
+
+        Args:
+            number: Number of the trial that begins.
+            least: The least number of workers to assume.
+        """
+        alive: list[SegmentTrial] = []
+        for earlier in sorted(self.running, reverse=True):
+            workers = len(alive) + 2  # those, this one, and the trial that begins
+            if number - earlier < PATIENCE * max(least, workers):
+                alive.append(self.running[earlier])
+        return alive
 
     def _read_decision(self, trial: FrozenTrial) -> Segment | None:
         return reports.read_segment(trial.number, trial.system_attrs)

@@ -22,14 +22,13 @@ from optuna_hypergrad.samplers import studies
 from optuna_hypergrad.samplers.base import CompletedSampler, ConstraintsFunc, Memory, propose
 from optuna_hypergrad.samplers.describe import log_line
 from optuna_hypergrad.samplers.distributions import proposed
-from optuna_hypergrad.samplers.population.assignment import next_assignment
 from optuna_hypergrad.samplers.population.config import (
     Mutation,
     PopulationConfig,
     Selection,
     checked_names,
 )
-from optuna_hypergrad.samplers.population.exploit import exploit
+from optuna_hypergrad.samplers.population.exploit import exploit, next_assignment
 from optuna_hypergrad.samplers.population.explore import explore
 from optuna_hypergrad.samplers.population.hyperparameters import continued, warm_start_values
 from optuna_hypergrad.samplers.population.log import describe_segment
