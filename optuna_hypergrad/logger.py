@@ -1,12 +1,5 @@
-"""The logger of this package."""
+"""The logger of this package, which ``optuna.logging.set_verbosity`` controls."""
 
-from __future__ import annotations
+from optuna import logging
 
-import logging
-
-from optuna import logging as optuna_logging
-
-
-def get_logger() -> logging.Logger:
-    """Return a child of Optuna's logger, which ``optuna.logging.set_verbosity`` controls."""
-    return optuna_logging.get_logger("optuna.hypergrad")
+logger = logging.get_logger("optuna.hypergrad")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from optuna_hypergrad.arguments import check_kind
 from optuna_hypergrad.autodiff.updates.protocol import Hparam, Values
-from optuna_hypergrad.logger import get_logger
+from optuna_hypergrad.logger import logger
 from optuna_hypergrad.schedules import Schedule
 
 Owner = Literal["update", "loss"]
@@ -131,7 +131,7 @@ class RunHparams:
 
 @cache
 def _log_once(message: str) -> None:
-    get_logger().info(message)
+    logger.info(message)
 
 
 def _parameter_names(schedules: Iterable[Schedule]) -> list[str]:

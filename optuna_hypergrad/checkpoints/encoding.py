@@ -45,6 +45,9 @@ _PLAIN: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     *((Counter, Counter), (Mapping, dict)),
 )
 
+_NUMBERS: dict[str, type] = {"float": float, "complex": complex}
+_SEQUENCES: dict[str, type] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, damaged or of an unexpected kind."""
@@ -192,28 +195,19 @@ def _unpack(node: Any, tensors: dict[str, Tensor], device: torch.device | str | 
     if not isinstance(node, dict):
         return node
     ((kind, content),) = node.items()
-    match kind:
-        case "dict":
-            return {_checked_key(k, ()): _unpack(item, tensors, device) for k, item in content}
-        case "tuple":
-            return tuple(_unpack(item, tensors, device) for item in content)
-        case "tensor":
-            return tensors[content].to(device)
-        case "array":
-            return tensors[content].numpy()
-        case "counter":
-            return Counter(_unpack(content, tensors, device))
-        case "set":
-            return {_unpack(item, tensors, device) for item in content}
-        case "frozenset":
-            return frozenset(_unpack(item, tensors, device) for item in content)
-        case "complex":
-            return complex(content)
-        case "int":
-            return int(content, 16)
-        case "float":
-            return float(content)
-    raise ValueError(f"unknown kind {kind!r}")
+    if kind == "dict":
+        return {_checked_key(key, ()): _unpack(item, tensors, device) for key, item in content}
+    if kind == "tensor":
+        return tensors[content].to(device)
+    if kind == "array":
+        return tensors[content].numpy()
+    if kind == "counter":
+        return Counter(_unpack(content, tensors, device))
+    if kind == "int":
+        return int(content, 16)
+    if kind in _NUMBERS:
+        return _NUMBERS[kind](content)
+    return _SEQUENCES[kind](_unpack(item, tensors, device) for item in content)
 
 
 def _checked_key(key: Any, path: Keys) -> str | int:

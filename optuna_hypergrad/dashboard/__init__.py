@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from optuna_hypergrad.arguments import check_can, checked_count, optional_import
 from optuna_hypergrad.dashboard.figures import publish_figures
 from optuna_hypergrad.dashboard.note import publish_note, summarize
-from optuna_hypergrad.logger import get_logger
+from optuna_hypergrad.logger import logger
 from optuna_hypergrad.samplers.studies import check_one_objective
 from optuna_hypergrad.schedules import Schedules
 
@@ -126,7 +126,7 @@ class PublishCallback:
             # Errors of database drivers may quote passwords; our own errors do not.
             text = f": {error}" if isinstance(error, ValueError) else ""
             kind = f"{type(error).__module__}.{type(error).__qualname__}"
-            get_logger().warning(
+            logger.warning(
                 f"trial {trial.number}: the study was not published, {kind}{text}. "
                 "The search continues; publish(study) raises the error in full."
             )

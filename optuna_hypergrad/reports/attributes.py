@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import BaseTrial, FrozenTrial, Trial
 
 from optuna_hypergrad.arguments import check_kind, short
-from optuna_hypergrad.logger import get_logger
+from optuna_hypergrad.logger import logger
 
 T = TypeVar("T")
 
@@ -338,6 +338,6 @@ def with_backoff(what: str, attempt: Callable[..., T], *arguments: Any) -> T:
             if not kinds & _TRANSIENT:
                 raise
             pause = delay * _random.uniform(0.5, 1.5)
-            get_logger().warning(f"{what}: {type(error).__name__}; retrying in {pause:.1f} s.")
+            logger.warning(f"{what}: {type(error).__name__}; retrying in {pause:.1f} s.")
         time.sleep(pause)
     return attempt(*arguments)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from optuna_hypergrad.logger import get_logger
+from optuna_hypergrad.logger import logger
 
 DIGITS = 3  # significant ones, and more only where two values would look the same
 MOST_DIGITS = 12  # two floats that agree in so many differ by rounding alone
@@ -20,7 +20,6 @@ SIGNS = {-1: "−", 0: "0", 1: "+"}
 
 def log_line(line: Callable[[], str]) -> None:
     """Log a line at INFO; it is composed only if that level is enabled."""
-    logger = get_logger()
     if logger.isEnabledFor(logging.INFO):
         logger.info(line())
 

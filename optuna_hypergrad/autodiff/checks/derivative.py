@@ -15,7 +15,7 @@ from optuna_hypergrad.autodiff.second_order.hvp import Directions, double_backwa
 from optuna_hypergrad.autodiff.stop_gradient import StopGradients, StopState
 from optuna_hypergrad.autodiff.updates import Update
 from optuna_hypergrad.autodiff.updates.protocol import Values
-from optuna_hypergrad.logger import get_logger
+from optuna_hypergrad.logger import logger
 
 # Steps of the differences, relative to the weights. Between two points so close hardly a unit of a
 # ReLU network switches on or off; where one does, the next step is tried.
@@ -81,7 +81,7 @@ def _in_double(
             values = {name: doubled(value) for name, value in hparams.items()}
             return error(loss, doubled(batch), values)
     except _UNFIT as reason:
-        get_logger().info(
+        logger.info(
             "Derivatives were not compared with differences: the loss does not run in double "
             f"precision ({type(reason).__name__}: {reason})."
         )

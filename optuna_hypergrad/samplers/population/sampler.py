@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad import reports
 from optuna_hypergrad.algorithms.mutation import Activation
 from optuna_hypergrad.arguments import checked_count
-from optuna_hypergrad.logger import get_logger
+from optuna_hypergrad.logger import logger
 from optuna_hypergrad.reports import Segment, Taught
 from optuna_hypergrad.reports.attributes import MOST
 from optuna_hypergrad.samplers import studies
@@ -272,7 +272,7 @@ class PopulationSampler(CompletedSampler[Population]):
         known = {name for one in population for name in one.trial.distributions}
         for argument in ("fixed", "mutable"):
             for name in sorted({*getattr(self.config, argument)} - known):
-                get_logger().warning(
+                logger.warning(
                     f"PopulationSampler: {argument} names {name!r}, which no trial has suggested; "
                     f"they have suggested {', '.join(sorted(known)) or 'nothing'}."
                 )
