@@ -5,7 +5,7 @@ from typing import Any
 
 from optuna_hypergrad.autodiff import relaxations as relaxations
 from optuna_hypergrad.autodiff.forward import ForwardMode
-from optuna_hypergrad.autodiff.recompute.store import RecomputeError
+from optuna_hypergrad.autodiff.recompute.recomputation import RecomputeError
 from optuna_hypergrad.autodiff.result import Cost, Hypergradient
 from optuna_hypergrad.autodiff.training import hypergradient
 from optuna_hypergrad.autodiff.updates import (

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_positive
 from optuna_hypergrad.autodiff.batches import TrainingBatches
+from optuna_hypergrad.autodiff.hparams import ActiveTangents, TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.loss import Batch, LossFn
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.second_order.hvp import Directions, Products
 from optuna_hypergrad.autodiff.step import TrainState, step_jvp
-from optuna_hypergrad.autodiff.tangents import ActiveTangents, TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
 from optuna_hypergrad.autodiff.validation import Statistics
 
@@ -67,7 +67,7 @@ class TangentPropagation:
             raise ValueError("batches: got none, expected at least one batch.")
         if step == run.steps:
             raise ValueError(f"steps: all {step} steps of this run are done.")
-        hypers = run.at(step)
+        hypers = run.hypers.at(step)
         n_before, active = len(self._tangents.weights), self._schedule.advance(step)
         self._tangents = self._tangents.padded(len(self._schedule.rows))
         tangents = self._tangents.rows(active.rows)

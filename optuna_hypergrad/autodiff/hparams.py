@@ -1,26 +1,30 @@
-"""Hyperparameters of one run, those of the update and those of the loss, as tables over its steps.
+"""Hyperparameters of one run as tables over its steps, and the tangents of their parameters.
 
-Values and derivatives of all schedules are computed once, when the run is set up.
+Values and derivatives of all schedules are computed once, when the run is set up. Each learned
+trial parameter λ has one tangent ∂w/∂λ, a row of Z, which is added when the parameter first shapes
+a value, so windows that have not begun cost nothing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optuna_hypergrad.arguments import check_kind
+from optuna_hypergrad.arguments import check_kind, checked_number
 from optuna_hypergrad.autodiff.updates.protocol import Hparam, Values
 from optuna_hypergrad.logger import logger
 from optuna_hypergrad.schedules import Schedule
 
 Owner = Literal["update", "loss"]
 Key = tuple[Owner, str]  # whose hyperparameter, and its name there
+Truncation = Literal["leading", "alternate"]
 
 
 class HparamsAtStep(NamedTuple):
@@ -38,6 +42,7 @@ class RunHparams:
         loss: Hyperparameters of the loss function.
         learn: Names of the trial parameters to differentiate; None for those of all schedules.
         steps: T.
+        like: A tensor of the dtype and device of the learned values; by default torch's.
 
     Raises:
         ValueError: If two different schedules share a name or a parameter, or ``learn`` contains
@@ -50,43 +55,49 @@ class RunHparams:
         loss: Mapping[str, Hparam],
         learn: Collection[str] | None,
         steps: int,
+        like: Tensor | None = None,
     ) -> None:
         self.steps = steps
         self.all: dict[Key, Hparam] = {("update", k): h for k, h in update.items()}
         self.all |= {("loss", k): h for k, h in loss.items()}
         schedules = {key: h for key, h in self.all.items() if isinstance(h, Schedule)}
-        names = _parameter_names(schedules.values())
+        self._names = {key: schedule.names for key, schedule in schedules.items()}
+        names = _checked_names(schedules, self._names)
         chosen = _checked_learn(names, learn)
         self.names = [name for name in names if name in chosen]
-        self.learned = {k: h for k, h in schedules.items() if not chosen.isdisjoint(h.names)}
-        self._values = {key: schedule.over(steps) for key, schedule in schedules.items()}
-        self._tensors: dict[Key, Tensor] = {}  # those learned, as the weights' dtype and device
+        self.learned = {k: h for k, h in schedules.items() if not chosen.isdisjoint(self._names[k])}
         self._derivatives = {k: h.gradients(steps) for k, h in self.learned.items()}  # (T, values)
-        for key in self.learned:
-            self._log_idle_windows(key)
+        like = torch.empty(0) if like is None else like
+        self._values: dict[Key, Tensor | list[float] | float] = {}  # at all steps, or constant
+        for key, hparam in self.all.items():
+            if not isinstance(hparam, Schedule):
+                self._values[key] = float(hparam)
+                continue
+            values = hparam.over(steps)
+            self._values[key] = like.new_tensor(values) if key in self.learned else values.tolist()
+        self._log_idle_windows()
+
+    def names_of(self, key: Key) -> Sequence[str]:
+        """Names of the parameters of a schedule."""
+        return self._names[key]
 
     def learned_by(self, owner: Owner) -> list[str]:
         """Names of the learned hyperparameters of the update, or of the loss."""
         return [name for whose, name in self.learned if whose == owner]
 
-    def at(self, step: int, like: Tensor) -> HparamsAtStep:
-        """Values at ``step``; tensors have the dtype and device of ``like``."""
-        if not self._tensors:
-            self._tensors = {key: like.new_tensor(self._values[key]) for key in self.learned}
-        values: dict[Owner, dict[str, float | Tensor]] = {"update": {}, "loss": {}}
-        for key, hyper in self.all.items():
-            owner, name = key
-            if key in self.learned:
-                values[owner][name] = self._tensors[key][step].clone()
+    def at(self, step: int) -> HparamsAtStep:
+        """Values at ``step``."""
+        found: dict[Owner, dict[str, float | Tensor]] = {"update": {}, "loss": {}}
+        for (owner, name), values in self._values.items():
+            if isinstance(values, Tensor):
+                found[owner][name] = values[step].clone()  # which an update may change in place
             else:
-                values[owner][name] = float(
-                    self._values[key][step] if isinstance(hyper, Schedule) else hyper
-                )
-        return HparamsAtStep(values["update"], values["loss"])
+                found[owner][name] = values if isinstance(values, float) else values[step]
+        return HparamsAtStep(found["update"], found["loss"])
 
     def derivatives(self, key: Key, step: int) -> dict[str, float]:
         """∂h/∂λ of one hyperparameter at ``step``, by learned parameter, where not 0."""
-        row, names = self._derivatives[key][step], self.learned[key].names
+        row, names = self._derivatives[key][step], self._names[key]
         found = {names[i]: float(row[i]) for i in np.flatnonzero(row)}
         return {name: value for name, value in found.items() if name in self.names}
 
@@ -96,7 +107,7 @@ class RunHparams:
         for key, by_value in per_step.items():
             # Not a product of matrices, whose rounding may depend on where they lie in memory.
             chained = (by_value[:, None] * self._derivatives[key]).sum(0)
-            for name, part in zip(self.learned[key].names, chained.tolist(), strict=True):
+            for name, part in zip(self._names[key], chained.tolist(), strict=True):
                 if name in total:
                     total[name] += part
         return total
@@ -116,17 +127,139 @@ class RunHparams:
             counts.update({name for key in self.learned for name in self.derivatives(key, step)})
         return counts
 
-    def _log_idle_windows(self, key: Key) -> None:
-        """Log, once, a parameter to be learned that shapes no step."""
-        schedule = self.learned[key]
-        columns = zip(schedule.names, self._derivatives[key].T, strict=True)
-        idle = [name for name, column in columns if name in self.names and not column.any()]
-        if idle:
-            _log_once(
-                f"steps={self.steps}: {idle[0]!r} applies to no step, since the schedule "
-                f"{schedule.name!r} has {schedule.windows} windows, so its hypergradient is 0. Use "
-                "fewer windows, or more steps."
-            )
+    def _log_idle_windows(self) -> None:
+        """Log, once, parameters to be learned that shape no step."""
+        for key, derivatives in self._derivatives.items():
+            columns = zip(self._names[key], derivatives.T, strict=True)
+            idle = [name for name, column in columns if name in self.names and not column.any()]
+            if idle:
+                schedule = self.learned[key]
+                _log_once(
+                    f"steps={self.steps}: {idle[0]!r} applies to no step, since the schedule "
+                    f"{schedule.name!r} has {schedule.windows} windows, so its hypergradient is 0. "
+                    "Use fewer windows, or more steps."
+                )
+
+
+class ActiveTangents(NamedTuple):
+    """The tangents that move at one step."""
+
+    rows: list[int]
+    derivatives: dict[Key, list[float]]  # ∂h/∂λ by hyperparameter, one entry per row
+
+
+class TangentSchedule:
+    """The tangents of one run, numbered in the order in which they begin.
+
+    Args:
+        hypers: The hyperparameters of the run.
+        truncate: Fraction of the steps of each window, in [0, 1), at which tangents stand still.
+        truncation: Which steps these are; see ``is_truncated``.
+        share: Parameters to propagate here, if other processes propagate the rest; None for all.
+
+    Raises:
+        ValueError: If ``truncate`` or ``truncation`` is out of range, or ``share`` contains a name
+            that is not learned.
+    """
+
+    def __init__(
+        self,
+        hypers: RunHparams,
+        truncate: float,
+        truncation: Truncation,
+        share: Collection[str] | None = None,
+    ) -> None:
+        checked_number("truncate", truncate, "lie in [0, 1)", lambda x: 0.0 <= x < 1.0)
+        if truncation not in get_args(Truncation):
+            raise ValueError(f"truncation must be one of {get_args(Truncation)}: {truncation!r}.")
+        check_kind("share", share, Collection | None, "a collection of names")
+        unknown = [name for name in share or () if name not in hypers.names]
+        if unknown:
+            raise ValueError(f"share: {unknown[0]!r} is not a learned parameter ({hypers.names}).")
+        self._hypers, self._truncate, self._truncation = hypers, truncate, truncation
+        self.names = [name for name in hypers.names if share is None or name in share]
+        self.rows: dict[str, int] = {}  # by parameter whose tangent has begun
+        self.n_steps = dict.fromkeys(self.names, 0)  # at which each parameter shaped a value
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether tangents stand still at some steps."""
+        return self._truncate > 0.0
+
+    @property
+    def is_share(self) -> bool:
+        """Whether other processes propagate some of the learned parameters."""
+        return len(self.names) < len(self._hypers.names)
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows that move at a step; at least one, so that all shares train alike."""
+        return max(len(self.names), 1) if self._hypers.names else 0
+
+    def restarted(self) -> TangentSchedule:
+        """The same schedule before its first step."""
+        return TangentSchedule(self._hypers, self._truncate, self._truncation, self.names)
+
+    def begin(self, names: Collection[str]) -> None:
+        """Number the tangents of ``names`` that have not begun."""
+        for name in names:
+            if name in self.names:
+                self.rows.setdefault(name, len(self.rows))
+
+    def advance(self, step: int) -> ActiveTangents:
+        """The tangents that move at ``step``; to be called once a step, in order."""
+        learned = self._hypers.learned
+        moving = [key for key in learned if not self._is_truncated_at(key, step)]
+        derivatives = {key: self._hypers.derivatives(key, step) for key in moving}
+        shaping = dict.fromkeys(name for one in derivatives.values() for name in one)
+        self.begin(shaping)
+        for name in shaping:
+            if name in self.names:
+                self.n_steps[name] += 1
+        in_effect = {name for key in moving for name in self._hypers.names_of(key)}
+        names = [name for name in self.rows if name in in_effect]
+        return ActiveTangents(
+            [self.rows[name] for name in names],
+            {key: [one.get(name, 0.0) for name in names] for key, one in derivatives.items()},
+        )
+
+    def _is_truncated_at(self, key: Key, step: int) -> bool:
+        if not self.is_truncated:
+            return False
+        position, length = self._hypers.learned[key].position(step, self._hypers.steps)
+        return is_truncated(position, length, self._truncate, self._truncation)
+
+
+def is_truncated(position: int, length: int, ratio: float, mode: Truncation) -> bool:
+    """Whether tangents stand still at one step of a window.
+
+    The two modes of the paper (its code calls this pruning). ``"leading"`` leaves out the first
+    ``ratio`` of the window's steps. ``"alternate"`` leaves out every ⌊1/ratio⌋-th step, the first
+    included; with a ratio of at least 0.5 it leaves out all but every ⌊1/(1 − ratio)⌋-th.
+
+    Args:
+        position: Steps of the window before this one.
+        length: Steps of the window.
+        ratio: Fraction of steps to leave out, in [0, 1).
+        mode: ``"leading"`` or ``"alternate"``.
+
+    Example:
+        >>> "".join("-+"[is_truncated(i, 6, 1 / 3, "leading")] for i in range(6))
+        '++----'
+        >>> "".join("-+"[is_truncated(i, 6, 1 / 3, "alternate")] for i in range(6))
+        '+--+--'
+        >>> "".join("-+"[is_truncated(i, 6, 2 / 3, "alternate")] for i in range(6))
+        '-++-++'
+    """
+    if mode == "leading":
+        return position < _floor(ratio * length)
+    if ratio < 0.5:
+        return ratio > 0 and position % _floor(1 / ratio) == 0
+    return position % _floor(1 / (1 - ratio)) != 0
+
+
+def _floor(value: float) -> int:
+    return int(value + 1e-9)  # 1/(1 − 0.9) is a rounding error short of 10
 
 
 @cache
@@ -134,14 +267,16 @@ def _log_once(message: str) -> None:
     logger.info(message)
 
 
-def _parameter_names(schedules: Iterable[Schedule]) -> list[str]:
+def _checked_names(
+    schedules: Mapping[Key, Schedule], names: Mapping[Key, Sequence[str]]
+) -> list[str]:
     """Names of all parameters; one schedule may serve several hyperparameters."""
     owner: dict[str, Schedule] = {}
     by_name: dict[str, Schedule] = {}
-    for schedule in schedules:
+    for key, schedule in schedules.items():
         if by_name.setdefault(schedule.name, schedule) != schedule:
             raise ValueError(f"update and hypers: two schedules have the name {schedule.name!r}.")
-        for name in schedule.names:
+        for name in names[key]:
             if owner.setdefault(name, schedule) != schedule:
                 message = f"update and hypers: two schedules share the parameter {name!r}."
                 raise ValueError(message)

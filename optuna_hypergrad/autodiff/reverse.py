@@ -16,8 +16,11 @@ from torch import Tensor
 from optuna_hypergrad.autodiff.hparams import Key
 from optuna_hypergrad.autodiff.loss import Batch, LossFn
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
-from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation, Visit
-from optuna_hypergrad.autodiff.recompute.store import check_recomputed
+from optuna_hypergrad.autodiff.recompute.recomputation import (
+    Recomputation,
+    Visit,
+    check_recomputed,
+)
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.hvp import Directions
@@ -119,7 +122,7 @@ class ReverseMode:
     ) -> TrainState:
         """The adjoint before one step; fills in the derivatives by the values at this step."""
         run, step, gradient = self._run, visit.step, visit.gradient
-        values, mask = run.at(step), run.weights.grad_mask(visit.has_grad)
+        values, mask = run.hypers.at(step), run.weights.grad_mask(visit.has_grad)
         vjp = step_vjp(run.update, visit.point, gradient, values.update, mask, adjoint)
         directions = Directions(vjp.gradient[None], gradient.new_zeros((1, len(run.learned))))
         grad, products = run.gradient_and_products(visit.batches, values.loss, directions, "vjp")

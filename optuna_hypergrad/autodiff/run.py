@@ -11,7 +11,7 @@ from torch.func import jacfwd
 
 from optuna_hypergrad.arguments import check_kind, check_positive, checked_count
 from optuna_hypergrad.autodiff.checks import is_named
-from optuna_hypergrad.autodiff.hparams import HparamsAtStep, RunHparams
+from optuna_hypergrad.autodiff.hparams import RunHparams
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, LossGrad, TrainingLoss
 from optuna_hypergrad.autodiff.second_order import preflight
 from optuna_hypergrad.autodiff.second_order.hvp import (
@@ -67,24 +67,21 @@ class Run:
         check_kind("hypers", hypers, Mapping | None, "a mapping or None")
         self.update = update if clip_gradients is None else Clipped(update, value=clip_gradients)
         of_loss = protocol.checked_hparams(hypers or {})
-        self.hypers = RunHparams(self.update.hypers, of_loss, learn, self.steps)
         self.weights = FlatWeights(model)
+        self._like = self.weights.parameters[0]  # of the dtype and device of all weights
+        self.hypers = RunHparams(self.update.hypers, of_loss, learn, self.steps, self._like)
         self.learned = self.hypers.learned_by("loss")  # hyperparameters, P of them
         self.loss = TrainingLoss(model, loss_fn, self.weights, self.learned, hypers is not None)
         self._initial = initial
         self._constant_buffers = _checked_buffers(model, constant_buffers)
         self._state: State = ()
         if state is not None:
-            values = self.at(0).update
+            values = self.hypers.at(0).update
             self._state = protocol.checked_state(self.update, state, self.weights.read(), values)
         self._products, self._method = preflight.checked_products(products), HVP_METHODS["loop"]
         self._max_rows = 0
         self._is_prepared = False
         self._of_tensors = False  # whether each training batch is a tensor
-
-    def at(self, step: int) -> HparamsAtStep:
-        """Values of the hyperparameters at ``step``."""
-        return self.hypers.at(step, self.weights.parameters[0])
 
     def expect(self, max_rows: int) -> None:
         """Set the number of Hessian products that a step takes at most; 0 for none."""
@@ -98,7 +95,7 @@ class Run:
         """
         self._prepare(batch)
         loss = self.loss if loss_fn is None else self.loss.of(loss_fn)
-        preflight.check_validation(loss, batch, self.at(self.steps - 1).loss, statistics)
+        preflight.check_validation(loss, batch, self.hypers.at(self.steps - 1).loss, statistics)
 
     def begin(self) -> TrainState:
         """Give the model its initial weights; returns them with the initial state."""
@@ -153,7 +150,7 @@ class Run:
                 loss,
                 validation,
                 statistics,
-                self.at(self.steps - 1).loss,
+                self.hypers.at(self.steps - 1).loss,
                 of_tensors=self._of_tensors,
                 exact=bool(self.hypers.names),
             )
@@ -203,7 +200,7 @@ class Run:
         if self._is_prepared or self._max_rows == 0:
             return
         self._is_prepared = True
-        values = self.at(0)
+        values = self.hypers.at(0)
         self._method = preflight.preflight(
             self.loss, self._products, batch, values.loss, self._max_rows, self._constant_buffers
         )
@@ -226,14 +223,13 @@ class Run:
 
     def _values_of_learned(self) -> Tensor:
         """Values of the learned hyperparameters of the loss at step 0, shape (P,)."""
-        values = self.at(0).loss
-        like = self.weights.parameters[0]
-        return like.new_tensor([float(values[name]) for name in self.learned])
+        values = self.hypers.at(0).loss
+        return self._like.new_tensor([float(values[name]) for name in self.learned])
 
     def _initialised(self, learned: Tensor) -> Tensor:
         """The initial weights as a function of the learned hyperparameters, shape (D,)."""
         assert self._initial is not None
-        values = {**self.at(0).loss, **dict(zip(self.learned, learned, strict=True))}
+        values = {**self.hypers.at(0).loss, **dict(zip(self.learned, learned, strict=True))}
         by_name = dict(zip(self.weights.names, self.weights.split(self._given), strict=True))
         return replaced("initial", by_name, self._initial(by_name, values))
 

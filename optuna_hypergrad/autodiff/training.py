@@ -10,20 +10,19 @@ from typing import Literal, get_args
 from torch import nn
 
 from optuna_hypergrad.arguments import check_callable, checked_count
-from optuna_hypergrad.autodiff.batches import Batches, TrainingBatches
-from optuna_hypergrad.autodiff.data import check_validation
+from optuna_hypergrad.autodiff.batches import Batches, TrainingBatches, check_validation
 from optuna_hypergrad.autodiff.forward import TangentObserver, TangentPropagation
+from optuna_hypergrad.autodiff.hparams import TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.loss import Batch, LossFn
 from optuna_hypergrad.autodiff.progress import Progress
+from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, Place
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
-from optuna_hypergrad.autodiff.recompute.store import CheckpointStore, Place
 from optuna_hypergrad.autodiff.result import Hypergradient, metered
 from optuna_hypergrad.autodiff.reverse import ReverseMode
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.second_order.hvp import Products
 from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState
-from optuna_hypergrad.autodiff.tangents import TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
 from optuna_hypergrad.autodiff.validation import Statistics, check_statistics
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from optuna_hypergrad.autodiff.data import check_validation, sized
+from optuna_hypergrad.autodiff.batches import check_validation, sized
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, TrainingLoss
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
 from optuna_hypergrad.autodiff.stop_gradient import StopState
@@ -42,7 +42,7 @@ def validate(
         loss: The validation loss; its model's mode, buffers and running statistics are the same
             afterwards.
         validation: One batch or an iterable of batches, each of which counts by its number of
-            examples; see ``data.is_batch``.
+            examples; see ``batches.is_batch``.
         statistics: What batch norm normalises with: ``"batch"``, the statistics of the validation
             batch, through which the gradient is exact; or ``"running"``, as the finished model
             does, which the gradient then takes for constants.

@@ -16,7 +16,7 @@ from optuna_hypergrad.arguments import (
     checked_count,
     checked_number,
 )
-from optuna_hypergrad.autodiff.data import batch_size, sized
+from optuna_hypergrad.autodiff.batches import batch_size, sized
 from optuna_hypergrad.autodiff.validation import Batch, LossFn, evaluating
 from optuna_hypergrad.hypernet.conditioning import Conditioning
 from optuna_hypergrad.hypernet.transforms import Positive

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from optuna_hypergrad.autodiff.batches import TrainingBatches
 from optuna_hypergrad.autodiff.loss import Batch, LossGrad
-from optuna_hypergrad.autodiff.recompute.plan import FAN, Plan, plan_within
-from optuna_hypergrad.autodiff.recompute.store import (
-    Checkpoint,
+from optuna_hypergrad.autodiff.recompute.memory import (
+    FAN,
     CheckpointStore,
-    StepRecord,
-    check_recomputed,
+    Plan,
+    Stored,
+    plan_within,
 )
 from optuna_hypergrad.autodiff.result import trim_heap
 from optuna_hypergrad.autodiff.run import Run
@@ -24,6 +26,61 @@ from optuna_hypergrad.autodiff.step import TrainState, apply_update
 from optuna_hypergrad.autodiff.weights import HasGrad
 
 _TRIM = 32  # steps between two calls of trim_heap, which takes milliseconds
+
+
+class RecomputeError(RuntimeError):
+    """A step gave another result when it was computed again.
+
+    The message names the step and likely causes, most often a counter or a random number generator
+    of the user's code.
+    """
+
+
+def check_recomputed(step: int, found: Tensor, recorded: Tensor) -> None:
+    """Raise a RecomputeError if two computations of a step differ by more than rounding."""
+    if torch.equal(found, recorded) or not recorded.isfinite().all():
+        return
+    tolerance = torch.finfo(recorded.dtype).eps ** 0.5
+    error = float((found - recorded).norm() / recorded.norm())
+    if not error <= tolerance:
+        raise RecomputeError(
+            f"step {step} came out differently when it was computed again: relative difference "
+            f"{error:.1e}, expected at most {tolerance:.1e}. The step depends on something that is "
+            "not in the model's weights, buffers and modes, nor in the random number generators of "
+            "torch, numpy and Python: a counter or a generator of the model, of the loss or of "
+            "the batches, or what on_step changed. Make batches a sequence or a function of the "
+            "step, or use mode='forward'."
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run before one step."""
+
+    step: int
+    stored: Stored
+    snapshot: Snapshot
+
+    @property
+    def point(self) -> TrainState:
+        """The weights and the state of the update."""
+        weights, *state = self.stored.read()
+        return TrainState(weights, tuple(state))
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """The gradient of one step, and the snapshot before it."""
+
+    stored: Stored
+    has_grad: HasGrad
+    snapshot: Snapshot
+    batches: tuple[Batch, ...] | None  # None if they can be taken again by their number
+
+    @property
+    def gradient(self) -> Tensor:
+        """The training gradient, shape (D,)."""
+        return self.stored.read()[0]
 
 
 class Visit(NamedTuple):
@@ -154,7 +211,7 @@ class Recomputation:
         """The points before some later steps, from recorded gradients."""
         run = self._run
         for step in range(first, stops[-1]):
-            record, values = self._records[step], run.at(step).update
+            record, values = self._records[step], run.hypers.at(step).update
             mask = run.weights.grad_mask(record.has_grad)
             point = apply_update(run.update, point, record.gradient, values, mask)
             if step + 1 in stops:
@@ -189,7 +246,7 @@ class Recomputation:
         batches = self._batches.take()
         if before is not None and not self._batches.is_indexed:
             before = self._snapshotter.now(before)  # batches that are stored are not drawn again
-        values = run.at(step)
+        values = run.hypers.at(step)
         grad = run.gradient(batches, values.loss)
         run.check_weights(step, self.point, "loss_fn")
         if step == self._n_trained:

@@ -1,13 +1,82 @@
-"""Which steps of a run to store, for how much memory, and how often others are computed again."""
+"""Memory of reverse mode: where checkpoints and gradients are stored, and which fit in.
+
+Steps of which nothing is stored are computed again; ``plan_within`` finds the plan with the fewest.
+"""
 
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Literal, get_args
 
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Place = Literal["device", "host", "disk"]
 GENEROUS = 384 * 2**20  # bytes; the default if a third of all gradients fit in
 FAN = 8  # parts into which the way back divides steps whose gradients are recorded
+
+
+class CheckpointStore:
+    """Stores tensors and counts their bytes.
+
+    Args:
+        place: ``"device"``: where the tensors are; ``"host"``: in pinned memory, for a model on
+            another device; ``"disk"``: in files of a temporary folder.
+    """
+
+    def __init__(self, place: Place) -> None:
+        if place not in get_args(Place):
+            raise ValueError(f"checkpoints must be one of {get_args(Place)}, got {place!r}.")
+        self.place, self.bytes, self.peak = place, 0, 0
+        self.folder = Path()
+
+    def put(self, *tensors: Tensor, extra_bytes: int = 0) -> Stored:
+        """Store tensors; ``extra_bytes`` are those of other objects that live as long."""
+        if self.place == "disk" and self.folder == Path():
+            self.folder = Path(tempfile.mkdtemp(prefix="hypergradient-"))
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        return Stored(tensors, self, extra_bytes)
+
+    def count(self, size: int) -> None:
+        """Count bytes that are stored from now on or, below zero, no longer."""
+        self.bytes += size
+        self.peak = max(self.peak, self.bytes)
+
+
+class Stored:
+    """Tensors in a store, which are released with this object."""
+
+    def __init__(self, tensors: Sequence[Tensor], store: CheckpointStore, extra: int) -> None:
+        self._device, self._path = tensors[0].device, Path()
+        self.bytes = extra + sum(tensor.nbytes for tensor in tensors)
+        store.count(self.bytes)
+        weakref.finalize(self, store.count, -self.bytes)
+        self._tensors: Sequence[Tensor] = tensors
+        if store.place == "host" and self._device.type != "cpu":
+            self._tensors = [_pinned(tensor) for tensor in tensors]
+        elif store.place == "disk":
+            self._tensors, self._path = (), store.folder / f"{id(self)}.safetensors"
+            save_file({str(i): t.contiguous() for i, t in enumerate(tensors)}, self._path)
+            weakref.finalize(self, self._path.unlink, missing_ok=True)
+
+    def read(self) -> list[Tensor]:
+        """The tensors, on the device that they came from."""
+        if self._tensors:
+            return [tensor.to(self._device, non_blocking=True) for tensor in self._tensors]
+        tensors = load_file(self._path, device=str(self._device))
+        return [tensors[str(i)] for i in range(len(tensors))]
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
 
 
 @dataclass(frozen=True)
