@@ -46,6 +46,7 @@ class TrainingBatches:
         self._batches, self._device = batches, device
         self._accumulate = checked_count("accumulate", accumulate)
         self.generators = list(_generators_of(batches))
+        # Whether the batches of any step can be taken at any time.
         self.is_indexed = callable(batches) or isinstance(batches, Sequence)
         data_set = getattr(batches, "dataset", None)
         self.is_once_only = isinstance(batches, Iterator) or isinstance(data_set, Iterator)
@@ -55,13 +56,14 @@ class TrainingBatches:
         self._iterator: Iterator[Batch] = iter(())
         self._peeked: _Peeked | None = None
 
-    def bytes_to_store(self, batches: Sequence[Batch]) -> int:
-        """Memory to store some batches; 0 if they can be taken again by their number."""
-        return 0 if self.is_indexed else sum(map(_nbytes, batches))
-
     def take(self) -> tuple[Batch, ...]:
         """The batches of the next step."""
         return tuple(self._next() for _ in range(self._accumulate))
+
+    def at(self, step: int) -> tuple[Batch, ...]:
+        """The batches of any step, if ``is_indexed``."""
+        self._position = step * self._accumulate
+        return self.take()
 
     def peek(self) -> Batch:
         """The first batch, which ``take`` gives again; generators may have moved.
@@ -127,15 +129,15 @@ class TrainingBatches:
         self._iterator = iter(self._batches)  # type: ignore[arg-type]
 
 
-def _nbytes(batch: Batch) -> int:
+def nbytes(batch: Batch) -> int:
     """Memory of the tensors and arrays in a batch."""
     if isinstance(batch, Tensor | np.ndarray):
         return batch.nbytes
     if isinstance(batch, Mapping):
-        return sum(map(_nbytes, batch.values()))
+        return sum(map(nbytes, batch.values()))
     if isinstance(batch, tuple | list):
-        return sum(map(_nbytes, batch))
-    return sum(map(_nbytes, vars(batch).values())) if hasattr(batch, "__dict__") else 0
+        return sum(map(nbytes, batch))
+    return sum(map(nbytes, vars(batch).values())) if hasattr(batch, "__dict__") else 0
 
 
 def _ended(number: int) -> ValueError:

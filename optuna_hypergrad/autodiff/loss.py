@@ -30,8 +30,6 @@ class LossGrad(NamedTuple):
     @staticmethod
     def mean(parts: Sequence[LossGrad]) -> LossGrad:
         """That of the mean loss; it depends on what the loss of one of the batches depends on."""
-        if len(parts) == 1:
-            return parts[0]
         losses, gradients, flags = zip(*parts, strict=True)
         has_grad = tuple(map(any, zip(*flags, strict=True)))
         return LossGrad(sum(losses) / len(parts), sum(gradients) / len(parts), has_grad)

@@ -117,7 +117,8 @@ class Run:
     def gradient(self, batches: Microbatches, hypers: Values) -> LossGrad:
         """Mean loss of the batches at the model's weights, and its gradient."""
         self._see(batches)
-        return LossGrad.mean([self.loss.loss_grad(batch, hypers) for batch in batches])
+        grads = [self.loss.loss_grad(batch, hypers) for batch in batches]
+        return grads[0] if len(grads) == 1 else LossGrad.mean(grads)
 
     def gradient_and_products(
         self, batches: Microbatches, hypers: Values, directions: Directions, kind: Product
@@ -125,11 +126,14 @@ class Run:
         """The same, and the JVPs or VJPs of the gradient along each of the directions."""
         self._see(batches)
         found = [self._method(self.loss, batch, hypers, directions, kind) for batch in batches]
+        if len(found) == 1:
+            return found[0]
         grads, products = zip(*found, strict=True)
         return LossGrad.mean(grads), Directions.mean(products)
 
-    def step(self, point: TrainState, grad: LossGrad, hypers: Values) -> TrainState:
+    def step(self, step: int, point: TrainState, grad: LossGrad, hypers: Values) -> TrainState:
         """Take one step; the model holds the new weights."""
+        self.check_weights(step, point, "loss_fn")
         mask = self.weights.grad_mask(grad.has_grad)
         new = apply_update(self.update, point, grad.gradient, hypers, mask)
         self.weights.write(new.weights)

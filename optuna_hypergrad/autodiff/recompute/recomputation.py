@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optuna_hypergrad.autodiff.batches import TrainingBatches
+from optuna_hypergrad.autodiff.batches import TrainingBatches, nbytes
 from optuna_hypergrad.autodiff.loss import Batch, LossGrad
 from optuna_hypergrad.autodiff.recompute.memory import (
     FAN,
@@ -176,7 +176,8 @@ class Recomputation:
         self, start: Checkpoint, end: Checkpoint, on_recomputed: Callable[[], None] | None
     ) -> list[Checkpoint]:
         """Compute the steps between two checkpoints again; returns the new checkpoints."""
-        self._seek(start.step, start.point, start.snapshot)
+        self._batches.seek(start.step)  # draws random numbers, which are restored afterwards
+        self._restore(start.point, start.snapshot)
         self.point, self._checkpoints = start.point, [start]
         pieces = self._plan.pieces(start.step, end.step)
         for _ in self._take_steps(start.step, end.step, pieces):
@@ -220,12 +221,8 @@ class Recomputation:
     def _visit(self, step: int, point: TrainState) -> Visit:
         record = self._records.pop(step)
         self._trim_heap(step)
-        batches = record.batches
-        if batches is None:
-            self._seek(step, point, record.snapshot)
-            batches = self._batches.take()
-        else:
-            self._restore(point, record.snapshot)
+        self._restore(point, record.snapshot)
+        batches = self._batches.at(step) if record.batches is None else record.batches
         return Visit(step, point, record.gradient, record.has_grad, batches)
 
     def _take_steps(self, first: int, stop: int, pieces: list[int]) -> Iterator[Tensor]:
@@ -248,7 +245,6 @@ class Recomputation:
             before = self._snapshotter.now(before)  # batches that are stored are not drawn again
         values = run.hypers.at(step)
         grad = run.gradient(batches, values.loss)
-        run.check_weights(step, self.point, "loss_fn")
         if step == self._n_trained:
             self.losses[step] = grad.loss
             self._n_trained += 1
@@ -256,7 +252,7 @@ class Recomputation:
             check_recomputed(step, grad.loss.to(self.losses.dtype), self.losses[step])
         if before is not None:
             self._record(step, grad, before, batches)
-        self.point = run.step(self.point, grad, values.update)
+        self.point = run.step(step, self.point, grad, values.update)
         return grad.loss
 
     def _record(
@@ -264,18 +260,14 @@ class Recomputation:
     ) -> None:
         last = self._records.get(step - 1)
         extra = before.bytes_beside(last.snapshot) if last is not None else 0
-        extra += self._batches.bytes_to_store(batches)
+        taken = None if self._batches.is_indexed else batches
+        extra += 0 if taken is None else sum(map(nbytes, taken))
         stored = self._store.put(grad.gradient, extra_bytes=extra)
-        stored_batches = None if self._batches.is_indexed else batches
-        self._records[step] = StepRecord(stored, grad.has_grad, before, stored_batches)
+        self._records[step] = StepRecord(stored, grad.has_grad, before, taken)
 
     def _checkpoint(self, step: int, snapshot: Snapshot) -> Checkpoint:
         stored = self._store.put(self.point.weights, *self.point.state)
         return Checkpoint(step, stored, snapshot)
-
-    def _seek(self, step: int, point: TrainState, snapshot: Snapshot) -> None:
-        self._batches.seek(step)  # draws random numbers, so the generators are restored afterwards
-        self._restore(point, snapshot)
 
     def _restore(self, point: TrainState, snapshot: Snapshot) -> None:
         self._run.weights.write(point.weights)
