@@ -99,8 +99,7 @@ def _best(study: Study) -> FrozenTrial:
 
 
 def _numbered(study: Study, number: int) -> FrozenTrial:
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    for trial in trials:
+    for trial in study.get_trials(False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         if trial.number == number:
             return trial
     raise ValueError(f"trial: {number} is not the number of a complete or pruned trial.")
@@ -140,9 +139,12 @@ def lineage_schedules(study: Study, trial: int | None = None, *, cuts: int = 10)
         True
     """
     checked_count("cuts", cuts)
-    path = lineage(study, trial)
-    trials = study.get_trials(deepcopy=False)
-    segments = [_schedules(trials[one.trial], one) for one in _restored(path, trials)]
+    path, trials = lineage(study, trial), study.get_trials(deepcopy=False)
+    segments: list[_Segment] = []
+    for record in _restored(path, trials):
+        own = trials[record.trial]
+        ended = schedules_of(own, _ended_inside(own, record))
+        segments.append(_Segment(own.number, schedules_of(own, own.params), ended))
     names = dict.fromkeys(name for segment in segments for name in segment.started)
     return Schedules(_joined(name, segments, cuts) for name in names)
 
@@ -154,32 +156,14 @@ def replay(study: Study, trial: int | None = None, *, cuts: int = 10) -> Schedul
     return lineage_schedules(study, trial, cuts=cuts)
 
 
-class _SegmentSchedules(NamedTuple):
-    """The schedules that a segment started and ended with."""
-
+class _Segment(NamedTuple):
     trial: int
     started: Schedules
     ended: Schedules
 
-    def moves(self, name: str) -> bool:
-        """Whether a hyperparameter changes within a window."""
-        started = self.started[name]
-        return started != self.ended[name] or started.form != "constant"
 
-    def values(self, name: str, windows: int) -> list[float]:
-        """The values in the middle of each of ``windows`` windows."""
-        started, ended = self.started[name], self.ended[name]
-        values: list[float] = []
-        for i in range(windows):
-            step, steps = 2 * i + 1, 2 * windows
-            first, last = started.at(step, steps), ended.at(step, steps)
-            is_same = first == last
-            values.append(first if is_same else interpolate(first, last, step / steps, started.log))
-        return values
-
-
-def _schedules(trial: FrozenTrial, record: SegmentRecord) -> _SegmentSchedules:
-    """Of one segment; refined values inside the range, as the next segment takes them."""
+def _ended_inside(trial: FrozenTrial, record: SegmentRecord) -> dict[str, Any]:
+    """Parameters at the end of a segment as the next one takes them: in range, if finite."""
     ended: dict[str, Any] = dict(trial.params)
     for name, value in record.ended.items():
         distribution = trial.distributions.get(name)
@@ -187,20 +171,25 @@ def _schedules(trial: FrozenTrial, record: SegmentRecord) -> _SegmentSchedules:
             ended[name] = value
         elif math.isfinite(value):
             ended[name] = min(max(value, distribution.low), distribution.high)
-    started = schedules_of(trial, trial.params)
-    return _SegmentSchedules(trial.number, started, schedules_of(trial, ended))
+    return ended
 
 
-def _joined(name: str, segments: Sequence[_SegmentSchedules], cuts: int) -> Schedule:
+def _joined(name: str, segments: Sequence[_Segment], cuts: int) -> Schedule:
     """One schedule of a hyperparameter over all segments."""
     for segment in segments:
         if name not in segment.started:
             raise ValueError(f"study: trial {segment.trial} of the lineage ran without {name!r}.")
-    windows = math.lcm(*(segment.started[name].windows for segment in segments))
-    if any(segment.moves(name) for segment in segments):
+    pairs = [(segment.started[name], segment.ended[name]) for segment in segments]
+    windows = math.lcm(*(first.windows for first, _ in pairs))
+    if any(first != last or first.form != "constant" for first, last in pairs):
         windows *= cuts
-    values = [value for segment in segments for value in segment.values(name, windows)]
-    return Schedule(name, values, log=all(segment.started[name].log for segment in segments))
+    values: list[float] = []
+    for first, last in pairs:
+        for step in range(1, 2 * windows, 2):  # in the middle of each window
+            begin, end = first.at(step, 2 * windows), last.at(step, 2 * windows)
+            fraction = step / (2 * windows)
+            values.append(begin if begin == end else interpolate(begin, end, fraction, first.log))
+    return Schedule(name, values, log=all(first.log for first, _ in pairs))
 
 
 def _restored(path: Sequence[SegmentRecord], trials: Sequence[FrozenTrial]) -> list[SegmentRecord]:
