@@ -1,9 +1,7 @@
 """The line that each trial begins with: what changes, and why."""
 
-import logging
 import math
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import optuna
@@ -16,33 +14,7 @@ from optuna_hypergrad import (
     suggest_schedule,
 )
 from optuna_hypergrad.samplers.describe import describe_change
-from optuna_hypergrad.samplers.population.lineage import MutationRecord
-from optuna_hypergrad.samplers.population.log import describe_mutation
 from samplers.studies import ask, constrain, create, finish, quadratic
-
-
-class Told(logging.Handler):
-    """Keeps what was logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What was told so far, without what Optuna itself says."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    told = Told()
-    logger = logging.getLogger("optuna.hypergrad")
-    logger.addHandler(told)
-    yield told.lines
-    logger.removeHandler(told)
-    optuna.logging.set_verbosity(verbosity)
 
 
 def test_a_search_tells_what_moves_and_what_became_of_the_step_before(lines: list[str]) -> None:
@@ -185,47 +157,6 @@ def test_as_many_digits_are_told_as_tell_the_move(lines: list[str]) -> None:
     assert f"x 1000.5 → 1000.45 (sign +, γ 0.05), n {n} → {n - 2} (sign +, γ 2)." in lines[1]
 
 
-def test_a_population_tells_of_births_of_steps_and_of_clones(lines: list[str]) -> None:
-    study = create(PopulationSampler(seed=0, population_size=2, burn_in=0, truncation=0.5))
-
-    def objective(trial: optuna.Trial) -> float:
-        x = trial.suggest_float("x", 1, 2)
-        trial.suggest_categorical("kind", ["a", "b"])
-        report_hypergradient(trial, {"x": 1.0})
-        return x
-
-    study.optimize(objective, n_trials=6)
-    members = [trial.user_attrs["hg:member"] for trial in study.trials]
-    assert lines[0] == "Trial 0: generation 0, member 0 starts."
-    x = [trial.params["x"] for trial in study.trials]
-    worse = 2 + members[2:4].index(int(x[1] > x[0]))
-    better = 5 - worse
-    stepped = f"x {x[better - 2]:.3g} → {x[better]:.3g} (sign +)"
-    assert (
-        lines[better] == f"Trial {better}: generation 1, member {better - 2} continues: {stepped}."
-    )
-    origin = f"member {worse - 2} ← clone of {better - 2} (trial {better - 2})"
-    change = f"x {x[better - 2]:.3g} → {x[worse]:.3g}"
-    weight = "(one step)"  # the teacher knows nothing yet: a weight of 1 is not told
-    assert lines[worse] == f"Trial {worse}: generation 1, {origin}, {change} {weight}."
-    # Of the fraction of the range, which begins at 1, after one more step along the hypergradient.
-    (weight,) = re.findall(r"one step, weight (.+)\)\.$", lines[5])
-    assert float(weight) == pytest.approx((x[5] - 1) / (x[4] - 1), abs=5e-4) and float(weight) < 1
-
-
-def test_what_a_student_refined_itself_is_told(lines: list[str]) -> None:
-    from optuna_hypergrad.reports import report_refined
-
-    study = create(PopulationSampler(seed=0, population_size=1))
-    trial = study.ask()
-    trial.suggest_float("x", 0, 1)
-    report_refined(trial, {"x": 0.25})
-    study.tell(trial, 1.0)
-    study.ask()
-    before = f"{trial.params['x']:.3g}"
-    assert lines[1] == f"Trial 1: generation 1, member 0 continues: x {before} → 0.25 (refined)."
-
-
 def test_the_end_of_a_search_is_told_with_the_ways_on(lines: list[str]) -> None:
     study = create()
     study.optimize(quadratic, n_trials=200)
@@ -313,29 +244,6 @@ def test_a_hypergradient_that_is_left_out_later_is_told(lines: list[str]) -> Non
     assert "Trial 1 reported no hypergradient of y, which is not moved by it;" in lines[-1]
 
 
-@pytest.mark.parametrize(
-    "mutation, told",
-    [
-        ("teacher", "of z, which is mutated without one;"),
-        ("resample", "of z, which is only resampled;"),
-        ("hypergradient", "of z, which is cloned unchanged;"),
-        (None, "of z, which is cloned unchanged;"),
-    ],
-)
-def test_what_is_refined_or_fixed_is_not_left_out(
-    lines: list[str], mutation: Any, told: str
-) -> None:
-    from optuna_hypergrad.reports import report_refined
-
-    sampler = PopulationSampler(seed=0, population_size=2, fixed=["q"], mutation=mutation)
-    study = create(sampler)
-    trial = ask(study, ["x", "y", "z", "q"])
-    report_hypergradient(trial, {"x": 1.0})
-    report_refined(trial, {"y": 0.5})
-    study.tell(trial, 1.0)
-    assert told in lines[-1]
-
-
 def test_what_a_sampler_around_holds_is_not_told_to_move(lines: list[str]) -> None:
     for sampler in (GradientSampler(seed=0), PopulationSampler(seed=0, population_size=1)):
         with pytest.warns(optuna.exceptions.ExperimentalWarning):
@@ -408,25 +316,6 @@ def test_verbosity_rules(lines: list[str]) -> None:
     assert not lines
 
 
-def test_a_second_step_in_the_place_of_mutation_is_told_as_such(lines: list[str]) -> None:
-    options: dict[str, Any] = {"mutation": "hypergradient", "burn_in": 0, "truncation": 0.5}
-    study = create(PopulationSampler(seed=0, population_size=2, **options))
-
-    def objective(trial: optuna.Trial) -> float:
-        x = trial.suggest_float("x", -1, 9)
-        report_hypergradient(trial, {"x": -1.0})
-        return x
-
-    study.optimize(objective, n_trials=4)
-    (line,) = (line for line in lines if "←" in line)
-    (number, parent) = map(int, re.findall(r"[Tt]rial (\d+)", line))
-    before, after = (study.trials[n].params["x"] for n in (parent, number))
-    assert line.endswith(f"x {before:.3g} → {after:.3g} (two steps).")
-    (goes_on,) = (n for n in (2, 3) if n != number)
-    one_step = study.trials[goes_on].params["x"] - before
-    assert after - before > 1.5 * one_step > 0
-
-
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
@@ -439,10 +328,3 @@ def test_large_numbers_of_one_line_are_written_alike(
     before: float, after: float, told: str
 ) -> None:
     assert describe_change(before, after) == told
-
-
-@pytest.mark.parametrize("factor", [1.0, 1 + 2**-52, 1 - 2**-53])
-def test_a_weight_of_one_is_not_told(factor: float) -> None:
-    mutation = MutationRecord("teacher", before=0.5, after=0.5 * factor, has_step=True)
-    assert describe_mutation(0.1, 0.2, mutation) == "0.1 → 0.2 (one step)"
-    assert describe_mutation(0.1, 0.2, mutation._replace(has_step=False)) == "0.1 → 0.2"
