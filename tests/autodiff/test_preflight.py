@@ -19,7 +19,6 @@ from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.autodiff.loss import TrainingLoss
 from optuna_hypergrad.autodiff.second_order import choose_hvp, preflight
 from optuna_hypergrad.autodiff.second_order.hvp import HVP_METHODS
-from optuna_hypergrad.autodiff.second_order.signature import Signature, signature_of
 from optuna_hypergrad.autodiff.second_order.switching import Kernels
 from optuna_hypergrad.autodiff.snapshot import GeneratorStates
 from optuna_hypergrad.autodiff.weights import FlatWeights
@@ -224,12 +223,12 @@ class Configured(nn.Linear):
 
 
 def test_signatures_hold_no_data_and_see_what_decides() -> None:
-    def signature(name: str = "tanh", rate: float = 0.1, scale: float = 1.0) -> Signature:
+    def signature(name: str = "tanh", rate: float = 0.1, scale: float = 1.0) -> object:
         def loss(model: nn.Module, data: Batch) -> Tensor:
             return scale * loss_fn(model, data)
 
         model = Configured(Settings(name, rate))
-        return signature_of(TrainingLoss(model, loss, FlatWeights(model)), batch(4), {})
+        return preflight.signature_of(TrainingLoss(model, loss, FlatWeights(model)), batch(4), {})
 
     assert signature() == signature(rate=0.3, scale=2.0)
     assert signature() != signature("square") and signature() != signature(scale=0.0)

@@ -8,6 +8,8 @@ equal processes come to equal answers.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -47,6 +49,7 @@ class Plan(NamedTuple):
 
     method: str
     kernels: Kernels
+    switched: Callable[[], AbstractContextManager[object]]  # to these kernels
     used: frozenset[str] = frozenset()  # learned hyperparameters that the loss depends on
 
 
@@ -66,10 +69,10 @@ class FirstBatch:
         kernels, largest = self._kernels()
         if products == "auto":
             batched = several and largest <= BATCHED_UP_TO and self._is_batchable()
-            return Plan("batched" if batched else "loop", kernels)
-        if products != "loop":
+            products = "batched" if batched else "loop"
+        elif products != "loop":
             self._check_method(products)
-        return Plan(products, kernels)
+        return Plan(products, kernels, switched_to(kernels))
 
     def _kernels(self) -> tuple[Kernels, int]:
         """What has to be replaced, and the elements of the largest tensor of the loss."""

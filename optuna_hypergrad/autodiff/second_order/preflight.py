@@ -1,24 +1,28 @@
 """What is found out about a training on its first batch, before it begins.
 
 How Hessian products are taken (choose_hvp.py), and whether the training is what hypergradients take
-it for (checks/). The answers are remembered for like models (signature.py) while the process lives.
+it for (checks/). The answers are remembered for like models while the process lives, by signatures:
+of tensors their kind, of functions their code, of objects their attributes, and nothing that holds
+data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from optuna_hypergrad.autodiff import checks
 from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
 from optuna_hypergrad.autodiff.second_order import hvp
 from optuna_hypergrad.autodiff.second_order.choose_hvp import BATCHED_FROM, FirstBatch, Plan
-from optuna_hypergrad.autodiff.second_order.signature import kind_of, signature_of
-from optuna_hypergrad.autodiff.second_order.switching import switched_to
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
 from optuna_hypergrad.autodiff.updates import Update
 from optuna_hypergrad.autodiff.updates.protocol import Values
@@ -27,6 +31,8 @@ from optuna_hypergrad.autodiff.validation import Statistics, validating
 _plans: dict[object, Plan] = {}
 _passed: dict[object, None] = {}  # other checks
 _MOST = 1000  # answers that are remembered; a number that every trial captures makes each unlike
+_LONG = 64  # elements of a container that a signature holds
+_BOOKKEEPING = frozenset(vars(nn.Module()))  # attributes that every module has
 
 
 def checked_products(products: hvp.Products) -> hvp.Products:
@@ -69,11 +75,11 @@ def preflight(
             with suppress(RuntimeError):  # what torch cannot do is named by what is tried next
                 checks.check_state(loss, batch, hparams, constant)
             plan = FirstBatch(loss, batch, hparams).plan(products, several)
-            loss.switched = switched_to(plan.kernels)
+            loss.switched = plan.switched
             checks.check_products(loss, batch, hparams)
         plan = plan._replace(used=frozenset(loss.used))
         _remember(_plans, key, plan)
-    loss.switched = switched_to(plan.kernels)
+    loss.switched = plan.switched
     loss.used |= plan.used
     return hvp.HVP_METHODS[plan.method]
 
@@ -83,11 +89,7 @@ def check_validation(
 ) -> None:
     """Raise a ValueError where the validation loss cannot be differentiated as it is computed.
 
-    Args:
-        loss: The validation loss.
-        batch: A batch of the training, which stands for those of the validation.
-        hparams: Values of the hyperparameters of the loss.
-        statistics: What batch norm normalises with.
+    ``batch`` is one of the training, which stands for those of the validation.
     """
     key = (statistics, signature_of(loss, batch, hparams))
     if key not in _passed:
@@ -97,13 +99,7 @@ def check_validation(
 
 
 def check_update(update: Update, weights: Tensor, hparams: Values) -> None:
-    """Raise a ValueError where the update cannot be differentiated as it is computed.
-
-    Args:
-        update: The update.
-        weights: Weights to take steps from, shape (D,).
-        hparams: Values of its hyperparameters; tensors are learned.
-    """
+    """Raise a ValueError where the update cannot be differentiated as it is computed."""
     values = tuple((name, torch.is_tensor(value), bool(value)) for name, value in hparams.items())
     key = (kind_of([update, weights], depth=6), values)
     if key not in _passed and checks.check_update_map(update, weights, hparams):
@@ -126,3 +122,76 @@ def _unchanged(loss: TrainingLoss) -> Iterator[None]:
         finally:
             loss.switched = switched
             loss.weights.write(point)
+
+
+def signature_of(loss: TrainingLoss, batch: Batch, hparams: Values) -> object:
+    """What like losses on like batches have in common; hashable."""
+    model, weights = loss.model, loss.weights
+    return (
+        tuple((name, _of_module(module)) for name, module in model.named_modules()),
+        tuple((name, kind_of(p), bool(p._backward_hooks)) for name, p in weights.named.items()),
+        tuple((name, kind_of(b)) for name, b in model.named_buffers()),
+        tuple(map(kind_of, tree_leaves(batch))),
+        tuple((name, kind_of(value), bool(value)) for name, value in hparams.items()),
+        kind_of(loss.loss_fn),
+        torch.is_autocast_enabled(weights.device.type),
+        "torch._dynamo" in sys.modules,  # else nothing can have been compiled yet
+    )
+
+
+def _of_module(module: nn.Module) -> object:
+    hooks = (
+        module._forward_pre_hooks,
+        module._forward_hooks,
+        module._backward_pre_hooks,
+        module._backward_hooks,
+    )
+    attributes = (item for item in vars(module).items() if item[0] not in _BOOKKEEPING)
+    return (
+        type(module),
+        module.training,
+        tuple((name, kind_of(value, 2)) for name, value in attributes),
+        *(kind_of(list(hook.values())) for hook in hooks if hook),
+    )
+
+
+def kind_of(value: Any, depth: int = 3) -> object:
+    """What is equal for like values; objects are followed ``depth`` levels deep.
+
+    A float varies from trial to trial, so it only counts whether it is zero, as a rate of dropout
+    may be. Functions count by their code and by what they have captured.
+    """
+    if isinstance(value, float):
+        return (float, value == 0.0)
+    if value is None or isinstance(value, str | int | type | CodeType | torch.dtype | torch.device):
+        return value
+    if isinstance(value, Tensor):
+        shape = None if value.is_nested else value.shape
+        return (type(value), value.dtype, value.device, value.layout, shape)
+    if isinstance(value, BuiltinFunctionType):
+        return (value.__module__, value.__qualname__)
+    if isinstance(value, nn.Module) or depth == 0:
+        return type(value)
+    return (type(value), *(kind_of(part, depth - 1) for part in _parts(value)))
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return [len(value), *list(value)[:_LONG], *list(value.values())[:_LONG]]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [len(value), *list(value)[:_LONG]]
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, FunctionType):
+        cells = [_content(cell) for cell in value.__closure__ or ()]
+        return [value.__code__, *cells, value.__defaults__, value.__kwdefaults__]
+    return list(vars(value).values()) if hasattr(value, "__dict__") else []
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # of a name that has yet to be bound
+        return None
