@@ -54,7 +54,10 @@ class Running(NamedTuple):
 def start(
     script: Path | str, *arguments: object, cwd: Path | None = None, **variables: str
 ) -> Running:
-    """Start a script in a folder, with variables of its environment; warnings are errors."""
+    """Start a script in a folder, with variables of its environment; warnings are errors.
+
+    ``"-m"`` and a module's name take the place of a script, as with ``python``.
+    """
     outputs = tempfile.TemporaryDirectory()
     command = [str(script), *map(str, arguments)]
     process = PROCESSES.Process(
@@ -78,7 +81,11 @@ def _run(command: list[str], folder: str, variables: dict[str, str], outputs: st
         os.close(opened)
     os.environ.update(variables)
     os.chdir(folder)
-    sys.argv = command
-    sys.path.insert(0, str(Path(command[0]).parent))
     warnings.simplefilter("error")
-    runpy.run_path(command[0], run_name="__main__")
+    if command[0] == "-m":
+        sys.argv = command[1:]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = command
+        sys.path.insert(0, str(Path(command[0]).parent))
+        runpy.run_path(command[0], run_name="__main__")
