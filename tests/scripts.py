@@ -23,7 +23,7 @@ multiprocessing.set_forkserver_preload(
     [
         *("alembic.command", "optuna_hypergrad.members", "sqlalchemy.orm"),  # as in databases
         *("matplotlib.pyplot", "plotly.graph_objects", "sklearn.datasets"),
-        *("sklearn.model_selection", "torch.nn.functional"),
+        *("sklearn.model_selection", "torch._dynamo", "torch.fx.experimental.symbolic_shapes"),
     ]
 )
 

@@ -2,9 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
+import scripts
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "distributed"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
 URL = "sqlite:///{}/study.db"
+VARIABLES = {"STUDY_STORAGE": f"{URL}\n", "STUDY_STEPS": "10", "OMP_NUM_THREADS": "1"}
 KILLER = """  # what each worker of Dask loads: the first that is at work dies
 import os, pathlib, signal, threading, time
 
@@ -35,7 +39,7 @@ def dask_setup(worker):
 
 def run(folder: Path, *command: str, **variables: str) -> str:
     """What a command prints; its study lives in the folder, and its URL comes from a file."""
-    own = {"STUDY_STORAGE": URL.format(folder) + "\n", "STUDY_STEPS": "10", "OMP_NUM_THREADS": "1"}
+    own = {name: value.format(folder) for name, value in VARIABLES.items()}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         command,
@@ -60,15 +64,51 @@ def workers(folder: Path) -> set[str]:
     return {trial.user_attrs["worker"] for trial in trials(folder)}
 
 
-def test_one_worker_for_each_gpu_or_part_of_the_cpu(tmp_path: Path) -> None:
-    script = str(EXAMPLES / "one_worker_per_gpu.py")
-    run(tmp_path, sys.executable, script, "--workers", "2", "--trials", "6")
+class Forked:
+    """A worker that a script starts by ``subprocess.Popen``, as a fork, which is quicker."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        assert command[0] == sys.executable
+        self.running = scripts.start(*command[1:], **env)
+
+    def wait(self) -> int:
+        return self.running.wait().returncode
+
+
+def test_one_worker_for_each_gpu_or_part_of_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load("one_worker_per_gpu")
+    monkeypatch.setattr(script.subprocess, "Popen", Forked)
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value.format(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["one_worker_per_gpu.py", "--workers", "2", "--trials", "6"])
+    script.main()
     assert len(workers(tmp_path)) == 2 and len(trials(tmp_path)) in (6, 7)
 
 
-def test_torchrun_spreads_each_trial(tmp_path: Path) -> None:
-    launched = ("torchrun", "--standalone", "--nproc-per-node", "2")
-    printed = run(tmp_path, *launched, str(EXAMPLES / "worker.py"), "--trials", "3")
+def by_torchrun(folder: Path, *command: str) -> str:
+    return run(folder, "torchrun", "--standalone", "--nproc-per-node", "2", *command)
+
+
+def by_variables(folder: Path, *command: str) -> str:
+    """The same as forks, which is quicker."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    own = {name: value.format(folder) for name, value in VARIABLES.items()}
+    own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    ranks = [scripts.start(*command, cwd=folder, **own, RANK=rank) for rank in ("0", "1")]
+    ended = [rank.wait() for rank in ranks]
+    assert [rank.returncode for rank in ended] == [0, 0], ended
+    return "".join(rank.stdout for rank in ended)
+
+
+@pytest.mark.parametrize(
+    "launch", [by_variables, pytest.param(by_torchrun, marks=pytest.mark.slow)]
+)
+def test_ranks_spread_each_trial(tmp_path: Path, launch: Callable[..., str]) -> None:
+    printed = launch(tmp_path, str(EXAMPLES / "worker.py"), "--trials", "3")
     assert printed.startswith("2 ranks; 3 trials, best loss ")
     assert len(trials(tmp_path)) == 3 and len(workers(tmp_path)) == 1
     assert all("hg:gradient" in trial.system_attrs for trial in trials(tmp_path))
@@ -78,7 +118,11 @@ def test_torchrun_spreads_each_trial(tmp_path: Path) -> None:
 def test_dask_shares_out_a_study(tmp_path: Path, database: bool) -> None:
     script = str(EXAMPLES / "dask_workers.py")
     options = ("--trials", "12", *(("--database",) if database else ()))
-    printed = run(tmp_path, sys.executable, script, *options)
+    own = {name: value.format(tmp_path) for name, value in VARIABLES.items()}
+    own |= {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"}
+    done = scripts.run(script, *options, cwd=tmp_path, **own)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
     assert printed.startswith("2 workers; 1")
     assert not database or len(workers(tmp_path)) == 2
 
