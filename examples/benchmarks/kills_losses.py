@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.checkpoints import CheckpointError, download
 from optuna_hypergrad.reports import read_checkpoint, read_claim, read_removed, read_segment
-from optuna_hypergrad.samplers.gradient.chains import decisions
-from optuna_hypergrad.samplers.gradient.steps import ancestry, claimed_trials, steps_of
+from optuna_hypergrad.samplers.gradient.search import decisions
+from optuna_hypergrad.samplers.gradient.table import ancestry
 
 Trials = Sequence[FrozenTrial]
 
@@ -61,16 +61,16 @@ def _off_the_path(study: optuna.Study) -> int:
 
     Hypergradients have noise, so the point identifies the trials that it was decided from.
     """
-    rule = new_sampler("gradient").memory.new(study).rule
-    claimed = claimed_trials(study.get_trials(deepcopy=False))
-    steps = steps_of(claimed, chain=0)
+    table = new_sampler("gradient").memory.new(study)
+    table.read(study.get_trials(deepcopy=False))
+    steps = table.steps[0]
     off = 0
-    for one in claimed:
+    for one in (one for claimed in steps for one in claimed):
         if one.trial.state == TrialState.COMPLETE:
-            stood_on = ancestry(steps, one.claim)
-            numbers = [used.trial.number for decision in stood_on for used in decision]
-            path = [*decisions(stood_on, rule, maximize=False)]
-            point = path[-1].after.point() if path else {}
+            path = ancestry(steps, one.claim)
+            numbers = [parent.trial.number for used in path for parent in used]
+            found = decisions(path, table.rule, maximize=False)
+            point = found[-1].after.point() if found else {}
             is_there = all(one.trial.params[name] == value for name, value in point.items())
             off += not is_there or len(numbers) != len(set(numbers))
     return off

@@ -93,10 +93,13 @@ class Claim(NamedTuple):
 
 def write_claim(
     storage: BaseStorage, trial_id: int, claim: Claim, *, one_of_many: bool = False
-) -> None:
+) -> Mapping[str, Any]:
     """Store a sampler's decision with a running trial, and what people should see of it.
 
     The chain is written only if it is ``one_of_many``: each write costs milliseconds in a database.
+
+    Returns:
+        The stored attribute.
     """
     windows = {name: [*widths] for name, widths in claim.windows.items()}
     rule = _stored_rule(claim.rule)
@@ -111,6 +114,7 @@ def write_claim(
     if claim.windows:
         seen = (f"{name} {'+'.join(map(str, widths))}" for name, widths in claim.windows.items())
         write_scalar(storage, trial_id, WINDOWS, ", ".join(seen))
+    return stored
 
 
 def _stored_rule(rule: Rule) -> dict[str, Any]:
@@ -125,6 +129,11 @@ def _stored_rule(rule: Rule) -> dict[str, Any]:
         "tolerance": float(rule.tolerance),
     }
     return {name: value for name, value in values.items() if value != getattr(_DEFAULT, name)}
+
+
+def stored_claim(trial: FrozenTrial) -> Any:
+    """The attribute of a claim as it is stored, of this trial or of another; None without one."""
+    return trial.system_attrs.get(CLAIM)
 
 
 def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:

@@ -3,8 +3,7 @@
 from typing import Any
 
 from optuna_hypergrad.arguments import renamed
-from optuna_hypergrad.samplers.gradient.chains import ChainSummary
-from optuna_hypergrad.samplers.gradient.history import OuterStep, outer_steps
+from optuna_hypergrad.samplers.gradient.history import ChainSummary, OuterStep, outer_steps
 from optuna_hypergrad.samplers.gradient.sampler import GradientSampler
 from optuna_hypergrad.samplers.population.lineage import (
     MutationRecord,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -17,9 +18,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_hypergrad.arguments import check_callable
+from optuna_hypergrad.logger import logger
 from optuna_hypergrad.reports import Report, StoredDataError, write_constraints
 from optuna_hypergrad.reports.attributes import with_backoff
-from optuna_hypergrad.samplers.describe import describe_unreported, log_line
+from optuna_hypergrad.samplers.describe import describe_unreported
 from optuna_hypergrad.schedules import parameter_names
 
 D = TypeVar("D")  # a sampler's decision about a trial
@@ -183,6 +185,20 @@ class Memory(Generic[R]):
         return reader
 
 
+def finished_trial(
+    study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+) -> FrozenTrial:
+    """A trial as it will be stored; until ``after_trial`` has ended, it is stored as running.
+
+    Its attributes are read again, since another sampler may have stored its constraints meanwhile.
+    """
+    finished = copy.copy(trial)
+    finished.state, finished.values = state, None if values is None else [*values]
+    what, read = f"the attributes of trial {trial.number}", study._storage.get_trial_system_attrs
+    finished.system_attrs = with_backoff(what, read, trial._trial_id)
+    return finished
+
+
 ConstraintsFunc = Callable[[FrozenTrial], Sequence[float]]
 
 
@@ -254,36 +270,33 @@ class CompletedSampler(BaseSampler, Generic[R]):
         """What was known when this process decided about ``trial``; else what is known now."""
         return self.memory.reading(study, lambda reader: trial.number in reader.pending)
 
-    def _log_unreported(
+    def _check_report(
         self,
         trial: FrozenTrial,
         report: Report,
-        consequence: str,
-        among: Collection[str] | None = None,
+        consequences: Mapping[str, Collection[str] | None],
     ) -> None:
-        """Log once which parameters a complete trial with a report left out of it.
+        """Log which parameters a complete trial did not report; warn of an unknown constraint.
+
+        Each is logged or warned of once.
 
         Args:
             trial: The trial.
             report: What it reported.
-            consequence: What becomes of these parameters.
-            among: Only these parameters, if given.
+            consequences: What becomes of parameters without hypergradients, and of which
+                parameters; None for all others.
         """
-        if report.gradient is None:
-            return
-        names = _unreported(trial, report, among)
-        names = [name for name in names if name not in self._unreported]
-        if names:
-            self._unreported.update(names)
-            log_line(lambda: describe_unreported(trial.number, names, consequence))
-
-    def _warn_of_unknown_constraint(self, trial: FrozenTrial, report: Report) -> None:
-        """Warn once of a hypergradient of a constraint that a complete trial does not have."""
+        for consequence, among in consequences.items() if report.gradient is not None else ():
+            names = [n for n in _unreported(trial, report, among) if n not in self._unreported]
+            if names:
+                self._unreported.update(names)
+                line = describe_unreported(trial.number, names, consequence)
+                logger.info(line)
         unknown = [name for name in report.constraint_gradients if name not in report.constraints]
         if unknown and not self._has_warned_of_constraint:
             self._has_warned_of_constraint = True
             known = ", ".join(map(repr, report.constraints)) or "none"
-            warnings.warn(_NO_CONSTRAINT.format(trial.number, unknown[0], known), stacklevel=4)
+            warnings.warn(_NO_CONSTRAINT.format(trial.number, unknown[0], known), stacklevel=3)
 
 
 def _unreported(trial: FrozenTrial, report: Report, among: Collection[str] | None) -> list[str]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import check_kind
-from optuna_hypergrad.reports.attributes import with_backoff
 
 S = TypeVar("S", bound=BaseSampler)
 
@@ -28,8 +25,8 @@ def sampler_of(study: Study, kind: type[S]) -> S | None:
     return sampler if isinstance(sampler, kind) else None
 
 
-def held(study: Study) -> Collection[str]:
-    """The parameters that a ``PartialFixedSampler`` around the study's sampler holds."""
+def fixed_params(study: Study) -> Collection[str]:
+    """The parameters that a ``PartialFixedSampler`` around the study's sampler fixes."""
     return frozenset(getattr(study.sampler, "_fixed_params", ()))
 
 
@@ -43,32 +40,6 @@ def check_one_objective(study: Any) -> None:
 def maximizes(study: Study) -> bool:
     """Whether the study looks for large values."""
     return study.directions[0] == StudyDirection.MAXIMIZE
-
-
-def finished_as(
-    study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-) -> FrozenTrial:
-    """A trial as it will be stored; before ``after_trial`` has ended, the storage has it running.
-
-    Its attributes are read anew, since another sampler may have stored its constraints meanwhile.
-    """
-    finished = copy.copy(trial)
-    finished.state, finished.values = state, None if values is None else [*values]
-    finished.system_attrs = with_backoff(
-        f"the attributes of trial {trial.number}",
-        lambda: study._storage.get_trial_system_attrs(trial._trial_id),
-    )
-    return finished
-
-
-def stop(study: Study) -> bool:
-    """End ``study.optimize``; whether that was still to be done."""
-    is_ending = getattr(study, "_stop_flag", False)  # another thread may have done so
-    try:
-        study.stop()
-    except RuntimeError:  # ask-and-tell has no loop to end
-        return False
-    return not is_ending
 
 
 def checked_seed(seed: int | None) -> int:

@@ -93,7 +93,8 @@ def _decisions(reader: Any) -> Any:
     """Finished trials that decide, how many run, and where that leads."""
     if hasattr(reader, "chain"):
         chain = reader.chain(0)
-        return [one.trial.number for one in chain.used], chain.running, chain.search.point()
+        n_running = sum(not one.trial.state.is_finished() for one in chain.next_trials)
+        return [one.trial.number for one in chain.used], n_running, chain.search.point()
     return [student.number for student in reader], len(reader.running), reader.undecided
 
 

@@ -1,4 +1,4 @@
-"""One line for each trial of a GradientSampler that begins: what changes, and why."""
+"""Log lines of a GradientSampler: what each trial runs and why, and why a study ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.algorithms.sign_descent import MAX_UNKNOWN, Settled
+from optuna_hypergrad.algorithms import sign_descent
+from optuna_hypergrad.algorithms.sign_descent import Settled
 from optuna_hypergrad.reports import Claim, read_constraints
 from optuna_hypergrad.samplers.describe import (
     SIGNS,
@@ -21,7 +22,8 @@ from optuna_hypergrad.samplers.describe import (
 )
 from optuna_hypergrad.samplers.distributions import is_log, to_distribution
 from optuna_hypergrad.samplers.gradient.history import OuterStep, outer_step
-from optuna_hypergrad.samplers.gradient.search import Decision, Search
+from optuna_hypergrad.samplers.gradient.search import Decision
+from optuna_hypergrad.samplers.gradient.table import Chain
 from optuna_hypergrad.samplers.ranking import violation
 
 LARGEST = 700.0  # whose exponential is still a float
@@ -36,11 +38,11 @@ def describe_step(
     one_of_many: bool,
     fixed: Collection[str] = (),
 ) -> str:
-    """What a trial of a GradientSampler is to do.
+    """What a trial of a GradientSampler runs.
 
     Args:
         claim: The trial's.
-        decision: The outer step before; None for the first.
+        decision: The previous outer step; None for the first.
         is_again: Whether another trial has claimed the same step.
         is_enqueued: Whether a user has fixed parameters of it.
         one_of_many: Whether there are other chains.
@@ -55,84 +57,90 @@ def describe_step(
     if decision is None:
         return f"{place}, the start."
     step = outer_step(decision)
-    kept = {name: value for name, value in step.proposal.items() if name not in fixed}
-    step = step._replace(proposal=kept)
+    moved = {name: value for name, value in step.proposal.items() if name not in fixed}
+    step = step._replace(proposal=moved)
     return f"{place}, after {_describe_result(decision, step)}: {_describe_next(decision, step)}."
 
 
-def describe_end(searches: Sequence[Search], tolerance: float, best: FrozenTrial | None) -> str:
-    """Why the searches of a study have ended, and how to go on.
+def describe_end(chains: Sequence[Chain], tolerance: float, best: FrozenTrial | None) -> str:
+    """Why the searches of a study have ended, and how to continue.
 
     Args:
-        searches: One for each chain, all of which have converged.
-        tolerance: Below which fraction of its range a step size is small.
+        chains: The chains, all of which have converged.
+        tolerance: The fraction of its range below which a step size is small.
         best: The best trial, if there is one.
     """
-    of_chains = f"all {len(searches)} searches have" if len(searches) > 1 else "the search has"
-    why, on = _why_settled(searches, tolerance)
-    ways = [*on, f"GradientSampler(n_chains={len(searches) + 1}) adds a search from another start"]
+    of_chains = f"all {len(chains)} searches have" if len(chains) > 1 else "the search has"
+    why, advice = _why_settled(chains, tolerance)
+    n_chains = len(chains) + 1
+    ways = [*advice, f"GradientSampler(n_chains={n_chains}) adds a search from another start"]
     return (
         f"The study ends, since {of_chains} converged: {'; '.join(why)}. {_describe_best(best)}"
         f"To go on: {', or '.join(ways)}."
     )
 
 
-def _why_settled(searches: Sequence[Search], tolerance: float) -> tuple[list[str], list[str]]:
-    """Why parameters have settled, and what of it can be changed."""
+def _why_settled(chains: Sequence[Chain], tolerance: float) -> tuple[list[str], list[str]]:
+    """Why parameters have settled, and what can be done about it."""
     found: dict[str, dict[str, None]] = {reason: {} for reason in Settled._fields}
-    blamed: dict[str, None] = {}
-    for search in searches:
-        blamed |= dict.fromkeys(repr(name) for name in sorted(search.halved_by))
-        for reason, names in search.settled(tolerance).items():
-            found[reason] |= dict.fromkeys(names)
-    why, on = [], []
-    if any(search.is_silent for search in searches):
-        why.append(f"{MAX_UNKNOWN} trials of one point reported no hypergradient")
-        on.append("call report_hypergradient in every trial, feasible ones as well")
+    halved_by: dict[str, None] = {}
+    for chain in chains:
+        search = chain.search
+        halved_by |= dict.fromkeys(repr(name) for name in sorted(search.halved_by))
+        if search.state is not None and not chain.lacks_reports:
+            settled = sign_descent.settled(search.state, search.ranges, tolerance)
+            for reason, where in settled._asdict().items():
+                pairs = zip(search.space, where, strict=True)
+                found[reason] |= dict.fromkeys(name for name, is_so in pairs if is_so)
+    names = {reason: listed([*settled_names]) for reason, settled_names in found.items()}
+    why, advice = [], []
+    if any(chain.lacks_reports for chain in chains):
+        why.append(f"{sign_descent.MAX_UNKNOWN} trials of one point reported no hypergradient")
+        advice.append("call report_hypergradient in every trial, feasible ones as well")
     if found["unknown"]:
         why.append(
-            f"no hypergradient is reported any more of {listed([*found['unknown']])}, "
-            f"for {MAX_UNKNOWN} trials"
+            f"no hypergradient is reported any more of {names['unknown']}, "
+            f"for {sign_descent.MAX_UNKNOWN} trials"
         )
-        on.append("report the loss's hypergradient of these, not a constraint's alone")
+        advice.append("report the loss's hypergradient of these, not a constraint's alone")
     if found["flat"]:
-        why.append(f"the hypergradient stays 0 for {listed([*found['flat']])}")
-        on.append("check that the loss depends on what stays 0")
+        why.append(f"the hypergradient stays 0 for {names['flat']}")
+        advice.append("check that the loss depends on what stays 0")
     if found["on_bound"]:
-        why.append(f"{listed([*found['on_bound']])} at a bound of the range")
-        on.append("widen the range of what is on a bound")
+        why.append(f"{names['on_bound']} at a bound of the range")
+        advice.append("widen the range of what is on a bound")
     if found["small"]:
-        why.append(f"γ is below {short(tolerance)} of the range for {listed([*found['small']])}")
-    if found["small"] and blamed:
-        why.append(f"γ was halved where trials violated {listed([*blamed])}")
-        on.append("report hypergradients of what is violated (constraint=...) that are not 0")
-        on.append("exclude values of other parameters that violate it")
+        why.append(f"γ is below {short(tolerance)} of the range for {names['small']}")
+    if found["small"] and halved_by:
+        why.append(f"γ was halved where trials violated {listed([*halved_by])}")
+        advice.append("report hypergradients of what is violated (constraint=...) that are not 0")
+        advice.append("exclude values of other parameters that violate it")
     if found["small"]:
-        on.append(f"GradientSampler(tolerance={short(tolerance / 10)}) takes smaller steps")
-    return why, on
+        advice.append(f"GradientSampler(tolerance={short(tolerance / 10)}) takes smaller steps")
+    return why, advice
 
 
 def _describe_result(decision: Decision, step: OuterStep) -> str:
     value = "" if step.value is None else f" ({short(step.value)})"
     excess = f"was infeasible by {short(step.violation)}" if step.violation else ""
-    is_said = bool(excess) and (decision.verdict == "accepted" or decision.is_drawn_anew)
-    became = "" if is_said else _describe_status(step)
-    told = " and ".join(part for part in (excess, became) if part)
-    return f"trial {'+'.join(map(str, step.trials))}{value} {told}"
+    is_enough = bool(excess) and (decision.verdict == "accepted" or decision.is_redrawn)
+    status = "" if is_enough else _describe_status(step)
+    result = " and ".join(part for part in (excess, status) if part)
+    return f"trial {'+'.join(map(str, step.trials))}{value} {result}"
 
 
 def _describe_status(step: OuterStep) -> str:
-    """What became of an outer step; what counts as diverged may have been pruned, or failed."""
+    """The status of an outer step; one that counts as diverged may have been pruned or failed."""
     return step.status if step.status in ("diverged", "failed") else f"was {step.status}"
 
 
 def _describe_next(decision: Decision, step: OuterStep) -> str:
     state = decision.after.state
-    if decision.is_drawn_anew:
-        return f"the same point again, with {listed(decision.not_learned)} drawn anew"
+    if decision.is_redrawn:
+        return f"the same point again, with {listed(decision.independent)} drawn anew"
     if state is None:
         return "another start"
-    if state is decision.before.state:  # a guess that did not turn out well
+    if state is decision.before.state:  # a user's guess turned out bad
         return f"back to where the search was, {_list_moves(_changed(decision, step))}"
     if state.remeasures:
         return f"back to the best point, {_list_moves(_changed(decision, step))}"
@@ -149,8 +157,8 @@ def _best_point(decision: Decision) -> dict[str, Any]:
     after = decision.after
     assert after.state is not None and after.state.best is not None
     values = after.ranges.to_natural(after.state.best.point).tolist()
-    by_name = zip(after.names, values, strict=True)
-    return {name: to_distribution(value, after.learned[name]) for name, value in by_name}
+    by_name = zip(after.space, values, strict=True)
+    return {name: to_distribution(value, after.space[name]) for name, value in by_name}
 
 
 def _list_moves(changes: Iterator[str]) -> str:
@@ -159,23 +167,23 @@ def _list_moves(changes: Iterator[str]) -> str:
 
 def _changed(decision: Decision, step: OuterStep) -> Iterator[str]:
     """What the next trial runs with where the last one did not."""
-    for name, before, after in _next_changes(step, decision.after.learned, step.params):
+    for name, before, after in _next_changes(step, decision.after.space, step.params):
         yield f"{name} {describe_change(before, after)}"
 
 
 def _moves(decision: Decision, step: OuterStep, origin: Mapping[str, Any]) -> Iterator[str]:
     """The steps that are taken from a point."""
-    learned = decision.after.learned
-    for name, before, after in _next_changes(step, learned, origin):
-        move = _move(before, after, step.step_size[name], learned[name])
+    space = decision.after.space
+    for name, before, after in _next_changes(step, space, origin):
+        move = _move(before, after, step.step_size[name], space[name])
         yield f"{name} {describe_change(before, after)} (sign {SIGNS[step.sign[name]]}, {move})"
 
 
 def _next_changes(
-    step: OuterStep, learned: Mapping[str, BaseDistribution], origin: Mapping[str, Any]
+    step: OuterStep, space: Mapping[str, BaseDistribution], origin: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     for name in (name for name in step.proposal if name in origin):
-        before, after = origin[name], to_distribution(step.proposal[name], learned[name])
+        before, after = origin[name], to_distribution(step.proposal[name], space[name])
         if differ(before, after):
             yield name, before, after
 
@@ -185,11 +193,11 @@ def _move(before: float, after: float, gamma: float, distribution: BaseDistribut
     is_cut = after in (getattr(distribution, "low", None), getattr(distribution, "high", None))
     if is_log(distribution):
         is_cut = is_cut and abs(math.log(after / before)) < 0.999 * gamma
-        told = f"×{describe_factor(math.exp(gamma)) if gamma < LARGEST else 'inf'}"
+        size = f"×{describe_factor(math.exp(gamma)) if gamma < LARGEST else 'inf'}"
     else:
         is_cut = is_cut and abs(after - before) < 0.999 * gamma
-        told = short(gamma)
-    return "to its bound" if is_cut else f"γ {told}"
+        size = short(gamma)
+    return "to its bound" if is_cut else f"γ {size}"
 
 
 def _describe_best(best: FrozenTrial | None) -> str:

@@ -1,12 +1,13 @@
-"""GradientSampler: the Optuna glue around sign descent."""
+"""GradientSampler: the Optuna glue around searches by sign descent."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from optuna.distributions import BaseDistribution
@@ -15,29 +16,21 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_hypergrad.arguments import check_kind, checked_count
-from optuna_hypergrad.reports import (
-    Claim,
-    Report,
-    Rule,
-    read_claim,
-    write_claim,
-    write_drawn,
-)
+from optuna_hypergrad.logger import logger
+from optuna_hypergrad.reports import Rule, read_claim, stored_claim, write_claim, write_drawn
 from optuna_hypergrad.reports.attributes import MOST
-from optuna_hypergrad.samplers.base import CompletedSampler, ConstraintsFunc, Memory, propose
-from optuna_hypergrad.samplers.describe import log_line
-from optuna_hypergrad.samplers.gradient.chains import ChainSummary
-from optuna_hypergrad.samplers.gradient.log import describe_end, describe_step
-from optuna_hypergrad.samplers.gradient.steps import is_enqueued
-from optuna_hypergrad.samplers.gradient.table import Table
-from optuna_hypergrad.samplers.studies import (
-    checked_seed,
-    finished_as,
-    held,
-    maximizes,
-    random_seed,
-    stop,
+from optuna_hypergrad.samplers import studies
+from optuna_hypergrad.samplers.base import (
+    CompletedSampler,
+    ConstraintsFunc,
+    Memory,
+    finished_trial,
+    propose,
 )
+from optuna_hypergrad.samplers.gradient.history import ChainSummary, summaries
+from optuna_hypergrad.samplers.gradient.log import describe_end, describe_step
+from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, is_enqueued_trial
+from optuna_hypergrad.samplers.gradient.table import Table
 
 
 class GradientSampler(CompletedSampler[Table]):
@@ -47,24 +40,24 @@ class GradientSampler(CompletedSampler[Table]):
     loss (``report_hypergradient``). The next trial moves every hyperparameter against the sign of
     its hypergradient by a step size of its own, which is halved when the sign flips.
 
-    The next proposal is a function of the stored trials alone. Any process with the same
-    arguments goes on where another one stopped. Workers never wait: while the trial of an outer
-    step runs, whoever asks gets a replicate of it, the same point with another ``trial_seed``. A
-    step is decided by the mean hypergradient of its replicates that have finished, and replicates
-    that finish later do not rewrite it. Failed trials are repeated; pruned ones (but for those that
-    ``ConsensusPruner`` ends) and those with hypergradients that are not finite count as diverged.
+    The next proposal depends on the stored trials alone: any process with the same arguments
+    continues where another stopped. Workers never wait: while the trial of an outer step runs, the
+    next one to ask gets a replicate of it, the same point with another ``trial_seed``. A step is
+    decided by the mean hypergradient of its finished replicates; those that finish later do not
+    change it. Failed trials are repeated; pruned trials (except those that ``ConsensusPruner``
+    ends) and trials with hypergradients that are not finite count as diverged.
 
-    Feasible trials are better than infeasible ones, and of those the smaller total violation is
-    better, as to Optuna's own samplers. A point that violates constraints is left along their
-    hypergradients (``report_hypergradient(..., constraint=...)``). Where none of these is reported,
+    As in Optuna's own samplers, feasible trials are better than infeasible ones, and of these the
+    smaller total violation is better. A point that violates constraints is left along their
+    hypergradients (``report_hypergradient(..., constraint=...)``). If none of these is reported,
     or all are 0, an infeasible trial is rejected: parameters without hypergradients are drawn anew
     at its point, up to three times; if it stays infeasible, every step size is halved and the
-    search returns to the best feasible point. While there is none, it follows the loss's
-    hypergradient for as long as that lessens the violation, and then starts elsewhere.
+    search returns to the best feasible point. While there is none, it follows the hypergradient
+    of the loss as long as the violation decreases, and then starts elsewhere.
 
-    Parameters without hypergradients (categorical ones, ints, whatever is not reported) come from
-    ``independent_sampler``, drawn anew for each outer step; a sampler that you pass keeps random
-    state of its own, which a restart does not bring back.
+    Parameters without hypergradients (categorical ones, integers, any that are not reported) come
+    from ``independent_sampler``, drawn anew for each outer step. A sampler that you pass has a
+    random state of its own, which a restart does not restore.
 
     Args:
         seed: Seeds everything random; the same seed repeats a single-worker study. None draws one.
@@ -72,9 +65,9 @@ class GradientSampler(CompletedSampler[Table]):
             behind the best one before it is rejected: the search returns to the best point,
             measures it once more, and takes smaller steps from there. Divergence is always
             rejected. None follows the paper, which rejects nothing, not even infeasible trials.
-        start: Where the first chain starts: ``"range"`` (0 where a range spans it, else the
-            middle), ``"best"`` (the best complete trial, of whatever sampler, at that time), or
-            values by parameter or schedule name, with the rest as for ``"range"``.
+        start: Where the first chain starts: ``"range"`` (0 where a range contains it, else the
+            middle), ``"best"`` (the best complete trial of any sampler at that time), or values by
+            parameter or schedule name, with the rest as for ``"range"``.
         step_size: First step sizes by parameter or schedule name, in the parameter's unit or, for
             log ranges, in units of its natural logarithm. Others are a twentieth of their range.
         n_replicates: How many trials of the same point decide an outer step.
@@ -82,15 +75,15 @@ class GradientSampler(CompletedSampler[Table]):
             random points (with ``start="best"``, from the next best trials).
         independent_sampler: For the parameters without hypergradients. By default TPE, seeded
             for each outer step.
-        constraints_func: Of a finished trial, its constraints, as Optuna's own samplers take it:
-            the trial is feasible where none exceeds 0. For Optuna 4; deprecated there from 5 on in
-            favour of ``Trial.set_constraint``, which needs no argument here.
+        constraints_func: Returns the constraints of a finished trial, as for Optuna's own samplers:
+            the trial is feasible if none exceeds 0. For Optuna 4; Optuna 5 deprecates it in favour
+            of ``Trial.set_constraint``, which needs no argument here.
         tolerance: A chain has converged when every step size is below this fraction of its range.
-            A parameter that sits on its bound, had a hypergradient of 0 three times in a row, or
-            none for ten times in a row, counts as settled. A chain also ends where ten trials of
+            A parameter also counts as settled on its bound, after three hypergradients of 0 in a
+            row, and after ten trials in a row without one. A chain also ends when ten trials of
             one point reported nothing.
         stop_when_converged: End ``study.optimize`` when all chains have converged, with an INFO
-            line that says why. With ask-and-log_line there is no loop to end; see ``chains``.
+            line that says why. With ask-and-tell there is no loop to end; see ``chains``.
 
     Raises:
         ValueError: If an argument is out of range; the message names it. Studies with several
@@ -135,40 +128,49 @@ class GradientSampler(CompletedSampler[Table]):
                 raise ValueError(f"start must be 'range', 'best' or a mapping, got {start!r}.")
             start = {}
         rule = Rule(safeguard, start, step_size or {}, n_replicates, tolerance)
-        memory = Memory(partial(_new_table, rule))
-        super().__init__(independent_sampler, memory, constraints_func)
+        super().__init__(independent_sampler, Memory(partial(_new_table, rule)), constraints_func)
         self._n_chains = checked_count("n_chains", n_chains, most=MOST)
-        self._seed = checked_seed(seed)
+        self._seed = studies.checked_seed(seed)
         check_kind("stop_when_converged", stop_when_converged, bool, "True or False")
         self._stop_when_converged = stop_when_converged
         self._has_warned = False
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Claim an outer step for the trial; a retried trial keeps the one it inherited."""
+        """Claim an outer step for the trial; a retried trial keeps that of the failed one."""
         super().before_trial(study, trial)
         is_retry = read_claim(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or is_retry:
             return
         with self.memory.reading(study) as table:
-            if not table.reports_nothing:
-                claim = table.next_claim(trial.number, self._n_chains, self._seed, self._from_best)
-                many = self._n_chains > 1
-                write_claim(study._storage, trial._trial_id, claim, one_of_many=many)
-                table.pending[trial.number] = claim
-                log_line(lambda: _told(trial, claim, table, many, held(study)))
+            if table.lacks_reports:
+                return
+            claim = table.next_claim(trial.number, self._n_chains, self._seed, self._from_best)
+            one_of_many = self._n_chains > 1
+            storage, trial_id = study._storage, trial._trial_id
+            table.begin(claim, write_claim(storage, trial_id, claim, one_of_many=one_of_many))
+            if logger.isEnabledFor(logging.INFO):
+                line = describe_step(
+                    claim,
+                    table.decision_before(claim),
+                    is_again=len(table.claimed(claim)) > 0,
+                    is_enqueued=is_enqueued_trial(trial),
+                    one_of_many=one_of_many,
+                    fixed=studies.fixed_params(study),
+                )
+                logger.info(line)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The point of the trial's outer step, completed by the independent sampler."""
         self._raise_error_if_multi_objective(study)
-        step = self._step_of(study, trial, search_space)
-        params = step.params
+        proposal = self._proposal(study, trial, search_space)
+        params = proposal.params
         rest = {name: dist for name, dist in search_space.items() if name not in params}
         if not rest:
             return params
-        params |= propose(self._independent_for(step.entropy), study, trial, rest)
-        if step.is_claimed:
+        params |= propose(self._independent_for(proposal.entropy), study, trial, rest)
+        if proposal.is_claimed:
             drawn = {name: dist.to_internal_repr(params[name]) for name, dist in rest.items()}
             write_drawn(study._storage, trial._trial_id, drawn)
         return params
@@ -180,12 +182,12 @@ class GradientSampler(CompletedSampler[Table]):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A parameter that not every trial has had yet: its start, or an independent value."""
+        """A parameter that some complete trial lacks: its start, or an independent value."""
         self._raise_error_if_multi_objective(study)
-        step = self._step_of(study, trial, {param_name: param_distribution})
-        if param_name in step.params:
-            return step.params[param_name]
-        sampler = self._independent_for([*step.entropy, zlib.crc32(param_name.encode())])
+        proposal = self._proposal(study, trial, {param_name: param_distribution})
+        if param_name in proposal.params:
+            return proposal.params[param_name]
+        sampler = self._independent_for([*proposal.entropy, zlib.crc32(param_name.encode())])
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -197,74 +199,70 @@ class GradientSampler(CompletedSampler[Table]):
     ) -> None:
         """Stop ``study.optimize`` when all chains have converged."""
         super().after_trial(study, trial, state, values)
-        is_claimed = read_claim(trial.number, trial.system_attrs) is not None
-        if len(study.directions) > 1 or not is_claimed:
+        if len(study.directions) > 1 or stored_claim(trial) is None:
             return
-        finished = finished_as(study, trial, state, values)
-        if state == TrialState.COMPLETE:
-            self._tell_gaps(study, finished)
-        if not self._stop_when_converged:
-            return
-        with self.remembering(study, trial) as table:
-            is_alone = table.n_open == 1
-        memory = self.remembering(study, trial) if is_alone else self.memory.reading(study)
-        with memory as table:
-            tolerance = table.rule.tolerance
-            every = (table.search_with(number, finished) for number in range(self._n_chains))
-            searches = [*takewhile(lambda search: search.has_converged(tolerance), every)]
-            if len(searches) == self._n_chains and stop(study):
-                best = table.best_with(finished)
-                log_line(lambda: describe_end(searches, tolerance, best))
 
-    def _tell_gaps(self, study: Study, finished: FrozenTrial) -> None:
-        report = Report.of(finished)
-        with self.remembering(study, finished) as table:
-            self._log_unreported(finished, report, "not moved by it", among=table.reported)
-        self._log_unreported(finished, report, f"left to {self._independent_name} until one is")
-        self._warn_of_unknown_constraint(finished, report)
+        def is_enough(table: Table) -> bool:
+            """Whether no other trial can have finished since this one began, or none matters."""
+            is_alone = table.n_open == 1 or not self._stop_when_converged
+            return is_alone and trial.number in table.pending
+
+        finished = finished_trial(study, trial, state, values)
+        with self.memory.reading(study, is_enough) as table:
+            ended = table.end(finished)
+            if ended is not None and state == TrialState.COMPLETE:
+                left_to = f"left to {self._independent_name} until one is"
+                consequences = {"not moved by it": table.reported, left_to: None}
+                self._check_report(finished, ended.report, consequences)
+            if ended is not None and self._stop_when_converged:
+                self._stop_if_converged(study, ended, table)
 
     def chains(self, study: Study) -> list[ChainSummary]:
         """Where each chain of a study stands, the one with the best value first."""
         with self.memory.reading(study) as table:
-            chains = range(self._n_chains)
-            return [table.summary(number) for number in sorted(chains, key=table.rank_key)]
+            return summaries(table, self._n_chains)
 
-    def _step_of(
+    def _proposal(
         self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
-    ) -> _Step:
-        claim = self._claim_of(study, trial)
-        if claim is None:
-            self._warn_once(study, trial)
-            return _Step(False, {}, [self._seed, trial.number])
-        with self.remembering(study, trial) as table:
-            may_repeat = table.may_repeat_another(claim, trial.number)
-        memory = self.memory.reading(study) if may_repeat else self.remembering(study, trial)
-        with memory as table:
-            return _Step(True, table.params(claim, trial.number, space), table.entropy(claim))
+    ) -> _Proposal:
+        number = trial.number
 
-    def _claim_of(self, study: Study, trial: FrozenTrial) -> Claim | None:
-        with self.remembering(study, trial) as table:
-            claim = table.pending.get(trial.number)
-        if claim is not None:
-            return claim
-        # That of another process. The trial handed in is older than what before_trial wrote.
-        return read_claim(trial.number, study._storage.get_trial_system_attrs(trial._trial_id))
+        def is_enough(table: Table) -> bool:
+            """Whether the point is known that a replicate has to repeat."""
+            claim = table.pending.get(number)
+            return claim is not None and not table.lacks_point(claim, number)
+
+        with self.memory.reading(study, is_enough) as table:
+            claim = table.pending.get(number)
+            if claim is None:  # Another process decided. ``trial`` is older than that.
+                attributes = study._storage.get_trial_system_attrs(trial._trial_id)
+                claim = read_claim(number, attributes)
+            if claim is not None:
+                params = table.params(claim, number, space)
+                return _Proposal(True, params, table.entropy(claim))
+            if table.lacks_reports and not self._has_warned:
+                self._has_warned = True
+                warnings.warn(_NO_REPORTS.format(self._independent_name), stacklevel=3)
+        return _Proposal(False, {}, [self._seed, number])
+
+    def _stop_if_converged(self, study: Study, ended: ClaimedTrial, table: Table) -> None:
+        chains = [table.chain(number, ended) for number in range(self._n_chains)]
+        tolerance = table.rule.tolerance
+        if all(chain.has_converged(tolerance) for chain in chains):
+            is_stopping = getattr(study, "_stop_flag", False)  # another thread may have stopped it
+            with suppress(RuntimeError):  # ask-and-tell has no loop to end
+                study.stop()
+                if not is_stopping and logger.isEnabledFor(logging.INFO):
+                    logger.info(describe_end(chains, tolerance, table.best_with(ended.trial)))
 
     def _independent_for(self, entropy: Sequence[int]) -> BaseSampler:
-        """The user's sampler, or a TPE sampler seeded by what it draws for."""
+        """The user's sampler, or a TPE sampler seeded for what it draws."""
         if self._independent is not None:
             return self._independent
         options: dict[str, Any] = {}
         if self._constraints_func is not None and not hasattr(Trial, "set_constraint"):
-            options["constraints_func"] = self._constraints_func  # Optuna 4 needs to be told
-        return TPESampler(seed=random_seed(*entropy), **options)
-
-    def _warn_once(self, study: Study, trial: FrozenTrial) -> None:
-        with self.remembering(study, trial) as table:
-            if self._has_warned or not table.reports_nothing:
-                return
-        self._has_warned = True
-        warnings.warn(_NO_REPORTS.format(self._independent_name), stacklevel=3)
+            options["constraints_func"] = self._constraints_func  # Optuna 4 needs it
+        return TPESampler(seed=studies.random_seed(*entropy), **options)
 
     @property
     def _independent_name(self) -> str:
@@ -272,28 +270,15 @@ class GradientSampler(CompletedSampler[Table]):
 
 
 def _new_table(rule: Rule, study: Study) -> Table:
-    return Table(rule, maximizes(study))
+    return Table(rule, studies.maximizes(study))
 
 
-def _told(
-    trial: FrozenTrial, claim: Claim, table: Table, one_of_many: bool, fixed: Collection[str]
-) -> str:
-    return describe_step(
-        claim,
-        table.decision_before(claim),
-        is_again=table.n_claimed(claim) > 0,
-        is_enqueued=is_enqueued(trial),
-        one_of_many=one_of_many,
-        fixed=fixed,
-    )
-
-
-class _Step(NamedTuple):
+class _Proposal(NamedTuple):
     """What an outer step says about a trial's parameters."""
 
     is_claimed: bool
-    params: dict[str, Any]  # those that it fixes
-    entropy: list[int]  # seeds the draw of the others
+    params: dict[str, Any]  # those that it determines
+    entropy: list[int]  # seeds the draws of the others
 
 
 _NO_REPORTS = (

@@ -1,211 +1,309 @@
-"""The trial table as GradientSampler reads it: what to run next, and with which values."""
+"""The trials of a study as GradientSampler reads them: which step runs next, with which values.
+
+Several trials may claim the same outer step: replicates of parallel workers, retries of failed
+trials, enqueued points. The trials that decide a step are worked out here. The first trial that
+claims the next step names them, so that they do not change, whoever finishes late.
+"""
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.reports import Claim, Rule, read_claim, read_drawn, read_gradient
+from optuna_hypergrad.algorithms import sign_descent
+from optuna_hypergrad.reports import (
+    Claim,
+    Rule,
+    StoredDataError,
+    read_claim,
+    read_drawn,
+    read_gradient,
+    stored_claim,
+)
+from optuna_hypergrad.reports.objective import values_by_name
 from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.distributions import to_distribution
-from optuna_hypergrad.samplers.gradient import steps as outer
-from optuna_hypergrad.samplers.gradient.chains import (
-    Chain,
-    ChainSummary,
-    Searches,
+from optuna_hypergrad.samplers.gradient.search import (
+    ClaimedTrial,
+    Decision,
+    Search,
+    counted_reports,
+    decide,
     decisions,
-    start_value,
+    reported_space,
 )
-from optuna_hypergrad.samplers.gradient.search import Decision, Search
-from optuna_hypergrad.samplers.gradient.steps import Claimed
-from optuna_hypergrad.samplers.ranking import best_first, rank_key
+from optuna_hypergrad.samplers.gradient.start import start_value
+from optuna_hypergrad.samplers.ranking import best_first
+
+MAX_FAILURES = 3  # a step of which that many trials failed is decided by those that did not
+
+Steps = Sequence[Sequence[ClaimedTrial]]  # by outer step, the trials that claimed it, by number
+
+
+def add_claimed(steps: list[list[ClaimedTrial]], one: ClaimedTrial) -> None:
+    """Add a trial to the step that it claimed, or replace an older state of it there."""
+    steps += [[] for _ in range(1 + one.claim.step - len(steps))]
+    step, number = steps[one.claim.step], one.trial.number
+    at = bisect_left(step, number, key=lambda other: other.trial.number)
+    is_known = at < len(step) and step[at].trial.number == number
+    step[at : at + is_known] = [one]
+
+
+def deciding_trials(steps: Steps, n_replicates: int) -> list[ClaimedTrial]:
+    """The trials that decided the latest decided step; none before the first decision.
+
+    They are the usable trials of the last step that ran the same point, once they are enough. Where
+    the step keeps failing, or a replicate was superfluous, there may be fewer.
+    """
+    if not steps:
+        return []
+    claimed = steps[-1]
+    usable = [one for one in claimed if one.is_usable]
+    leading = _leading(usable or claimed)
+    used = [one for one in usable if same_point(one.trial, leading.trial)]
+    failed = [one for one in claimed if one.failed]
+    if len(failed) >= MAX_FAILURES:
+        return used or failed
+    superfluous = [one.trial for one in claimed if one.is_superfluous]
+    is_settled = any(same_point(one, other.trial) for one in superfluous for other in used)
+    is_decided = used and (is_settled or len(used) >= n_replicates)
+    return used if is_decided else used_by(steps, _leading(claimed).claim)
+
+
+def used_by(steps: Steps, claim: Claim) -> list[ClaimedTrial]:
+    """The trials that decided the step before that of a claim; none for the first step.
+
+    Raises:
+        StoredDataError: If they are not the trials of that step.
+    """
+    if claim.step == 0:
+        return []
+    previous = steps[claim.step - 1] if claim.step <= len(steps) else ()
+    by_number = {one.trial.number: one for one in previous if one.trial.state.is_finished()}
+    if not claim.used or any(number not in by_number for number in claim.used):
+        raise StoredDataError(
+            f"a claim on step {claim.step} of chain {claim.chain} is based on trials "
+            f"{list(claim.used)}, but those of step {claim.step - 1} that have finished are "
+            f"{list(by_number)}."
+        )
+    return [by_number[number] for number in claim.used]
+
+
+def ancestry(steps: Steps, claim: Claim) -> list[list[ClaimedTrial]]:
+    """The trials that decided each step before a claim, from the first step on."""
+    path: list[list[ClaimedTrial]] = []
+    while used := used_by(steps, claim):
+        path.append(used)
+        claim = used[0].claim
+    return path[::-1]
+
+
+def same_point(one: FrozenTrial, other: FrozenTrial) -> bool:
+    """Whether two trials agree in all parameters that both have; a pruned one may lack some."""
+    return all(one.params[name] == other.params[name] for name in one.params.keys() & other.params)
+
+
+def _leading(claimed: Sequence[ClaimedTrial]) -> ClaimedTrial:
+    """The trial at whose point a step is decided: an enqueued one, then the lowest number."""
+    return min(claimed, key=lambda one: (not one.is_enqueued, one.trial.number))
+
+
+class Chain(NamedTuple):
+    """One search of a study, up to its latest decision."""
+
+    number: int
+    steps: Steps
+    used: Sequence[ClaimedTrial]  # the trials of this decision; none before the first
+    search: Search
+
+    @property
+    def n_decided(self) -> int:
+        """How many steps are decided."""
+        return 1 + self.used[0].claim.step if self.used else 0
+
+    @property
+    def next_trials(self) -> Sequence[ClaimedTrial]:
+        """The trials that claimed the step to be decided next."""
+        step = self.n_decided
+        return self.steps[step] if step < len(self.steps) else ()
+
+    @property
+    def lacks_reports(self) -> bool:
+        """Whether so many trials of the next point reported nothing that none may be expected."""
+        complete = (one for one in self.next_trials if one.trial.state == TrialState.COMPLETE)
+        n_unreported = sum(not one.has_report for one in complete)
+        return n_unreported >= sign_descent.MAX_UNKNOWN
+
+    def has_converged(self, tolerance: float) -> bool:
+        """Whether every parameter has settled, or reports have stopped."""
+        search = self.search
+        if self.lacks_reports:
+            return True
+        if search.state is None:
+            return False
+        return sign_descent.has_converged(search.state, search.ranges, tolerance)
 
 
 class Table(TrialReader[Claim]):
     """What a study's trials say about its searches.
 
     Args:
-        rule: How chains start and move.
+        rule: How searches start and move.
         maximize: The study's direction.
     """
 
     def __init__(self, rule: Rule, maximize: bool) -> None:
         super().__init__()
-        self.rule, self._maximize = rule, maximize
-        self._searches = Searches(rule, maximize)
-        self._steps: dict[int, list[list[Claimed]]] = defaultdict(list)  # by chain
+        self.rule, self.maximize = rule, maximize
+        self.steps: dict[int, list[list[ClaimedTrial]]] = defaultdict(list)
+        """The claimed trials, by chain and outer step."""
+        self.reported: set[str] = set()
+        """The parameters with a hypergradient in any trial."""
         self._trials: Sequence[FrozenTrial] = ()
-        self._reported: set[str] = set()  # parameters with hypergradients
-        self._beside: set[str] = set()  # parameters that trials with hypergradients had
+        self._with_reports: set[str] = set()  # parameters that trials with hypergradients had
         self._has_completed = False  # whether a trial with a claim has
+        self._decisions: dict[tuple[int, ...], Decision] = {}  # by the trials that decided
+        self._claims: dict[int, tuple[Any, Claim | None]] = {}  # stored and parsed, while they run
+        self._ended: dict[int, ClaimedTrial] = {}  # trials that are about to be stored so
 
     @property
-    def reported(self) -> Collection[str]:
-        """The parameters whose hypergradient was reported by a trial that has been read."""
-        return self._reported
+    def lacks_reports(self) -> bool:
+        """Whether trials have completed without any hypergradient."""
+        return self._has_completed and not self.reported
 
     def read(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take in what is new; ``trials`` are all of the study, by number."""
+        """Add what is new; ``trials`` are all of the study, by number."""
         super().read(trials)
         self._trials = trials
 
-    @property
-    def reports_nothing(self) -> bool:
-        """Whether the objective has ended well without ever reporting a hypergradient."""
-        return self._has_completed and not self._reported
+    def begin(self, claim: Claim, stored: Mapping[str, Any]) -> None:
+        """Take note of a claim of this process, and of how it is stored."""
+        self.pending[claim.trial] = claim
+        self._claims[claim.trial] = stored, claim
 
-    @property
-    def chains(self) -> list[int]:
-        """The numbers of the chains that have begun."""
-        return sorted(self._steps)
+    def end(self, trial: FrozenTrial) -> ClaimedTrial | None:
+        """Parse a trial that is about to be stored as finished; None without a claim of its own.
 
-    def chain(self, number: int) -> Chain:
-        """The chain of this number."""
-        steps = self._steps[number]
-        used = outer.latest(steps, self.rule.n_replicates)
-        search = self._searches.after(used, steps)._replace(silent=outer.silent(steps, used))
-        return Chain(number, steps, used, search)
-
-    def search_with(self, number: int, finished: FrozenTrial) -> Search:
-        """The search of the chain of this number once a trial is stored like this."""
-        claim = read_claim(finished.number, finished.system_attrs)
-        if claim is None or claim.chain != number:
-            return self.chain(number).search
-        steps = [*self._steps[number]]
-        if claim.step < len(steps):
-            steps[claim.step] = [*steps[claim.step]]
-        outer.place(steps, Claimed.of(finished, claim))
-        used = outer.latest(steps, self.rule.n_replicates)
-        search = self._searches.after(outer.stood_on(steps, used[0].claim) if used else (), steps)
-        if used:
-            search = self._searches.beyond(search, used, steps).after
-        return search._replace(silent=outer.silent(steps, used))
-
-    def summary(self, number: int) -> ChainSummary:
-        """Where the chain of this number stands."""
-        chain = self.chain(number)
-        best = chain.best(self._maximize)
-        return ChainSummary(
-            chain=number,
-            steps=chain.decided,
-            best_trial=None if best is None else best.number,
-            best_value=None if best is None else best.value,
-            converged=chain.search.has_converged(self.rule.tolerance),
-            windows=chain.search.windows,
-        )
-
-    def best_with(self, finished: FrozenTrial) -> FrozenTrial | None:
-        """The best trial of all once one is stored like this."""
-        others = (trial for trial in self._trials if trial.number != finished.number)
-        ranked = best_first([*others, finished], self._maximize)
-        return ranked[0] if ranked else None
-
-    def rank_key(self, number: int) -> tuple[float, ...]:
-        """What sorts chains, the one with the best trial first."""
-        best = self.chain(number).best(self._maximize)
-        return (math.inf,) if best is None else rank_key(best, self._maximize)
-
-    def decisions(self, number: int) -> list[Decision]:
-        """The outer steps of the chain of this number that are decided.
-
-        Each as the sampler saw it that went on from it: its arguments may have changed since.
+        Neither that nor the decisions made with it are repeated when the stored trial is read.
         """
-        steps = self._steps[number]
-        used = outer.latest(steps, self.rule.n_replicates)
-        if not used:
-            return []
-        path = [*outer.ancestry(steps, used[0].claim), used]
-        rules = [*(claimed[0].claim.rule for claimed in path[1:]), self.rule]
-        distinct = [rule for i, rule in enumerate(rules) if rule not in rules[:i]]
-        found = [[*decisions(path, rule, self._maximize)] for rule in distinct]
-        return [found[distinct.index(rule)][step] for step, rule in enumerate(rules)]
+        claim = self._read_decision(trial)
+        if claim is not None:
+            self._ended[trial.number] = ClaimedTrial.of(trial, claim)
+        return self._ended.get(trial.number)
+
+    def chain(self, number: int, ended: ClaimedTrial | None = None) -> Chain:
+        """The chain of this number, with a trial that is about to be stored as finished."""
+        steps: list[list[ClaimedTrial]] = self.steps[number]
+        if ended is not None and ended.claim.chain == number:
+            steps = [[*step] if i == ended.claim.step else step for i, step in enumerate(steps)]
+            add_claimed(steps, ended)
+        used = deciding_trials(steps, self.rule.n_replicates)
+        return Chain(number, steps, used, self._search_after(used, steps))
 
     def decision_before(self, claim: Claim) -> Decision | None:
-        """The outer step that a claim stands on; None for the first step."""
-        steps = self._steps[claim.chain]
-        used = outer.stood_on(steps, claim)
-        if not used:
-            return None
-        search = self._searches.after(outer.stood_on(steps, used[0].claim), steps)
-        return self._searches.beyond(search, used, steps)
+        """The outer step that a claim follows; None for the first step."""
+        steps = self.steps[claim.chain]
+        used = used_by(steps, claim)
+        self._search_after(used, steps)
+        return self._decisions[_numbers(used)] if used else None
 
-    def n_claimed(self, claim: Claim) -> int:
-        """How many trials have claimed the same outer step."""
-        steps = self._steps[claim.chain]
-        return len(steps[claim.step]) if claim.step < len(steps) else 0
+    def best_with(self, ended: FrozenTrial) -> FrozenTrial | None:
+        """The best trial of all once one is stored as finished."""
+        others = (trial for trial in self._trials if trial.number != ended.number)
+        ranked = best_first([*others, ended], self.maximize)
+        return ranked[0] if ranked else None
 
     def next_claim(self, trial: int, n_chains: int, seed: int, from_best: bool) -> Claim:
-        """What a trial should run: the step to be decided next in the chain furthest behind.
+        """What a trial should run: the next step of the chain that is furthest behind.
 
-        A trial that runs at the step, or died there without a word, counts like a step ahead.
+        A running trial counts like a step ahead, also if its worker died.
         """
         chains = [self.chain(number) for number in range(n_chains)]
         tolerance = self.rule.tolerance
-        active = [c for c in chains if not c.search.has_converged(tolerance)] or chains
-        chain = min(active, key=lambda c: (c.decided + c.running, c.number))
+        chains = [chain for chain in chains if not chain.has_converged(tolerance)] or chains
+        chain = min(chains, key=_progress)
         seed, start = self._beginning(chain, seed, from_best)
+        reports = (report.gradient or {} for report in counted_reports(chain.used))
+        signs = {name: np.sign(values) for name, values in values_by_name(reports).items()}
         return Claim(
             trial=trial,
             chain=chain.number,
-            step=chain.decided,
+            step=chain.n_decided,
             seed=seed,
             used=tuple(one.trial.number for one in chain.used),
-            agreement=outer.agreement(chain.used),
+            agreement={name: abs(fmean(values)) for name, values in signs.items()},
             start=start,
             windows=chain.search.windows,
             rule=self.rule,
         )
 
-    def may_repeat_another(self, claim: Claim, number: int) -> bool:
-        """Whether others run the same step, but did not say yet at which point."""
-        steps = self._steps[claim.chain]
-        others = steps[claim.step] if claim.step < len(steps) else ()
-        runs = any(not o.trial.state.is_finished() and o.trial.number != number for o in others)
-        return runs and outer.anchor(steps, claim.step, number) is None
+    def lacks_point(self, claim: Claim, number: int) -> bool:
+        """Whether others run the same step, but have no parameters yet that could be repeated."""
+        others = [one for one in self.claimed(claim) if one.trial.number != number]
+        runs = any(not one.trial.state.is_finished() for one in others)
+        return runs and self._repeated(claim, number) is None
+
+    def claimed(self, claim: Claim) -> Sequence[ClaimedTrial]:
+        """The trials that claimed the same outer step."""
+        steps = self.steps[claim.chain]
+        return steps[claim.step] if claim.step < len(steps) else ()
 
     def entropy(self, claim: Claim) -> list[int]:
-        """Seeds what the independent sampler draws for a claim; another draw after a failure."""
-        steps = self._steps[claim.chain]
-        failures = sum(one.failed for one in steps[claim.step]) if claim.step < len(steps) else 0
-        return [claim.seed, claim.chain, claim.step, failures]
+        """Seeds the independent sampler for a claim; a retry of a failed trial draws anew."""
+        n_failed = sum(one.failed for one in self.claimed(claim))
+        return [claim.seed, claim.chain, claim.step, n_failed]
 
     def params(
         self, claim: Claim, number: int, space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Values for a trial with this claim and number; what it leaves out is for another sampler.
+        """Values for the trial of a claim; parameters that are missing are left to other samplers.
 
-        A replicate repeats what the first trial of its step has; otherwise the search moves the
-        parameters with hypergradients, and floats start where hypergradients may still come.
+        A replicate repeats the first trial of its step. Otherwise the search moves the parameters
+        with hypergradients, and floats that may still get one start.
         """
-        steps = self._steps[claim.chain]
-        search = self._searches.after(outer.stood_on(steps, claim), steps)
-        anchor = outer.anchor(steps, claim.step, number)
-        drawn = {} if anchor is None else read_drawn(anchor)
-        known = {**self._start_params(claim, search), **search.point()}
+        steps = self.steps[claim.chain]
+        search = self._search_after(used_by(steps, claim), steps)
+        moved = {} if search.state is None else search.space
+        known = search.point()
+        if claim.start is not None and search.state is None and not search.restarts:
+            known = self._trials[claim.start].params
+        repeated = self._repeated(claim, number)
+        drawn = {} if repeated is None else read_drawn(repeated)
         params: dict[str, Any] = {}
         for name, distribution in space.items():
-            if anchor is not None and name in anchor.params:
-                drawn[name] = distribution.to_internal_repr(anchor.params[name])
+            if repeated is not None and name in repeated.params:
+                drawn[name] = distribution.to_internal_repr(repeated.params[name])
             if name in drawn and distribution._contains(drawn[name]):
                 params[name] = distribution.to_external_repr(drawn[name])
             elif isinstance(distribution, CategoricalDistribution):
                 if name in known and known[name] in distribution.choices:
                     params[name] = known[name]
             elif name in known:
-                params[name] = to_distribution(known[name], distribution)
-            elif self._may_have_hypergradient(name, distribution):
+                # Values in continuous ranges need no rounding.
+                is_exact = _is_continuous(distribution) and distribution == moved.get(name)
+                value = known[name]
+                params[name] = value if is_exact else to_distribution(value, distribution)
+            elif name in self.reported or self._is_new_float(name, distribution):
                 entropy = (claim.seed, claim.chain, search.restarts)
-                value = start_value(name, distribution, self.rule, entropy)
-                params[name] = to_distribution(value, distribution)
+                params[name] = start_value(name, distribution, self.rule.start, entropy)
         return params
 
     def _read_decision(self, trial: FrozenTrial) -> Claim | None:
-        return read_claim(trial.number, trial.system_attrs)
+        stored = stored_claim(trial)
+        if stored is None:
+            return None
+        known = self._claims.get(trial.number)
+        if known is None or known[0] != stored:
+            known = stored, read_claim(trial.number, trial.system_attrs)
+            self._claims[trial.number] = known
+        return known[1]
 
     def _based_on(self, decision: Claim) -> Collection[int]:
         return decision.used if decision.start is None else (*decision.used, decision.start)
@@ -214,32 +312,89 @@ class Table(TrialReader[Claim]):
         return decision.step
 
     def _add(self, trial: FrozenTrial, decision: Claim | None) -> None:
+        if trial.state.is_finished():
+            self._claims.pop(trial.number, None)
         if decision is None:
-            self._reported.update(read_gradient(trial) or ())
+            self.reported.update(read_gradient(trial) or ())
             return
-        one = Claimed.of(trial, decision)
-        self._reported |= one.learned
-        if one.reports:
-            self._beside.update(trial.params)
+        one = self._as_ended(trial) or ClaimedTrial.of(trial, decision)
+        self.reported |= one.report.parameters
+        if one.has_report:
+            self._with_reports.update(trial.params)
         self._has_completed |= trial.state == TrialState.COMPLETE
-        outer.place(self._steps[decision.chain], one)
+        add_claimed(self.steps[decision.chain], one)
 
-    def _may_have_hypergradient(self, name: str, distribution: BaseDistribution) -> bool:
-        """Whether one was reported, or may yet be for a float that no trial has had before."""
-        is_new = isinstance(distribution, FloatDistribution) and name not in self._beside
-        return name in self._reported or is_new
+    def _as_ended(self, trial: FrozenTrial) -> ClaimedTrial | None:
+        """A trial as it was parsed when it ended, if it was stored just so."""
+        if not trial.state.is_finished() or trial.number not in self._ended:
+            return None
+        one = self._ended.pop(trial.number)
+        if _content(one.trial) == _content(trial):
+            return one._replace(trial=trial)
+        made = self._decisions.items()
+        self._decisions = {used: found for used, found in made if trial.number not in used}
+        return None
+
+    def _search_after(self, used: Sequence[ClaimedTrial], steps: Steps) -> Search:
+        """The search that continues from some trials, by the decisions before."""
+        path = []
+        while used and _numbers(used) not in self._decisions:
+            path.append(used)
+            used = used_by(steps, used[0].claim)
+        search = self._decisions[_numbers(used)].after if used else Search.over({})
+        for used in reversed(path):
+            decision = self._decide(search, used, steps)
+            self._decisions[_numbers(used)] = decision  # for good: finished trials do not change
+            search = decision.after
+        return search
+
+    def _decide(self, search: Search, used: Sequence[ClaimedTrial], steps: Steps) -> Decision:
+        if {**search.space, **reported_space(used)} == search.space:
+            return decide(search, used, self.rule, self.maximize)
+        # New parameters and ranges change all decisions.
+        path = [*ancestry(steps, used[0].claim), used]
+        return decisions(path, self.rule, self.maximize)[-1]
+
+    def _repeated(self, claim: Claim, number: int) -> FrozenTrial | None:
+        """The trial whose point a replicate repeats, other than the trial of this number."""
+        alive = [
+            one
+            for one in self.claimed(claim)
+            if (one.is_usable or not one.trial.state.is_finished())
+            and one.trial.number != number
+            and one.trial.params
+        ]
+        return _leading(alive).trial if alive else None
+
+    def _is_new_float(self, name: str, distribution: BaseDistribution) -> bool:
+        """Whether no trial with hypergradients had this float, so that it may yet get one."""
+        return isinstance(distribution, FloatDistribution) and name not in self._with_reports
 
     def _beginning(self, chain: Chain, seed: int, from_best: bool) -> tuple[int, int | None]:
-        """Seed of a chain, and number of the trial it starts from, if it starts from one."""
-        if chain.first is not None:
-            return chain.first.seed, chain.first.start
+        """Seed of a chain, and number of the trial that it starts from, if any."""
+        if chain.steps and chain.steps[0]:
+            first = chain.steps[0][0].claim
+            return first.seed, first.start
         if not from_best:
             return seed, None
         foreign = [t for t in self._trials if read_claim(t.number, t.system_attrs) is None]
-        ranked = best_first(foreign, self._maximize)
+        ranked = best_first(foreign, self.maximize)
         return seed, ranked[chain.number].number if chain.number < len(ranked) else None
 
-    def _start_params(self, claim: Claim, search: Search) -> dict[str, Any]:
-        if search.state is not None or claim.start is None or search.restarts:
-            return {}
-        return self._trials[claim.start].params
+
+def _numbers(used: Sequence[ClaimedTrial]) -> tuple[int, ...]:
+    return tuple(one.trial.number for one in used)
+
+
+def _progress(chain: Chain) -> tuple[int, int]:
+    n_running = sum(not one.trial.state.is_finished() for one in chain.next_trials)
+    return chain.n_decided + n_running, chain.number
+
+
+def _content(trial: FrozenTrial) -> tuple[Any, ...]:
+    """All of a trial that a decision depends on."""
+    return trial.state, trial.values, trial.params, trial.system_attrs, trial.user_attrs
+
+
+def _is_continuous(distribution: BaseDistribution) -> bool:
+    return isinstance(distribution, FloatDistribution) and distribution.step is None

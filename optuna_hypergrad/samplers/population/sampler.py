@@ -19,7 +19,13 @@ from optuna_hypergrad.logger import logger
 from optuna_hypergrad.reports import Segment, Taught
 from optuna_hypergrad.reports.attributes import MOST
 from optuna_hypergrad.samplers import studies
-from optuna_hypergrad.samplers.base import CompletedSampler, ConstraintsFunc, Memory, propose
+from optuna_hypergrad.samplers.base import (
+    CompletedSampler,
+    ConstraintsFunc,
+    Memory,
+    finished_trial,
+    propose,
+)
 from optuna_hypergrad.samplers.describe import log_line
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.population.config import (
@@ -177,7 +183,7 @@ class PopulationSampler(CompletedSampler[Population]):
             reports.write_segment(study._storage, trial._trial_id, segment)
             if taught is not None:
                 reports.write_teacher(study._storage, trial._trial_id, trial.number, taught)
-            log_line(lambda: describe_segment(segment, population, studies.held(study)))
+            log_line(lambda: describe_segment(segment, population, studies.fixed_params(study)))
             if segment.parent is not None and segment.age == 0:
                 self._warn_of_unknown_names(population)
             population.pending[trial.number] = segment
@@ -221,12 +227,10 @@ class PopulationSampler(CompletedSampler[Population]):
         super().after_trial(study, trial, state, values)
         if state != TrialState.COMPLETE:
             return
-        finished = studies.finished_as(study, trial, state, values)
+        finished = finished_trial(study, trial, state, values)
         others = trial.params.keys() - {*self.config.fixed, *reports.read_refined(finished)}
         consequence = _WITHOUT_HYPERGRADIENT.get(self.config.mutation, "cloned unchanged")
-        report = reports.Report.of(finished)
-        self._log_unreported(finished, report, consequence, among=others)
-        self._warn_of_unknown_constraint(finished, report)
+        self._check_report(finished, reports.Report.of(finished), {consequence: others})
 
     def _segment_of(self, study: Study, trial: FrozenTrial) -> Segment | None:
         with self.remembering(study, trial) as population:

@@ -15,8 +15,8 @@ from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.arguments import checked_number
 from optuna_hypergrad.reports import read_claim
 from optuna_hypergrad.samplers.describe import short
-from optuna_hypergrad.samplers.gradient.history import lost_as, outer_steps
-from optuna_hypergrad.samplers.gradient.steps import Claimed
+from optuna_hypergrad.samplers.gradient.history import failure_of, outer_steps
+from optuna_hypergrad.samplers.gradient.search import ClaimedTrial
 from optuna_hypergrad.samplers.ranking import violation
 from optuna_hypergrad.samplers.studies import maximizes
 from optuna_hypergrad.visualization import charts
@@ -123,8 +123,8 @@ def _outcome(trial: FrozenTrial, has_value: bool, verdicts: Mapping[int, Verdict
     if trial.state == TrialState.RUNNING:
         return "running"
     claim = read_claim(trial.number, trial.system_attrs)
-    if not has_value or (claim is not None and Claimed.of(trial, claim).diverged):
-        return lost_as(trial)
+    if not has_value or (claim is not None and ClaimedTrial.of(trial, claim).diverged):
+        return failure_of(trial)
     is_undecided = bool(verdicts) and claim is not None
     return verdicts.get(trial.number) or ("undecided" if is_undecided else "trial")
 

@@ -8,9 +8,8 @@ from optuna.trial import FixedTrial
 from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule
 from optuna_hypergrad.algorithms.sharing import shared_windows
 from optuna_hypergrad.reports import Rule
-from optuna_hypergrad.samplers.gradient.chains import decisions
-from optuna_hypergrad.samplers.gradient.search import Search
-from optuna_hypergrad.samplers.gradient.steps import ancestry, claimed_trials, steps_of
+from optuna_hypergrad.samplers.gradient.search import Search, decisions
+from optuna_hypergrad.samplers.gradient.table import Table, ancestry
 from optuna_hypergrad.suggest import FINE_WINDOWS as N
 from samplers.studies import create, points
 
@@ -95,11 +94,12 @@ def test_workers_in_any_order_leave_a_path_that_can_be_replayed(seed: int) -> No
             trial = running.pop(rng.integers(3))
             study.tell(trial, objective(trial))
     rule = Rule(safeguard=0.05, start={}, step_size={}, n_replicates=2, tolerance=1e-3)
-    claimed = claimed_trials(study.get_trials(deepcopy=False))
-    assert max(one.claim.step for one in claimed) > 3
-    for one in claimed:
-        used = ancestry(steps_of(claimed, 0), one.claim)
-        search = [*decisions(used, rule, False)][-1].after if used else Search.over({})
+    table = Table(rule, maximize=False)
+    table.read(study.get_trials(deepcopy=False))
+    assert len(table.steps[0]) > 4
+    for one in (one for claimed in table.steps[0] for one in claimed):
+        path = ancestry(table.steps[0], one.claim)
+        search = decisions(path, rule, False)[-1].after if path else Search.over({})
         assert one.claim.windows == search.windows
         for name, value in search.point().items():
             assert one.trial.params[name] == pytest.approx(value, abs=1e-12)

@@ -13,15 +13,8 @@ from optuna.trial import TrialState, create_trial
 import scripts
 from optuna_hypergrad import GradientSampler
 from optuna_hypergrad.reports import Claim, Rule, StoredDataError
-from optuna_hypergrad.samplers.gradient.chains import decisions
-from optuna_hypergrad.samplers.gradient.search import Search
-from optuna_hypergrad.samplers.gradient.steps import (
-    Claimed,
-    ancestry,
-    claimed_trials,
-    latest,
-    steps_of,
-)
+from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, Search, decisions
+from optuna_hypergrad.samplers.gradient.table import Table, ancestry, deciding_trials
 from samplers.studies import ask, claims, create, finish, points, quadratic
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -30,15 +23,17 @@ RULE = Rule(safeguard=0.05, start={}, step_size={}, n_replicates=1, tolerance=1e
 
 def assert_path_is_frozen(study: optuna.Study) -> None:
     """Every trial ran what its claim, read now, still says that it had to run."""
-    claimed = claimed_trials(study.get_trials(deepcopy=False))
-    starts: dict[object, dict[str, float]] = {}
+    table = Table(RULE, maximize=False)
+    table.read(study.get_trials(deepcopy=False))
+    points_after: dict[object, dict[str, float]] = {}
+    claimed = [one for steps in table.steps.values() for step in steps for one in step]
     for one in claimed:
-        used = ancestry(steps_of(claimed, one.claim.chain), one.claim)
-        key = tuple(tuple(trial.trial.number for trial in step) for step in used)
-        if key not in starts:
-            search = [*decisions(used, RULE, False)][-1].after if used else Search.over({})
-            starts[key] = search.point()
-        for name, value in starts[key].items():
+        path = ancestry(table.steps[one.claim.chain], one.claim)
+        key = tuple(tuple(parent.trial.number for parent in used) for used in path)
+        if key not in points_after:
+            search = decisions(path, RULE, False)[-1].after if path else Search.over({})
+            points_after[key] = search.point()
+        for name, value in points_after[key].items():
             assert one.trial.params.get(name, value) == pytest.approx(value, abs=1e-12)
 
 
@@ -171,7 +166,7 @@ def test_a_killed_worker_costs_its_trial_and_nothing_else(tmp_path: Path) -> Non
     assert killed == {"x": survived[4]["x"]}
 
 
-def test_claims_that_stand_on_nothing_are_reported() -> None:
+def test_claims_that_are_based_on_nothing_are_reported() -> None:
     study = create()
     finish(study, ask(study))
     ask(study)
@@ -180,7 +175,7 @@ def test_claims_that_stand_on_nothing_are_reported() -> None:
     assert ask(study).params["x"] == -0.1  # what is not there may yet come: the claim has to wait
     with pytest.raises(
         StoredDataError,
-        match=r"stands on trials \[7\], but those of step 0 that have finished are .*0",
+        match=r"is based on trials \[7\], but those of step 0 that have finished are .*0",
     ):
         study.tell(1, state=TrialState.FAIL)
     with pytest.raises(StoredDataError, match=r"trial 1 is based on trials \[7\], which have not"):
@@ -191,13 +186,17 @@ def test_claims_that_stand_on_nothing_are_reported() -> None:
 def test_a_superfluous_replicate_closes_a_step_for_its_own_point_alone(
     x: float, decided: list[int]
 ) -> None:
-    def one(number: int, x: float, **arguments: Any) -> Claimed:
+    def one(number: int, x: float, **arguments: Any) -> ClaimedTrial:
         trial = create_trial(
             params={"x": x}, distributions={"x": FloatDistribution(-1, 1)}, **arguments
         )
         trial.number = number
-        return Claimed(trial, Claim(number, 0, 0, 0), {"x": 1.0} if number == 0 else None)
+        return ClaimedTrial.of(trial, Claim(number, 0, 0, 0))
 
+    gradient = {"hg:gradient": {"trial": 0, "values": {"x": 1.0}}}
     mark = {"hg:superfluous": {"trial": 1}}
-    step = [one(0, 0.0, value=1.0), one(1, x, state=TrialState.PRUNED, system_attrs=mark)]
-    assert [used.trial.number for used in latest([step], n_replicates=3)] == decided
+    step = [
+        one(0, 0.0, value=1.0, system_attrs=gradient),
+        one(1, x, state=TrialState.PRUNED, system_attrs=mark),
+    ]
+    assert [used.trial.number for used in deciding_trials([step], n_replicates=3)] == decided
