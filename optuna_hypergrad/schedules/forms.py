@@ -48,10 +48,10 @@ def gradients_at(
     """Derivative of ``values_at`` with respect to each value, shape (len(step), len(values))."""
     left, right, weight = _knots(step, steps, len(values), form)
     knots, row = np.array(values), np.arange(len(step))
-    at = values_at(step, steps, values, form, log)
+    at = values_at(step, steps, values, form, log) if log else None
     gradients = np.zeros((len(step), len(values)))
     for knot, share in ((left, 1.0 - weight), (right, weight)):
-        gradients[row, knot] += share * (at / knots[knot]) if log else share
+        gradients[row, knot] += share if at is None else share * (at / knots[knot])
     return gradients
 
 
@@ -69,7 +69,7 @@ def interpolate(left: float, right: float, weight: float, log: bool) -> float:
 
 def _knots(step: Integers, steps: int, count: int, form: Form) -> tuple[Integers, Integers, Floats]:
     """Indices of the knots on both sides of each step, and the weight of the right one."""
-    windows = count - count_values(form, 0)
+    windows = count if form == "constant" else count - 1
     left = windows * step // steps
     right = np.minimum(left + 1, count - 1)
     weight = windows * step / steps - left  # position in the window, in [0, 1)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ class Schedule:
                 kind = "positive and finite (log=True)" if self.log else "finite"
                 raise ValueError(f"values: {name} must be {kind}, got {value}.")
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the trial parameters, one for each value."""
         return forms.parameter_names(self.name, len(self.values))
