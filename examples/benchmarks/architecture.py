@@ -35,7 +35,7 @@ COMPREHENSIONS = {"<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"}
 SHORT = 4  # lines: functions with one caller that are shorter are counted
 
 
-class Walk:
+class Profile:
     """The package's calls during a profiled piece of work."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Walk:
         self.depth = max(self.depth, len(self._stack))
 
     def counts(self) -> dict[str, Any]:
-        """The counts of a walk."""
+        """The numbers to report."""
         return {
             "modules": len(self.modules),
             "changes": self.changes,
@@ -72,12 +72,12 @@ class Walk:
 
 
 @contextmanager
-def walking() -> Iterator[Walk]:
+def profiling() -> Iterator[Profile]:
     """Profile the calls of this package's functions."""
-    walk = Walk()
-    sys.setprofile(walk)
+    profile = Profile()
+    sys.setprofile(profile)
     try:
-        yield walk
+        yield profile
     finally:
         sys.setprofile(None)
 
@@ -87,15 +87,15 @@ def trial() -> dict[str, Any]:
 
     def objective(trial: optuna.Trial) -> float:
         lr = suggest_schedule(trial, "lr", 0.0, 1.0, windows=2)
-        slopes = {name: value - 0.3 for name, value in lr.params.items()}
-        report_hypergradient(trial, slopes)
-        return sum(slope**2 for slope in slopes.values()) / 2
+        gradient = {name: value - 0.3 for name, value in lr.params.items()}
+        report_hypergradient(trial, gradient)
+        return sum(value**2 for value in gradient.values()) / 2
 
     study = optuna.create_study(sampler=GradientSampler(seed=0))
     study.optimize(objective, n_trials=9)
-    with walking() as walk:
+    with profiling() as profile:
         study.optimize(objective, n_trials=1)
-    return walk.counts()
+    return profile.counts()
 
 
 def reverse(steps: int = 4) -> dict[str, Any]:
@@ -113,9 +113,9 @@ def reverse(steps: int = 4) -> dict[str, Any]:
         hypergradient(model, loss, update, [(x, y)], (x, y), steps=steps, mode="reverse")
 
     run()
-    with walking() as walk:
+    with profiling() as profile:
         run()
-    return walk.counts()
+    return profile.counts()
 
 
 def loss(model: torch.nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

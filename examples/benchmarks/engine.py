@@ -63,10 +63,10 @@ def rows(runs: list[Measured]) -> Iterator[tuple[str, ...]]:
 def _cells(case: list[Measured], method: str) -> Iterator[str]:
     own, plain = of_method(case, method), of_method(case, "plain")
     yield f"{over(own, plain):.2f}" if plain else ""
-    held, beside = (memory(some) / 1e6 if some else math.nan for some in (own, plain))
-    yield f"{held:.1f}"
-    yield f"{held - beside:.1f}" if plain else ""
-    yield f"{apart(own[0], case):.1e}" if apart(own[0], case) is not None else ""
+    own_bytes, plain_bytes = (memory(some) / 1e6 if some else math.nan for some in (own, plain))
+    yield f"{own_bytes:.1f}"
+    yield f"{own_bytes - plain_bytes:.1f}" if plain else ""
+    yield f"{difference(own[0], case):.1e}" if difference(own[0], case) is not None else ""
 
 
 def of_method(case: list[Measured], method: str) -> list[Measured]:
@@ -84,7 +84,7 @@ def memory(rounds: list[Measured]) -> float:
     return max(one["bytes"] for one in rounds)
 
 
-def apart(one: Measured, case: list[Measured]) -> float | None:
+def difference(one: Measured, case: list[Measured]) -> float | None:
     """Largest relative difference of an entry of the hypergradient from the baseline's."""
     expected = next((other["gradient"] for other in of_method(case, "baseline")), None)
     if expected is None or one["method"] in ("plain", "baseline"):

@@ -65,7 +65,7 @@ def _await_death(running: dict[int, tuple[BaseProcess, str]], ended: Counter[str
         ended[moment if worker.exitcode == -signal.SIGKILL else "crashed"] += 1
 
 
-def go_on(place: Place, n_trials: int) -> int:
+def continue_study(place: Place, n_trials: int) -> int:
     """Run this many trials in each new worker; return the number of workers that fail."""
     workers = [PROCESSES.Process(target=work, args=(place, "never", 1, n_trials)) for _ in "ab"]
     for worker in workers:
@@ -83,7 +83,7 @@ def measure(address: Address, sampler: str, kills: int, seed: int, n_trials: int
     with tempfile.TemporaryDirectory() as folder:
         place = Place(address, folder, sampler)
         ended = kill_workers(place, kills, random.Random(f"{seed} {address.kind} {sampler}"))
-        ended["crashed"] += go_on(place, n_trials)
+        ended["crashed"] += continue_study(place, n_trials)
         found = {**ended, **losses(study, FileSystemArtifactStore(folder))}
     disconnect(storage)
     return found
@@ -93,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=200, help="over all storages and samplers")
     parser.add_argument("--storages", nargs="+", choices=KINDS, default=[*filter(is_named, KINDS)])
-    parser.add_argument("--trials", type=int, default=15, help="of each worker that goes on")
+    parser.add_argument("--trials", type=int, default=15, help="of each worker afterwards")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -115,7 +115,7 @@ def main() -> None:
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=1))
     if total["trials"] > args.kills or any(total[c] for c in UNHARMED):
-        sys.exit("something was lost")
+        sys.exit("the study has losses")
 
 
 def _print_row(name: str, row: dict[str, int], columns: list[str]) -> None:

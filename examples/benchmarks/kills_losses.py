@@ -22,7 +22,7 @@ def losses(study: optuna.Study, store: FileSystemArtifactStore) -> dict[str, int
 
     Returns:
         ``trials``: those that never end. ``places``: steps of the search, or segments of the
-        population's members, up to the last that somebody claimed, which nobody completed.
+        population's members, up to the last claimed one, that nobody completed.
         ``doubled``: complete trials that did not run what their lineage, each place of which
         counts once, had led to. ``dangling``: reported checkpoints that are neither in the store
         nor known to be removed.
@@ -33,7 +33,7 @@ def losses(study: optuna.Study, store: FileSystemArtifactStore) -> dict[str, int
     return {
         "trials": len(trials) - len(complete),
         "places": len(_up_to(_places(trials)) - _places(complete)),
-        "doubled": _off_the_path(study) if is_search else _off_their_lineage(trials),
+        "doubled": _off_path(study) if is_search else _off_lineage(trials),
         "dangling": _dangling(trials, complete, store),
     }
 
@@ -56,7 +56,7 @@ def _up_to(places: set[tuple[int, int]]) -> set[tuple[int, int]]:
     return {(line, earlier) for line, last in places for earlier in range(last + 1)}
 
 
-def _off_the_path(study: optuna.Study) -> int:
+def _off_path(study: optuna.Study) -> int:
     """Trials that ran another point than their parents lead to, as read now.
 
     Hypergradients have noise, so the point identifies the trials that it was decided from.
@@ -76,7 +76,7 @@ def _off_the_path(study: optuna.Study) -> int:
     return off
 
 
-def _off_their_lineage(trials: Trials) -> int:
+def _off_lineage(trials: Trials) -> int:
     """Segments whose checkpoint was not trained by exactly their lineage, one a generation."""
     untrue = 0
     for trial in trials:

@@ -29,12 +29,8 @@ from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
 
 STEPS, LR = 2, 0.1
-DIFFERENCES = (
-    1e-6,
-    1e-4,
-    1e-3,
-    1e-2,
-)  # of the learning rate; some models compute in single precision
+# Of the learning rate; some models compute in single precision.
+DIFFERENCES = (1e-6, 1e-4, 1e-3, 1e-2)
 BOUND = 1e-3  # of the relative difference
 SMALL = 3_000_000  # largest number of weights for forward mode
 BEGIN, END = "<!-- families: written by examples/benchmarks/models.py -->", "<!-- /families -->"
@@ -60,18 +56,18 @@ def measured(family: Family) -> Outcome:
     torch.manual_seed(0)
     model = family.make().double().train()
     weights = sum(p.numel() for p in model.parameters())
-    told = family.library, family.name, weights
+    case = family.library, family.name, weights
     batches, validation = [family.batch() for _ in range(STEPS)], family.batch()
     modes = ("reverse", "forward") if weights <= SMALL else ("reverse",)
     try:
         found = [engine(family, model, batches, validation, mode) for mode in modes]
     except ValueError as error:
-        return Outcome(*told, "refused", why=str(error), seconds=time.perf_counter() - start)
+        return Outcome(*case, "refused", why=str(error), seconds=time.perf_counter() - start)
     errors = judged(found, family.lr, lambda lr: trained(family, model, batches, validation, lr))
     status = "runs" if max(errors) <= BOUND else "wrong"
     forward = errors[1] if len(errors) > 1 else None
     seconds = time.perf_counter() - start
-    return Outcome(*told, status, errors[0], forward, seconds=seconds)
+    return Outcome(*case, status, errors[0], forward, seconds=seconds)
 
 
 def engine(

@@ -34,8 +34,8 @@ def hypergradient(
 
     def loss_of(weights: Tensor, batch: Batch) -> Tensor:
         pairs = zip(shapes.items(), weights.split(sizes), strict=True)
-        named = {name: part.view(shape) for (name, shape), part in pairs}
-        return loss_fn(functional_call(model, named, (batch[0],)), batch[1])
+        parameters = {name: part.view(shape) for (name, shape), part in pairs}
+        return loss_fn(functional_call(model, parameters, (batch[0],)), batch[1])
 
     values = dict(zip(KINDS, (rates, momenta, decays), strict=True))
     z = {kind: [torch.zeros_like(weights) for _ in values[kind]] for kind in learn}
@@ -48,26 +48,26 @@ def hypergradient(
         loss = loss_of(weights, batches(step))
         gradient = torch.autograd.grad(loss, weights, create_graph=True)[0]
         moved = momentum * velocity + gradient.detach() + decay * weights.detach()
-        for kind, columns in z.items():
+        for kind, tangents in z.items():
             for j in range(window[kind] + 1):
-                product = torch.autograd.grad(gradient @ columns[j], weights, retain_graph=True)[0]
-                c[kind][j] = momentum * c[kind][j] + product + decay * columns[j]
+                product = torch.autograd.grad(gradient @ tangents[j], weights, retain_graph=True)[0]
+                c[kind][j] = momentum * c[kind][j] + product + decay * tangents[j]
                 if kind == "momentum" and j == window[kind]:
                     c[kind][j] += velocity
                 if kind == "weight_decay" and j == window[kind]:
                     c[kind][j] += weights.detach()
-                columns[j] = columns[j] - rate * c[kind][j]
+                tangents[j] = tangents[j] - rate * c[kind][j]
                 if kind == "lr" and j == window[kind]:
-                    columns[j] -= moved
+                    tangents[j] -= moved
         velocity = moved
         weights = weights.detach() - rate * velocity
     weights.requires_grad_()
     held_out = list(validation)
     total = sum(len(labels) for _, labels in held_out)
     loss = sum(loss_of(weights, batch) * (len(batch[1]) / total) for batch in held_out)
-    slope = torch.autograd.grad(loss, weights)[0]
+    gradient = torch.autograd.grad(loss, weights)[0]
     return {
-        kind if len(columns) == 1 else f"{kind}_{j}": float(slope @ column)
-        for kind, columns in z.items()
-        for j, column in enumerate(columns)
+        kind if len(tangents) == 1 else f"{kind}_{j}": float(gradient @ tangent)
+        for kind, tangents in z.items()
+        for j, tangent in enumerate(tangents)
     }

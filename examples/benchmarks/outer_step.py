@@ -52,9 +52,12 @@ def shares(run: Callable[[], object]) -> dict[str, float]:
     """Fractions of the time that the parts of a step take, by the profiler."""
     parts = {
         "training gradient": (TrainingLoss, "graph"),
-        "Hessian products": (Run, "curvature"),  # the training gradient is taken within it
+        "Hessian products": (
+            Run,
+            "gradient_and_products",
+        ),  # the training gradient is taken within it
         "tangents": (forward, "step_jvp"),
-        "validation": (Run, "validated"),
+        "validation": (Run, "validate"),
     }
     originals = {name: getattr(*place) for name, place in parts.items()}
 

@@ -24,7 +24,7 @@ import pruners_truncation as truncation
 import torch
 
 PARTS = {"divergence": divergence, "truncation": truncation, "consensus": consensus}
-# By default so many trials, or for consensus outer steps.
+# The default number of trials, for consensus of outer steps.
 CASES = {
     ("divergence", "random"): 30,
     ("divergence", "TPE"): 30,
@@ -48,13 +48,13 @@ def print_row(part: str, search: str, results: list[dict[str, Any]]) -> None:
     without, pruned = ([result[which] for result in results] for which in ("without", "with"))
     steps = [fmean(run["steps"] for run in runs) for runs in (without, pruned)]
     losses = [median(run["loss"] for run in runs) for runs in (without, pruned)]
-    told = (
+    others = (
         f"{key} {' '.join(f'{result[key]:.3g}' for result in results)}"
         for key in results[0].keys() - {"without", "with"}
     )
     print(
         f"{part:11s} {search:13s} {steps[0]:9,.0f} {steps[1]:9,.0f} {1 - steps[1] / steps[0]:6.1%} "
-        f"{losses[0]:9.4f} {losses[1]:9.4f}   {', '.join(sorted(told))}",
+        f"{losses[0]:9.4f} {losses[1]:9.4f}   {', '.join(sorted(others))}",
         flush=True,
     )
 

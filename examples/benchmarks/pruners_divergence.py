@@ -79,10 +79,12 @@ def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
 def judge(search: str, without: dict[str, Any], pruned: dict[str, Any]) -> dict[str, Any]:
     """The number of pruned trials, and for random search, which proposes the same in both runs, the
     lowest loss that one of them reached without the pruner."""
-    lost = without["losses"].keys() - pruned["losses"].keys()
+    pruned_only = without["losses"].keys() - pruned["losses"].keys()
     if search != "random":
-        return {"pruned": len(lost)}
+        return {"pruned": len(pruned_only)}
     return {
-        "pruned": len(lost),
-        "best of these": min((without["losses"][number] for number in lost), default=math.inf),
+        "pruned": len(pruned_only),
+        "best of these": min(
+            (without["losses"][number] for number in pruned_only), default=math.inf
+        ),
     }

@@ -69,7 +69,7 @@ class Objective:
 
 
 def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
-    """Training steps taken, best selection loss, and who would have been pruned."""
+    """Training steps taken, best selection loss, and which segments would have been pruned."""
     del search  # there is one
     witness = Witness(TruncationPruner())
     study = optuna.create_study(
@@ -80,9 +80,9 @@ def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
         study.optimize(Objective(Digits.load(), FileSystemArtifactStore(folder)), n_trials=trials)
     done = study.get_trials(deepcopy=False)
     pruned = [trial for trial in done if trial.state == TrialState.PRUNED]
-    whole, cut = len(done) - len(pruned), sum(max(t.intermediate_values) for t in pruned)
+    n_complete, cut = len(done) - len(pruned), sum(max(t.intermediate_values) for t in pruned)
     return {
-        "steps": STEPS * whole + cut,
+        "steps": STEPS * n_complete + cut,
         "loss": study.best_value,
         "test loss": study.best_trial.user_attrs["test_loss"],
         "replaced": {number: _is_replaced(study, number) for number in sorted(witness.named)},
@@ -98,8 +98,8 @@ def judge(search: str, without: dict[str, Any], pruned: dict[str, Any]) -> dict[
 
 def _is_replaced(study: Study, number: int) -> bool | None:
     """Whether a clone replaced the member; None if the study ended before."""
-    family = Population()
-    family.read(study.get_trials(deepcopy=False))
-    own = family[number].segment
-    heirs = [s for s in family.attempts(own.member, own.generation + 1) if s.done]
-    return heirs[0].is_clone if heirs else None
+    population = Population()
+    population.read(study.get_trials(deepcopy=False))
+    own = population[number].segment
+    successors = [s for s in population.attempts(own.member, own.generation + 1) if s.done]
+    return successors[0].is_clone if successors else None

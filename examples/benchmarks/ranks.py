@@ -110,10 +110,10 @@ def main() -> None:
         return
     alone, together, differences = [], [], []
     for _ in range(arguments.rounds):
-        one, several = started(1, arguments), started(arguments.ranks, arguments)
+        one, many = started(1, arguments), started(arguments.ranks, arguments)
         alone.append(one["seconds"])
-        together.append(several["seconds"])
-        differences.append(difference(one["gradient"], several["gradient"]))
+        together.append(many["seconds"])
+        differences.append(difference(one["gradient"], many["gradient"]))
     ratios = [a / b for a, b in zip(alone, together, strict=True)]
     found = {
         "ranks": arguments.ranks,

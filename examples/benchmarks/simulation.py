@@ -31,7 +31,7 @@ from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergra
 from optuna_hypergrad.reports import read_claim, read_segment
 
 NAMES = ("x", "y", "z")
-FAILS, PRUNED, VANISHES = 0.02, 0.02, 0.001  # the fates of a trial, as probabilities
+FAILS, PRUNED, VANISHED = 0.02, 0.02, 0.001  # probabilities of the outcomes of a trial
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": lambda workers: RandomSampler(seed=0),
@@ -94,44 +94,44 @@ def _begin(study: optuna.Study) -> optuna.Trial:
 
 
 def _end(study: optuna.Study, trial: optuna.Trial, rng: np.random.Generator) -> None:
-    fate = rng.random()
-    if fate < VANISHES:
+    outcome = rng.random()
+    if outcome < VANISHED:
         return
-    if fate < VANISHES + FAILS:
+    if outcome < VANISHED + FAILS:
         study.tell(trial, state=TrialState.FAIL)
-    elif fate < VANISHES + FAILS + PRUNED:
+    elif outcome < VANISHED + FAILS + PRUNED:
         study.tell(trial, state=TrialState.PRUNED)
     else:
-        slopes = {name: 2 * (value - 0.3) + rng.normal() for name, value in trial.params.items()}
-        report_hypergradient(trial, slopes)
+        gradient = {name: 2 * (value - 0.3) + rng.normal() for name, value in trial.params.items()}
+        report_hypergradient(trial, gradient)
         study.tell(trial, sum((value - 0.3) ** 2 for value in trial.params.values()))
 
 
 def collisions(study: optuna.Study) -> dict[str, int]:
     """Errors in the lineage: steps decided twice, segments missing."""
     trials = study.get_trials(deepcopy=False)
-    wrong = Counter({"decided twice": 0, "stands on what is not there": 0, "gaps": 0})
+    wrong = Counter({"decided twice": 0, "missing parents": 0, "gaps": 0})
     decisions: dict[tuple[int, int], set[tuple[int, ...]]] = {}
     filled: set[tuple[int, int]] = set()
-    reached: Counter[int] = Counter()
+    last_generation: Counter[int] = Counter()
     for trial in trials:
         claim = read_claim(trial.number, trial.system_attrs)
         segment = read_segment(trial.number, trial.system_attrs)
         parent = [segment.parent] if segment and segment.parent is not None else []
         before = claim.used if claim else parent
-        wrong["stands on what is not there"] += sum(
-            not trials[number].state.is_finished() for number in before
-        )
+        wrong["missing parents"] += sum(not trials[number].state.is_finished() for number in before)
         if claim:
             decisions.setdefault((claim.chain, claim.step), set()).add(claim.used)
         if segment and segment.member is not None:
-            reached[segment.member] = max(reached[segment.member], segment.generation)
+            last_generation[segment.member] = max(
+                last_generation[segment.member], segment.generation
+            )
             if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 filled.add((segment.member, segment.generation))
     wrong["decided twice"] = sum(len(used) - 1 for used in decisions.values())
     wrong["gaps"] = sum(
         (member, generation) not in filled
-        for member, last in reached.items()
+        for member, last in last_generation.items()
         for generation in range(last)
     )
     return dict(wrong)
