@@ -51,7 +51,7 @@ def seconds(run: Callable[[], object], device: str) -> tuple[float, object]:
 def shares(run: Callable[[], object]) -> dict[str, float]:
     """Fractions of the time that the parts of a step take, by the profiler."""
     parts = {
-        "training gradient": (TrainingLoss, "graph"),
+        "training gradient": (TrainingLoss, "gradients"),
         "Hessian products": (
             Run,
             "gradient_and_products",
