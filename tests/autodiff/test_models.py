@@ -194,6 +194,7 @@ def test_compiled_models_are_differentiated_as_their_python(
 @pytest.mark.parametrize("change", [compiled, compiled_in_place])
 def test_plain_training_runs_compiled_code(change: Callable[[nn.Module], nn.Module]) -> None:
     global runs
+    torch._dynamo.reset()  # it gives up compiling what other tests have compiled often
     data, model = batches(5), change(mlp())
     hypergradient(model, loss_fn, sgd(0.1), data, data[0], mode="forward", steps=5)
     runs = 0

@@ -32,6 +32,7 @@ _plans: dict[object, Plan] = {}
 _passed: dict[object, None] = {}  # other checks
 _MOST = 1000  # answers that are remembered; a number that every trial captures makes each unlike
 _LONG = 64  # elements of a container that a signature holds
+_LARGE = 2**16
 _BOOKKEEPING = frozenset(vars(nn.Module()))  # attributes that every module has
 
 
@@ -159,10 +160,10 @@ def kind_of(value: Any, depth: int = 3) -> object:
     """What is equal for like values; objects are followed ``depth`` levels deep.
 
     A float varies from trial to trial, so it only counts whether it is zero, as a rate of dropout
-    may be. Functions count by their code and by what they have captured.
+    may be; a large int is an id. Functions count by their code and by what they have captured.
     """
-    if isinstance(value, float):
-        return (float, value == 0.0)
+    if isinstance(value, float) or (isinstance(value, int) and value > _LARGE):
+        return (type(value), value == 0)
     if value is None or isinstance(value, str | int | type | CodeType | torch.dtype | torch.device):
         return value
     if isinstance(value, Tensor):
