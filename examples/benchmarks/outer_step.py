@@ -1,6 +1,6 @@
 """Measure one outer step in plain training steps, beside a naive loop, and the shares of its parts.
 
-LeNet, MNIST, batch 128, seven learning rates, momentum and weight decay:
+Forward mode, LeNet, MNIST, batch 128, seven learning rates, momentum and weight decay:
 
     python examples/benchmarks/outer_step.py --data-root DIR
 
@@ -52,10 +52,7 @@ def shares(run: Callable[[], object]) -> dict[str, float]:
     """Fractions of the time that the parts of a step take, by the profiler."""
     parts = {
         "training gradient": (TrainingLoss, "gradients"),
-        "Hessian products": (
-            Run,
-            "gradient_and_products",
-        ),  # the training gradient is taken within it
+        "Hessian products": (Run, "gradient_and_products"),  # with the training gradient
         "tangents": (forward, "step_jvp"),
         "validation": (Run, "validate"),
     }
@@ -64,7 +61,7 @@ def shares(run: Callable[[], object]) -> dict[str, float]:
     def labelled(name: str) -> Callable[..., object]:
         def call(*args: object, **options: object) -> object:
             if name == "training gradient" and not options.get("twice"):
-                return originals[name](*args, **options)  # that of the validation counts there
+                return originals[name](*args, **options)  # counts as validation
             with record_function(name):
                 return originals[name](*args, **options)
 
@@ -97,9 +94,17 @@ def main() -> None:
 
     def ours(learn: tuple[str, ...] | None) -> dict[str, float]:
         model = mnist.lenet(0).to(args.device)
-        return hypergradient(
-            model, mnist.loss_fn, update(), draw, validation, steps=args.steps, learn=learn
-        ).gradient
+        result = hypergradient(
+            model,
+            mnist.loss_fn,
+            update(),
+            draw,
+            validation,
+            steps=args.steps,
+            mode="forward",  # as the naive loop
+            learn=learn,
+        )
+        return result.gradient
 
     def theirs() -> dict[str, float]:
         model = mnist.lenet(0).to(args.device)
