@@ -56,7 +56,8 @@ def start(
 ) -> Running:
     """Start a script in a folder, with variables of its environment; warnings are errors.
 
-    ``"-m"`` and a module's name take the place of a script, as with ``python``.
+    In place of a script may stand ``"-m"`` and a module's name, or ``"-c"`` and code, as with
+    ``python``.
     """
     outputs = tempfile.TemporaryDirectory()
     command = [str(script), *map(str, arguments)]
@@ -85,6 +86,8 @@ def _run(command: list[str], folder: str, variables: dict[str, str], outputs: st
     if command[0] == "-m":
         sys.argv = command[1:]
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    elif command[0] == "-c":
+        exec(command[1], {"__name__": "__main__"})
     else:
         sys.argv = command
         sys.path.insert(0, str(Path(command[0]).parent))

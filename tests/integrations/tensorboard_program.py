@@ -2,7 +2,7 @@
 
 TensorFlow, which the callback writes with, brings an LLVM that breaks ``torch.compile``.
 
-    python -m integrations.tensorboard_program SAMPLER FOLDER
+    python -m integrations.tensorboard_program FOLDER
 
 prints as JSON what was written to the folder, and what should be there.
 """
@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util.tensor_util import make_ndarray
 
-from integrations.callbacks import Trials, searched, stored
+from integrations.callbacks import SAMPLERS, Trials, searched, stored
 
 
 def written(folder: Path) -> Trials:
@@ -32,7 +32,12 @@ def written(folder: Path) -> Trials:
     return found
 
 
+def compared(sampler: str, folder: Path) -> tuple[Trials, Trials]:
+    """What is in the folder after a search, and what should be."""
+    study = searched(sampler, TensorBoardCallback(str(folder), metric_name="loss"))
+    return written(folder), stored(study)
+
+
 if __name__ == "__main__":
-    sampler, folder = sys.argv[1:]
-    study = searched(sampler, TensorBoardCallback(folder, metric_name="loss"))
-    print(json.dumps([written(Path(folder)), stored(study)]))
+    root = Path(sys.argv[1])
+    print(json.dumps({sampler: compared(sampler, root / sampler) for sampler in SAMPLERS}))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import scripts
 from integrations.problems import EXPECTED, FOUND, STEPS, data, recorded
 from optuna_hypergrad import Schedule, Schedules
 from optuna_hypergrad.integrations import LightningSchedules
@@ -121,7 +122,7 @@ from optuna_hypergrad import integrations
 assert integrations.HyperparameterScheduler and {name!r} in dir(integrations)
 integrations.{name}
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    ran = scripts.run("-c", code)
     extra = "install the extra 'integrations' of optuna_hypergrad."
     assert f"ImportError: {library} is needed: {extra}" in ran.stderr
 

@@ -1,25 +1,19 @@
 """Optuna's callbacks for TensorBoard, MLflow and Weights & Biases, with both samplers."""
 
+import importlib
 import json
 import subprocess
 import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import optuna_integration
 import pytest
 
 from integrations.callbacks import SAMPLERS, searched, stored
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what these libraries import
-    import mlflow.store.tracking.sqlalchemy_store
-    import wandb
-    from optuna_integration import (
-        MLflowCallback,
-        WeightsAndBiasesCallback,
-    )
 
 TESTS = Path(__file__).parents[1]
 
@@ -30,12 +24,21 @@ pytestmark = [
 ]
 
 
-@pytest.mark.skipif(not find_spec("tensorflow"), reason="Optuna's callback writes with tensorflow")
-def test_tensorboard_shows_every_complete_trial(sampler: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def on_tensorboard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """By sampler what TensorBoard shows and what it should show."""
     program = ("-W", "ignore", "-m", "integrations.tensorboard_program")
-    command = (sys.executable, *program, sampler, str(tmp_path / "runs"))
+    command = (sys.executable, *program, str(tmp_path_factory.mktemp("runs")))
     done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True)
-    found, expected = map(by_number, json.loads(done.stdout.splitlines()[-1]))
+    by_sampler: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return by_sampler
+
+
+@pytest.mark.skipif(not find_spec("tensorflow"), reason="Optuna's callback writes with tensorflow")
+def test_tensorboard_shows_every_complete_trial(
+    sampler: str, on_tensorboard: dict[str, Any]
+) -> None:
+    found, expected = map(by_number, on_tensorboard[sampler])
     complete = {number: trial for number, trial in expected.items() if trial[0] is not None}
     assert found.keys() == complete.keys() and len(found) == 6
     for number, (loss, params) in complete.items():
@@ -46,9 +49,26 @@ def by_number(trials: dict[str, Any]) -> dict[int, Any]:
     return {int(number): trial for number, trial in trials.items()}
 
 
-def test_mlflow_has_a_run_of_every_trial(sampler: str, tmp_path: Path) -> None:
+@pytest.fixture
+def mlflow() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+        return importlib.import_module("mlflow")
+
+
+@pytest.fixture
+def wandb() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("wandb")
+
+
+def test_mlflow_has_a_run_of_every_trial(sampler: str, tmp_path: Path, mlflow: ModuleType) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    study = searched(sampler, MLflowCallback(tracking_uri=uri, metric_name="loss"))
+    study = searched(
+        sampler, optuna_integration.MLflowCallback(tracking_uri=uri, metric_name="loss")
+    )
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name(study.study_name)
     runs = [run.data for run in client.search_runs([experiment.experiment_id])]
@@ -61,11 +81,11 @@ def test_mlflow_has_a_run_of_every_trial(sampler: str, tmp_path: Path) -> None:
 
 
 def test_weights_and_biases_log_every_trial(
-    sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sampler: str, tmp_path: Path, wandb: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
     offline = {"mode": "offline", "dir": str(tmp_path)}
-    callback = WeightsAndBiasesCallback(metric_name="loss", wandb_kwargs=offline)
+    callback = optuna_integration.WeightsAndBiasesCallback(metric_name="loss", wandb_kwargs=offline)
     found: dict[int, tuple[float | None, dict[str, float]]] = {}
     log = wandb.run.log
 

@@ -1,8 +1,6 @@
 """Whole models under ``second_derivatives``: what makes them differentiable, and what is left."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import scripts
 from autodiff.second_order.problems import FUSED, twice
 from optuna_hypergrad.autodiff.second_order.double_differentiable import differentiate_twice
 from optuna_hypergrad.autodiff.second_order.switching import (
@@ -70,7 +69,7 @@ torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), para
 
 def test_torch_alone_refuses_compiled_code() -> None:
     """In a process of its own: what others compile may keep torch from compiling any more."""
-    done = subprocess.run([sys.executable, "-c", COMPILED_TWICE], capture_output=True, text=True)
+    done = scripts.run("-c", COMPILED_TWICE)
     assert re.search("not currently support|donated", done.stderr)
 
 
