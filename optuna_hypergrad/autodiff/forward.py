@@ -210,15 +210,11 @@ class ForwardMode(TangentPropagation):
 
     Args:
         model: The model, with its initial weights.
-        loss_fn: ``loss_fn(model, batch)``, or ``loss_fn(model, batch, hypers)`` where ``hypers``
-            are given: the mean training loss as a scalar tensor.
+        loss_fn: The mean training loss as a scalar tensor; see ``hypergradient``.
         update: The inner update, its hyperparameters numbers or schedules.
-        steps: Number of steps of the whole run (the horizon), which places the windows.
-        hypers: Hyperparameters of the loss by name, numbers or schedules. The loss functions get
-            their values at the step as a third argument (in validation those of the last step):
-            floats, or tensors of shape () if learned.
-        initial: ``initial(weights, hypers)``: new values for some of the initial weights, given
-            all of them by name and the values of ``hypers`` at the first step.
+        steps: Number of steps of the run (the horizon), which places the windows.
+        hypers: Hyperparameters of the loss; see ``hypergradient``.
+        initial: New values for some of the initial weights; see ``hypergradient``.
         learn: Names of the trial parameters to differentiate; None for all parameters of all
             schedules, ``()`` for plain training.
         average: Divide each hypergradient by the number of steps that its parameter shapes (the
@@ -230,15 +226,12 @@ class ForwardMode(TangentPropagation):
             None for exact hypergradients.
         clip_gradients: Largest absolute value of an entry of the training gradient, or None. This
             changes the training itself; the hypergradients are those of the changed training.
-        constant_buffers: Buffers of the model, or modules with all of theirs, by their paths, that
-            are taken as constants: derivatives of later steps through them are left out. Running
-            statistics of batch norm always are.
+        constant_buffers: Buffers that are taken as constants; see ``hypergradient``.
         products: How Hessian products are taken; the result is the same to rounding. By double
             backward passes, ``"loop"``: one tangent after another, or ``"batched"``: all at once,
             faster for small matrices; ``"forward"`` and ``"forward-batched"``: by forward mode over
             the gradient; ``"auto"``: double backward passes, batched for small matrices.
-        state: State of the update to continue from, the ``result.state`` of an earlier run; None
-            for a fresh start. It is a constant: hypergradients do not reach into earlier runs.
+        state: State of the update to continue from; see ``hypergradient``.
 
     Raises:
         ValueError: If an argument is out of range; the message names it.

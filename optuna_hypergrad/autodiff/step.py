@@ -2,7 +2,7 @@
 
 | symbol | meaning                                                  | shape          |
 | ------ | -------------------------------------------------------- | -------------- |
-| w, s   | weights; what the update remembers (SGD: velocity)       | (D,); (D,), () |
+| w, s   | weights; state of the update (SGD: velocity)             | (D,); (D,), () |
 | g, H   | gradient and Hessian of the training loss at w           | (D,), (D, D)   |
 | h      | values of the hyperparameters at this step               | ()             |
 | λ      | the parameters of their schedules that are learned       | (N,)           |

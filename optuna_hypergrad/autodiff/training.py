@@ -108,15 +108,15 @@ def hypergradient(
         share: Forward mode: the learned parameters to differentiate in this process, if others
             differentiate the rest of the same training, as ``optuna_hypergrad.distributed``
             arranges; None for all.
-        average: Mean over a parameter's steps instead of the sum.
+        average: Mean over a parameter's steps instead of the sum; see ``ForwardMode``.
         truncate: Fraction of each window's steps at which tangents stand still.
         truncation: ``"leading"`` or ``"alternate"`` steps.
         clip_products: Bound on the entries of Hessian products, or None.
         clip_gradients: Bound on the entries of training gradients, or None.
         constant_buffers: Buffers of the model, or modules with all of theirs, by their paths, that
-            are taken as constants: derivatives of later steps through them are left out.
-        products: ``"auto"``, or how Hessian products are taken. ``ForwardMode`` says more on each
-            of the arguments from ``learn`` on.
+            are taken as constants: derivatives of later steps through them are left out. Running
+            statistics of batch norm always are.
+        products: ``"auto"``, or how Hessian products are taken; see ``ForwardMode``.
         memory: Reverse mode: bytes that checkpoints and recorded gradients may take; None for
             384 MiB if a third of all gradients fit in, else for what one level of checkpoints
             needs, which grows as √steps. Less memory means more steps that are computed again.

@@ -85,7 +85,7 @@ def test_a_buffer_may_have_any_layout(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_what_is_the_same_is_kept_once(name: str) -> None:
+def test_equal_buffers_are_stored_once(name: str) -> None:
     model = With(LAYOUTS[name]())
     before = buffers_of(model)
     assert buffers_of(model, before)[0] is before[0]

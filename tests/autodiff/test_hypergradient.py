@@ -149,14 +149,14 @@ def test_validation_batches_count_by_their_size() -> None:
     update, initial, data = UPDATES["all"], mlp(), batches(STEPS)
     images, labels = batch(21)
     pieces = [(images[i:j], labels[i:j]) for i, j in ((0, 4), (4, 5), (5, 21))]
-    whole, split = (
+    joint, split = (
         hypergradient(
             copy.deepcopy(initial), loss_fn, update, data, validation, mode="forward", steps=STEPS
         )
         for validation in ((images, labels), iter(pieces))
     )
-    assert split.loss == pytest.approx(whole.loss, rel=1e-12)
-    assert relative_error(split.gradient, whole.gradient) < 1e-12
+    assert split.loss == pytest.approx(joint.loss, rel=1e-12)
+    assert relative_error(split.gradient, joint.gradient) < 1e-12
 
 
 def test_a_hypergradient_can_be_taken_at_any_step() -> None:
@@ -199,12 +199,12 @@ def test_learning_some_parameters_leaves_their_hypergradients_unchanged() -> Non
     assert some.products < full.products
 
 
-def test_columns_of_windows_to_come_cost_nothing() -> None:
+def test_windows_that_have_not_begun_cost_nothing() -> None:
     update = SGD(Schedule("lr", [0.3, 0.2, 0.1]), momentum=Schedule("momentum", [0.5]))
     result = hypergradient(
         mlp(), loss_fn, update, batches(STEPS), batch(20), mode="forward", steps=STEPS
     )
-    # A column that begins at a step is still zero there, and needs no product either.
+    # A tangent that begins at a step is still zero there, and needs no product either.
     assert result.products == STEPS // 3 * (2 + 3 + 4) - 4
 
 

@@ -47,7 +47,7 @@ print(cost.bytes, lower.bytes, unchanged, higher.bytes, reset.bytes, nothing.byt
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="not Linux")
 def test_the_peak_counts_and_what_was_there_before_does_not() -> None:
-    """A peak below an earlier one is not told, unless the process's own may be reset."""
+    """A peak below an earlier one is unknown, unless peaks of the process may be reset."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
     first, lower, unchanged, higher, reset, nothing = done.stdout.decode().split()
     assert int(first) == pytest.approx(64 * MEBIBYTE, rel=0.1)
@@ -64,8 +64,8 @@ from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
 
 def peak():
-    told = open("/proc/self/status").read()
-    return int(told.split("VmHWM:")[1].split()[0])
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:")[1].split()[0])
 passing = torch.ones(256 * 2**20, dtype=torch.uint8)
 del passing
 before = peak()
@@ -86,7 +86,7 @@ def test_a_run_leaves_the_peak_of_the_process_as_it_is() -> None:
     assert after >= before > 256 * 1024
 
 
-def test_where_the_system_does_not_tell_memory_is_none(
+def test_memory_is_none_if_the_system_does_not_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metering, "_CLEAR", tmp_path / "missing" / "clear_refs")

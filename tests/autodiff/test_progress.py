@@ -120,14 +120,14 @@ def test_an_error_on_the_way_back_closes_the_bar(screen: Screen) -> None:
     assert screen.drawn[-1].startswith(f"going back 2/{STEPS}") and not auto.tqdm._instances
 
 
-def test_nothing_is_written_where_nobody_looks() -> None:
+def test_nothing_is_written_to_what_is_no_terminal() -> None:
     stream = io.StringIO()
     run("reverse", stream)
     assert stream.getvalue() == ""
 
 
 def test_a_notebook_gets_its_own_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its streams are no terminals; so being one cannot be the condition there."""
+    """Its streams are not terminals, so that cannot be the condition."""
     shown: list[bool] = []
 
     class Widget(notebook.tqdm):

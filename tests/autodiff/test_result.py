@@ -14,11 +14,11 @@ from optuna_hypergrad.autodiff import SGD, hypergradient
 def test_a_long_run_prints_one_line_without_its_losses(mode: str) -> None:
     update = SGD(Schedule("lr", [0.1]))
     result = hypergradient(mlp(), loss_fn, update, [batch(0)], batch(1), steps=200, mode=mode)
-    told = repr(result)
-    assert len(told) < 300 and "\n" not in told
+    text = repr(result)
+    assert len(text) < 300 and "\n" not in text
     for name in ("gradient", "loss", "products", "mode", "cost"):
-        assert f"{name}={getattr(result, name)!r}" in told
-    hidden = {name for name in vars(result) if f"{name}=" not in told}
+        assert f"{name}={getattr(result, name)!r}" in text
+    hidden = {name for name in vars(result) if f"{name}=" not in text}
     values = {name: getattr(result, name) for name in hidden}
     assert len(values["train_losses"]) == 200
     shown = [value for name, value in vars(result).items() if name not in hidden]

@@ -1,4 +1,4 @@
-"""Going back over a run: what is kept, what is run again, and what cannot be."""
+"""Reverse mode: what is stored, what is computed again, and which runs are refused."""
 
 import copy
 import gc
@@ -53,14 +53,14 @@ def test_every_single_step_has_a_hypergradient() -> None:
     ).gradient
     result = hypergradient(initial, loss_fn, coarse, data, validation, steps=STEPS, mode="reverse")
     for name in ("lr", "momentum"):
-        slopes = [expected[f"{name}_{i}"] for i in range(STEPS)]
-        np.testing.assert_allclose(result.per_step[name], slopes, rtol=1e-9, atol=1e-14)
-        assert result.gradient[name] == pytest.approx(sum(slopes), rel=1e-10)
+        derivatives = [expected[f"{name}_{i}"] for i in range(STEPS)]
+        np.testing.assert_allclose(result.per_step[name], derivatives, rtol=1e-9, atol=1e-14)
+        assert result.gradient[name] == pytest.approx(sum(derivatives), rel=1e-10)
 
 
 @pytest.mark.parametrize("vectors", [11, 12, 14, 20, 27, 29, 1000])
 @pytest.mark.parametrize("checkpoints", ["device", "host", "disk"])
-def test_the_named_memory_is_kept_and_changes_nothing(vectors: int, checkpoints: str) -> None:
+def test_the_memory_is_not_exceeded_and_changes_nothing(vectors: int, checkpoints: str) -> None:
     memory = 2 * vectors * WEIGHTS * NUMBER
     torch.manual_seed(1)
     initial, data, validation = mlp(), batches(STEPS), batch(20)
@@ -192,7 +192,7 @@ def test_a_step_that_comes_out_differently_is_reported(memory: int | None) -> No
         ({"accumulate": 0}, "accumulate must be a positive integer"),
     ],
 )
-def test_what_does_not_go_backwards_is_refused(options: dict, message: str) -> None:
+def test_runs_that_need_forward_mode_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run(mlp(), options.pop("data", None) or batches(STEPS), "reverse", **options)
 
@@ -220,7 +220,7 @@ def test_a_run_that_blew_up_has_no_hypergradient() -> None:
 
 
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
-def test_averages_are_validated_and_kept(mode: str) -> None:
+def test_averages_are_validated_and_left_in_the_model(mode: str) -> None:
     model, data, validation = mlp(), batches(STEPS), batch(20)
     averaged = Averaged(Adam(Schedule("lr", [0.1])), decay=Schedule("decay", [0.8]))
     initial = copy.deepcopy(model)
@@ -234,8 +234,8 @@ def test_averages_are_validated_and_kept(mode: str) -> None:
             twin, loss_fn, moved, data, validation, mode="forward", steps=STEPS
         ).loss
 
-    slope = (loss(0.8 + 1e-6) - loss(0.8 - 1e-6)) / 2e-6
-    assert result.gradient["decay"] == pytest.approx(slope, rel=1e-7)
+    derivative = (loss(0.8 + 1e-6) - loss(0.8 - 1e-6)) / 2e-6
+    assert result.gradient["decay"] == pytest.approx(derivative, rel=1e-7)
 
 
 def test_averaging_divides_alike_in_both_modes() -> None:

@@ -1,4 +1,4 @@
-"""Runs that go on from the state that another run has left, against ``torch.optim`` all through."""
+"""Runs that continue from the state of an earlier run, against ``torch.optim`` without a break."""
 
 import copy
 from collections.abc import Callable
@@ -228,7 +228,7 @@ def test_the_state_is_not_printed() -> None:
 
 
 class Stateless:
-    """An update that remembers nothing."""
+    """An update without state."""
 
     @property
     def hypers(self) -> dict[str, float]:

@@ -193,8 +193,8 @@ def test_batches_come_from_sequences_loaders_and_functions() -> None:
     assert all(result == results[0] for result in results)
 
 
-@pytest.mark.parametrize("truncation, kept", [("leading", 7), ("alternate", 7)])
-def test_truncation_saves_products_and_keeps_the_weights(truncation: str, kept: int) -> None:
+@pytest.mark.parametrize("truncation, products", [("leading", 7), ("alternate", 7)])
+def test_truncation_saves_products_and_keeps_the_weights(truncation: str, products: int) -> None:
     update, data, initial = SGD(Schedule("lr", [0.2])), batches(STEPS), mlp()
     models = [copy.deepcopy(initial) for _ in range(2)]
     full, some = (
@@ -211,14 +211,14 @@ def test_truncation_saves_products_and_keeps_the_weights(truncation: str, kept: 
         )
         for m, t in zip(models, (0.0, 0.2), strict=True)
     )
-    assert (full.products, some.products) == (STEPS - 1, kept)
+    assert (full.products, some.products) == (STEPS - 1, products)
     assert some.gradient != full.gradient
     torch.testing.assert_close(*(vector(m.parameters()) for m in models))
 
 
-def test_truncated_steps_freeze_only_the_columns_of_their_schedule() -> None:
+def test_truncated_steps_freeze_only_the_tangents_of_their_schedule() -> None:
     # Of ten steps, lr (two windows) stands still at 0 and 5, momentum (one window) at 0 and 1;
-    # no column needs a product at the step that it begins at.
+    # no tangent needs a product at the step that it begins at.
     update = SGD(Schedule("lr", [0.2, 0.1]), momentum=Schedule("m", [0.5]))
     run = ForwardMode(mlp(), loss_fn, update, steps=10, truncate=0.2)
     taken = []

@@ -36,8 +36,8 @@ def test_the_result_is_that_of_one_process(name: str, found: list[dict[str, Any]
     for rank in found:
         one = rank[name]
         assert list(one["gradient"]) == list(alone.gradient)
-        for parameter, slope in alone.gradient.items():
-            assert one["gradient"][parameter] == pytest.approx(slope, rel=1e-12, abs=1e-14)
+        for parameter, derivative in alone.gradient.items():
+            assert one["gradient"][parameter] == pytest.approx(derivative, rel=1e-12, abs=1e-14)
         np.testing.assert_allclose(one["train_losses"], alone.train_losses, rtol=1e-14)
         assert one["loss"] == pytest.approx(alone.loss, rel=1e-14)
         assert one["products"] == alone.products
@@ -52,17 +52,17 @@ def test_all_ranks_have_the_same_result(name: str, found: list[dict[str, Any]]) 
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_the_shares_of_a_run_make_up_the_whole(name: str) -> None:
-    whole = solved(autodiff.hypergradient, name)
+def test_the_shares_of_a_run_make_up_the_full_result(name: str) -> None:
+    full = solved(autodiff.hypergradient, name)
     parts = [
         solved(lambda *a, share=share, **o: autodiff.hypergradient(*a, share=share, **o), name)
-        for share in [list(whole.gradient)[::2], list(whole.gradient)[1::2]]
+        for share in [list(full.gradient)[::2], list(full.gradient)[1::2]]
     ]
     together = parts[0].gradient | parts[1].gradient
-    assert together == pytest.approx(whole.gradient, rel=1e-12, abs=1e-14)
-    assert sum(part.products for part in parts) == whole.products
+    assert together == pytest.approx(full.gradient, rel=1e-12, abs=1e-14)
+    assert sum(part.products for part in parts) == full.products
     for part in parts:  # bit by bit, so that ranks do not drift apart
-        assert part.train_losses == whole.train_losses and part.loss == whole.loss
+        assert part.train_losses == full.train_losses and part.loss == full.loss
 
 
 def test_one_rank_is_one_process() -> None:

@@ -59,8 +59,6 @@ class Directions:
     @staticmethod
     def mean(parts: Sequence[Directions]) -> Directions:
         """The products with the mean of the Hessians."""
-        if len(parts) == 1:
-            return parts[0]
         weights = torch.stack([part.weights for part in parts]).mean(0)
         return Directions(weights, torch.stack([part.hparams for part in parts]).mean(0))
 
