@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral, Real
 from types import UnionType
@@ -38,17 +38,22 @@ def check_names(argument: str, value: Any) -> None:
         raise ValueError(f"{argument} must hold at least one name, or be None, got {value!r}.")
 
 
-def lookup(argument: str, name: str, known: Mapping[str, T]) -> T:
-    """Return the entry ``name`` of ``known``.
+def check_choice(argument: str, value: Any, choices: Collection[Any]) -> None:
+    """Require one of ``choices``.
 
     Example:
-        >>> lookup("names", "lr", {"x": 1, "y": 2})
+        >>> check_choice("mode", "backward", ("forward", "reverse"))
         Traceback (most recent call last):
-        ValueError: names must be one of x, y, got 'lr'.
+        ValueError: mode must be one of 'forward', 'reverse', got 'backward'.
     """
-    if name not in known:
-        choice = ", ".join(known) or "(no names)"
-        raise ValueError(f"{argument} must be one of {choice}, got {short(name)}.")
+    if value not in choices:
+        expected = ", ".join(map(repr, choices)) or "(nothing)"
+        raise ValueError(f"{argument} must be one of {expected}, got {short(value)}.")
+
+
+def lookup(argument: str, name: str, known: Mapping[str, T]) -> T:
+    """Return the entry ``name`` of ``known``, or raise a ValueError that lists its keys."""
+    check_choice(argument, name, known)
     return known[name]
 
 

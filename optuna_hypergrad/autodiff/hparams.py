@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optuna_hypergrad.arguments import check_kind, checked_number
+from optuna_hypergrad.arguments import check_choice, check_kind, checked_number
 from optuna_hypergrad.autodiff.updates.protocol import Hparam, Values
 from optuna_hypergrad.logger import logger
 from optuna_hypergrad.schedules import Schedule
@@ -170,8 +170,7 @@ class TangentSchedule:
         share: Collection[str] | None = None,
     ) -> None:
         checked_number("truncate", truncate, "lie in [0, 1)", lambda x: 0.0 <= x < 1.0)
-        if truncation not in get_args(Truncation):
-            raise ValueError(f"truncation must be one of {get_args(Truncation)}: {truncation!r}.")
+        check_choice("truncation", truncation, get_args(Truncation))
         check_kind("share", share, Collection | None, "a collection of names")
         unknown = [name for name in share or () if name not in hypers.names]
         if unknown:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from optuna_hypergrad.arguments import check_callable, checked_count
+from optuna_hypergrad.arguments import check_callable, check_choice, checked_count
 from optuna_hypergrad.autodiff.batches import Batches, TrainingBatches, check_validation
 from optuna_hypergrad.autodiff.forward import TangentObserver, TangentPropagation
 from optuna_hypergrad.autodiff.hparams import TangentSchedule, Truncation
@@ -24,7 +24,7 @@ from optuna_hypergrad.autodiff.second_order.hvp import Products
 from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
-from optuna_hypergrad.autodiff.validation import Statistics, check_statistics
+from optuna_hypergrad.autodiff.validation import Statistics
 
 Mode = Literal["auto", "forward", "reverse"]
 
@@ -154,12 +154,11 @@ def hypergradient(
         >>> result.gradient, result.loss
         ({'lr': -0.25}, 0.03125)
     """
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode must be one of {get_args(Mode)}, got {mode!r}.")
+    check_choice("mode", mode, get_args(Mode))
     for argument, function in (("on_step", on_step), ("validation_loss_fn", validation_loss_fn)):
         if function is not None:
             check_callable(argument, function)
-    check_statistics(statistics)  # before the training, not after it
+    check_choice("statistics", statistics, get_args(Statistics))  # before training, not after it
     check_validation(validation)
     store = CheckpointStore(checkpoints)
     if memory is not None:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from optuna_hypergrad.arguments import check_choice
 from optuna_hypergrad.autodiff.batches import check_validation, sized
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, TrainingLoss
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
@@ -55,7 +56,7 @@ def validate(
     Raises:
         ValueError: If there is no batch, or the size of one among others is unknown.
     """
-    check_statistics(statistics)
+    check_choice("statistics", statistics, get_args(Statistics))
     check_validation(validation)
     total, loss_sum, n = 0, 0.0, len(loss.weights.parameters)
     gradient_sum = torch.zeros_like(loss.weights.read())
@@ -73,12 +74,6 @@ def validate(
         raise ValueError("validation: got no examples, expected at least one batch.")
     direct = dict(zip(loss.learned, (direct_sum / total).tolist(), strict=True))
     return Validated(loss_sum / total, gradient_sum / total, direct)
-
-
-def check_statistics(statistics: str) -> None:
-    """Raise a ValueError if ``statistics`` is unknown."""
-    if statistics not in get_args(Statistics):
-        raise ValueError(f"statistics must be one of {get_args(Statistics)}, got {statistics!r}.")
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_hypergrad.arguments import check_choice
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Form = Literal["constant", "linear", "cosine"]
@@ -16,8 +18,7 @@ Form = Literal["constant", "linear", "cosine"]
 
 def check_form(form: str) -> None:
     """Raise a ValueError for an unknown form."""
-    if form not in get_args(Form):
-        raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}.")
+    check_choice("form", form, get_args(Form))
 
 
 def count_values(form: str, windows: int) -> int:

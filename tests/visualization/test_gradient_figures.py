@@ -334,7 +334,7 @@ class TestArguments:
             getattr(visualization, name)(optuna.create_study(), **arguments)
 
     def test_unknown_names_and_chains_are_refused(self, chart: Any) -> None:
-        with pytest.raises(ValueError, match=r"names must be one of lr, .*got 'b'"):
+        with pytest.raises(ValueError, match=r"names must be one of .lr., .*got 'b'"):
             chart(clean(), ["lr", "b"])
         with pytest.raises(ValueError, match="chain must be one of 0, got 7"):
             chart(clean(), chain=7)

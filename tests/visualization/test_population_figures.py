@@ -152,7 +152,7 @@ class TestPopulation:
         assert [p.y.label for p in population(large(4, 3), ["kind", "lr"]).panels] == ["kind", "lr"]
 
     def test_unknown_names_are_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"names must be one of dropout, .*'x'"):
+        with pytest.raises(ValueError, match=r"names must be one of .dropout., .*'x'"):
             population(small(), ["dropout", "x"])
 
     @pytest.mark.parametrize("names", [3, "lr", []])
@@ -249,7 +249,7 @@ class TestTrajectories:
 
     @pytest.mark.parametrize("argument", ["x", "y"])
     def test_unknown_parameters_are_refused(self, argument: str) -> None:
-        with pytest.raises(ValueError, match=rf"{argument} must be one of dropout"):
+        with pytest.raises(ValueError, match=rf"{argument} must be one of .dropout"):
             trajectories(small(), **{argument: "width"})
         with pytest.raises(ValueError, match=f"{argument} must be a name, got 3"):
             trajectories(empty(), **{argument: 3})

@@ -19,6 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from optuna_hypergrad.arguments import check_choice
+
 Place = Literal["device", "host", "disk"]
 GENEROUS = 384 * 2**20  # bytes; the default if a third of all gradients fit in
 FAN = 8  # parts into which the way back divides steps whose gradients are recorded
@@ -33,8 +35,7 @@ class CheckpointStore:
     """
 
     def __init__(self, place: Place) -> None:
-        if place not in get_args(Place):
-            raise ValueError(f"checkpoints must be one of {get_args(Place)}, got {place!r}.")
+        check_choice("checkpoints", place, get_args(Place))
         self.place, self.bytes, self.peak = place, 0, 0
         self.folder = Path()
 

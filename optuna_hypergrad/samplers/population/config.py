@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, Activation
-from optuna_hypergrad.arguments import checked_number, short
+from optuna_hypergrad.arguments import check_choice, checked_number, short
 
 Selection = Literal["truncation", "tournament"]
 Mutation = Literal["teacher", "perturb", "resample", "hypergradient"]
@@ -39,10 +39,7 @@ class PopulationConfig:
             "synchronous": (True, False),
         }
         for argument, allowed in choices.items():
-            value = getattr(self, argument)
-            if value not in allowed:
-                expected = ", ".join(map(repr, allowed))
-                raise ValueError(f"{argument} must be one of {expected}, got {value!r}.")
+            check_choice(argument, getattr(self, argument), allowed)
         expected, probability = "be between 0 and 0.5", self.resample_probability
         checked_number("truncation", self.truncation, expected, lambda x: 0 <= x <= 0.5)
         expected = "be between 0 and 1.0"

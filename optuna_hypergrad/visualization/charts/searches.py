@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from optuna.study import Study
 
-from optuna_hypergrad.arguments import check_names, checked_count, lookup
+from optuna_hypergrad.arguments import check_choice, check_names, checked_count, lookup
 from optuna_hypergrad.samplers.describe import short
 from optuna_hypergrad.samplers.gradient.history import OuterStep, Status, outer_steps
 from optuna_hypergrad.samplers.studies import maximizes
@@ -107,8 +107,8 @@ def read_search(
     if chain is None:
         best = best_step(steps, maximize)
         chain = chains[0] if best is None else best.chain
-    elif chain not in chains:
-        raise ValueError(f"chain must be one of {', '.join(map(str, chains))}, got {chain}.")
+    else:
+        check_choice("chain", chain, chains)
     steps = [step for step in steps if step.chain == chain]
     hparams = plotted_hparams(study.get_trials(deepcopy=False), steps, has_gradient)
     if not hparams:
