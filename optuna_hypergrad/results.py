@@ -109,13 +109,11 @@ def lineage_schedules(study: Study, trial: int | None = None, *, cuts: int = 10)
     """The schedules of a population that led to one of its segments, from the first on.
 
     Training once with them, from the weights that the first segment started with, repeats what the
-    population did: ``len(lineage(study, trial))`` segments, which are taken to be equally long. A
-    hyperparameter has one window a segment. Where it was refined within a segment, or moves from
-    knot to knot, each segment is cut into several windows with the values in the middle of each,
-    interpolated between the start and the end of the segment: linearly, or geometrically in log
+    population did: ``len(lineage(study, trial))`` segments, which are taken to be equally long,
+    without those whose checkpoint was lost. A hyperparameter has one window a segment. Where it was
+    refined within a segment, or moves from knot to knot, each segment is cut into several windows,
+    whose values are interpolated between its start and its end: linearly, or geometrically in log
     ranges. The values at every step are not stored.
-
-    Segments whose checkpoint was lost, so that an older one was restored, are left out.
 
     Args:
         study: A study of a ``PopulationSampler``.

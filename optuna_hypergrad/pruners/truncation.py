@@ -22,18 +22,15 @@ class TruncationPruner(BasePruner):
     That is, one whose best report so far is among the worst of its population up to the same step
     of the segment: among as many as ``PopulationSampler`` truncates, those already pruned
     included. A member that has not come that far in this generation counts with what it had
-    reported by that step in the last one, and one without any such report counts as worse. The
-    pruned member is replaced by a clone, as a truncated one is.
+    reported by that step in the last one, and one without any such report counts as worse.
 
-    The fraction, ``burn_in`` and the size of the population are those of the study's sampler.
-    Nothing is pruned that would not be truncated: members younger than ``burn_in``, explorers,
-    and trials of a ``PopulationSampler`` with ``truncation=0`` or ``selection="tournament"``, or
-    of another sampler. A report that is not finite ends the segment of any member, which would be
-    replaced as well.
+    Nothing is pruned that the study's ``PopulationSampler`` would not truncate: members younger
+    than its ``burn_in``, explorers, and any trial if it has ``truncation=0`` or
+    ``selection="tournament"``. A report that is not finite ends the segment of any member.
 
-    The pruner compares what the objective reports with ``trial.report``: what it would return at
-    this step, in the study's direction, at the same steps in each segment, counted from its start.
-    Constraints, which are known at the end of a segment, are not considered.
+    With ``trial.report``, the objective reports what it would return at this step, in the study's
+    direction, at the same steps of each segment, counted from its start. Constraints, which are
+    known at its end, are not considered.
 
     Args:
         n_warmup_steps: Number of steps of a segment before which nothing is pruned.

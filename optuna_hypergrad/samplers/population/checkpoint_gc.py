@@ -31,10 +31,6 @@ def removable(population: Population, maximize: bool) -> list[SegmentTrial]:
 
     None while a recent trial has begun but has no segment yet: it may have read the storage before
     others finished. A checkpoint that is not needed now is needed by no trial that begins later.
-
-    Args:
-        population: The population, read after the caller's own checkpoint was reported.
-        maximize: The study's direction.
     """
     workers = len(population.at_work(population.n_trials, population.size)) + 1
     recent = population.n_trials - PATIENCE * max(population.size, workers)

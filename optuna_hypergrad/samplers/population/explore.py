@@ -31,7 +31,7 @@ def explore(
         segment: The segment before mutation: it continues its parent.
         parent: The segment that is cloned.
         taught: The teacher, where it mutates.
-        config: How to mutate.
+        config: The arguments of the sampler.
         rng: The trial's own random numbers.
     """
     if config.mutation is None:

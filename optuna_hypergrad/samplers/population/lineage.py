@@ -43,12 +43,7 @@ class MutationRecord(NamedTuple):
 def mutations_of(
     segment: Segment, distributions: Mapping[str, BaseDistribution]
 ) -> dict[str, MutationRecord]:
-    """How each mutated hyperparameter of a clone was mutated.
-
-    Args:
-        segment: The clone's.
-        distributions: Of the parent's parameters.
-    """
+    """How the hyperparameters of a clone were mutated; ``distributions`` are its parent's."""
     names = segment.mutation.keys() & segment.values.keys()
     numeric = Numeric.of({name: d for name, d in distributions.items() if name in names})
     after = numeric.by_name(numeric.fractions(segment.values))
@@ -82,8 +77,7 @@ class SegmentRecord(NamedTuple):
 def lineage(study: Study, trial: int | None = None) -> list[SegmentRecord]:
     """The segments of a ``PopulationSampler`` that led to one of them, from the first on.
 
-    They are the schedule of hyperparameters behind the result: training anew with what each
-    segment started and ended with repeats it.
+    Training once with the hyperparameters of each in turn repeats it; see ``lineage_schedules``.
 
     Args:
         study: The study.

@@ -21,13 +21,7 @@ from optuna_hypergrad.samplers.population.population import Population, SegmentT
 
 
 def describe_segment(segment: Segment, population: Population, held: Collection[str] = ()) -> str:
-    """What a trial of a PopulationSampler runs.
-
-    Args:
-        segment: The trial's.
-        population: The population.
-        held: Parameters that do not move, whatever is proposed.
-    """
+    """The member of a segment, and which parameters change; ``held`` ones never do."""
     member = "an explorer" if segment.member is None else f"member {segment.member}"
     place = f"Trial {segment.trial}: generation {segment.generation}, {member}"
     if segment.parent is None:
@@ -59,12 +53,7 @@ def _changes(segment: Segment, parent: SegmentTrial, held: Collection[str]) -> I
 
 
 def describe_mutation(before: Any, after: Any, mutation: MutationRecord | None) -> str:
-    """A change of a value at cloning: steps along hypergradients, and the weight if it is not 1.
-
-    Args:
-        before: What the parent ended with.
-        after: What the clone starts with.
-        mutation: How it was mutated; None where that is not known.
+    """A parent's value and its clone's, with steps along hypergradients and a weight but 1.
 
     Example:
         >>> describe_mutation(0.0025, 0.003, MutationRecord("perturbed", before=0.25, after=0.3))

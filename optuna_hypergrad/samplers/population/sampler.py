@@ -45,28 +45,25 @@ from optuna_hypergrad.samplers.population.teaching import current_teacher
 class PopulationSampler(CompletedSampler[Population]):
     """Search by a population whose members learn their hyperparameters while they train.
 
-    One trial is one *segment* of the training of one *member*: it restores the checkpoint of a
-    parent (``members.begin``) and takes over its hyperparameters, trains on for a while, and
-    returns its validation loss. The member's next segment starts from the values that it refined
-    (``MemberHandle.refined``), or, where it reported only a hypergradient
-    (``report_hypergradient``), from a step along its sign. A member among the worst is replaced by
-    a clone of one of the best (*exploit*), with mutated hyperparameters (*explore*). With
-    hypergradients this is hypergradient-guided mutation (HPM), without any it is population-based
-    training.
+    One trial is one *segment* of one *member*: it restores the checkpoint and the hyperparameters
+    of a parent (``members.begin``), trains on, and returns its validation loss. The member's next
+    segment starts from the values that it refined (``MemberHandle.refined``), or, where it reported
+    only a hypergradient (``report_hypergradient``), from a step along its sign. A member among the
+    worst is replaced by a clone of one of the best (*exploit*), with mutated hyperparameters
+    (*explore*). With hypergradients this is hypergradient-guided mutation (HPM), without any it is
+    population-based training.
 
-    When a trial begins, the sampler decides which member it runs, from which parent, and what is
-    mutated, from the stored trials and the seed alone, and stores that with the trial. Any process
-    with the same arguments continues where another stopped. Workers never wait: while all members
-    are taken, the next trial runs an *explorer*, a mutated clone of one of the best, which is not
-    continued but can be cloned like any other segment. A failed segment is repeated from the last
-    checkpoint; after three failures, or when it was pruned, the member is replaced by a clone.
-    A segment that has not ended when two more generations of trials have begun, or after
-    ``timeout``, is run again by another worker. If it finishes after all, it can still be cloned.
+    The sampler decides when a trial begins, from the stored trials and the seed alone, and stores
+    its decision with the trial; any process with the same arguments continues where another
+    stopped. Workers never wait: while all members are taken, the next trial runs an *explorer*, a
+    mutated clone of one of the best, which is not continued but can be cloned. A failed segment is
+    repeated from the last checkpoint; after three failures, or when it was pruned, the member is
+    replaced by a clone. A segment that has not ended when two more generations of trials have
+    begun, or after ``timeout``, is run again; if it finishes after all, it can still be cloned.
 
     Members are compared and cloned at equal generations, so that a fast one has no advantage.
-    Feasible segments rank before infeasible ones, and these by their total violation, as with
-    Optuna's own samplers. A member that violates constraints moves along their hypergradients,
-    where it reported them.
+    Feasible segments rank before infeasible ones, and these by their total violation. A member that
+    violates constraints moves along their hypergradients, where it reported them.
 
     Args:
         seed: Seeds everything random; the same seed repeats a single-worker study. None draws
@@ -93,8 +90,7 @@ class PopulationSampler(CompletedSampler[Population]):
             0 with ``"teacher"`` is the paper's bare teacher.
         refine: Whether members continue from refined values or along their hypergradients. False
             leaves hyperparameters to mutation alone.
-        fixed: Names of parameters that a member and its clones never change: they are neither
-            mutated nor refined.
+        fixed: Names of parameters that are neither mutated nor refined.
         mutable: Names of integer and categorical parameters that mutation may change, too. A clone
             keeps all others, as the checkpoint that it restores may depend on them (a width, a
             kind of layer), unless its parent reported hypergradients or refined values of them.
@@ -104,8 +100,7 @@ class PopulationSampler(CompletedSampler[Population]):
             parent did not have. By default random, seeded by trial; a sampler that you pass has
             random state of its own, which a restart does not restore.
         constraints_func: Returns the constraints of a finished trial, as with Optuna's own
-            samplers: the trial is feasible where none exceeds 0. For Optuna 4; from 5 on use
-            ``Trial.set_constraint``, which needs no argument here.
+            samplers. For Optuna 4; from 5 on use ``Trial.set_constraint`` instead.
         synchronous: Whether a generation begins only when all have finished the one before.
         timeout: Seconds after which a segment that has not ended is run again by another worker.
 
