@@ -1,7 +1,9 @@
 """Both libraries draw every kind of mark, axis and scale."""
 
+import inspect
 import io
 import math
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
+from optuna_hypergrad import visualization
 from optuna_hypergrad.visualization import matplotlib as with_matplotlib
 from optuna_hypergrad.visualization import plotly as with_plotly
 from optuna_hypergrad.visualization.charts import (
@@ -224,3 +227,11 @@ def test_formulas_and_html_in_names_are_shown_as_text() -> None:
     assert legend.get_texts()[0].get_text().strip() == odd.replace("$", r"\$")
     drawn = with_plotly.draw(chart)
     assert drawn.data[0].name == r"_$\undefined$&lt;b&gt;" == drawn.layout.title.text
+
+
+def test_plot_functions_have_a_name_a_signature_and_a_module() -> None:
+    for module, figure in ((visualization, "'go.Figure'"), (with_matplotlib, "'Figure'")):
+        function = module.plot_lineage
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert str(inspect.signature(function)) == f"(study: 'Study') -> {figure}"
+        assert (function.__module__, function.__qualname__) == (module.__name__, "plot_lineage")
