@@ -123,7 +123,6 @@ def lines(paths: Sequence[Sequence[Point]], kind: Kind, color: str | None = None
 
 
 def describe_segment(segment: SegmentRecord) -> str:
-    """The hover text of a segment."""
     member = "explorer" if segment.member is None else f"member {segment.member}"
     value = "pruned or failed" if segment.value is None else f"{segment.value:.4g}"
     return f"trial {segment.trial}: {member}, generation {segment.generation}, {value}"

@@ -31,7 +31,6 @@ class Parameter(NamedTuple):
 
     @property
     def is_log(self) -> bool:
-        """Whether its range is logarithmic."""
         return is_log(self.distribution)
 
     @property
@@ -90,7 +89,6 @@ class PlottedHparam(NamedTuple):
 
     @property
     def is_log(self) -> bool:
-        """Whether its range is logarithmic."""
         return self.first.is_log
 
     @property

@@ -1,4 +1,4 @@
-"""One search of a study: its decided outer steps, and the hyperparameters that figures show."""
+"""One search of a study: its finished outer steps, and the hyperparameters that figures show."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def subsample(n: int, size: int, keep: Iterable[int] = ()) -> list[int]:
 
 
 class Search(NamedTuple):
-    """The decided outer steps of one search."""
+    """The finished outer steps of one search."""
 
     chain: int
     n_chains: int
@@ -135,7 +135,6 @@ def best_step(steps: Iterable[OuterStep], maximize: bool) -> OuterStep | None:
 
 
 def describe_step(step: OuterStep) -> str:
-    """The hover text of a step."""
     trials = "+".join(map(str, step.trials[:4])) + ("+…" if len(step.trials) > 4 else "")
     excess = f", infeasible by {short(step.violation)}" if step.violation else ""
     value = "" if step.value is None else f", value {step.value:.4g}"
