@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from optuna_hypergrad.arguments import checked_count, short
-from optuna_hypergrad.autodiff.loss import Batch
 from optuna_hypergrad.autodiff.snapshot import GeneratorStates
 
+Batch = Any
 Batches = Sequence[Batch] | Iterable[Batch] | Callable[[int], Batch]
 
 

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from optuna_hypergrad.arguments import check_positive
 from optuna_hypergrad.autodiff.batches import TrainingBatches
 from optuna_hypergrad.autodiff.hparams import ActiveTangents, TangentSchedule, Truncation
-from optuna_hypergrad.autodiff.loss import Batch, LossFn
+from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.second_order.hvp import Directions, Products
 from optuna_hypergrad.autodiff.step import TrainState, step_jvp
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
-from optuna_hypergrad.autodiff.validation import Statistics
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optuna_hypergrad.autodiff.hparams import Key
-from optuna_hypergrad.autodiff.loss import Batch, LossFn
+from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics, Validated
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.recompute.recomputation import (
     Recomputation,
@@ -25,7 +25,6 @@ from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.hvp import Directions
 from optuna_hypergrad.autodiff.step import TrainState, step_vjp
-from optuna_hypergrad.autodiff.validation import Statistics, Validated
 
 
 class ReverseMode:

@@ -12,7 +12,15 @@ from torch.func import jacfwd
 from optuna_hypergrad.arguments import check_kind, check_positive, checked_count
 from optuna_hypergrad.autodiff.checks import is_named
 from optuna_hypergrad.autodiff.hparams import RunHparams
-from optuna_hypergrad.autodiff.loss import Batch, LossFn, LossGrad, TrainingLoss
+from optuna_hypergrad.autodiff.loss import (
+    Batch,
+    LossFn,
+    LossGrad,
+    Statistics,
+    TrainingLoss,
+    Validated,
+    validate,
+)
 from optuna_hypergrad.autodiff.second_order import preflight
 from optuna_hypergrad.autodiff.second_order.hvp import (
     HVP_METHODS,
@@ -32,7 +40,6 @@ from optuna_hypergrad.autodiff.updates import (
     protocol,
     trained,
 )
-from optuna_hypergrad.autodiff.validation import Statistics, Validated, validate
 from optuna_hypergrad.autodiff.weights import FlatWeights, replaced
 
 Initial = Callable[[Mapping[str, Tensor], Values], Mapping[str, Tensor]]

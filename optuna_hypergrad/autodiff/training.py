@@ -13,7 +13,7 @@ from optuna_hypergrad.arguments import check_callable, check_choice, checked_cou
 from optuna_hypergrad.autodiff.batches import Batches, TrainingBatches, check_validation
 from optuna_hypergrad.autodiff.forward import TangentObserver, TangentPropagation
 from optuna_hypergrad.autodiff.hparams import TangentSchedule, Truncation
-from optuna_hypergrad.autodiff.loss import Batch, LossFn
+from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
 from optuna_hypergrad.autodiff.progress import Progress
 from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, Place
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
@@ -24,7 +24,6 @@ from optuna_hypergrad.autodiff.second_order.hvp import Products
 from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
-from optuna_hypergrad.autodiff.validation import Statistics
 
 Mode = Literal["auto", "forward", "reverse"]
 

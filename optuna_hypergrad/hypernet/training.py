@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from optuna_hypergrad.arguments import (
     checked_number,
 )
 from optuna_hypergrad.autodiff.batches import batch_size, sized
-from optuna_hypergrad.autodiff.validation import Batch, LossFn, evaluating
+from optuna_hypergrad.autodiff.loss import Batch, LossFn
 from optuna_hypergrad.hypernet.conditioning import Conditioning
 from optuna_hypergrad.hypernet.transforms import Positive
 
@@ -244,8 +245,19 @@ class HyperTraining:
             }
 
     def _validation_loss(self, batch: Batch, point: Tensor) -> Tensor:
-        with evaluating(self.student), self.conditioning.at(point):
+        with _evaluating(self.student), self.conditioning.at(point):
             return self._validation_loss_fn(self.student, batch)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _perturbed(centre: Tensor, raw_scale: Tensor, size: int) -> Tensor:

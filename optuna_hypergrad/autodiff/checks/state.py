@@ -13,7 +13,6 @@ from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
 from optuna_hypergrad.autodiff.snapshot import Buffer, Snapshotter, buffers_of, put_back
 from optuna_hypergrad.autodiff.stop_gradient import StopState
 from optuna_hypergrad.autodiff.updates.protocol import Values
-from optuna_hypergrad.autodiff.validation import evaluating
 
 # Relative to the weights: how far these are moved to see what follows them. The first that the loss
 # can do with: a standard deviation among the weights must not become negative.
@@ -79,8 +78,8 @@ def check_state(
 
     def validated(buffers: tuple[Buffer, ...]) -> Tensor:
         go(point, buffers)
-        with evaluating(model):
-            return loss(batch, hparams).detach().reshape(1)
+        model.eval()
+        return loss(batch, hparams).detach().reshape(1)
 
     if _differ(validated(after), validated(after_moved)):
         raise ValueError(_DEPENDENT.format(quoted, "the loss in evaluation mode", names))

@@ -20,13 +20,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from optuna_hypergrad.autodiff import checks
-from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
+from optuna_hypergrad.autodiff.loss import Batch, Statistics, TrainingLoss, validating
 from optuna_hypergrad.autodiff.second_order import hvp
 from optuna_hypergrad.autodiff.second_order.choose_hvp import BATCHED_FROM, FirstBatch, Plan
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
 from optuna_hypergrad.autodiff.updates import Update
 from optuna_hypergrad.autodiff.updates.protocol import Values
-from optuna_hypergrad.autodiff.validation import Statistics, validating
 
 _plans: dict[object, Plan] = {}
 _passed: dict[object, None] = {}  # other checks
