@@ -29,6 +29,8 @@ class ClaimedTrial(NamedTuple):
     trial: FrozenTrial
     claim: Claim
     report: Report
+    reported: set[str]
+    """The parameters with a hypergradient of the loss or of a constraint."""
     has_report: bool
     """Whether it reported the hypergradient of its loss or of a constraint."""
     is_enqueued: bool
@@ -60,6 +62,7 @@ class ClaimedTrial(NamedTuple):
             trial=trial,
             claim=claim,
             report=report,
+            reported=report.parameters,
             has_report=has_report,
             is_enqueued=is_enqueued,
             is_superfluous=is_superfluous,
@@ -134,8 +137,8 @@ def reported_space(used: Sequence[ClaimedTrial]) -> dict[str, BaseDistribution]:
     """The parameters whose hypergradient some trials reported, and their distributions."""
     space: dict[str, BaseDistribution] = {}
     for one in used:
-        reported, distributions = one.report.parameters, one.trial.distributions
-        space |= {name: distributions[name] for name in distributions if name in reported}
+        distributions = one.trial.distributions
+        space |= {name: distributions[name] for name in distributions if name in one.reported}
     return space
 
 

@@ -315,10 +315,11 @@ class Table(TrialReader[Claim]):
         if trial.state.is_finished():
             self._claims.pop(trial.number, None)
         if decision is None:
-            self.reported.update(read_gradient(trial) or ())
+            if trial.params:
+                self.reported.update(read_gradient(trial) or ())
             return
         one = self._as_ended(trial) or ClaimedTrial.of(trial, decision)
-        self.reported |= one.report.parameters
+        self.reported |= one.reported
         if one.has_report:
             self._with_reports.update(trial.params)
         self._has_completed |= trial.state == TrialState.COMPLETE
