@@ -91,12 +91,9 @@ class TrialReader(ABC, Generic[D]):
         """The sampler's decision about a trial; None for a trial of another sampler."""
 
     @abstractmethod
-    def _based_on(self, decision: D) -> Collection[int]:
-        """Numbers of the finished trials that a decision was made from."""
-
-    @abstractmethod
-    def _depth(self, decision: D) -> int:
-        """How many steps or segments, of one trial at least, precede it."""
+    def _basis(self, decision: D) -> tuple[Collection[int], int]:
+        """Numbers of the finished trials that a decision was made from; how many steps or segments
+        precede it, of one trial at least."""
 
     @abstractmethod
     def _add(self, trial: FrozenTrial, decision: D | None) -> None:
@@ -108,12 +105,8 @@ class TrialReader(ABC, Generic[D]):
         Databases read trials first and attributes later: a decision may have been written in
         between, about trials that still run in ``trials``. It counts from the next reading on.
         """
-        missing = [
-            number
-            for number in self._based_on(decision)
-            if number >= len(trials) or not trials[number].state.is_finished()
-        ]
-        depth = self._depth(decision)
+        basis, depth = self._basis(decision)
+        missing = [n for n in basis if n >= len(trials) or not trials[n].state.is_finished()]
         if trial.state.is_finished() and missing:
             raise StoredDataError(
                 f"trial {trial.number} is based on trials {missing}, which have not finished."

@@ -305,11 +305,9 @@ class Table(TrialReader[Claim]):
             self._claims[trial.number] = known
         return known[1]
 
-    def _based_on(self, decision: Claim) -> Collection[int]:
-        return decision.used if decision.start is None else (*decision.used, decision.start)
-
-    def _depth(self, decision: Claim) -> int:
-        return decision.step
+    def _basis(self, decision: Claim) -> tuple[Collection[int], int]:
+        start = () if decision.start is None else (decision.start,)
+        return (*decision.used, *start), decision.step
 
     def _add(self, trial: FrozenTrial, decision: Claim | None) -> None:
         if trial.state.is_finished():

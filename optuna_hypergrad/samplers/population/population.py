@@ -160,11 +160,8 @@ class Population(TrialReader[Segment]):
     def _read_decision(self, trial: FrozenTrial) -> Segment | None:
         return reports.read_segment(trial.number, trial.system_attrs)
 
-    def _based_on(self, decision: Segment) -> Collection[int]:
-        return () if decision.parent is None else (decision.parent,)
-
-    def _depth(self, decision: Segment) -> int:
-        return decision.generation
+    def _basis(self, decision: Segment) -> tuple[Collection[int], int]:
+        return () if decision.parent is None else (decision.parent,), decision.generation
 
     def _add(self, trial: FrozenTrial, decision: Segment | None) -> None:
         self.running.pop(trial.number, None)
