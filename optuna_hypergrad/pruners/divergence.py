@@ -13,25 +13,24 @@ from optuna_hypergrad.reports import read_tangent_norms
 
 
 class DivergencePruner(BasePruner):
-    """Prune a trial whose training has blown up, before it wastes the rest of its run.
+    """Prune a trial whose training has blown up.
 
     That is a trial whose last reported training loss is not finite or exceeds ``factor`` times
-    its own first one, or whose tangents ∂w/∂λ explode. Other trials are not looked at, so any
-    sampler can use it, from the first trial on. To ``GradientSampler`` a pruned trial has diverged:
-    the search goes back and halves its steps.
+    its own first one, or whose tangents ∂w/∂λ explode. A trial is compared with itself alone, so
+    the pruner works with any sampler from the first trial on. For ``GradientSampler`` a pruned
+    trial has diverged: the search returns to the best point and halves its steps.
 
-    What is judged is reported with ``watch``, or with ``trial.report``: a training loss, to be
-    minimised whatever the study's direction. An accuracy is none. Tangents are known of runs in
-    forward mode that ``watch`` watches.
+    Losses are reported with ``watch``, or with ``trial.report``: training losses, to be minimised
+    whatever the study's direction, not accuracies. Tangents are known for runs in forward mode
+    that are passed to ``watch``.
 
     Args:
-        factor: How many times the first reported loss l₀ a loss may reach: the bound is
-            l₀ + (factor − 1)·|l₀|, for losses below zero as well. Runs that begin from a trained
-            network, such as the segments of a population, begin low, and may need a larger one or
-            some steps of warm-up.
-        tangent_factor: How many times faster than in proportion to the steps the tangents may
-            grow: the bound is tangent_factor · (1 + steps) times the norm first reported. Each step
-            adds one term to ∂w/∂λ, and where the training is stable the terms do not grow.
+        factor: Bound on a loss in units of the first reported loss l₀: l₀ + (factor − 1)·|l₀|,
+            also for losses below zero. Runs that start from a trained network, such as the segments
+            of a population, start low and may need a larger factor or some warm-up steps.
+        tangent_factor: Bound on the growth of the tangents relative to linear growth:
+            tangent_factor · (1 + steps) times the norm reported first. Each step adds one term to
+            ∂w/∂λ, and in a stable training the terms do not grow.
         n_warmup_steps: Number of steps in which only losses and tangents that are not finite are
             pruned; l₀ is the largest of the losses reported in them.
 
@@ -39,9 +38,9 @@ class DivergencePruner(BasePruner):
         ValueError: If an argument is out of range; the message names it.
 
     Note:
-        The bounds are chosen so that only what explodes passes them: it passes a bound ten times as
-        high a few steps later. Some trainings come back from an explosion and learn after all,
-        which is why the factor is no lower (``examples/benchmarks/pruners.py`` counts them).
+        Only explosions exceed the default bounds; they exceed bounds ten times as high a few
+        steps later. Some trainings recover from an explosion, which is why the factor is no lower
+        (``examples/benchmarks/pruners.py`` counts them).
 
     Example:
         >>> import optuna

@@ -1,31 +1,19 @@
-"""Log lines, and values and their changes in a few words, for log lines and figures.
-
-Lines go through Optuna's logger, so that ``optuna.logging.set_verbosity`` and its relatives rule.
-"""
+"""Values and their changes in a few words, for log lines and figures."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from optuna_hypergrad.logger import logger
-
-DIGITS = 3  # significant ones, and more only where two values would look the same
-MOST_DIGITS = 12  # two floats that agree in so many differ by rounding alone
-LONGEST = 1e15  # from here on numbers are written with an exponent
+DIGITS = 3  # significant ones; more only where two values would look the same
+MOST_DIGITS = 12  # two floats that agree in as many differ only by rounding
+LONGEST = 1e15  # larger numbers are written with an exponent
 MOST = 8  # changes in one line
 SIGNS = {-1: "−", 0: "0", 1: "+"}
 
 
-def log_line(line: Callable[[], str]) -> None:
-    """Log a line at INFO; it is composed only if that level is enabled."""
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(line())
-
-
 def short(value: Any, digits: int = DIGITS) -> str:
-    """A value of any hyperparameter, as people write it.
+    """A hyperparameter's value as people write it.
 
     Example:
         >>> short(0.1 + 0.2), short(2000.0), short(0.9999999999999999), short(1e-5), short("sgd")
@@ -40,12 +28,12 @@ def short(value: Any, digits: int = DIGITS) -> str:
 
 
 def differ(before: Any, after: Any) -> bool:
-    """Whether two values are written differently with all digits that people may want."""
+    """Whether two values are written differently with ``MOST_DIGITS`` digits."""
     return short(before, MOST_DIGITS) != short(after, MOST_DIGITS)
 
 
 def describe_change(before: Any, after: Any) -> str:
-    """Both, with as many digits as log_line them apart.
+    """Two values, with as many digits as tell them apart.
 
     Example:
         >>> describe_change(5e5, 1e6)
@@ -60,7 +48,7 @@ def describe_change(before: Any, after: Any) -> str:
 
 
 def describe_factor(factor: float) -> str:
-    """A factor, with as many digits as log_line it from 1; "1" only where it differs by rounding.
+    """A factor, with as many digits as tell it from 1; "1" where it differs only by rounding.
 
     Example:
         >>> describe_factor(1.25), describe_factor(1.0001234)
@@ -69,22 +57,23 @@ def describe_factor(factor: float) -> str:
     return short(factor, _n_digits(1.0, factor))
 
 
-def describe_unreported(number: int, names: Sequence[str], fate: str) -> str:
+def describe_unreported(number: int, names: Sequence[str], consequence: str) -> str:
     """Which parameters a trial reported no hypergradient of, and what becomes of them."""
     are = "is" if len(names) == 1 else "are"
     return (
-        f"Trial {number} reported no hypergradient of {listed([*names])}, which {are} {fate}; "
-        "give report_hypergradient all of result.gradient if it is to be learned."
+        f"Trial {number} reported no hypergradient of {listed([*names])}, which {are} "
+        f"{consequence}; give report_hypergradient all of result.gradient if it is to be learned."
     )
 
 
 def listed(changes: list[str], nothing: str = "nothing changes") -> str:
+    """Some texts as a list in words; the last ones only by their number."""
     rest = len(changes) - MOST
     more = [f"and {rest} more"] if rest > 0 else []
     return ", ".join([*changes[:MOST], *more]) or nothing
 
 
 def _n_digits(before: Any, after: Any) -> int:
-    """How many digits log_line two values apart."""
+    """How many digits tell two values apart."""
     digits = range(DIGITS, MOST_DIGITS)
     return next((d for d in digits if short(before, d) != short(after, d)), MOST_DIGITS)

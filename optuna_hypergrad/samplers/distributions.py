@@ -1,4 +1,4 @@
-"""From Optuna's distributions to search ranges, and back to values that they contain."""
+"""Optuna's distributions: their search ranges, and the values that they contain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def to_distribution(value: float, distribution: BaseDistribution) -> float | int
 
 
 def is_numeric(distribution: BaseDistribution) -> bool:
-    """Whether a parameter has an order and a distance."""
+    """Whether a parameter is a float or an integer."""
     return isinstance(distribution, FloatDistribution | IntDistribution)
 
 
@@ -48,7 +48,7 @@ def is_log(distribution: BaseDistribution) -> bool:
 
 
 def rounds_to(value: float, to: Any, distribution: BaseDistribution) -> bool:
-    """Whether only rounding to an integer or a grid makes ``to`` of a value inside the range."""
+    """Whether a value inside the range becomes ``to`` by rounding to an integer or a grid."""
     if not isinstance(distribution, FloatDistribution | IntDistribution):
         return False
     inside = distribution.low <= value <= distribution.high
@@ -56,7 +56,7 @@ def rounds_to(value: float, to: Any, distribution: BaseDistribution) -> bool:
 
 
 def internal_values(trial: FrozenTrial) -> dict[str, float]:
-    """What a trial ran with, in Optuna's internal representation."""
+    """A trial's parameters in Optuna's internal representation."""
     return {
         name: float(distribution.to_internal_repr(trial.params[name]))
         for name, distribution in trial.distributions.items()
@@ -64,11 +64,11 @@ def internal_values(trial: FrozenTrial) -> dict[str, float]:
 
 
 def proposed(values: Mapping[str, float], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """What to propose for the parameters of ``space`` that have a value.
+    """Proposals for the parameters of ``space`` that have a value.
 
     Args:
-        values: In Optuna's internal representation; not rounded, and perhaps of other ranges.
-        space: Distributions now.
+        values: In Optuna's internal representation; not rounded, and maybe of other ranges.
+        space: The distributions now.
     """
     params: dict[str, Any] = {}
     for name, distribution in space.items():

@@ -1,4 +1,4 @@
-"""What both samplers, and pruners beside them, ask of a study, and of their arguments."""
+"""Questions of samplers and pruners to a study; seeds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ S = TypeVar("S", bound=BaseSampler)
 
 
 def sampler_of(study: Study, kind: type[S]) -> S | None:
-    """The study's sampler if it is of this kind, also where ``PartialFixedSampler`` wraps it.
-
-    What pruner and sampler must agree on, such as how many students are truncated, is the
-    sampler's to say.
-    """
+    """The study's sampler if it is of this kind, even inside a ``PartialFixedSampler``."""
     sampler = getattr(study.sampler, "_base_sampler", study.sampler)
     return sampler if isinstance(sampler, kind) else None
 
@@ -31,19 +27,19 @@ def fixed_params(study: Study) -> Collection[str]:
 
 
 def check_one_objective(study: Any) -> None:
-    """ValueError unless it is a study, with one objective."""
+    """Raise a ValueError unless ``study`` is a study with one objective."""
     check_kind("study", study, Study, "an Optuna study")
     if len(study.directions) > 1:
         raise ValueError("study: hypergradients are of one objective, but it has several.")
 
 
 def maximizes(study: Study) -> bool:
-    """Whether the study looks for large values."""
+    """Whether the study maximizes."""
     return study.directions[0] == StudyDirection.MAXIMIZE
 
 
 def checked_seed(seed: int | None) -> int:
-    """A seed, drawn if there is none; ValueError if it is not one."""
+    """Return ``seed`` as an int, or draw one if it is None; require a non-negative integer."""
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:

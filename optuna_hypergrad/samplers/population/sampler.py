@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
@@ -26,7 +27,6 @@ from optuna_hypergrad.samplers.base import (
     finished_trial,
     propose,
 )
-from optuna_hypergrad.samplers.describe import log_line
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.population.config import (
     Mutation,
@@ -178,7 +178,8 @@ class PopulationSampler(CompletedSampler[Population]):
             reports.write_segment(study._storage, trial._trial_id, segment)
             if taught is not None:
                 reports.write_teacher(study._storage, trial._trial_id, trial.number, taught)
-            log_line(lambda: describe_segment(segment, population, studies.fixed_params(study)))
+            if logger.isEnabledFor(logging.INFO):
+                logger.info(describe_segment(segment, population, studies.fixed_params(study)))
             if segment.parent is not None and segment.age == 0:
                 self._warn_of_unknown_names(population)
             population.pending[trial.number] = segment
