@@ -511,24 +511,3 @@ def test_numpy_integers_are_integers() -> None:
     study = create(sampler)
     study.optimize(quadratic, n_trials=1)
     assert points(study)[0]["x"] == 0.0
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"safeguard": -0.1}, "safeguard must be at least 0, or None, got -0.1"),
-        ({"safeguard": float("nan")}, "safeguard must be .* got nan"),
-        ({"start": "middle"}, "start must be 'range', 'best' or a mapping, got 'middle'"),
-        ({"start": {"x": float("inf")}}, "start: 'x' must be a finite number, got inf"),
-        ({"start": [0.1]}, "start must map names to floats"),
-        ({"step_size": {"x": 0.0}}, "step_size: 'x' must be positive, got 0.0"),
-        ({"step_size": {"x": "1"}}, "step_size: 'x' must be a finite number, got '1'"),
-        ({"n_replicates": 0}, "n_replicates must be a positive integer, got 0"),
-        ({"n_chains": 1.5}, "n_chains must be a positive integer, got 1.5"),
-        ({"seed": -1}, "seed must be a non-negative integer or None, got -1"),
-        ({"tolerance": 1.0}, r"tolerance must lie in \[0, 1\), got 1.0"),
-    ],
-)
-def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        GradientSampler(**arguments)
