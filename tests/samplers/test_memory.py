@@ -9,8 +9,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad import GradientSampler, PopulationSampler
+from optuna_hypergrad import GradientSampler, PopulationSampler, lineage
 from optuna_hypergrad.reports import StoredDataError, read_claim, read_segment
+from optuna_hypergrad.samplers import ChainSummary
 from samplers import populations, studies
 
 
@@ -157,3 +158,35 @@ def test_a_running_trial_that_says_it_comes_after_more_than_there_are_is_set_asi
     reader = study.sampler.memory.new(study)
     reader.read(study.get_trials(deepcopy=False))
     assert _decisions(reader)[1] == 0 and reader.n_open == 1
+
+
+@pytest.mark.parametrize("sampler", [GradientSampler(seed=0), PopulationSampler(seed=0)], ids=type)
+class TestStudiesOfOtherKinds:
+    def test_a_study_without_trials(self, sampler: Any) -> None:
+        study = optuna.create_study(sampler=sampler)
+        if isinstance(sampler, GradientSampler):
+            (chain,) = sampler.chains(study)
+            assert chain == ChainSummary(0, 0, None, None, False, {})
+        with pytest.raises(ValueError, match="no segment of a population has been completed"):
+            lineage(study)
+
+    def test_a_study_with_several_objectives(self, sampler: Any) -> None:
+        study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
+        trial = study.ask()
+        with pytest.raises(ValueError, match="multi-objective"):
+            trial.suggest_float("x", 0, 1)
+
+    def test_a_study_of_a_newer_version_that_stores_more(self, sampler: Any) -> None:
+        study = optuna.create_study(study_name="s", sampler=sampler)
+        study.optimize(populations.bowl, n_trials=3)
+        trials = study.get_trials()
+        for trial in trials:
+            for key in ("hg:claim", "hg:segment"):
+                if key in trial.system_attrs:
+                    trial.system_attrs[key]["of_a_newer_version"] = [1, {"x": None}]
+            trial.system_attrs["hg:of_a_newer_version"] = True
+        newer = optuna.create_study(study_name="s", sampler=sampler)
+        newer.add_trials(trials)
+        newer.optimize(populations.bowl, n_trials=3)
+        study.optimize(populations.bowl, n_trials=3)
+        assert [t.params for t in newer.trials] == [t.params for t in study.trials]

@@ -1,14 +1,17 @@
 """Every public function, arguments that it takes, and what it must not be given."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import optuna
 import torch
 from optuna.trial import FixedTrial
+from security.stores import MemoryStore
 from torch import nn
 
 import optuna_hypergrad
+from arguments.figures import FIGURES
 from optuna_hypergrad import (
     autodiff,
     checkpoints,
@@ -20,8 +23,6 @@ from optuna_hypergrad import (
 )
 from optuna_hypergrad.checkpoints import Checkpoint
 from optuna_hypergrad.samplers import ChainSummary, SegmentRecord
-from security.bad_figures import FIGURES
-from security.stores import MemoryStore
 
 NAN, INF = float("nan"), float("inf")
 NO_COUNT = [0, -1, 1.5, True, None, "3", NAN]
@@ -185,9 +186,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {"study": [optuna.create_study(directions=["minimize"] * 2), *NO_OBJECT]},
     ),
     "publish": (
-        lambda **arguments: optuna_hypergrad.publish(
-            **{"study": optuna.create_study(), **arguments}
-        ),
+        partial(optuna_hypergrad.publish, study=optuna.create_study()),
         {
             "study": [optuna.create_study(directions=["minimize"] * 2), *NO_OBJECT],
             "artifact_store": [3, "x", object(), MemoryStore],
@@ -198,9 +197,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {"every": NO_COUNT, "artifact_store": [3, "x", object(), MemoryStore]},
     ),
     "report_hypergradient": (
-        lambda **arguments: optuna_hypergrad.report_hypergradient(
-            **{"trial": trial(), "gradient": {"lr": 1.0}, **arguments}
-        ),
+        partial(optuna_hypergrad.report_hypergradient, trial=trial(), gradient={"lr": 1.0}),
         {
             "trial": NO_OBJECT,
             "gradient": [None, 3, [], {}, {"x": 1.0}, {3: 1.0}, {"lr": "x"}, {"lr": BATCH}],
@@ -224,7 +221,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {"n_warmup_steps": [-1, 1.5, "x", None]},
     ),
     "watch": (
-        lambda **arguments: optuna_hypergrad.watch(**{"trial": trial(), "every": 1, **arguments}),
+        partial(optuna_hypergrad.watch, trial=trial(), every=1),
         {"trial": NO_OBJECT, "every": NO_COUNT},
     ),
     "suggest_schedule": (
@@ -284,9 +281,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {"schedules": [3, None, [0.1], "lr", [optuna_hypergrad.Schedule("lr", [0.1])] * 2]},
     ),
     "Schedules.at": (
-        lambda **arguments: optuna_hypergrad.Schedules([schedule()]).at(
-            **{"step": 0, "steps": 2, **arguments}
-        ),
+        partial(optuna_hypergrad.Schedules([schedule()]).at, step=0, steps=2),
         {"step": [-1, 2, 0.5, "x", None], "steps": [0, -1, "x", None, 2.5]},
     ),
     "Schedules.from_json": (
@@ -298,7 +293,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {"text": [None, 3, "", "x", "name,form,log,parameter,value\nlr\n", '"']},
     ),
     "best_schedules": (
-        lambda **arguments: optuna_hypergrad.best_schedules(**{"study": searched(), **arguments}),
+        partial(optuna_hypergrad.best_schedules, study=searched()),
         {"study": [*NO_OBJECT, optuna.create_study], "trial": [-1, 5, "x", 0.5, NAN, [0]]},
     ),
     "lineage_schedules": (
@@ -327,19 +322,15 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {"state": [None, 3, {}, {"steps": 3}]},
     ),
     "LightningSchedules": (
-        lambda **arguments: integrations.LightningSchedules(
-            **{"schedules": {"lr": schedule()}, **arguments}
-        ),
+        partial(integrations.LightningSchedules, schedules={"lr": schedule()}),
         ELSEWHERE,
     ),
     "TransformersSchedules": (
-        lambda **arguments: integrations.TransformersSchedules(
-            **{"schedules": {"lr": schedule()}, **arguments}
-        ),
+        partial(integrations.TransformersSchedules, schedules={"lr": schedule()}),
         ELSEWHERE,
     ),
     "SGD": (
-        lambda **arguments: autodiff.SGD(**{"lr": 0.1, **arguments}),
+        partial(autodiff.SGD, lr=0.1),
         HYPER | {n: HYPER["lr"] for n in ("momentum", "weight_decay", "dampening")},
     ),
     "Adam": (
@@ -351,27 +342,19 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         HYPER | {"betas": [None, 3, (0.9,), ("x", 0.9), (NAN, 0.9)], "eps": HYPER["lr"]},
     ),
     "Averaged": (
-        lambda **arguments: autodiff.Averaged(
-            **{"update": autodiff.SGD(0.1), "decay": 0.9, **arguments}
-        ),
+        partial(autodiff.Averaged, update=autodiff.SGD(0.1), decay=0.9),
         {"update": NO_UPDATE, "decay": HYPER["lr"]},
     ),
     "Clipped": (
-        lambda **arguments: autodiff.Clipped(
-            **{"update": autodiff.SGD(0.1), **({"value": 1.0} | arguments)}
-        ),
+        partial(autodiff.Clipped, update=autodiff.SGD(0.1), value=1.0),
         {"update": NO_UPDATE, "value": ["x", [1.0], NAN, None], "norm": ["x", [1.0], NAN]},
     ),
     "Projected": (
-        lambda **arguments: autodiff.Projected(
-            **{"update": autodiff.SGD(0.1), "model": model(), "projection": dict, **arguments}
-        ),
+        partial(autodiff.Projected, update=autodiff.SGD(0.1), model=model(), projection=dict),
         {"update": NO_UPDATE, "model": NO_OBJECT, "projection": [3, "x", None, [dict]]},
     ),
     "ParameterGroups": (
-        lambda **arguments: autodiff.ParameterGroups(
-            **{"update": autodiff.SGD(0.1), "model": model(), "groups": [], **arguments}
-        ),
+        partial(autodiff.ParameterGroups, update=autodiff.SGD(0.1), model=model(), groups=[]),
         {
             "update": NO_UPDATE,
             "model": NO_OBJECT,
@@ -423,15 +406,15 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         },
     ),
     "Bounded": (
-        lambda **arguments: hypernet.Bounded(**{"low": 0.0, "high": 1.0, **arguments}),
+        partial(hypernet.Bounded, low=0.0, high=1.0),
         {"low": [1.0, 2.0, NAN, INF, "x", None], "high": [0.0, -1.0, NAN, INF, "x", None]},
     ),
     "Log": (
-        lambda **arguments: hypernet.Log(**{"low": 0.1, "high": 1.0, **arguments}),
+        partial(hypernet.Log, low=0.1, high=1.0),
         {"low": [0.0, -1.0, 2.0, NAN, "x", None], "high": [0.0, NAN, INF, "x", None]},
     ),
     "Discrete": (
-        lambda **arguments: hypernet.Discrete(**{"low": 0, "high": 3, **arguments}),
+        partial(hypernet.Discrete, low=0, high=3),
         {"low": [3, 4, 0.5, NAN, "x", None], "high": [0, -1, 2.5, NAN, INF, "x", None]},
     ),
     "Positive": (hypernet.Positive, {"low": [*NOT_FINITE, "x", None]}),
@@ -443,9 +426,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         },
     ),
     "convert": (
-        lambda **arguments: hypernet.convert(
-            **{"model": model(), "conditioning": conditioned(), **arguments}
-        ),
+        partial(hypernet.convert, model=model(), conditioning=conditioned()),
         {"model": [*NO_OBJECT, nn.Identity()], "conditioning": [None, "x", 0, -1, 1.5]},
     ),
     "HyperLinear": (
@@ -481,9 +462,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         },
     ),
     "begin": (
-        lambda **arguments: members.begin(
-            **{"trial": trial(), "artifact_store": MemoryStore(), **arguments}
-        ),
+        partial(members.begin, trial=trial(), artifact_store=MemoryStore()),
         {
             "trial": [*NO_OBJECT, FixedTrial({})],
             "artifact_store": NO_OBJECT,
@@ -503,20 +482,18 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         },
     ),
     "download": (
-        lambda **arguments: checkpoints.download(
-            **{"store": MemoryStore(), "checkpoint": UNKNOWN, **arguments}
-        ),
+        partial(checkpoints.download, store=MemoryStore(), checkpoint=UNKNOWN),
         NO_STORE | {"checkpoint": [None, 3, "x", (1, 2), UNKNOWN._replace(size=-1)]},
     ),
     "remove": (
-        lambda **arguments: checkpoints.remove(
-            **{"store": MemoryStore(), "checkpoint": UNKNOWN, **arguments}
-        ),
+        partial(checkpoints.remove, store=MemoryStore(), checkpoint=UNKNOWN),
         NO_STORE | {"checkpoint": [None, 3, "x", (1, 2), UNKNOWN._replace(artifact="..")]},
     ),
     "load_optimizer": (
-        lambda **arguments: checkpoints.load_optimizer(
-            **{"optimizer": torch.optim.SGD([torch.zeros(1)], lr=0.1), "state": {}, **arguments}
+        partial(
+            checkpoints.load_optimizer,
+            optimizer=torch.optim.SGD([torch.zeros(1)], lr=0.1),
+            state={},
         ),
         {"optimizer": NO_OBJECT, "state": [None, 3, "x", {}, {"param_groups": 3, "state": {}}]},
     ),
