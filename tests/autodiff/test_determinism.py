@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import scripts
+
 PROGRAM = """
 import torch
 import torch.nn.functional as F
@@ -29,8 +31,8 @@ for mode in ("forward", "reverse"):
 
 
 def test_two_processes_give_equal_bits_in_both_modes() -> None:
-    command = [sys.executable, "-c", PROGRAM]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    first, second = (process.communicate()[0].splitlines() for process in processes)
+    """One is a new interpreter, the other has imported many libraries."""
+    new = subprocess.run([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    first, second = (done.stdout.splitlines() for done in (new, scripts.run("-c", PROGRAM)))
     assert [line.split()[0] for line in first] == ["forward", "reverse"]
     assert first == second
