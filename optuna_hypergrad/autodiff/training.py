@@ -181,7 +181,9 @@ def hypergradient(
     run.expect(1 if mode == "reverse" else tangents.max_rows)
     data.keeps_passes = mode == "reverse"
     if run.hypers.names and not data.is_once_only:
-        _check_first_batch(run, data, validation_loss_fn, statistics)
+        # What torch loads for this is not part of the run's cost.
+        with Snapshotter(model, run.weights.device, data.generators).unchanged():
+            run.check(data.peek(), validation_loss_fn, statistics)
     shown = Progress() if progress else nullcontext()
     with metered(run.weights.device) as cost, shown as bar:
         if bar is not None:
@@ -231,15 +233,6 @@ def _chosen_mode(
     if mode == "auto":
         return "forward" if obstacle is not None or len(run.hypers.names) <= FEW else "reverse"
     return mode
-
-
-def _check_first_batch(
-    run: Run, batches: TrainingBatches, loss_fn: LossFn | None, statistics: Statistics
-) -> None:
-    """Check the run on its first batch; what torch loads for this is not part of its cost."""
-    snapshotter = Snapshotter(run.loss.model, run.weights.device, batches.generators)
-    with snapshotter.unchanged():
-        run.check(batches.peek(), loss_fn, statistics)
 
 
 @contextmanager

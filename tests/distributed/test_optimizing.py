@@ -9,7 +9,7 @@ import pytest
 import torch
 from launching import launch
 
-from optuna_hypergrad.distributed import RankError, Ranks, optimize, optimizing
+from optuna_hypergrad.distributed import RankError, Ranks, optimize, trials
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_rank_that_dies_between_two_trials_ends_the_study(
     def lose(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         ranks.is_lost, ranks._failure = True, "lost another rank"
 
-    monkeypatch.setattr(optimizing, "join", lambda: ranks)
+    monkeypatch.setattr(trials, "join", lambda: ranks)
     study = optuna.create_study()
     with pytest.raises(RankError, match="lost another rank"):
         optimize(study, lambda trial: 0.0, n_trials=5, catch=RankError, callbacks=[lose])

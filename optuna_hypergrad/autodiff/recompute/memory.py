@@ -62,7 +62,8 @@ class Stored:
         weakref.finalize(self, store.count, -self.bytes)
         self._tensors: Sequence[Tensor] = tensors
         if store.place == "host" and self._device.type != "cpu":
-            self._tensors = [_pinned(tensor) for tensor in tensors]
+            pinned = [torch.empty_like(t, device="cpu", pin_memory=True) for t in tensors]
+            self._tensors = [to.copy_(t) for to, t in zip(pinned, tensors, strict=True)]
         elif store.place == "disk":
             self._tensors, self._path = (), store.folder / f"{id(self)}.safetensors"
             save_file({str(i): t.contiguous() for i, t in enumerate(tensors)}, self._path)
@@ -74,10 +75,6 @@ class Stored:
             return [tensor.to(self._device, non_blocking=True) for tensor in self._tensors]
         tensors = load_file(self._path, device=str(self._device))
         return [tensors[str(i)] for i in range(len(tensors))]
-
-
-def _pinned(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
 
 
 @dataclass(frozen=True)
