@@ -139,12 +139,12 @@ def optional_import(library: str, extra: str = "visualization") -> Iterator[None
 
 
 def renamed(module: str, name: str, new: Mapping[str, Any]) -> Any:
-    """What a module calls otherwise since the last version, with a FutureWarning.
+    """What an old name of a module means now, with a FutureWarning; for its ``__getattr__``.
 
     Args:
-        module: Name of the module, whose ``__getattr__`` calls this.
+        module: Name of the module.
         name: The name that is looked up.
-        new: Its new functions and classes by their old names.
+        new: The functions and classes that were renamed, by their old names.
 
     Raises:
         AttributeError: If ``name`` is no old name.

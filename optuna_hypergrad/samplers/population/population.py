@@ -9,7 +9,7 @@ with the lowest number is the member's, or else a pruned one; others count as ex
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
@@ -80,6 +80,7 @@ class Population(TrialReader[Segment]):
         self.undecided: set[int] = set()  # running trials without a segment so far
         self.teacher: tuple[int, Taught] | None = None  # of the latest trial that stores one
         self._finished: dict[int, SegmentTrial] = {}
+        self._queried: list[int] = []  # those of them that the teacher mutated, by number
         self._attempts: dict[tuple[int | None, int], list[SegmentTrial]] = defaultdict(list)
         self._progress: dict[int, int] = {}
         self._first: SegmentTrial | None = None
@@ -109,8 +110,7 @@ class Population(TrialReader[Segment]):
 
     def queried_since(self, number: int) -> list[SegmentTrial]:
         """The finished segments from a trial number on that the teacher mutated, by number."""
-        finished = (self[n] for n in range(number, self.n_trials) if n in self)
-        return [one for one in finished if one.segment.queried]
+        return [self[n] for n in self._queried[bisect_left(self._queried, number) :]]
 
     def progress(self, member: int) -> int:
         """The number of segments that a member has completed, or had pruned."""
@@ -194,6 +194,8 @@ class Population(TrialReader[Segment]):
         self._finished[new.number] = new
         if new.number not in self.removed:
             self.with_checkpoint[new.number] = new
+        if new.segment.queried:
+            insort(self._queried, new.number)
         insort(self._attempts[member, generation], new, key=lambda other: other.number)
         if member is not None and new.done:
             self._progress[member] = max(self.progress(member), generation + 1)
