@@ -4,7 +4,7 @@ Objectives, samplers and pruners write system attributes, and for people to see,
 short texts as user attributes.
 """
 
-from optuna_hypergrad.reports.attributes import StoredDataError, check_trial
+from optuna_hypergrad.reports.attributes import StoredDataError
 from optuna_hypergrad.reports.claims import (
     Claim,
     Rule,
@@ -20,6 +20,7 @@ from optuna_hypergrad.reports.claims import (
 from optuna_hypergrad.reports.objective import (
     Report,
     Shape,
+    check_trial,
     followed_gradient,
     read_constraint_gradients,
     read_constraints,

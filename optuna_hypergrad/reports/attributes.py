@@ -17,7 +17,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import BaseTrial, FrozenTrial, Trial
 
-from optuna_hypergrad.arguments import check_kind, short
+from optuna_hypergrad.arguments import short
 from optuna_hypergrad.logger import logger
 
 T = TypeVar("T")
@@ -286,11 +286,6 @@ def write_decision(storage: BaseStorage, trial_id: int, key: str, value: Any) ->
 def write_scalar(storage: BaseStorage, trial_id: int, key: str, value: float | str) -> None:
     """Write a user attribute of a running trial, for people to see."""
     with_backoff(key, storage.set_trial_user_attr, trial_id, key, value)
-
-
-def check_trial(trial: Any) -> None:
-    """Raise a ValueError unless ``trial`` is an Optuna trial of any class."""
-    check_kind("trial", trial, BaseTrial, "an Optuna trial")
 
 
 DELAYS = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds, on average; then the error is raised

@@ -22,13 +22,13 @@ from optuna_hypergrad.reports.attributes import (
     SUPERFLUOUS,
     WINDOWS,
     Fields,
-    check_trial,
     current_system_attrs,
     read_decision,
     reading,
     write_decision,
     write_scalar,
 )
+from optuna_hypergrad.reports.objective import check_trial
 from optuna_hypergrad.reports.segments import read_segment
 
 

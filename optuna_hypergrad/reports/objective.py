@@ -24,7 +24,6 @@ from optuna_hypergrad.reports.attributes import (
     SCHEDULES,
     TANGENTS,
     Fields,
-    check_trial,
     marked,
     read_report,
     reading,
@@ -135,6 +134,11 @@ def mean(values: Sequence[float]) -> float:
         return fmean(values)
     except OverflowError:
         return fsum(value / len(values) for value in values)
+
+
+def check_trial(trial: Any) -> None:
+    """Raise a ValueError unless ``trial`` is an Optuna trial of any class."""
+    check_kind("trial", trial, BaseTrial, "an Optuna trial")
 
 
 def report_hypergradient(

@@ -5,8 +5,14 @@ trial parameter. It knows its own derivative with respect to those parameters, s
 hypergradients reach them in every form.
 """
 
-from optuna_hypergrad.schedules.forms import Form, check_form, count_values, parameter_names
-from optuna_hypergrad.schedules.schedule import Schedule, Schedules
+from optuna_hypergrad.schedules.forms import Form
+from optuna_hypergrad.schedules.schedule import (
+    Schedule,
+    Schedules,
+    check_form,
+    count_values,
+    parameter_names,
+)
 
 __all__ = [
     "Form",

@@ -1,34 +1,17 @@
-"""Forms of a schedule: how it moves inside a window, and which parameters it has."""
+"""Forms of a schedule: how it moves inside a window, and the derivatives of that."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_hypergrad.arguments import check_choice
-
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Form = Literal["constant", "linear", "cosine"]
-
-
-def check_form(form: str) -> None:
-    """Raise a ValueError for an unknown form."""
-    check_choice("form", form, get_args(Form))
-
-
-def count_values(form: str, windows: int) -> int:
-    """Number of values of a schedule: one per window if constant, else one per knot."""
-    return windows if form == "constant" else windows + 1
-
-
-def parameter_names(name: str, count: int) -> tuple[str, ...]:
-    """Names of the trial parameters of a schedule with ``count`` values."""
-    return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
 
 
 def values_at(step: Integers, steps: int, values: Sequence[float], form: Form, log: bool) -> Floats:

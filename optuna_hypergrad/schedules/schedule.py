@@ -8,16 +8,37 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from optuna_hypergrad.arguments import check_can, check_kind, check_name, checked_count
+from optuna_hypergrad.arguments import (
+    check_can,
+    check_choice,
+    check_kind,
+    check_name,
+    checked_count,
+)
 from optuna_hypergrad.schedules import forms, text_io
 from optuna_hypergrad.schedules.forms import Floats, Form
 
 if TYPE_CHECKING:
     import torch
+
+
+def check_form(form: str) -> None:
+    """Raise a ValueError for an unknown form."""
+    check_choice("form", form, get_args(Form))
+
+
+def count_values(form: str, windows: int) -> int:
+    """Number of values of a schedule: one per window if constant, else one per knot."""
+    return windows if form == "constant" else windows + 1
+
+
+def parameter_names(name: str, count: int) -> tuple[str, ...]:
+    """Names of the trial parameters of a schedule with ``count`` values."""
+    return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
 
 
 @dataclass(frozen=True)
@@ -58,14 +79,14 @@ class Schedule:
     def __post_init__(self) -> None:
         check_name("name", self.name)
         check_kind("log", self.log, bool, "True or False")
-        forms.check_form(self.form)
+        check_form(self.form)
         try:
             object.__setattr__(self, "values", tuple(float(value) for value in self.values))
         except (TypeError, ValueError) as error:
             message = f"values must be a sequence of numbers, got {self.values!r}."
             raise ValueError(message) from error
         if self.windows < 1:
-            least, count = forms.count_values(self.form, 1), len(self.values)
+            least, count = count_values(self.form, 1), len(self.values)
             raise ValueError(f"values: a {self.form} schedule needs at least {least}, got {count}.")
         for name, value in self.params.items():
             if not math.isfinite(value) or (self.log and value <= 0.0):
@@ -75,7 +96,7 @@ class Schedule:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the trial parameters, one for each value."""
-        return forms.parameter_names(self.name, len(self.values))
+        return parameter_names(self.name, len(self.values))
 
     @property
     def params(self) -> dict[str, float]:
@@ -85,7 +106,7 @@ class Schedule:
     @property
     def windows(self) -> int:
         """Number of windows."""
-        return len(self.values) - forms.count_values(self.form, 0)
+        return len(self.values) - count_values(self.form, 0)
 
     def window(self, step: int, steps: int) -> int:
         """Index of the window of ``step`` in a run of ``steps`` steps."""
@@ -146,9 +167,13 @@ class Schedule:
     def from_record(cls, record: Any) -> Schedule:
         """Make a schedule from a ``record`` that was read from a text."""
         try:
-            return cls(record["name"], record["values"], record["form"], record["log"])
+            schedule = cls(record["name"], record["values"], record["form"], record["log"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"text: not a schedule: {error!r}.") from error
+        found, expected = record.get("parameters", schedule.names), schedule.names
+        if found != expected:
+            raise ValueError(f"text: expected rows for {expected} in order, got {found}.")
+        return schedule
 
     def to_json(self) -> str:
         """Write this schedule as a JSON object."""
@@ -161,7 +186,7 @@ class Schedule:
 
     def to_csv(self) -> str:
         """Write one row per value (name, form, log, parameter, value)."""
-        return text_io.write_csv([self.record])
+        return text_io.write_csv([self])
 
     @classmethod
     def from_csv(cls, text: str) -> Schedule:
@@ -238,7 +263,7 @@ class Schedules(Mapping[str, Schedule]):
 
     def to_csv(self) -> str:
         """One table of all: a line per value (name, form, log, parameter, value)."""
-        return text_io.write_csv([schedule.record for schedule in self.values()])
+        return text_io.write_csv([*self.values()])
 
     @classmethod
     def from_csv(cls, text: str) -> Schedules:

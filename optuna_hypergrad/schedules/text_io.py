@@ -1,7 +1,7 @@
 """Schedules as text: JSON, and CSV with one row per value.
 
-A record holds ``name``, ``form``, ``log`` and ``values``. Floats are written by ``repr``, so
-reading restores them to the last bit.
+A record holds ``name``, ``form``, ``log`` and ``values``; of CSV, also ``parameters``. Floats are
+written by ``repr``, so reading restores them to the last bit.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import io
 import json
 from collections.abc import Collection, Mapping
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna_hypergrad.arguments import check_kind
-from optuna_hypergrad.schedules.forms import parameter_names
+
+if TYPE_CHECKING:
+    from optuna_hypergrad.schedules.schedule import Schedule
 
 COLUMNS = ("name", "form", "log", "parameter", "value")
 BYTE_ORDER_MARK = "\ufeff"  # spreadsheets put it first in the files that they save
@@ -35,19 +37,19 @@ def read_json(text: Any) -> Any:
         raise ValueError(f"text: not JSON: {error}.") from error
 
 
-def write_csv(records: Collection[Record]) -> str:
-    """Write a table with one row for each value of each record."""
+def write_csv(schedules: Collection[Schedule]) -> str:
+    """Write a table with one row for each value of each schedule."""
     out = io.StringIO()
     # csv.writer does not quote a lone carriage return by itself.
-    quote_all = any("\r" in record["name"] for record in records)
+    quote_all = any("\r" in schedule.name for schedule in schedules)
     table = csv.writer(
         out, lineterminator="\n", quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
     )
     table.writerow(COLUMNS)
-    for record in records:
-        names = parameter_names(record["name"], len(record["values"]))
-        for name, value in zip(names, record["values"], strict=True):
-            table.writerow([record["name"], record["form"], int(record["log"]), name, repr(value)])
+    for schedule in schedules:
+        columns = [schedule.name, schedule.form, int(schedule.log)]
+        for name, value in schedule.params.items():
+            table.writerow([*columns, name, repr(value)])
     return out.getvalue()
 
 
@@ -55,7 +57,7 @@ def read_csv(text: Any) -> list[Record]:
     """Read the records that ``write_csv`` wrote; their values are still text.
 
     Raises:
-        ValueError: If ``text`` is not such a table, or rows are missing or out of order.
+        ValueError: If ``text`` is not such a table.
     """
     check_kind("text", text, str, "a string")
     try:
@@ -72,7 +74,11 @@ def _record(rows: list[list[str]]) -> Record:
     name, form, log = rows[0][:3]
     if any(row[:3] != [name, form, log] for row in rows) or log not in ("0", "1"):
         raise ValueError(f"text: the rows of {name!r} must agree in form, and in log: 0 or 1.")
-    expected, found = parameter_names(name, len(rows)), tuple(row[3] for row in rows)
-    if found != expected:
-        raise ValueError(f"text: expected rows for {expected} in order, got {found}.")
-    return {"name": name, "form": form, "log": log == "1", "values": [row[4] for row in rows]}
+    parameters, values = tuple(row[3] for row in rows), [row[4] for row in rows]
+    return {
+        "name": name,
+        "form": form,
+        "log": log == "1",
+        "values": values,
+        "parameters": parameters,
+    }
