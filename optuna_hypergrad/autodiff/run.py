@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import jacfwd
 
-from optuna_hypergrad.arguments import check_kind, check_positive, checked_count
+from optuna_hypergrad.arguments import check_choice, check_kind, check_positive, checked_count
 from optuna_hypergrad.autodiff.checks import is_named
 from optuna_hypergrad.autodiff.hparams import RunHparams
 from optuna_hypergrad.autodiff.loss import (
@@ -85,7 +86,8 @@ class Run:
         if state is not None:
             values = self.hypers.at(0).update
             self._state = protocol.checked_state(self.update, state, self.weights.read(), values)
-        self._products, self._method = preflight.checked_products(products), HVP_METHODS["loop"]
+        check_choice("products", products, get_args(Products))
+        self._products, self._method = products, HVP_METHODS["loop"]
         self._max_rows = 0
         self._is_prepared = False
         self._of_tensors = False  # whether each training batch is a tensor

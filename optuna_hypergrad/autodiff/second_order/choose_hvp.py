@@ -7,6 +7,7 @@ equal processes come to equal answers.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,7 +22,7 @@ from optuna_hypergrad.autodiff.second_order import hvp
 from optuna_hypergrad.autodiff.second_order.double_differentiable import (
     differentiate_twice,
     explained,
-    largest_tensor,
+    nodes,
 )
 from optuna_hypergrad.autodiff.second_order.switching import Kernels, candidates, switched_to
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
@@ -89,14 +90,16 @@ class FirstBatch:
         raise ValueError(message) from error
 
     def _differentiate_twice(self) -> int:
+        """Gives the elements of the largest parameter or result of an operation of the loss."""
         stops = StopState()
         with self._snapshotter.unchanged():
             with self._loss.graph(self._batch, self._hparams, stops) as value:
-                largest = largest_tensor(value)
+                results = (m for node in nodes([value]) for m in node._input_metadata)
+                sizes = [int(math.prod(m.shape)) for m in results if not m.is_nested_tensor]
                 differentiate_twice([value], self._loss.weights.parameters)
             if stops.found:  # then a JVP is the derivative of a VJP, and so a third derivative
                 self._products("loop", 1)
-        return largest
+        return max(sizes)
 
     def _is_batchable(self) -> bool:
         """Whether torch can batch the products, and they are those of double backward passes."""

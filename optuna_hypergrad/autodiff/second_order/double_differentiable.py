@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -62,12 +61,6 @@ def differentiate_twice(outputs: Sequence[Tensor], sources: Sequence[Tensor]) ->
         raise RuntimeError("a torch.autograd.Function in it is marked @once_differentiable")
     directions = [torch.ones_like(g) for g in curved]
     torch.autograd.grad(curved, [*sources, *ones], directions, allow_unused=True)
-
-
-def largest_tensor(output: Tensor) -> int:
-    """Elements of the largest result of an operation, or parameter, that ``output`` came from."""
-    results = (m for node in nodes([output]) for m in node._input_metadata)
-    return max(int(math.prod(m.shape)) for m in results if not m.is_nested_tensor)
 
 
 def nodes(tensors: Sequence[Tensor]) -> list[Node]:
@@ -148,7 +141,13 @@ def _inputs(model: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Inpu
 
 def _failure(module: nn.Module, inputs: Inputs) -> str | None:
     """Torch's message where ``module`` cannot be differentiated twice at ``inputs``, else None."""
-    leaves = tree_map(_leaf, inputs)
+
+    def leaf(value: object) -> object:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value.detach().requires_grad_()
+        return value
+
+    leaves = tree_map(leaf, inputs)
     # The module may overwrite its inputs, so it gets copies of the leaves.
     args, kwargs = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, leaves)
     try:
@@ -164,9 +163,3 @@ def _failure(module: nn.Module, inputs: Inputs) -> str | None:
 
 def _requiring_grad(tree: object) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.requires_grad]
-
-
-def _leaf(value: object) -> object:
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value.detach().requires_grad_()
-    return value

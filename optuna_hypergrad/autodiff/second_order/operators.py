@@ -16,8 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.utils.parametrizations import _WeightNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
 
 def eligible(*tensors: Tensor) -> bool:
@@ -141,9 +139,3 @@ WEIGHT_NORM_NODE = "WeightNormInterfaceBackward"
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """g·v/‖v‖, the norm taken over all dimensions but ``dim``; over all if that is −1."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
-
-
-def is_weight_normed(module: nn.Module) -> bool:
-    """Whether the module's weights are normed, by a parametrisation or by a hook."""
-    hooks = module._forward_pre_hooks.values()
-    return isinstance(module, _WeightNorm) or any(isinstance(h, WeightNorm) for h in hooks)

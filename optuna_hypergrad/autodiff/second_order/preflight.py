@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +33,6 @@ _MOST = 1000  # answers that are remembered; a number that every trial captures 
 _LONG = 64  # elements of a container that a signature holds
 _LARGE = 2**16
 _BOOKKEEPING = frozenset(vars(nn.Module()))  # attributes that every module has
-
-
-def checked_products(products: hvp.Products) -> hvp.Products:
-    """``products``, or a ValueError where it is none of the methods."""
-    if products not in get_args(hvp.Products):
-        raise ValueError(f"products must be one of {get_args(hvp.Products)}, got {products!r}.")
-    return products
 
 
 def preflight(

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
 from optuna_hypergrad.autodiff.second_order.batch_norm import batch_norm
@@ -29,7 +31,6 @@ from optuna_hypergrad.autodiff.second_order.convolution import (
 from optuna_hypergrad.autodiff.second_order.operators import (
     embedding_bag,
     hardsigmoid,
-    is_weight_normed,
     weight_norm,
 )
 
@@ -115,6 +116,7 @@ def second_derivatives(kernels: Kernels) -> Iterator[None]:
 def kernels_for(model: nn.Module) -> Kernels:
     """What the modules of ``model`` let expect; calls of functions inside them cannot be seen."""
     kinds = [type(module) for module in model.modules()]
+    hooks = [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
 
     def has(*wanted: type[nn.Module]) -> bool:
         return any(issubclass(kind, wanted) for kind in kinds)
@@ -124,8 +126,8 @@ def kernels_for(model: nn.Module) -> Kernels:
         attention=has(nn.MultiheadAttention),
         eager="torch._dynamo" in sys.modules,  # else nothing can have been compiled yet
         recurrent=has(nn.RNNBase),
-        formulas=has(nn.Hardsigmoid, nn.EmbeddingBag)
-        or any(map(is_weight_normed, model.modules())),
+        formulas=has(nn.Hardsigmoid, nn.EmbeddingBag, _WeightNorm)
+        or any(isinstance(hook, WeightNorm) for hook in hooks),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -68,7 +68,10 @@ class Recorder:
             leaves = [x.clone() if isinstance(x, Tensor) and x.is_leaf else x for x in leaves]
         with torch.enable_grad():
             results = _called(func, leaves, attached, spec)
-        if _share_memory(results, attached):
+        places = {v.untyped_storage().data_ptr() for v in attached if v is not None}
+        tensors = [r for r in tree_leaves(results) if isinstance(r, Tensor) and r.requires_grad]
+        if any(r.untyped_storage().data_ptr() in places for r in tensors):
+            # Views of what they come from: writing into them changes both.
             with torch.no_grad():
                 plain = func(*args, **kwargs)
             tree_map(self.remember, plain, results)
@@ -215,13 +218,6 @@ def _called(func: Call, leaves: list[Any], attached: list[Any], spec: Any) -> An
 def _returned(func: Call, *args: Any, out: Tensor, **kwargs: Any) -> Any:
     """The result of a call that is to write it into ``out``."""
     return func(*args, **kwargs)
-
-
-def _share_memory(results: Any, sources: Sequence[Tensor | None]) -> bool:
-    """Whether results are views of what they come from, so that writing into them changes both."""
-    places = {s.untyped_storage().data_ptr() for s in sources if s is not None}
-    tensors = [r for r in tree_leaves(results) if isinstance(r, Tensor) and r.requires_grad]
-    return any(r.untyped_storage().data_ptr() in places for r in tensors)
 
 
 def original(cls: type[Function], args: tuple[Any, ...], **kwargs: Any) -> Any:

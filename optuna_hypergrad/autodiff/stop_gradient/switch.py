@@ -107,7 +107,8 @@ class Declared(Function):
         constant = [
             new
             for new, old in zip(outputs, rest[:count], strict=True)
-            if isinstance(new, Tensor) and (id(old) in context.constant or not _is_real(new))
+            if isinstance(new, Tensor)
+            and (id(old) in context.constant or not (new.is_floating_point() or new.is_complex()))
         ]
         ctx.mark_non_differentiable(*constant)
         return outputs
@@ -152,10 +153,6 @@ def declared(
         stops, cls, context, len(all_outputs), *map(attached, all_outputs), *args
     )
     return results if isinstance(outputs, tuple) else results[0]
-
-
-def _is_real(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
 
 
 # Calls whose results are no tensors, or say how autograd sees a tensor; switches.
