@@ -72,7 +72,7 @@ def test_a_missing_checkpoint_is_dangling(tmp_path: Path) -> None:
     assert losses(study, store) == {**NOTHING, "dangling": 1}
 
 
-def test_another_history_than_the_family_tells_is_doubled(tmp_path: Path) -> None:
+def test_a_history_that_differs_from_the_lineage_is_doubled(tmp_path: Path) -> None:
     study, store = finished_study(tmp_path, "population")
     attrs = study.trials[5].system_attrs["hg:segment"]
     study._storage._get_trial(5).system_attrs["hg:segment"] = {**attrs, "parent": 2}

@@ -43,7 +43,7 @@ def test_a_late_result_changes_no_proposal(sampler: str, late: TrialState) -> No
 
 
 @pytest.mark.parametrize("late", LATE)
-def test_a_student_that_comes_back_beside_its_replacement(late: TrialState) -> None:
+def test_a_segment_that_ends_beside_its_replacement(late: TrialState) -> None:
     study = optuna.create_study(sampler=new_sampler("population"))
     slow = study.ask()
     bowl(slow)

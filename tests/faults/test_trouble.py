@@ -245,7 +245,7 @@ def test_a_read_only_storage_is_read_and_refuses_to_be_asked(
 
 
 def segment(trial: optuna.Trial, store: Any) -> float:
-    """A segment that counts its steps in its checkpoint, and lets the student grow with them."""
+    """A segment that counts its steps in its checkpoint, which grows with them."""
     member = members.begin(trial, store)
     x = trial.suggest_float("x", -1, 1)
     steps = member.restore(rng=False).get("steps", 0) + 1
@@ -290,7 +290,7 @@ def test_an_unreachable_artifact_store_costs_its_trials_only(
     assert_intact(study, store)
 
 
-def test_a_disk_that_is_full_when_a_student_is_saved_costs_its_trial(tmp_path: Path) -> None:
+def test_a_full_disk_costs_the_trial_that_saves(tmp_path: Path) -> None:
     store, study = FileSystemArtifactStore(tmp_path), create()
 
     def objective(trial: optuna.Trial) -> float:

@@ -510,7 +510,7 @@ class TestConstraintsFunc:
 
 class TestPopulation:
     @pytest.mark.parametrize("seed", range(3))
-    def test_feasible_students_are_exploited(self, seed: int) -> None:
+    def test_feasible_members_are_cloned(self, seed: int) -> None:
         """Selection alone fills the population with them."""
 
         def objective(trial: optuna.Trial) -> float:
@@ -525,7 +525,7 @@ class TestPopulation:
         assert lineage(study)[-1].trial in numbers
 
     @pytest.mark.parametrize("seed", range(3))
-    def test_students_find_back_along_the_gradients_of_constraints(self, seed: int) -> None:
+    def test_members_return_along_the_gradients_of_constraints(self, seed: int) -> None:
         found = []
         for with_gradient in (False, True):
             study = create(PopulationSampler(seed=seed, population_size=8, burn_in=0))
@@ -536,7 +536,7 @@ class TestPopulation:
         assert len(found[1]) > 1.5 * len(found[0]) and len(found[1]) > 40
         assert min(trial.value for trial in found[1]) < STRIP.least + 0.1
 
-    def test_the_worst_student_is_the_most_infeasible_one(self) -> None:
+    def test_the_worst_member_is_the_most_infeasible_one(self) -> None:
         excess = {0: 0.0, 1: 2.0, 2: -1.0, 3: 1.0}  # by member; losses the other way round
         losses = {0: 9.0, 1: 1.0, 2: 8.0, 3: 2.0}
         sampler = PopulationSampler(seed=0, population_size=4, burn_in=0, truncation=0.25)

@@ -96,7 +96,7 @@ def _decisions(reader: Any) -> Any:
         chain = reader.chain(0)
         n_running = sum(not one.trial.state.is_finished() for one in chain.next_trials)
         return [one.trial.number for one in chain.used], n_running, chain.search.point()
-    return [student.number for student in reader], len(reader.running), reader.undecided
+    return [one.number for one in reader], len(reader.running), reader.undecided
 
 
 def test_deleted_trials_are_noticed() -> None:
