@@ -178,6 +178,6 @@ def test_a_checkpoint_of_something_else_is_no_student() -> None:
     trials[0].system_attrs["hg:checkpoint"] |= other._asdict()
     tampered = replayed(trials[:3], population_sampler())
     member = members.begin(tampered.ask(), store)
-    assert "expected the checkpoint of a student" in refused(member.restore)
+    assert "expected the checkpoint of a segment" in refused(member.restore)
     with pytest.raises(CheckpointError):
         member.restore()
