@@ -16,8 +16,7 @@ from optuna_hypergrad.reports import Shape, StoredDataError, read_restored, read
 from optuna_hypergrad.reports.attributes import SCHEDULES, reading
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage
 from optuna_hypergrad.samplers.ranking import violation
-from optuna_hypergrad.schedules import Form, Schedule, Schedules, parameter_names
-from optuna_hypergrad.schedules.forms import interpolate
+from optuna_hypergrad.schedules import Form, Schedule, Schedules, interpolate, parameter_names
 
 __all__ = ["best_schedules", "lineage_schedules"]
 

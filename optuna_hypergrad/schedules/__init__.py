@@ -5,12 +5,13 @@ trial parameter. It knows its own derivative with respect to those parameters, s
 hypergradients reach them in every form.
 """
 
-from optuna_hypergrad.schedules.forms import Form
+from optuna_hypergrad.schedules.collection import Schedules
 from optuna_hypergrad.schedules.schedule import (
+    Form,
     Schedule,
-    Schedules,
     check_form,
     count_values,
+    interpolate,
     parameter_names,
 )
 
@@ -20,5 +21,6 @@ __all__ = [
     "Schedules",
     "check_form",
     "count_values",
+    "interpolate",
     "parameter_names",
 ]

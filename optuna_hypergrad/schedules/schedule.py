@@ -1,16 +1,17 @@
-"""Schedules of hyperparameters over a training run."""
+"""Schedules: the values of a hyperparameter over a training run, and their derivatives."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optuna_hypergrad.arguments import (
     check_can,
@@ -19,11 +20,14 @@ from optuna_hypergrad.arguments import (
     check_name,
     checked_count,
 )
-from optuna_hypergrad.schedules import forms, text_io
-from optuna_hypergrad.schedules.forms import Floats, Form
+from optuna_hypergrad.schedules import text_io
 
 if TYPE_CHECKING:
     import torch
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Form = Literal["constant", "linear", "cosine"]
 
 
 def check_form(form: str) -> None:
@@ -39,6 +43,18 @@ def count_values(form: str, windows: int) -> int:
 def parameter_names(name: str, count: int) -> tuple[str, ...]:
     """Names of the trial parameters of a schedule with ``count`` values."""
     return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
+
+
+def interpolate(left: float, right: float, weight: float, log: bool) -> float:
+    """Value between ``left`` and ``right``; ``weight`` in [0, 1] is that of ``right``.
+
+    Example:
+        >>> interpolate(1.0, 4.0, 0.5, log=False), interpolate(1.0, 4.0, 0.5, log=True)
+        (2.5, 2.0)
+    """
+    if weight == 0.0:
+        return left
+    return left ** (1 - weight) * right**weight if log else (1 - weight) * left + weight * right
 
 
 @dataclass(frozen=True)
@@ -103,7 +119,7 @@ class Schedule:
         """Values by the names of their trial parameters."""
         return dict(zip(self.names, self.values, strict=True))
 
-    @property
+    @cached_property
     def windows(self) -> int:
         """Number of windows."""
         return len(self.values) - count_values(self.form, 0)
@@ -122,24 +138,21 @@ class Schedule:
     def at(self, step: int, steps: int) -> float:
         """Value at ``step`` (counted from 0) of a run of ``steps`` steps."""
         _check_step(step, steps)
-        return float(forms.values_at(np.array([step]), steps, self.values, self.form, self.log)[0])
+        return float(self._values_at(np.array([step]), steps)[0])
 
     def over(self, steps: int) -> Floats:
         """Values at every step of a run of ``steps`` steps, shape (steps,)."""
-        step = np.arange(checked_count("steps", steps))
-        return forms.values_at(step, steps, self.values, self.form, self.log)
+        return self._values_at(np.arange(checked_count("steps", steps)), steps)
 
     def gradient(self, step: int, steps: int) -> Floats:
         """Derivative of ``at(step, steps)`` with respect to each value, shape (len(values),)."""
         _check_step(step, steps)
-        one = np.array([step])
-        gradient: Floats = forms.gradients_at(one, steps, self.values, self.form, self.log)[0]
+        gradient: Floats = self._gradients_at(np.array([step]), steps)[0]
         return gradient
 
     def gradients(self, steps: int) -> Floats:
         """Derivative of ``over(steps)`` with respect to each value, shape (steps, len(values))."""
-        step = np.arange(checked_count("steps", steps))
-        return forms.gradients_at(step, steps, self.values, self.form, self.log)
+        return self._gradients_at(np.arange(checked_count("steps", steps)), steps)
 
     def to_lambda_lr(
         self, optimizer: torch.optim.Optimizer, steps: int
@@ -167,12 +180,16 @@ class Schedule:
     def from_record(cls, record: Any) -> Schedule:
         """Make a schedule from a ``record`` that was read from a text."""
         try:
-            schedule = cls(record["name"], record["values"], record["form"], record["log"])
+            return cls(record["name"], record["values"], record["form"], record["log"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"text: not a schedule: {error!r}.") from error
-        found, expected = record.get("parameters", schedule.names), schedule.names
-        if found != expected:
-            raise ValueError(f"text: expected rows for {expected} in order, got {found}.")
+
+    @classmethod
+    def from_table(cls, record: Any, names: tuple[str, ...]) -> Schedule:
+        """Make a schedule from a record and the parameters of its rows in a CSV table."""
+        schedule = cls.from_record(record)
+        if names != schedule.names:
+            raise ValueError(f"text: expected rows for {schedule.names} in order, got {names}.")
         return schedule
 
     def to_json(self) -> str:
@@ -191,88 +208,41 @@ class Schedule:
     @classmethod
     def from_csv(cls, text: str) -> Schedule:
         """Read the schedule that ``to_csv`` wrote."""
-        records = text_io.read_csv(text)
-        if len(records) != 1:
-            raise ValueError(f"text: expected CSV of one schedule, got {len(records)} of them.")
-        return cls.from_record(records[0])
+        tables = text_io.read_csv(text)
+        if len(tables) != 1:
+            raise ValueError(f"text: expected CSV of one schedule, got {len(tables)} of them.")
+        return cls.from_table(*tables[0])
 
+    def _values_at(self, step: Integers, steps: int) -> Floats:
+        left, right, weight = self._knots(step, steps)
+        knots = np.array(self.values)
+        if not self.log:
+            moving = (1 - weight) * knots[left] + weight * knots[right]
+            return np.where(weight == 0.0, knots[left], moving)
+        # Python's power: NumPy's may differ in the last bit between processors.
+        triples = zip(knots[left].tolist(), knots[right].tolist(), weight.tolist(), strict=True)
+        return np.array([interpolate(a, b, u, log=True) for a, b, u in triples])
 
-class Schedules(Mapping[str, Schedule]):
-    """Schedules by name, in a fixed order; a mapping that does not change.
+    def _gradients_at(self, step: Integers, steps: int) -> Floats:
+        left, right, weight = self._knots(step, steps)
+        knots, row = np.array(self.values), np.arange(len(step))
+        at = self._values_at(step, steps) if self.log else None
+        gradients = np.zeros((len(step), len(knots)))
+        for knot, share in ((left, 1.0 - weight), (right, weight)):
+            gradients[row, knot] += share if at is None else share * (at / knots[knot])
+        return gradients
 
-    Args:
-        schedules: The schedules, each of another name.
-
-    Raises:
-        ValueError: If one is no ``Schedule``, or two have the same name.
-
-    Example:
-        >>> schedules = Schedules([Schedule("lr", [0.4, 0.1]), Schedule("momentum", [0.9])])
-        >>> schedules.at(75, steps=100)
-        {'lr': 0.1, 'momentum': 0.9}
-        >>> schedules["lr"].values
-        (0.4, 0.1)
-        >>> print(schedules.to_csv(), end="")
-        name,form,log,parameter,value
-        lr,constant,0,lr_0,0.4
-        lr,constant,0,lr_1,0.1
-        momentum,constant,0,momentum,0.9
-        >>> Schedules.from_csv(schedules.to_csv()) == schedules
-        True
-    """
-
-    def __init__(self, schedules: Iterable[Schedule] = ()) -> None:
-        check_kind("schedules", schedules, Iterable, "an iterable of schedules")
-        self._by_name: dict[str, Schedule] = {}
-        for schedule in schedules:
-            check_kind("schedules", schedule, Schedule, "schedules")
-            if schedule.name in self._by_name:
-                raise ValueError(f"schedules: two have the name {schedule.name!r}.")
-            self._by_name[schedule.name] = schedule
-
-    def __getitem__(self, name: str) -> Schedule:
-        return self._by_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_name)
-
-    def __len__(self) -> int:
-        return len(self._by_name)
-
-    def __repr__(self) -> str:
-        return f"Schedules({[*self.values()]})"
-
-    def at(self, step: int, steps: int) -> dict[str, float]:
-        """Values by name at ``step`` (counted from 0) of a run of ``steps`` steps."""
-        return {name: schedule.at(step, steps) for name, schedule in self.items()}
-
-    def to_json(self) -> str:
-        """A JSON array of what ``Schedule.to_json`` writes; ``from_json`` reads it back."""
-        return json.dumps([schedule.record for schedule in self.values()])
-
-    @classmethod
-    def from_json(cls, text: str) -> Schedules:
-        """The schedules that ``to_json`` wrote, exactly.
-
-        Raises:
-            ValueError: If the text is something else.
-        """
-        records = text_io.read_json(text)
-        check_kind("text", records, list, "a JSON array of schedules")
-        return cls(map(Schedule.from_record, records))
-
-    def to_csv(self) -> str:
-        """One table of all: a line per value (name, form, log, parameter, value)."""
-        return text_io.write_csv([*self.values()])
-
-    @classmethod
-    def from_csv(cls, text: str) -> Schedules:
-        """The schedules that ``to_csv`` wrote, exactly.
-
-        Raises:
-            ValueError: If the text is something else.
-        """
-        return cls(map(Schedule.from_record, text_io.read_csv(text)))
+    def _knots(self, step: Integers, steps: int) -> tuple[Integers, Integers, Floats]:
+        """Indices of the knots on both sides of each step, and the weight of the right one."""
+        left = self.windows * step // steps
+        right = np.minimum(left + 1, len(self.values) - 1)
+        weight = self.windows * step / steps - left  # position in the window, in [0, 1)
+        if self.form == "constant":
+            weight = np.zeros_like(weight)
+        elif self.form == "cosine":
+            # math.cos: NumPy's may differ in the last bit between processors.
+            weight = np.array([(1.0 - math.cos(math.pi * u)) / 2.0 for u in weight.tolist()])
+        return left, right, weight
 
 
 def _check_step(step: int, steps: int) -> None:

@@ -1,7 +1,7 @@
 """Schedules as text: JSON, and CSV with one row per value.
 
-A record holds ``name``, ``form``, ``log`` and ``values``; of CSV, also ``parameters``. Floats are
-written by ``repr``, so reading restores them to the last bit.
+A record holds ``name``, ``form``, ``log`` and ``values``. Floats are written by ``repr``, so
+reading restores them to the last bit.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ def write_csv(schedules: Collection[Schedule]) -> str:
     )
     table.writerow(COLUMNS)
     for schedule in schedules:
-        columns = [schedule.name, schedule.form, int(schedule.log)]
-        for name, value in schedule.params.items():
-            table.writerow([*columns, name, repr(value)])
+        for parameter, value in schedule.params.items():
+            log = int(schedule.log)
+            table.writerow([schedule.name, schedule.form, log, parameter, repr(value)])
     return out.getvalue()
 
 
-def read_csv(text: Any) -> list[Record]:
-    """Read the records that ``write_csv`` wrote; their values are still text.
+def read_csv(text: Any) -> list[tuple[Record, tuple[str, ...]]]:
+    """Read the records of schedules, their values still as text, and their parameters.
 
     Raises:
-        ValueError: If ``text`` is not such a table.
+        ValueError: If ``text`` is not a table of ``write_csv``.
     """
     check_kind("text", text, str, "a string")
     try:
@@ -67,18 +67,13 @@ def read_csv(text: Any) -> list[Record]:
         raise ValueError(f"text: not CSV: {error}.") from error
     if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
         raise ValueError(f"text: expected CSV with the columns {', '.join(COLUMNS)}.")
-    return [_record([*group]) for _, group in groupby(rows, key=lambda row: row[0])]
+    return [_table([*group]) for _, group in groupby(rows, key=lambda row: row[0])]
 
 
-def _record(rows: list[list[str]]) -> Record:
+def _table(rows: list[list[str]]) -> tuple[Record, tuple[str, ...]]:
     name, form, log = rows[0][:3]
     if any(row[:3] != [name, form, log] for row in rows) or log not in ("0", "1"):
         raise ValueError(f"text: the rows of {name!r} must agree in form, and in log: 0 or 1.")
-    parameters, values = tuple(row[3] for row in rows), [row[4] for row in rows]
-    return {
-        "name": name,
-        "form": form,
-        "log": log == "1",
-        "values": values,
-        "parameters": parameters,
-    }
+    values = [row[4] for row in rows]
+    record = {"name": name, "form": form, "log": log == "1", "values": values}
+    return record, tuple(row[3] for row in rows)
