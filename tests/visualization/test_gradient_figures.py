@@ -68,10 +68,10 @@ def objective(trial: optuna.Trial, noise: float = 0.0) -> float:
 
 
 def run(n_trials: int, function: Any = objective, **options: Any) -> optuna.Study:
-    direction = options.pop("direction", "minimize")
+    direction, catch = options.pop("direction", "minimize"), options.pop("catch", ())
     sampler = GradientSampler(seed=0, **options)
     study = optuna.create_study(sampler=sampler, direction=direction)
-    study.optimize(function, n_trials=n_trials)
+    study.optimize(function, n_trials=n_trials, catch=catch)
     return study
 
 
@@ -105,13 +105,10 @@ class TestAnyStudyCanBeDrawn:
     def test_of_a_search(self, chart: Any, study: Any) -> None:
         assert both(chart, study()) < 100_000
 
-    def test_without_trials(self, chart: Any) -> None:
-        study = optuna.create_study()
+    def test_without_finished_trials(self, chart: Any) -> None:
+        study = run(0)
         assert "yet" in message_of(chart(study))
         both(chart, study)
-
-    def test_whose_only_trial_runs(self, chart: Any) -> None:
-        study = optuna.create_study(sampler=GradientSampler(seed=0))
         study.ask().suggest_float("x", 0, 1)
         assert "yet" in message_of(chart(study))
 
@@ -140,9 +137,7 @@ class TestAnyStudyCanBeDrawn:
             report_hypergradient(trial, {"x": 1.0 if end == "nan" else math.nan})
             return math.nan if end == "nan" else x
 
-        study = optuna.create_study(sampler=GradientSampler(seed=0))
-        study.optimize(diverging, n_trials=6, catch=OSError)
-        both(chart, study)
+        both(chart, run(6, diverging, catch=OSError))
 
     def test_that_maximizes(self, chart: Any) -> None:
         study = run(8, lambda trial: -objective(trial), direction="maximize")

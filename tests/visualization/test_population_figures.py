@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import optuna
@@ -157,7 +158,7 @@ class TestPopulation:
 
     @pytest.mark.parametrize("names", [3, "lr", []])
     def test_names_of_the_wrong_type_are_refused_even_without_trials(self, names: Any) -> None:
-        for study in (small(), empty()):
+        for study in (small(), create()):
             with pytest.raises(ValueError, match="names must"):
                 population(study, names)
 
@@ -252,7 +253,7 @@ class TestTrajectories:
         with pytest.raises(ValueError, match=rf"{argument} must be one of .dropout"):
             trajectories(small(), **{argument: "width"})
         with pytest.raises(ValueError, match=f"{argument} must be a name, got 3"):
-            trajectories(empty(), **{argument: 3})
+            trajectories(create(), **{argument: 3})
 
     def test_a_surface_must_be_callable(self) -> None:
         with pytest.raises(ValueError, match="surface must be callable, got 3"):
@@ -264,8 +265,7 @@ class TestTrajectories:
         assert "no two numeric" in trajectories(study).panels[0].message
 
     def test_searches_by_gradients_have_paths(self) -> None:
-        study = optuna.create_study(sampler=GradientSampler(seed=0, n_chains=2))
-        study.optimize(valley, n_trials=16)
+        study = searched(16, n_chains=2)
         chart = trajectories(study)
         for chain in (0, 1):
             assert len(of(chart, Line, f"search {chain}").x) > 1
@@ -273,8 +273,7 @@ class TestTrajectories:
         assert at(of(chart, Points, "best of the searches")) == [(best["x"], best["y"])]
 
     def test_rejected_steps_are_crosses(self) -> None:
-        study = optuna.create_study(sampler=GradientSampler(seed=0, step_size={"x": 0.7, "y": 0.7}))
-        study.optimize(valley, n_trials=12)
+        study = searched(12, step_size={"x": 0.7, "y": 0.7})
         left = [s for s in outer_steps(study) if s.verdict in ("rejected", "diverged")]
         assert {s.status for s in left} == {"rejected"}
         crosses = of(trajectories(study), Points, "rejected")
@@ -287,8 +286,7 @@ class TestTrajectories:
                 raise optuna.TrialPruned
             return 1e-4 if asked.number == 5 else value
 
-        study = optuna.create_study(sampler=GradientSampler(seed=0, n_replicates=3))
-        study.optimize(collapsing, n_trials=12)
+        study = searched(12, collapsing, n_replicates=3)
         diverged, best = outer_steps(study)[1], outer_steps(study)[-1]
         assert (diverged.verdict, diverged.value) == ("diverged", 1e-4)
         star = of(trajectories(study), Points, "best of the searches")
@@ -308,15 +306,13 @@ class TestTrajectories:
         assert at(of(chart, Points, "best of the searches")) == [(best["x"], best["y"])]
 
     def test_more_searches_than_colours_differ_by_their_dashes(self) -> None:
-        study = optuna.create_study(sampler=GradientSampler(seed=0, n_chains=8))
-        study.optimize(valley, n_trials=16)
+        study = searched(16, n_chains=8)
         lines = [m for m in trajectories(study).panels[0].marks if isinstance(m, Line)]
         assert len({(line.color, line.dash) for line in lines}) == len(lines) == 8
         assert colors.RED not in {line.color for line in lines}
 
     def test_many_searches_share_one_entry_of_the_legend(self) -> None:
-        study = optuna.create_study(sampler=GradientSampler(seed=0, n_chains=9))
-        study.optimize(valley, n_trials=18)
+        study = searched(18, n_chains=9)
         marks = trajectories(study).panels[0].marks
         assert {mark.name for mark in marks if isinstance(mark, Line)} == {"searches"}
 
@@ -327,20 +323,21 @@ def valley(asked: optuna.Trial) -> float:
     return (x - 0.5) ** 2 + 4 * (y - 0.3) ** 2
 
 
-def empty() -> optuna.Study:
-    return create()
-
-
-def running() -> optuna.Study:
+def ran(n_trials: int) -> optuna.Study:
     study = create()
-    study.optimize(valley, n_trials=13)
-    study.ask().suggest_float("x", -1, 1)
+    study.optimize(valley, n_trials=n_trials)
     return study
 
 
-def one() -> optuna.Study:
-    study = create()
-    study.optimize(valley, n_trials=1)
+def searched(n_trials: int = 6, objective: Any = valley, **options: Any) -> optuna.Study:
+    study = optuna.create_study(sampler=GradientSampler(seed=0, **options))
+    study.optimize(objective, n_trials=n_trials)
+    return study
+
+
+def running() -> optuna.Study:
+    study = ran(13)
+    study.ask().suggest_float("x", -1, 1)
     return study
 
 
@@ -357,14 +354,10 @@ def foreign() -> optuna.Study:
     return study
 
 
-def searched() -> optuna.Study:
-    study = optuna.create_study(sampler=GradientSampler(seed=0))
-    study.optimize(valley, n_trials=6)
-    return study
-
-
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("make", [empty, running, one, failed, foreign, searched, small])
+@pytest.mark.parametrize(
+    "make", [create, running, partial(ran, 1), failed, foreign, searched, small]
+)
 def test_both_libraries_draw_any_study(make: Callable[[], optuna.Study], name: str) -> None:
     study = make()
     assert getattr(visualization, name)(study).to_json()
@@ -374,7 +367,7 @@ def test_both_libraries_draw_any_study(make: Callable[[], optuna.Study], name: s
 
 
 @pytest.mark.parametrize("chart", CHARTS)
-@pytest.mark.parametrize("make", [empty, foreign])
+@pytest.mark.parametrize("make", [create, foreign])
 def test_a_study_without_segments_says_so(
     make: Callable[[], optuna.Study], chart: Callable[[optuna.Study], Chart]
 ) -> None:
