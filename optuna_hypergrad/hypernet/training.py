@@ -10,13 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optuna_hypergrad.arguments import (
-    check_callable,
-    check_kind,
-    check_positive,
-    checked_count,
-    checked_number,
-)
+from optuna_hypergrad import arguments
 from optuna_hypergrad.autodiff.batches import batch_size, sized
 from optuna_hypergrad.autodiff.loss import Batch, LossFn
 from optuna_hypergrad.hypernet.conditioning import Conditioning
@@ -78,16 +72,18 @@ class HyperTraining:
         train_steps: int = 2,
         validation_steps: int = 1,
     ) -> None:
-        check_kind("student", student, nn.Module, "a model from ``convert``")
-        check_kind("optimizer", optimizer, torch.optim.Optimizer, "one of torch's")
-        check_callable("loss_fn", loss_fn)
+        arguments.check_kind("student", student, nn.Module, "a model from ``convert``")
+        arguments.check_kind("optimizer", optimizer, torch.optim.Optimizer, "one of torch's")
+        arguments.check_callable("loss_fn", loss_fn)
         if validation_loss_fn is not None:
-            check_callable("validation_loss_fn", validation_loss_fn)
-        check_positive("lr", lr)
-        check_positive("scale", scale)
-        checked_count("train_steps", train_steps)
-        checked_count("validation_steps", validation_steps)
-        checked_number("entropy_weight", entropy_weight, "be at least 0", lambda x: x >= 0)
+            arguments.check_callable("validation_loss_fn", validation_loss_fn)
+        arguments.check_positive("lr", lr)
+        arguments.check_positive("scale", scale)
+        arguments.checked_count("train_steps", train_steps)
+        arguments.checked_count("validation_steps", validation_steps)
+        arguments.checked_number(
+            "entropy_weight", entropy_weight, "be at least 0", lambda x: x >= 0
+        )
         self.student = student
         self.optimizer = optimizer
         self.tune_scale = tune_scale

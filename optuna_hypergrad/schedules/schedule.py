@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_hypergrad.arguments import (
-    check_can,
-    check_choice,
-    check_kind,
-    check_name,
-    checked_count,
-)
+from optuna_hypergrad import arguments
 from optuna_hypergrad.schedules import text_io
 
 if TYPE_CHECKING:
@@ -32,7 +26,7 @@ Form = Literal["constant", "linear", "cosine"]
 
 def check_form(form: str) -> None:
     """Raise a ValueError for an unknown form."""
-    check_choice("form", form, get_args(Form))
+    arguments.check_choice("form", form, get_args(Form))
 
 
 def count_values(form: str, windows: int) -> int:
@@ -93,8 +87,8 @@ class Schedule:
     log: bool = False
 
     def __post_init__(self) -> None:
-        check_name("name", self.name)
-        check_kind("log", self.log, bool, "True or False")
+        arguments.check_name("name", self.name)
+        arguments.check_kind("log", self.log, bool, "True or False")
         check_form(self.form)
         try:
             object.__setattr__(self, "values", tuple(float(value) for value in self.values))
@@ -142,7 +136,7 @@ class Schedule:
 
     def over(self, steps: int) -> Floats:
         """Values at every step of a run of ``steps`` steps, shape (steps,)."""
-        return self._values_at(np.arange(checked_count("steps", steps)), steps)
+        return self._values_at(np.arange(arguments.checked_count("steps", steps)), steps)
 
     def gradient(self, step: int, steps: int) -> Floats:
         """Derivative of ``at(step, steps)`` with respect to each value, shape (len(values),)."""
@@ -152,7 +146,7 @@ class Schedule:
 
     def gradients(self, steps: int) -> Floats:
         """Derivative of ``over(steps)`` with respect to each value, shape (steps, len(values))."""
-        return self._gradients_at(np.arange(checked_count("steps", steps)), steps)
+        return self._gradients_at(np.arange(arguments.checked_count("steps", steps)), steps)
 
     def to_lambda_lr(
         self, optimizer: torch.optim.Optimizer, steps: int
@@ -164,7 +158,7 @@ class Schedule:
         """
         from torch.optim.lr_scheduler import LambdaLR
 
-        check_can("optimizer", optimizer, "one of torch's", "param_groups", "state_dict")
+        arguments.check_can("optimizer", optimizer, "one of torch's", "param_groups", "state_dict")
         _check_step(0, steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = 1.0  # LambdaLR multiplies the initial rate
@@ -246,6 +240,6 @@ class Schedule:
 
 
 def _check_step(step: int, steps: int) -> None:
-    checked_count("steps", steps)
+    arguments.checked_count("steps", steps)
     if not isinstance(step, Integral) or not 0 <= step < steps:
         raise ValueError(f"step must lie in 0 … {steps - 1} (steps={steps}), got {step}.")

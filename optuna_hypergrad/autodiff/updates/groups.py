@@ -8,14 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_kind
-from optuna_hypergrad.autodiff.updates.protocol import (
-    Hparam,
-    State,
-    Update,
-    Values,
-    check_update,
-    checked_hparams,
-)
+from optuna_hypergrad.autodiff.updates import protocol
+from optuna_hypergrad.autodiff.updates.protocol import Hparam, State, Update, Values
 from optuna_hypergrad.autodiff.updates.wrappers import Wrapper
 
 Parameters = Iterable[nn.Parameter] | Callable[[str, nn.Parameter], bool]
@@ -61,7 +55,7 @@ class ParameterGroups(Wrapper):
     """
 
     def __init__(self, update: Update, model: nn.Module, groups: Sequence[Group]) -> None:
-        check_update(update)
+        protocol.check_update(update)
         check_kind("model", model, nn.Module, "a torch.nn.Module")
         check_kind("groups", groups, list | tuple, "a list of mappings")
         self.update = update
@@ -73,7 +67,7 @@ class ParameterGroups(Wrapper):
                     known = ", ".join(update.hypers)
                     raise ValueError(f"groups[{number}]: {name!r} is none of {known}.")
                 own |= {_key(name, number): value} if name != "params" else {}
-        self._of_groups = checked_hparams(own)
+        self._of_groups = protocol.checked_hparams(own)
         self._check()
         self._masks = _masks(model, groups)
 
