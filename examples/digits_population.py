@@ -27,13 +27,7 @@ from sklearn.model_selection import train_test_split
 from sqlalchemy import make_url
 from torch import Tensor, nn
 
-from optuna_hypergrad import (
-    PopulationSampler,
-    lineage,
-    members,
-    report_hypergradient,
-    trial_seed,
-)
+from optuna_hypergrad import PopulationSampler, lineage, members, report_hypergradient, trial_seed
 from optuna_hypergrad.hypernet import (
     Bounded,
     Conditioning,

@@ -18,12 +18,7 @@ from matplotlib.figure import Figure
 from pictures import save
 from synthetic import PROBLEMS
 
-from optuna_hypergrad import (
-    GradientSampler,
-    PopulationSampler,
-    report_hypergradient,
-    trial_seed,
-)
+from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergradient, trial_seed
 from optuna_hypergrad.autodiff import hypergradient
 from optuna_hypergrad.visualization import matplotlib as figures
 

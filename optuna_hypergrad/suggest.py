@@ -11,13 +11,7 @@ from optuna.trial import FrozenTrial
 
 from optuna_hypergrad import arguments
 from optuna_hypergrad.reports import Shape, check_trial, read_shapes, report_shape
-from optuna_hypergrad.schedules import (
-    Form,
-    Schedule,
-    check_form,
-    count_values,
-    parameter_names,
-)
+from optuna_hypergrad.schedules import Form, Schedule, check_form, count_values, parameter_names
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

@@ -9,12 +9,7 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FixedTrial
 
-from optuna_hypergrad import (
-    GradientSampler,
-    PopulationSampler,
-    report_hypergradient,
-    trial_seed,
-)
+from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergradient, trial_seed
 from optuna_hypergrad.reports import (
     Claim,
     Rule,

@@ -14,12 +14,7 @@ from optuna.trial import BaseTrial
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from optuna_hypergrad import (
-    GradientSampler,
-    report_hypergradient,
-    suggest_schedule,
-    trial_seed,
-)
+from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule, trial_seed
 from optuna_hypergrad.autodiff import SGD
 from optuna_hypergrad.distributed import hypergradient
 

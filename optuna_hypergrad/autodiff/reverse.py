@@ -16,11 +16,7 @@ from torch import Tensor
 from optuna_hypergrad.autodiff.hparams import Key
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics, Validated
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
-from optuna_hypergrad.autodiff.recompute.recomputation import (
-    Recomputation,
-    Visit,
-    check_recomputed,
-)
+from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation, Visit, check_recomputed
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.hvp import Directions

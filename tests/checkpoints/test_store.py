@@ -10,16 +10,8 @@ from optuna.artifacts import Backoff, FileSystemArtifactStore, get_all_artifact_
 from optuna.exceptions import UpdateFinishedTrialError
 from safetensors.torch import save
 
-from optuna_hypergrad.checkpoints import (
-    Checkpoint,
-    CheckpointError,
-    download,
-    remove,
-    upload,
-)
-from optuna_hypergrad.checkpoints import (
-    store as store_module,
-)
+from optuna_hypergrad.checkpoints import Checkpoint, CheckpointError, download, remove, upload
+from optuna_hypergrad.checkpoints import store as store_module
 
 STATE = {"weights": torch.arange(5.0), "step": 3}
 UNKNOWN = "00000000-0000-4000-8000-000000000000"

@@ -14,13 +14,7 @@ import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from torch import nn
 
-from optuna_hypergrad import (
-    PopulationSampler,
-    autodiff,
-    members,
-    report_hypergradient,
-    students,
-)
+from optuna_hypergrad import PopulationSampler, autodiff, members, report_hypergradient, students
 from optuna_hypergrad.checkpoints import CheckpointError
 from optuna_hypergrad.reports import read_checkpoint, read_segment, read_teacher
 

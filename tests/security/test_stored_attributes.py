@@ -16,9 +16,7 @@ from optuna_hypergrad.reports import (
     read_segment,
     read_teacher,
 )
-from optuna_hypergrad.reports import (
-    attributes as keys,
-)
+from optuna_hypergrad.reports import attributes as keys
 from security.searches import (
     Sampler,
     copied,

@@ -5,11 +5,7 @@ and the random number generators; buffers that shape it must not depend on the w
 derivative must agree with differences in double precision; and the update must be differentiable.
 """
 
-from optuna_hypergrad.autodiff.checks.derivative import (
-    check_loss,
-    check_products,
-    check_update_map,
-)
+from optuna_hypergrad.autodiff.checks.derivative import check_loss, check_products, check_update_map
 from optuna_hypergrad.autodiff.checks.double import direction_at
 from optuna_hypergrad.autodiff.checks.state import check_state, is_named
 

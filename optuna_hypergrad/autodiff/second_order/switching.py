@@ -24,15 +24,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
 from optuna_hypergrad.autodiff.second_order.batch_norm import batch_norm
-from optuna_hypergrad.autodiff.second_order.convolution import (
-    convolution,
-    transposed_convolution,
-)
-from optuna_hypergrad.autodiff.second_order.operators import (
-    embedding_bag,
-    hardsigmoid,
-    weight_norm,
-)
+from optuna_hypergrad.autodiff.second_order.convolution import convolution, transposed_convolution
+from optuna_hypergrad.autodiff.second_order.operators import embedding_bag, hardsigmoid, weight_norm
 
 
 @dataclass(frozen=True)
