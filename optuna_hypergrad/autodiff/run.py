@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import jacfwd
 
 from optuna_hypergrad.arguments import check_choice, check_kind, check_positive, checked_count
-from optuna_hypergrad.autodiff.checks import is_named
+from optuna_hypergrad.autodiff.checks.state import is_named
 from optuna_hypergrad.autodiff.hparams import RunHparams
 from optuna_hypergrad.autodiff.loss import (
     Batch,

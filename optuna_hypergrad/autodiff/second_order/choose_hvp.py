@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optuna_hypergrad.autodiff.checks import direction_at
+from optuna_hypergrad.autodiff.checks.double import direction_at
 from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
 from optuna_hypergrad.autodiff.second_order import hvp
 from optuna_hypergrad.autodiff.second_order.double_differentiable import (

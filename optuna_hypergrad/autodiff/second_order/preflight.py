@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from optuna_hypergrad.autodiff import checks
+from optuna_hypergrad.autodiff.checks import derivative, state
 from optuna_hypergrad.autodiff.loss import Batch, Statistics, TrainingLoss, validating
 from optuna_hypergrad.autodiff.second_order import hvp
 from optuna_hypergrad.autodiff.second_order.choose_hvp import BATCHED_FROM, FirstBatch, Plan
@@ -66,10 +66,10 @@ def preflight(
     if plan is None:
         with torch.enable_grad(), _unchanged(loss):
             with suppress(RuntimeError):  # what torch cannot do is named by what is tried next
-                checks.check_state(loss, batch, hparams, constant)
+                state.check_state(loss, batch, hparams, constant)
             plan = FirstBatch(loss, batch, hparams).plan(products, several)
             loss.switched = plan.switched
-            checks.check_products(loss, batch, hparams)
+            derivative.check_products(loss, batch, hparams)
         plan = plan._replace(used=frozenset(loss.used))
         _remember(_plans, key, plan)
     loss.switched = plan.switched
@@ -87,7 +87,7 @@ def check_validation(
     key = (statistics, signature_of(loss, batch, hparams))
     if key not in _passed:
         with torch.enable_grad(), _unchanged(loss), validating(loss.model, statistics):
-            checks.check_loss(loss, batch, hparams)
+            derivative.check_loss(loss, batch, hparams)
         _remember(_passed, key, None)
 
 
@@ -95,7 +95,7 @@ def check_update(update: Update, weights: Tensor, hparams: Values) -> None:
     """Raise a ValueError where the update cannot be differentiated as it is computed."""
     values = tuple((name, torch.is_tensor(value), bool(value)) for name, value in hparams.items())
     key = (kind_of([update, weights], depth=6), values)
-    if key not in _passed and checks.check_update_map(update, weights, hparams):
+    if key not in _passed and derivative.check_update_map(update, weights, hparams):
         _remember(_passed, key, None)
 
 
