@@ -106,14 +106,15 @@ def rounded(value: Tensor) -> Tensor:
 
 
 def chosen(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """One of several, at random with probabilities softmax(logits), as a one-hot vector.
+    """A random choice with probabilities softmax(logits), as a one-hot vector.
 
     Its derivative is that of the relaxed choice softmax((logits + G) / temperature), with G
     Gumbel noise (straight-through). Multiply the alternatives by it and add them up.
 
     Args:
         logits: Shape (…, choices).
-        temperature: Small: the derivative is faithful, but large or 0; large: smooth, but biased.
+        temperature: If small, the derivative is accurate but often huge or 0; if large, it is
+            smooth but biased.
 
     Reference:
         Jang, Gu and Poole, "Categorical reparameterization with Gumbel-softmax", 2017.

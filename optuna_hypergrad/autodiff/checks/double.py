@@ -35,7 +35,7 @@ def near(point: Tensor) -> Tensor:
 
 
 class Line:
-    """Weights and learned hyperparameters along a line, the model put back at each of its points.
+    """Weights and learned hyperparameters along a line; the model is restored at each point.
 
     Args:
         loss: The loss.

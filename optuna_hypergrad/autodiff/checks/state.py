@@ -1,4 +1,4 @@
-"""Whether later gradients depend on weights that are no longer there."""
+"""Checks that the gradient depends on nothing but what a snapshot holds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from optuna_hypergrad.autodiff.snapshot import Buffer, Snapshotter, buffers_of, 
 from optuna_hypergrad.autodiff.stop_gradient import StopState
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
-# Relative to the weights: how far these are moved to see what follows them. The first that the loss
-# can do with: a standard deviation among the weights must not become negative.
+# How far the weights are moved, relative to them. The first move at which the loss can be computed
+# counts: a standard deviation among the weights must not become negative.
 _MOVES = (0.3, 0.03, 0.003)
 
 Running = nn.modules.batchnorm._NormBase  # whose running statistics count as constants
@@ -24,10 +24,10 @@ Running = nn.modules.batchnorm._NormBase  # whose running statistics count as co
 def check_state(
     loss: TrainingLoss, batch: Batch, hparams: Values, constant: Collection[str]
 ) -> None:
-    """Raise a ValueError where later gradients depend on weights that are no longer there.
+    """Raise a ValueError if later gradients depend on earlier weights, or on a hidden state.
 
     Gradients are taken at the weights, at others and at the first again, from equal buffers and
-    generators. What it changes is for the caller to put back.
+    generators. The caller restores the model.
 
     Args:
         loss: The loss.

@@ -1,1 +1,1 @@
-"""Operations with fast, exact second derivatives, and what it takes to differentiate twice."""
+"""Second derivatives: Hessian products, operations that have them, and models that do not."""

@@ -1,8 +1,8 @@
 """How Hessian products are taken, and what is replaced in the model for it.
 
-Torch cannot differentiate every operation twice, nor in every way; what works is found by trial on
-the first batch. Which of two ways that work is faster follows from sizes and not from a clock, so
-equal processes come to equal answers.
+Torch cannot differentiate every operation twice, nor by every method, so both are tried on the
+first batch. Which method is faster is decided by sizes, not by a clock: processes with the same
+seed give the same bits.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class Plan(NamedTuple):
 
 
 class FirstBatch:
-    """The loss of one batch, differentiated in different ways, each from the same state."""
+    """The loss of one batch, differentiated by different methods, each time from the same state."""
 
     def __init__(self, loss: TrainingLoss, batch: Batch, hparams: Values) -> None:
         self._loss, self._batch, self._hparams = loss, batch, hparams
         self._snapshotter = Snapshotter(loss.model, loss.weights.device)
 
-    def plan(self, products: hvp.Products, several: bool) -> Plan:
+    def plan(self, products: hvp.Products, many_tangents: bool) -> Plan:
         """The first kernels with which the model can be differentiated twice, and a method.
 
         Raises:
@@ -69,7 +69,7 @@ class FirstBatch:
         """
         kernels, largest = self._kernels()
         if products == "auto":
-            batched = several and largest <= BATCHED_UP_TO and self._is_batchable()
+            batched = many_tangents and largest <= BATCHED_UP_TO and self._is_batchable()
             products = "batched" if batched else "loop"
         elif products != "loop":
             self._check_method(products)
@@ -120,7 +120,7 @@ class FirstBatch:
         if difference > _TOLERANCE:
             raise ValueError(
                 f"{unfit}. It gives products that differ from those of double backward passes by "
-                f"{difference:.0%}; its random numbers, such as masks of dropout, may be others."
+                f"{difference:.0%}; its random numbers, such as dropout masks, may differ."
             )
 
     def _difference(self, method: str) -> float:

@@ -39,7 +39,7 @@ def differentiate_twice(outputs: Sequence[Tensor], sources: Sequence[Tensor]) ->
         sources: Tensors that require a gradient, such as a model's parameters.
 
     Raises:
-        RuntimeError: If there is no second derivative; in torch's words, as far as it has any.
+        RuntimeError: If there is no second derivative; with torch's message where it has one.
 
     Example:
         >>> import torch
@@ -76,7 +76,7 @@ def nodes(tensors: Sequence[Tensor]) -> list[Node]:
 
 
 def explained(model: nn.Module, run: Callable[[], object], error: Exception | None) -> str:
-    """What to say of a model that cannot be differentiated twice; the module is named.
+    """The message for a model that cannot be differentiated twice; it names the module.
 
     Args:
         model: The model.

@@ -1,9 +1,8 @@
-"""What is found out about a training on its first batch, before it begins.
+"""Checks of a training on its first batch, before it begins.
 
-How Hessian products are taken (choose_hvp.py), and whether the training is what hypergradients take
-it for (checks/). The answers are remembered for like models while the process lives, by signatures:
-of tensors their kind, of functions their code, of objects their attributes, and nothing that holds
-data.
+They choose how Hessian products are taken (choose_hvp.py), and compare derivatives (checks/). Their
+results are remembered for like models in this process. A signature says which are alike, by the
+kinds of tensors, the code of functions and the attributes of objects; it holds no data.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from optuna_hypergrad.autodiff.updates.protocol import Values
 
 _plans: dict[object, Plan] = {}
 _passed: dict[object, None] = {}  # other checks
-_MOST = 1000  # answers that are remembered; a number that every trial captures makes each unlike
+_MOST = 1000  # results to remember; losses that capture a trial number are never alike
 _LONG = 64  # elements of a container that a signature holds
 _LARGE = 2**16
 _BOOKKEEPING = frozenset(vars(nn.Module()))  # attributes that every module has
@@ -43,31 +42,31 @@ def preflight(
     n_tangents: int,
     constant_buffers: Collection[str] = (),
 ) -> hvp.HVPMethod:
-    """Have a loss run so that it can be differentiated twice; gives how to take its products.
+    """Check a training, set its loss up to be differentiated twice, and choose how.
 
-    The model, its buffers and the random number generators are as before afterwards.
+    Afterwards the model, its buffers and the random number generators are as before.
 
     Args:
         loss: The training loss; its ``switched`` is set.
-        products: A method to be used; ``"auto"`` to choose one.
-        batch: A batch to try it on.
+        products: The method, or ``"auto"`` to choose one.
+        batch: The batch to try it on.
         hparams: Values of the hyperparameters of the loss.
         n_tangents: How many products are taken at a time.
         constant_buffers: Buffers whose dependence on the weights is left out.
 
     Raises:
         ValueError: If the model cannot be differentiated twice; the message names the module. If
-            ``products`` is a method that fails for this model, or is not exact. If the training is
-            none whose derivative these products give; see checks/.
+            ``products`` names a method that fails for this model or is not exact. If a check of
+            the training fails; see checks/.
     """
-    several, constant = n_tangents >= BATCHED_FROM, frozenset(constant_buffers)
-    key = (products, several, constant, signature_of(loss, batch, hparams))
+    many_tangents, constant = n_tangents >= BATCHED_FROM, frozenset(constant_buffers)
+    key = (products, many_tangents, constant, signature_of(loss, batch, hparams))
     plan = _plans.get(key)
     if plan is None:
         with torch.enable_grad(), _unchanged(loss):
-            with suppress(RuntimeError):  # what torch cannot do is named by what is tried next
+            with suppress(RuntimeError):  # of torch, which the next line explains
                 state.check_state(loss, batch, hparams, constant)
-            plan = FirstBatch(loss, batch, hparams).plan(products, several)
+            plan = FirstBatch(loss, batch, hparams).plan(products, many_tangents)
             loss.switched = plan.switched
             derivative.check_products(loss, batch, hparams)
         plan = plan._replace(used=frozenset(loss.used))

@@ -2,7 +2,7 @@
 
 Convolutions, batch norm, weight norm, hardsigmoid, bags of embeddings and recurrent layers are
 replaced call by call, in this thread only. Attention and compilation are switches of torch's for
-the whole process. Afterwards all is as before.
+the whole process. All are reset afterwards.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Kernels:
 class _Shared:
     """A switch of the whole process, on as long as any thread is within it.
 
-    Each of torch's by itself restores what it found, which is another thread's where they overlap.
+    Torch's switches restore what they found, which may be what another thread has set.
     """
 
     def __init__(self, switch: Callable[[], AbstractContextManager[object]]) -> None:

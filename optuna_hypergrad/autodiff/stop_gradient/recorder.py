@@ -209,7 +209,7 @@ class Recorder:
 
 
 def _called(func: Call, leaves: list[Any], attached: list[Any], spec: Any) -> Any:
-    """A call with attached values in the place of what has one."""
+    """A call with its arguments replaced by their attached values."""
     pairs = zip(leaves, attached, strict=True)
     args, kwargs = tree_unflatten([x if v is None else v for x, v in pairs], spec)
     return func(*args, **kwargs)

@@ -1,7 +1,7 @@
 """Values with two derivatives: the one that the training gradient takes, and that of the value.
 
 ``Switch`` is for what is detached, ``declared`` for a ``torch.autograd.Function`` of the user's.
-Below, what calls of torch's do with tensors, as far as it matters where gradients stop.
+Below, which calls of torch's write into tensors or give none, which matters where gradients stop.
 """
 
 from __future__ import annotations
