@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -138,19 +139,19 @@ def optional_import(library: str, extra: str = "visualization") -> Iterator[None
         raise ImportError(message) from error
 
 
-def renamed(module: str, name: str, new: Mapping[str, Any]) -> Any:
-    """What an old name of a module means now, with a FutureWarning; for its ``__getattr__``.
+def renamed(module: str, name: str, new_names: Mapping[str, str]) -> Any:
+    """Return what an old name of a module means now, with a FutureWarning; for ``__getattr__``.
 
     Args:
         module: Name of the module.
-        name: The name that is looked up.
-        new: The functions and classes that were renamed, by their old names.
+        name: The attribute that is looked up.
+        new_names: New names by old ones.
 
     Raises:
-        AttributeError: If ``name`` is no old name.
+        AttributeError: If ``name`` is not an old name.
     """
-    if name not in new:
+    if name not in new_names:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    message = f"{module}.{name} is now called {new[name].__name__}; the next version removes"
+    message = f"{module}.{name} is now called {new_names[name]}; the next version removes"
     warnings.warn(f"{message} the old name.", FutureWarning, stacklevel=3)
-    return new[name]
+    return getattr(sys.modules[module], new_names[name])

@@ -9,4 +9,4 @@ __all__ = ["Keep", "MemberHandle", "begin"]
 
 
 def __getattr__(name: str) -> Any:
-    return renamed(__name__, name, {"Member": MemberHandle})
+    return renamed(__name__, name, {"Member": "MemberHandle"})

@@ -27,4 +27,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    return renamed(__name__, name, {"Ancestor": SegmentRecord, "Mutated": MutationRecord})
+    return renamed(__name__, name, {"Ancestor": "SegmentRecord", "Mutated": "MutationRecord"})

@@ -6,9 +6,9 @@ weights and hypergradients cannot disagree. ``SGD``, ``Adam`` and ``AdamW`` are 
 ``Clipped``, ``Averaged``, ``ParameterGroups`` and ``Projected`` wrap any update.
 """
 
-import warnings
 from typing import Any
 
+from optuna_hypergrad.arguments import renamed
 from optuna_hypergrad.autodiff.updates.groups import ParameterGroups
 from optuna_hypergrad.autodiff.updates.optimizers import SGD, Adam, AdamW
 from optuna_hypergrad.autodiff.updates.protocol import (
@@ -39,8 +39,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Hyper":
-        message = "Hyper is called Hparam; the old name goes with the next version."
-        warnings.warn(message, FutureWarning, stacklevel=2)
-        return Hparam
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return renamed(__name__, name, {"Hyper": "Hparam"})
