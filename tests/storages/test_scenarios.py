@@ -17,10 +17,10 @@ from storages.scenes import (
 pytestmark = pytest.mark.parametrize("sampler", SAMPLERS)
 
 
-def test_four_workers_run_sixty_trials(place: Place, sampler: str) -> None:
+def test_four_workers_run_ten_trials_each(place: Place, sampler: str) -> None:
     study = create(place, sampler, "four workers")
-    run_workers(place, study, sampler, 15, 15, 15, 15)
-    assert_whole(study, sampler, 60)
+    run_workers(place, study, sampler, 10, 10, 10, 10)
+    assert_whole(study, sampler, 40)
 
 
 @pytest.mark.slow
@@ -32,28 +32,28 @@ def test_four_workers_run_sixty_trials_each(place: Place, sampler: str) -> None:
 
 def test_one_worker_proposes_the_same_as_in_memory(place: Place, sampler: str) -> None:
     study = create(place, sampler, "one worker")
-    run_workers(place, study, sampler, 15)
-    assert proposals(study) == undisturbed(sampler, 15)
+    run_workers(place, study, sampler, 8)
+    assert proposals(study) == undisturbed(sampler, 8)
 
 
 def test_a_restart_in_the_middle_changes_nothing(place: Place, sampler: str) -> None:
     study = create(place, sampler, "restart")
-    for n_trials in (7, 8):
+    for n_trials in (7, 5):
         run_workers(place, study, sampler, n_trials)
-    assert proposals(study) == undisturbed(sampler, 15)
-    assert_whole(study, sampler, 15)
+    assert proposals(study) == undisturbed(sampler, 12)
+    assert_whole(study, sampler, 12)
 
 
 def test_n_jobs(place: Place, sampler: str) -> None:
     study = create(place, sampler, "n_jobs")
-    study.optimize(objective, n_trials=16, n_jobs=4)
-    assert_whole(study, sampler, 16)
+    study.optimize(objective, n_trials=12, n_jobs=4)
+    assert_whole(study, sampler, 12)
 
 
 def test_ask_and_tell(place: Place, sampler: str) -> None:
     study = create(place, sampler, "ask and tell")
-    for _ in range(10):
+    for _ in range(8):
         trial: optuna.Trial = study.ask()
         study.tell(trial, objective(trial))
-    assert proposals(study) == undisturbed(sampler, 10)
-    assert_whole(study, sampler, 10)
+    assert proposals(study) == undisturbed(sampler, 8)
+    assert_whole(study, sampler, 8)
