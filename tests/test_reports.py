@@ -144,7 +144,7 @@ def test_only_numbers_become_columns_of_a_dashboard() -> None:
     assert study.trials[0].system_attrs["hg:gradient"]["values"] == {"x": 1 / 3}
 
 
-def test_a_report_that_another_trial_inherited_does_not_count() -> None:
+def test_a_copied_report_of_another_trial_does_not_count() -> None:
     study, trial = asked()
     report_hypergradient(trial, {"x": 1.0})
     study.tell(trial, 1.0)
@@ -185,7 +185,7 @@ def test_the_seed_of_a_stored_trial_is_that_of_the_running_one() -> None:
     assert trial_seed(trial) == trial_seed(study.trials[0])
 
 
-def test_refined_values_of_a_student_that_diverged_are_marked_and_start_nothing() -> None:
+def test_refined_values_of_a_diverged_trial_are_marked_and_start_nothing() -> None:
     def objective(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", -1, 1)
         report_refined(trial, {"x": float("nan")})
@@ -217,7 +217,7 @@ def test_schedules_are_recorded_once_and_for_the_trial_itself() -> None:
 @pytest.mark.parametrize(
     "stored", [1, {"trial": 0}, {"trial": 0, "schedules": {"lr": {"size": 0}}}]
 )
-def test_damaged_records_of_schedules_name_the_trial(stored: Any) -> None:
+def test_damaged_shapes_name_the_trial(stored: Any) -> None:
     study, trial = asked()
     trial.storage.set_trial_system_attr(trial._trial_id, "hg:schedules", stored)
     with pytest.raises(StoredDataError, match="trial 0: hg:schedules is damaged"):

@@ -81,5 +81,5 @@ def test_a_history_that_differs_from_the_lineage_is_doubled(tmp_path: Path) -> N
 
 def test_a_step_off_the_path_is_doubled(tmp_path: Path) -> None:
     study, store = finished_study(tmp_path, "gradient")
-    study._storage._get_trial(11).params["x"] += 0.1  # no other stands on the last
+    study._storage._get_trial(11).params["x"] += 0.1  # no other is based on the last
     assert losses(study, store) == {**NOTHING, "doubled": 1}

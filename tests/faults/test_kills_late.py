@@ -1,4 +1,4 @@
-"""Workers that come back when others have gone on without them change nothing that was decided."""
+"""Workers that return late, after others took over, change no decision."""
 
 from typing import Any
 

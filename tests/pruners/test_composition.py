@@ -77,11 +77,11 @@ def test_patience_passes_on_what_truncation_needs() -> None:
     )
     study.optimize(curve, n_trials=10)
     assert TrialState.PRUNED not in {t.state for t in study.get_trials(deepcopy=False)}
-    student = study.ask()
+    trial = study.ask()
     for step, loss in enumerate([9.0, 8.0, 8.5, 8.5]):
-        assert not student.should_prune()
-        student.report(loss, step)
-    assert student.should_prune()
+        assert not trial.should_prune()
+        trial.report(loss, step)
+    assert trial.should_prune()
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=["gradient", "population"])
@@ -100,7 +100,7 @@ def test_hyperband_works_beside_our_samplers(
 
 
 def test_hyperband_hides_no_trial_from_our_samplers() -> None:
-    """Samplers see all brackets: the search and the family tree are those of the whole study."""
+    """Samplers see all brackets: the search and the lineage are those of the study."""
     gradient, population = (
         optuna.create_study(sampler=sampler(), pruner=HyperbandPruner(1, 9, 3))
         for sampler in SAMPLERS

@@ -144,7 +144,7 @@ def test_a_replicate_that_was_pruned_by_another_pruner_has_diverged() -> None:
     assert ask(study).params != trial.params
 
 
-def test_a_mark_that_a_retried_trial_only_inherited_does_not_count() -> None:
+def test_the_mark_of_a_failed_trial_does_not_count_for_its_retry() -> None:
     study = create()
     first, late = ask(study), ask(study)
     finish(study, first)
@@ -182,10 +182,10 @@ def test_other_chains_are_not_looked_at() -> None:
 
 def test_trials_of_other_samplers_and_before_their_first_report_are_not_judged() -> None:
     study = create()
-    first, silent = ask(study), study.ask()
-    silent.suggest_float("x", -1, 1)
+    first, unreported = ask(study), study.ask()
+    unreported.suggest_float("x", -1, 1)
     finish(study, first)
-    assert not silent.should_prune()
+    assert not unreported.should_prune()
     study.sampler = optuna.samplers.RandomSampler(seed=0)
     assert not ask(study).should_prune()
 

@@ -55,9 +55,9 @@ def test_tangents_may_grow_with_the_steps_but_not_explode() -> None:
     assert not is_pruned(lenient, reported([1.0], **tangents({"0": 0.1, "99": 1e30})))
 
 
-def test_tangents_that_a_retried_trial_inherited_do_not_count() -> None:
-    inherited = {"hg__tangents": {"trial": 7, "norms": {"0": "nan"}}}
-    assert not is_pruned(DivergencePruner(), reported([1.0], **inherited))
+def test_tangents_of_a_failed_trial_do_not_count_for_its_retry() -> None:
+    copied = {"hg__tangents": {"trial": 7, "norms": {"0": "nan"}}}
+    assert not is_pruned(DivergencePruner(), reported([1.0], **copied))
 
 
 def test_damaged_tangents_are_named() -> None:

@@ -44,7 +44,7 @@ def finish(
     state: TrialState | None = None,
     gradient: Callable[[str], float] | float = 1.0,
 ) -> None:
-    """Report (the same number, or by name, for every float) and tell."""
+    """Report (the same number, or by name, for every float) and end the trial."""
     of = gradient if callable(gradient) else lambda name: gradient
     report_hypergradient(trial, {name: of(name) for name in trial.params})
     study.tell(trial, value, state=state)

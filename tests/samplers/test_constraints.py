@@ -82,7 +82,7 @@ def step(
     excess: float | None = None,
     way_back: float | None = None,
 ) -> optuna.Trial:
-    """One trial in one parameter, told."""
+    """One finished trial in one parameter."""
     trial = study.ask()
     trial.suggest_float("x", -1, 1)
     report_hypergradient(trial, {"x": slope})
@@ -428,7 +428,7 @@ class TestReports:
             report_hypergradient(trial, {}, constraint="a")
 
     @pytest.mark.parametrize("sampler", [GradientSampler(seed=0), PopulationSampler(seed=0)])
-    def test_a_name_that_no_constraint_has_is_told(self, sampler: Any) -> None:
+    def test_an_unknown_constraint_is_warned_of(self, sampler: Any) -> None:
         study = create(sampler)
         with pytest.warns(UserWarning, match="of the constraint 'd', but its constraints are 'c'"):
             trial = study.ask()
@@ -543,7 +543,7 @@ class TestPopulation:
             constrain(trial, excess[trial.number % 4])
             study.tell(trial, losses[trial.number % 4])
         parents = [trial.user_attrs.get("hg:parent") for trial in study.trials[4:]]
-        assert parents == [None, 2, None, None]  # the others go on
+        assert parents == [None, 2, None, None]  # the others continue
 
 
 class TestElsewhere:

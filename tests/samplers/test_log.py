@@ -32,7 +32,7 @@ def test_a_search_tells_what_moves_and_what_became_of_the_step_before(lines: lis
     ]
 
 
-def test_replicates_chains_and_guesses_are_told(lines: list[str]) -> None:
+def test_replicates_chains_and_guesses_are_named(lines: list[str]) -> None:
     study = create(GradientSampler(seed=0, n_chains=2))
     trials = [ask(study, ["x"]) for _ in range(4)]
     finish(study, trials[0], 3.0, gradient=-1.0)
@@ -60,7 +60,7 @@ def test_a_rejected_step_leads_back(lines: list[str]) -> None:
     ]
 
 
-def test_of_many_moves_some_are_told(lines: list[str]) -> None:
+def test_of_many_moves_some_are_listed(lines: list[str]) -> None:
     study = create()
     names = [f"lr_{i}" for i in range(10)]
     finish(study, ask(study, names))
@@ -85,7 +85,7 @@ def test_a_start_that_was_pruned_is_followed_by_another(lines: list[str]) -> Non
     assert lines[1] == "Trial 1: outer step 1, after trial 0 was pruned: another start."
 
 
-def test_a_step_that_diverged_or_failed_is_told_as_that(lines: list[str]) -> None:
+def test_a_step_that_diverged_or_failed_is_named_so(lines: list[str]) -> None:
     study = create()
     finish(study, ask(study, ["x"]), 3.0)
     finish(study, ask(study, ["x"]), 2.0, gradient=math.nan)
@@ -99,7 +99,7 @@ def test_a_step_that_diverged_or_failed_is_told_as_that(lines: list[str]) -> Non
     assert "after trial 3+4+5 failed: " in lines[6]
 
 
-def test_after_a_rejection_the_move_is_told_from_the_best_point(lines: list[str]) -> None:
+def test_after_a_rejection_the_move_starts_at_the_best_point(lines: list[str]) -> None:
     study = create()
     for loss in (3.0, 2.0, 9.0, 2.0, 9.0):  # measured again, the best point has no noise
         finish(study, ask(study, ["x"]), loss, gradient=-1.0)
@@ -111,7 +111,7 @@ def test_after_a_rejection_the_move_is_told_from_the_best_point(lines: list[str]
     assert last.params["x"] == pytest.approx(0.125)
 
 
-def test_numbers_are_told_as_people_write_them(lines: list[str]) -> None:
+def test_numbers_are_as_people_write_them(lines: list[str]) -> None:
     study = create(GradientSampler(seed=0, start={"x": 0.95, "z": 0.1}, step_size={"z": 1e-6}))
     trial = study.ask()
     trial.suggest_float("x", -1, 1)
@@ -135,7 +135,7 @@ def test_rounding_is_no_move(lines: list[str]) -> None:
     assert lines[-1].endswith(": no learned parameter moves.")
 
 
-def test_no_step_size_is_too_long_to_be_told(lines: list[str]) -> None:
+def test_no_step_size_is_too_long(lines: list[str]) -> None:
     study = create(GradientSampler(seed=0, step_size={"x": 800.0}))
     for _ in range(2):
         trial = study.ask()
@@ -145,7 +145,7 @@ def test_no_step_size_is_too_long_to_be_told(lines: list[str]) -> None:
     assert "γ ×inf" in lines[1]
 
 
-def test_as_many_digits_are_told_as_tell_the_move(lines: list[str]) -> None:
+def test_values_have_as_many_digits_as_the_move_needs(lines: list[str]) -> None:
     study = create()
     trial = study.ask()
     trial.suggest_float("x", 1000, 1001)
@@ -157,7 +157,7 @@ def test_as_many_digits_are_told_as_tell_the_move(lines: list[str]) -> None:
     assert f"x 1000.5 → 1000.45 (sign +, γ 0.05), n {n} → {n - 2} (sign +, γ 2)." in lines[1]
 
 
-def test_the_end_of_a_search_is_told_with_the_ways_on(lines: list[str]) -> None:
+def test_the_end_of_a_search_comes_with_advice(lines: list[str]) -> None:
     study = create()
     study.optimize(quadratic, n_trials=200)
     assert len(study.trials) < 200
@@ -169,7 +169,7 @@ def test_the_end_of_a_search_is_told_with_the_ways_on(lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize("way", [{"tolerance": 1e-4}, {"n_chains": 2}])
-def test_the_ways_on_that_are_told_lead_on(way: dict[str, Any]) -> None:
+def test_the_advice_works(way: dict[str, Any]) -> None:
     study = create()
     study.optimize(quadratic, n_trials=200)
     n = len(study.trials)
@@ -213,7 +213,7 @@ def test_a_search_that_ends_at_a_bound_says_so(lines: list[str]) -> None:
     assert "x at a bound of the range. Best: trial 10 (-1)." in lines[-1]
 
 
-def test_what_is_left_out_of_a_report_is_told_once_by_name(lines: list[str]) -> None:
+def test_what_is_left_out_of_a_report_is_logged_once_by_name(lines: list[str]) -> None:
     def objective(trial: optuna.Trial) -> float:
         suggest_schedule(trial, "lr", -1, 1, windows=3)
         suggest_schedule(trial, "momentum", 0, 1)
@@ -223,19 +223,19 @@ def test_what_is_left_out_of_a_report_is_told_once_by_name(lines: list[str]) -> 
         return x**2
 
     create().optimize(objective, n_trials=6)
-    told = [line for line in lines if "reported no hypergradient" in line]
-    assert len(told) == 1
-    assert "Trial 0 reported no hypergradient of lr, momentum, which are left to TPE" in told[0]
+    logged = [line for line in lines if "reported no hypergradient" in line]
+    assert len(logged) == 1
+    assert "Trial 0 reported no hypergradient of lr, momentum, which are left to TPE" in logged[0]
     create(PopulationSampler(seed=0, population_size=2)).optimize(objective, n_trials=6)
-    told = [line for line in lines if "reported no hypergradient" in line]
+    logged = [line for line in lines if "reported no hypergradient" in line]
     assert (
-        len(told) == 2
-        and "hypergradient of lr, momentum, which" in told[1]
-        and "which are mutated without one" in told[1]
+        len(logged) == 2
+        and "hypergradient of lr, momentum, which" in logged[1]
+        and "which are mutated without one" in logged[1]
     )
 
 
-def test_a_hypergradient_that_is_left_out_later_is_told(lines: list[str]) -> None:
+def test_a_hypergradient_that_is_left_out_later_is_logged(lines: list[str]) -> None:
     study = create()
     finish(study, ask(study, ["x", "y"]))
     trial = ask(study, ["x", "y"])
@@ -244,7 +244,7 @@ def test_a_hypergradient_that_is_left_out_later_is_told(lines: list[str]) -> Non
     assert "Trial 1 reported no hypergradient of y, which is not moved by it;" in lines[-1]
 
 
-def test_what_a_sampler_around_holds_is_not_told_to_move(lines: list[str]) -> None:
+def test_what_a_sampler_around_fixes_does_not_move(lines: list[str]) -> None:
     for sampler in (GradientSampler(seed=0), PopulationSampler(seed=0, population_size=1)):
         with pytest.warns(optuna.exceptions.ExperimentalWarning):
             study = create(optuna.samplers.PartialFixedSampler({"x": -0.3}, sampler))
@@ -280,7 +280,7 @@ def test_reports_that_stop_end_a_search(lines: list[str]) -> None:
     assert len(study.trials) == 12  # and ten that reported nothing
     assert "10 trials of one point reported no hypergradient." in lines[-1]
     assert "call report_hypergradient in every trial" in lines[-1]
-    study.optimize(quadratic_of_x, n_trials=5)  # mended, the objective goes on
+    study.optimize(quadratic_of_x, n_trials=5)  # corrected, the objective continues
     assert len(study.trials) == 17
     assert study.trials[-1].params["x"] == pytest.approx(0.5, abs=0.1)
 
@@ -302,7 +302,7 @@ def test_a_schedule_that_is_left_out_later_is_not_moved(lines: list[str]) -> Non
     assert "Trial 1 reported no hypergradient of lr, which is not moved by it;" in lines[-1]
 
 
-def test_where_nothing_or_all_is_reported_nothing_is_told(lines: list[str]) -> None:
+def test_where_nothing_or_all_is_reported_nothing_is_logged(lines: list[str]) -> None:
     study = create(PopulationSampler(seed=0, population_size=2))
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
     create().optimize(quadratic, n_trials=3)
@@ -317,7 +317,7 @@ def test_verbosity_rules(lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         (5e5, 1e6, "500000 → 1000000"),
         (9.5e5, 1.5e6, "950000 → 1500000"),
@@ -325,6 +325,6 @@ def test_verbosity_rules(lines: list[str]) -> None:
     ],
 )
 def test_large_numbers_of_one_line_are_written_alike(
-    before: float, after: float, told: str
+    before: float, after: float, expected: str
 ) -> None:
-    assert describe_change(before, after) == told
+    assert describe_change(before, after) == expected

@@ -1,4 +1,4 @@
-"""What samplers remember of a study is what a fresh look at its trials says."""
+"""What samplers remember of a study is what a new reader of its trials finds."""
 
 import copy
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_a_sampler_that_remembers_decides_like_one_that_does_not(
 
 @pytest.mark.parametrize("torn", ["still running", "not there yet"])
 @pytest.mark.parametrize("kind", ["gradient", "population"])
-def test_a_decision_read_before_what_it_stands_on_counts_from_the_next_reading(
+def test_a_decision_read_before_its_basis_counts_from_the_next_reading(
     kind: str, torn: str
 ) -> None:
     """As from databases, which read trials first and attributes later."""
@@ -124,7 +124,7 @@ def test_a_study_created_anew_under_an_old_id_is_another_study(tmp_path: Path) -
     assert claim is not None and (claim.step, claim.used) == (0, ())
 
 
-def test_a_trial_that_another_process_decided_about_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_trial_of_another_process_is_continued(tmp_path: Path) -> None:
     """As where one process asks and another suggests, which looked at the study in between."""
     storage = optuna.storages.get_storage(f"sqlite:///{tmp_path}/study.db")
     one, other = (
@@ -138,8 +138,8 @@ def test_a_trial_that_another_process_decided_about_is_gone_on_with(tmp_path: Pa
     began = storage.create_new_trial(one._study_id)  # by a process that is slow to decide
     other.sampler.chains(other)
     studies.finish(one, running, gradient=-1.0)
-    decided = optuna.trial.Trial(one, began)
-    assert decided.suggest_float("x", -1, 1) == pytest.approx(
+    begun_elsewhere = optuna.trial.Trial(one, began)
+    assert begun_elsewhere.suggest_float("x", -1, 1) == pytest.approx(
         optuna.trial.Trial(other, began).relative_params["x"]
     )
 

@@ -1,4 +1,4 @@
-"""Studies to be tampered with: what is in them, and whatever a worker does with one."""
+"""Studies to be tampered with, and everything that a worker does with one."""
 
 import copy
 import warnings
@@ -99,11 +99,11 @@ def work_on(study: optuna.Study, store: MemoryStore) -> list[str]:
     if isinstance(sampler, GradientSampler):
         calls.append(lambda: sampler.chains(study))
     else:
-        calls += [lambda number=number: _tell_lineage(study, number) for number in (None, 12)]
+        calls += [lambda number=number: _read_lineage(study, number) for number in (None, 12)]
     return [text for text in map(refused, calls) if text]
 
 
-def _tell_lineage(study: optuna.Study, number: int | None) -> None:
+def _read_lineage(study: optuna.Study, number: int | None) -> None:
     try:
         lineage(study, number)
     except StoredDataError:

@@ -1,4 +1,4 @@
-"""Hostile checkpoint files: whatever is in one, it is a state or our own error."""
+"""Hostile checkpoint files: each is read as a state or raises our own error."""
 
 import json
 from typing import Any
@@ -115,5 +115,5 @@ def test_any_damage_to_a_file_is_refused_or_harmless(data: st.DataObject) -> Non
         max_leaves=20,
     )
 )
-def test_whatever_may_be_in_a_state_comes_back(state: Any) -> None:
+def test_every_state_is_restored(state: Any) -> None:
     assert repr(decode(encode(state))) == repr(state)

@@ -167,7 +167,7 @@ def test_only_the_user_can_read_a_checkpoint_on_its_way(tmp_path: Path) -> None:
     assert modes == [0o700]
 
 
-def test_a_checkpoint_of_something_else_is_no_student() -> None:
+def test_a_checkpoint_of_something_else_is_refused() -> None:
     store, study = MemoryStore(), optuna.create_study(sampler=population_sampler())
     for _ in range(3):
         trial = study.ask()

@@ -46,10 +46,10 @@ def test_a_study_in_trouble_keeps_the_password(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(StorageInternalError) as away:
             write_decision(storage, trial._trial_id, "hg:claim", {})
         storage.engine.dispose()
-    told = [*texts, *map(str, warned), str(damaged.value), str(away.value)]
-    told += [json.dumps(stored), repr(study.sampler)]
+    visible = [*texts, *map(str, warned), str(damaged.value), str(away.value)]
+    visible += [json.dumps(stored), repr(study.sampler)]
     assert any("StorageInternalError" in line for line in texts)
-    assert not any(SECRET in line or address.url in line for line in told)
+    assert not any(SECRET in line or address.url in line for line in visible)
 
 
 def close_down(url: sqlalchemy.URL) -> None:
@@ -61,7 +61,7 @@ def close_down(url: sqlalchemy.URL) -> None:
     engine.dispose()
 
 
-TELLING = {"print", "sys.exit", "sys.stdout.write", "sys.stderr.write", "parser.error"}
+PRINTING = {"print", "sys.exit", "sys.stdout.write", "sys.stderr.write", "parser.error"}
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,10 @@ TELLING = {"print", "sys.exit", "sys.stdout.write", "sys.stderr.write", "parser.
 )
 def test_no_example_prints_the_url_that_it_was_given(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in TELLING:
-            told = [word for part in (*node.args, *node.keywords) for word in words(part)]
-            assert not any(secret in word for word in told for secret in ("storage", "url")), (
-                ast.unparse(node)
-            )
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in PRINTING:
+            printed = [word for part in (*node.args, *node.keywords) for word in words(part)]
+            is_secret = any(secret in word for word in printed for secret in ("storage", "url"))
+            assert not is_secret, ast.unparse(node)
 
 
 def words(tree: ast.AST) -> Iterator[str]:

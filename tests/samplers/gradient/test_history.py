@@ -108,7 +108,7 @@ def test_chains_come_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize("sampler", [None, optuna.samplers.RandomSampler()], ids=type)
-def test_the_rule_is_that_of_the_trials_whatever_the_sampler_is_now(sampler: Any) -> None:
+def test_the_rule_is_that_of_the_trials_with_any_sampler(sampler: Any) -> None:
     options: dict[str, Any] = {"safeguard": None, "step_size": {"x": 0.2}}
     study = searched([3.0, 2.0, 10.0, 2.0], [-1.0, -1.0, 1.0, -1.0], **options)
     name, storage = study.study_name, study._storage
@@ -135,7 +135,7 @@ def test_studies_of_other_samplers_have_no_outer_steps() -> None:
     assert outer_steps(study) == []
 
 
-def test_what_was_damaged_is_not_told() -> None:
+def test_damaged_steps_raise() -> None:
     study = searched([3.0, 2.0], [-1.0, -1.0])
     trials = study.get_trials()
     trials[1].system_attrs["hg:claim"]["rule"] = {"safeguard": "none"}
@@ -148,7 +148,7 @@ def test_what_was_damaged_is_not_told() -> None:
 @pytest.mark.parametrize(
     "after", [{"safeguard": 0.05}, {"safeguard": None, "step_size": {"x": 0.3}}]
 )
-def test_each_step_is_told_as_the_sampler_saw_it_that_went_on(after: dict[str, Any]) -> None:
+def test_each_step_follows_the_sampler_that_continued_from_it(after: dict[str, Any]) -> None:
     study = create(GradientSampler(seed=0, safeguard=None))
     rng = np.random.default_rng(0)
     for number in range(16):
@@ -218,7 +218,7 @@ def test_the_status_says_why_a_step_counts_as_diverged(end: str) -> None:
     assert [(step.verdict, step.status) for step in steps[2:]] == [("diverged", end)]
 
 
-def test_a_violation_that_is_infinite_is_told_as_such() -> None:
+def test_an_infinite_violation_is_infinite() -> None:
     def impossible(trial: optuna.Trial) -> float:
         constrain(trial, math.inf)
         return quadratic(trial)

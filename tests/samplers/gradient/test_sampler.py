@@ -397,7 +397,7 @@ def test_a_bound_and_a_single_value_are_settled() -> None:
     assert len(study.trials) < 20 and study.best_params["x"] == pytest.approx(1.0)
 
 
-def test_convergence_can_be_told_not_to_stop() -> None:
+def test_convergence_need_not_stop_a_study() -> None:
     study = create(GradientSampler(tolerance=0.02, stop_when_converged=False))
     study.optimize(quadratic, n_trials=40)
     assert len(study.trials) == 40
@@ -445,7 +445,7 @@ def test_hyperband_may_hand_over_a_restricted_study() -> None:
     assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
 
 
-def test_retried_trials_keep_the_claim_they_inherited() -> None:
+def test_retried_trials_keep_the_claim_of_the_failed_one() -> None:
     study = create()
     finish(study, ask(study))
     study.tell(ask(study), state=TrialState.FAIL)
@@ -483,7 +483,7 @@ def test_a_filtered_copy_of_a_study_is_a_fresh_start() -> None:
     assert points(copied)[-2]["x"] == 0.0 and points(copied)[-1]["x"] != 0.0
 
 
-def test_a_step_that_keeps_failing_is_decided_with_what_there_is() -> None:
+def test_a_step_that_keeps_failing_is_decided_by_the_other_trials() -> None:
     study = create(GradientSampler(n_replicates=2))
     finish(study, ask(study))
     for _ in range(3):

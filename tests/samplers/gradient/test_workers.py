@@ -172,7 +172,7 @@ def test_claims_that_are_based_on_nothing_are_reported() -> None:
     ask(study)
     claim = study.trials[1].system_attrs["hg:claim"]
     study._storage.set_trial_system_attr(1, "hg:claim", {**claim, "used": [7]})
-    assert ask(study).params["x"] == -0.1  # what is not there may yet come: the claim has to wait
+    assert ask(study).params["x"] == -0.1  # trial 7 may yet come: the claim has to wait
     with pytest.raises(
         StoredDataError,
         match=r"is based on trials \[7\], but those of step 0 that have finished are .*0",
@@ -182,9 +182,9 @@ def test_claims_that_are_based_on_nothing_are_reported() -> None:
         study.ask()
 
 
-@pytest.mark.parametrize(("x", "decided"), [(0.0, [0]), (0.9, [])])
+@pytest.mark.parametrize(("x", "used"), [(0.0, [0]), (0.9, [])])
 def test_a_superfluous_replicate_closes_a_step_for_its_own_point_alone(
-    x: float, decided: list[int]
+    x: float, used: list[int]
 ) -> None:
     def one(number: int, x: float, **arguments: Any) -> ClaimedTrial:
         trial = create_trial(
@@ -199,4 +199,4 @@ def test_a_superfluous_replicate_closes_a_step_for_its_own_point_alone(
         one(0, 0.0, value=1.0, system_attrs=gradient),
         one(1, x, state=TrialState.PRUNED, system_attrs=mark),
     ]
-    assert [used.trial.number for used in deciding_trials([step], n_replicates=3)] == decided
+    assert [one.trial.number for one in deciding_trials([step], n_replicates=3)] == used
