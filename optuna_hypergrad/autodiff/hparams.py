@@ -63,10 +63,13 @@ class RunHparams:
         schedules = {key: h for key, h in self.all.items() if isinstance(h, Schedule)}
         self._names = {key: schedule.names for key, schedule in schedules.items()}
         names = _checked_names(schedules, self._names)
-        chosen = _checked_learn(names, learn)
-        self.names = [name for name in names if name in chosen]
-        self.learned = {k: h for k, h in schedules.items() if not chosen.isdisjoint(self._names[k])}
-        self._derivatives = {k: h.gradients(steps) for k, h in self.learned.items()}  # (T, values)
+        self._chosen = _checked_learn(names, learn)
+        self.names = [name for name in names if name in self._chosen]
+        self.learned = {
+            key: h for key, h in schedules.items() if not self._chosen.isdisjoint(self._names[key])
+        }
+        # By the two values that a step may depend on, their indices and the derivatives: (T, 2).
+        self._derivatives = {key: h.derivatives(steps) for key, h in self.learned.items()}
         like = torch.empty(0) if like is None else like
         self._values: dict[Key, Tensor | list[float] | float] = {}  # at all steps, or constant
         for key, hparam in self.all.items():
@@ -97,16 +100,18 @@ class RunHparams:
 
     def derivatives(self, key: Key, step: int) -> dict[str, float]:
         """∂h/∂λ of one hyperparameter at ``step``, by learned parameter, where not 0."""
-        row, names = self._derivatives[key][step], self._names[key]
-        found = {names[i]: float(row[i]) for i in np.flatnonzero(row)}
-        return {name: value for name, value in found.items() if name in self.names}
+        names, (values, derivatives) = self._names[key], self._derivatives[key]
+        pairs = zip(values[step].tolist(), derivatives[step].tolist(), strict=True)
+        return {names[i]: d for i, d in pairs if d and names[i] in self._chosen}
 
     def by_parameter(self, per_step: Mapping[Key, NDArray[np.float64]]) -> dict[str, float]:
         """Derivative by λ from the derivatives by h at each step, arrays of shape (T,)."""
         total = dict.fromkeys(self.names, 0.0)
         for key, by_value in per_step.items():
-            # Not a product of matrices, whose rounding may depend on where they lie in memory.
-            chained = (by_value[:, None] * self._derivatives[key]).sum(0)
+            values, derivatives = self._derivatives[key]
+            inner = derivatives != 0  # 0 · ∞ would be NaN
+            terms = by_value[:, None].repeat(2, axis=1)[inner] * derivatives[inner]
+            chained = np.bincount(values[inner], terms, len(self._names[key]))
             for name, part in zip(self._names[key], chained.tolist(), strict=True):
                 if name in total:
                     total[name] += part
@@ -129,9 +134,9 @@ class RunHparams:
 
     def _log_idle_windows(self) -> None:
         """Log, once, parameters to be learned that shape no step."""
-        for key, derivatives in self._derivatives.items():
-            columns = zip(self._names[key], derivatives.T, strict=True)
-            idle = [name for name, column in columns if name in self.names and not column.any()]
+        for key, (values, derivatives) in self._derivatives.items():
+            shaping = {self._names[key][i] for i in np.unique(values[derivatives != 0])}
+            idle = [name for name in self._names[key] if name in self._chosen - shaping]
             if idle:
                 schedule = self.learned[key]
                 _log_once(

@@ -141,12 +141,19 @@ class Schedule:
     def gradient(self, step: int, steps: int) -> Floats:
         """Derivative of ``at(step, steps)`` with respect to each value, shape (len(values),)."""
         _check_step(step, steps)
-        gradient: Floats = self._gradients_at(np.array([step]), steps)[0]
+        knots, derivatives = self._derivatives_at(np.array([step]), steps)
+        gradient = np.zeros(len(self.values))
+        np.add.at(gradient, knots[0], derivatives[0])
         return gradient
 
-    def gradients(self, steps: int) -> Floats:
-        """Derivative of ``over(steps)`` with respect to each value, shape (steps, len(values))."""
-        return self._gradients_at(np.arange(arguments.checked_count("steps", steps)), steps)
+    def derivatives(self, steps: int) -> tuple[Integers, Floats]:
+        """Derivatives of ``over(steps)``, each with respect to at most two values.
+
+        Returns:
+            The indices of these values and the derivatives, both of shape (steps, 2). The second
+            derivative is 0 where a step depends on one value only.
+        """
+        return self._derivatives_at(np.arange(arguments.checked_count("steps", steps)), steps)
 
     def to_lambda_lr(
         self, optimizer: torch.optim.Optimizer, steps: int
@@ -217,14 +224,13 @@ class Schedule:
         triples = zip(knots[left].tolist(), knots[right].tolist(), weight.tolist(), strict=True)
         return np.array([interpolate(a, b, u, log=True) for a, b, u in triples])
 
-    def _gradients_at(self, step: Integers, steps: int) -> Floats:
+    def _derivatives_at(self, step: Integers, steps: int) -> tuple[Integers, Floats]:
         left, right, weight = self._knots(step, steps)
-        knots, row = np.array(self.values), np.arange(len(step))
-        at = self._values_at(step, steps) if self.log else None
-        gradients = np.zeros((len(step), len(knots)))
-        for knot, share in ((left, 1.0 - weight), (right, weight)):
-            gradients[row, knot] += share if at is None else share * (at / knots[knot])
-        return gradients
+        knots = np.stack([left, right], axis=1)
+        derivatives = np.stack([1.0 - weight, weight], axis=1)
+        if self.log:
+            derivatives *= self._values_at(step, steps)[:, None] / np.array(self.values)[knots]
+        return knots, derivatives
 
     def _knots(self, step: Integers, steps: int) -> tuple[Integers, Integers, Floats]:
         """Indices of the knots on both sides of each step, and the weight of the right one."""
