@@ -76,13 +76,9 @@ def match_options(
 ) -> dict[str, Option]:
     """Find the option of each hyperparameter; each must be a number in all of its groups.
 
-    Groups that share a tensor, as torch lets them, get one each where an option names a group.
-
-    Args:
-        names: Names of the hyperparameters.
-        uses: Options of some of them. The others are options of the same name; ``beta1`` and
-            ``beta2`` are the parts of ``betas``.
-        groups: Parameter groups of the optimizer.
+    Hyperparameters that are not in ``uses`` have the option of the same name; ``beta1`` and
+    ``beta2`` are the parts of ``betas``. Groups that share a tensor, as torch lets them, get one
+    each where an option names a group.
 
     Raises:
         ValueError: If there is no such option, or two hyperparameters have the same one.

@@ -97,10 +97,7 @@ def mutate(teacher: Teacher, point: Array) -> Array:
 def gradient(teacher: Teacher, point: Array, outer: Array) -> Gradient:
     """Return dL/dφ = dL/du′ · u ⊙ ∂g/∂φ, with the student frozen (HPM, Eq. 10).
 
-    Args:
-        teacher: The teacher.
-        point: u, shape (n,).
-        outer: Hypergradient dL/du′ at u′ = g(u) ⊙ u, shape (n,).
+    ``point`` is u, ``outer`` the hypergradient dL/du′ at u′ = g(u) ⊙ u, both of shape (n,).
     """
     a = _attention(teacher, point)
     by_tanh = outer * point * (1.0 - np.tanh(teacher.values @ a) ** 2)
@@ -119,11 +116,6 @@ def learn(teacher: Teacher, point: Array, outer: Array) -> Teacher:
     loss does not matter, and small gradients near a minimum make small steps. W decays, so that
     the teacher forgets what hypergradients no longer confirm. Entries of ``outer`` that are not
     finite, or above 1e100, count as 0.
-
-    Args:
-        teacher: The teacher.
-        point: u before the mutation, shape (n,).
-        outer: Hypergradient at the mutated u′, shape (n,).
 
     Example:
         >>> teacher, u = identity([[0], [1]]), np.array([0.3, 0.8])

@@ -78,11 +78,9 @@ class Ranges:
         return np.asarray(gradient, dtype=float) * dh_du * self.width
 
     def unit_direction(self, point: Array, gradient: Array) -> Array:
-        """Convert a gradient to fractions of the range, up to a positive factor, shape (n,).
+        """Convert a gradient in natural units to one in fractions, up to a positive factor.
 
-        Args:
-            point: Where it was taken, in search coordinates, shape (n,).
-            gradient: In natural units, shape (n,); entries that are not finite count as 0.
+        It was taken at ``point`` (search coordinates). Entries that are not finite count as 0.
         """
         known = np.where(np.isfinite(gradient), gradient, 0.0)
         largest = np.abs(known).max(initial=0.0)
@@ -106,11 +104,8 @@ class Ranges:
 def project_out(gradient: Array, normal: Array) -> Array:
     """Remove the component of a gradient along the hypergradient of a constraint.
 
-    Only if descent would violate the constraint, and if another component remains.
-
-    Args:
-        gradient: Gradient of the loss, shape (n,).
-        normal: Gradient of the constraint in the same coordinates, shape (n,).
+    Only if descent would violate the constraint, whose gradient is ``normal``, and if another
+    component remains.
 
     Reference:
         Rosen (1960), "The gradient projection method for nonlinear programming".

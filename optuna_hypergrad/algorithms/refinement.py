@@ -34,13 +34,8 @@ def descend(point: Array, gradient: Array, state: RpropState) -> tuple[Array, Rp
     A step size grows by 1.2 while the sign of its hypergradient stays, and halves when it flips.
     An entry that is zero or not finite moves nothing, and the last sign is kept.
 
-    Args:
-        point: Hyperparameters in fractions of their ranges, shape (n,).
-        gradient: Hypergradient there, in any positive units, shape (n,).
-        state: The state before.
-
-    Returns:
-        The next point, and the state after.
+    ``point`` is in fractions of the ranges; only the signs of ``gradient`` matter. Both have the
+    shape (n,). Returns the next point, and the state after.
 
     Reference:
         Riedmiller and Braun (1993), "A direct adaptive method for faster backpropagation

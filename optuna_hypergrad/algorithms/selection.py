@@ -47,14 +47,8 @@ def truncation(
 ) -> int | None:
     """Truncation selection: a member of the bottom is replaced by one of the top.
 
-    Args:
-        losses: Loss of each member, shape (n,); infinite if it failed.
-        own: Index of the member to decide about.
-        fraction: Fraction of the population in the top, and in the bottom.
-        rng: Draws one of the top, uniformly.
-
-    Returns:
-        Index of the member to clone, or None if this one continues.
+    Returns the index of the member to clone, drawn uniformly from the top, or None if member
+    ``own`` continues. ``fraction`` is the size of the top, and of the bottom.
 
     Reference:
         Jaderberg et al. (2017), "Population based training of neural networks", Section 4.
@@ -72,13 +66,7 @@ def truncation(
 def tournament(losses: Sequence[float], own: int, rng: np.random.Generator) -> int | None:
     """Binary tournament: a member is replaced by a random other one if that is better.
 
-    Args:
-        losses: Loss of each member, shape (n,).
-        own: Index of the member to decide about.
-        rng: Draws the opponent, uniformly.
-
-    Returns:
-        Index of the member to clone, or None if this one continues.
+    Returns the index of the member to clone, or None if member ``own`` continues.
 
     Reference:
         Jaderberg et al. (2017), Section 4.

@@ -150,9 +150,6 @@ def advance(
         safeguard: Fraction of the progress that may be lost; None for the rule of FDS alone.
         judged: The ``verdict`` on the outcome, if known already.
 
-    Returns:
-        The state whose ``point`` runs next.
-
     Reference:
         FDS, Algorithm 1 and Section 4, with the authors' product of signs s_o · s_{o−1} < 0 for
         the printed s_o ≠ s_{o−1}, which would also halve at the step from 0 to ±1. Polyak (1967),

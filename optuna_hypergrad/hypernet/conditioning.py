@@ -159,15 +159,9 @@ class Conditioning:
 
 
 def align(scales: Tensor, x: Tensor, trailing: int = 0) -> Tensor:
-    """Reshape the scales of units to broadcast with ``x``, per example.
+    """Reshape scales of shape (units,) or (batch, units) to broadcast with ``x``.
 
-    Args:
-        scales: Shape (units,), or (batch, units) for each example.
-        x: Shape (batch, …, units, and ``trailing`` more).
-        trailing: Number of dimensions of ``x`` after the units.
-
-    Raises:
-        ValueError: If the number of examples differs.
+    ``x`` has the shape (batch, …, units) and ``trailing`` more dimensions.
     """
     scales = scales[(..., *[None] * trailing)]
     if scales.dim() == 1 + trailing:

@@ -28,12 +28,8 @@ Model = TypeVar("Model", bound=nn.Module)
 class Response(nn.Module):
     """The response of one affine map: s_w(h) ⊙ (W'x) + s_b(h) ⊙ b'.
 
-    Args:
-        weight: The plain weight W; W' has its shape, dtype and device.
-        bias: The plain bias b, or None.
-        conditioning: Input of the map [s_w, s_b].
-        units: Number of output units; by default the rows of W.
-        trailing: Number of dimensions of the output after the units.
+    W' and b' have the shape, dtype and device of W and b. The output has ``units`` units (by
+    default the rows of W), and ``trailing`` dimensions after them.
     """
 
     def __init__(

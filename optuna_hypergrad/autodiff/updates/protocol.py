@@ -115,14 +115,7 @@ def trained(update: Update, weights: Tensor, state: State) -> Tensor:
 def checked_state(update: Update, state: object, weights: Tensor, hypers: Values) -> State:
     """Return ``state`` on the device of ``weights``; require that ``update`` can continue from it.
 
-    Args:
-        update: The inner update.
-        state: The state at the end of an earlier run.
-        weights: The weights to train, shape (D,).
-        hypers: Values of the update's hyperparameters at the first step.
-
-    Raises:
-        ValueError: If its shapes or dtypes are not those that a step of ``update`` returns.
+    Its shapes and dtypes must be those that a step of ``update`` returns.
     """
     if not isinstance(state, tuple | list) or not all(isinstance(p, Tensor) for p in state):
         raise ValueError(f"state must be a tuple of tensors, or None, got {short(state)}.")
