@@ -69,12 +69,12 @@ class TrialReader(ABC, Generic[D]):
         changed = [trials[n] for n, known in self._open.items() if trials[n] is not known]
         for trial in (*changed, *trials[self._n_read :]):
             decision = self._read_decision(trial)
-            is_founded = decision is None or self._is_founded(trial, decision, trials)
-            self._add(trial, decision if is_founded else None)
+            has_basis = decision is None or self._has_basis(trial, decision, trials)
+            self._add(trial, decision if has_basis else None)
             if trial.state.is_finished():
                 self._close(trial)
             else:
-                self._open[trial.number] = trial if is_founded else None
+                self._open[trial.number] = trial if has_basis else None
         self._n_read = len(trials)
         self._began = trials[0].datetime_start if trials else None
 
@@ -99,7 +99,7 @@ class TrialReader(ABC, Generic[D]):
     def _add(self, trial: FrozenTrial, decision: D | None) -> None:
         """Add a trial that is new or has changed."""
 
-    def _is_founded(self, trial: FrozenTrial, decision: D, trials: Sequence[FrozenTrial]) -> bool:
+    def _has_basis(self, trial: FrozenTrial, decision: D, trials: Sequence[FrozenTrial]) -> bool:
         """Whether the trials that a decision was made from have been read.
 
         Databases read trials first and attributes later: a decision may have been written in

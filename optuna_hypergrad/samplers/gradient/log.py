@@ -76,7 +76,7 @@ def describe_end(chains: Sequence[Chain], tolerance: float, best: FrozenTrial | 
     ways = [*advice, f"GradientSampler(n_chains={n_chains}) adds a search from another start"]
     return (
         f"The study ends, since {of_chains} converged: {'; '.join(why)}. {_describe_best(best)}"
-        f"To go on: {', or '.join(ways)}."
+        f"To continue: {', or '.join(ways)}."
     )
 
 

@@ -193,7 +193,7 @@ def counted_reports(used: Sequence[ClaimedTrial]) -> list[Report]:
 def _outcome(
     search: Search, used: Sequence[ClaimedTrial], report: Report, maximize: bool
 ) -> tuple[Outcome, dict[str, tuple[int, ...]]]:
-    """What replicates report together, and the windows of fine schedules that it shares.
+    """The joint outcome of replicates, and the shared windows of fine schedules.
 
     If half of them or more diverged, the outcome is diverged. ``report`` is the mean of the others.
     """

@@ -202,7 +202,8 @@ class Table(TrialReader[Claim]):
         """The chain of this number, with a trial that is about to be stored as finished."""
         steps: list[list[ClaimedTrial]] = self.steps[number]
         if ended is not None and ended.claim.chain == number:
-            steps = [[*step] if i == ended.claim.step else step for i, step in enumerate(steps)]
+            steps, step = [*steps], ended.claim.step
+            steps[step : step + 1] = [[*claimed] for claimed in steps[step : step + 1]]
             add_claimed(steps, ended)
         used = deciding_trials(steps, self.rule.n_replicates)
         return Chain(number, steps, used, self._search_after(used, steps))
