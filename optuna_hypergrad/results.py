@@ -15,7 +15,7 @@ from optuna_hypergrad.arguments import check_kind, checked_count
 from optuna_hypergrad.reports import Shape, StoredDataError, read_restored, read_shapes
 from optuna_hypergrad.reports.attributes import SCHEDULES, reading
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage
-from optuna_hypergrad.samplers.ranking import violation
+from optuna_hypergrad.samplers.studies import violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, interpolate, parameter_names
 
 __all__ = ["best_schedules", "lineage_schedules"]

@@ -13,8 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.results import best_schedules, lineage_schedules
 from optuna_hypergrad.samplers.gradient.history import outer_steps
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage, students
-from optuna_hypergrad.samplers.ranking import best_first, violation
-from optuna_hypergrad.samplers.studies import maximizes
+from optuna_hypergrad.samplers.studies import best_first, maximizes, violation
 from optuna_hypergrad.schedules import Schedule, Schedules
 
 # Link definitions, which Markdown does not render, enclose our part of the note.

@@ -22,7 +22,7 @@ from optuna_hypergrad import (
 )
 from optuna_hypergrad.dashboard.note import summarize
 from optuna_hypergrad.reports import StoredDataError, read_constraint_gradients, read_constraints
-from optuna_hypergrad.samplers.ranking import rank_key
+from optuna_hypergrad.samplers.studies import rank_key
 from optuna_hypergrad.visualization.charts import Line
 from optuna_hypergrad.visualization.figures import convergence
 from samplers.studies import IS_OPTUNA_5, constrain, create, points

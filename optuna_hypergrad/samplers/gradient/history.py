@@ -20,8 +20,7 @@ from optuna_hypergrad.samplers.gradient.search import (
     mean_gradient,
 )
 from optuna_hypergrad.samplers.gradient.table import Chain, Table, ancestry
-from optuna_hypergrad.samplers.ranking import best_first, rank_key
-from optuna_hypergrad.samplers.studies import check_one_objective, maximizes
+from optuna_hypergrad.samplers.studies import best_first, check_one_objective, maximizes, rank_key
 
 Failure = Literal["diverged", "pruned", "failed"]
 Status = Verdict | Failure

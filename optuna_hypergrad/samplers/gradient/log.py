@@ -24,7 +24,7 @@ from optuna_hypergrad.samplers.distributions import is_log, to_distribution
 from optuna_hypergrad.samplers.gradient.history import OuterStep, outer_step
 from optuna_hypergrad.samplers.gradient.search import Decision
 from optuna_hypergrad.samplers.gradient.table import Chain
-from optuna_hypergrad.samplers.ranking import violation
+from optuna_hypergrad.samplers.studies import violation
 
 LARGEST = 700.0  # whose exponential is still a float
 

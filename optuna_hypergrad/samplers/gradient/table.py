@@ -40,7 +40,7 @@ from optuna_hypergrad.samplers.gradient.search import (
     reported_space,
 )
 from optuna_hypergrad.samplers.gradient.start import start_value
-from optuna_hypergrad.samplers.ranking import best_first
+from optuna_hypergrad.samplers.studies import best_first
 
 MAX_FAILURES = 3  # a step of which that many trials failed is decided by those that did not
 

@@ -21,8 +21,7 @@ from optuna_hypergrad.samplers.distributions import (
     rounds_to,
 )
 from optuna_hypergrad.samplers.population.population import SegmentTrial
-from optuna_hypergrad.samplers.ranking import best_first
-from optuna_hypergrad.samplers.studies import maximizes
+from optuna_hypergrad.samplers.studies import best_first, maximizes
 
 
 class Numeric(NamedTuple):

@@ -13,8 +13,7 @@ from optuna_hypergrad.reports import Segment, check_descent
 from optuna_hypergrad.reports.segments import Origin
 from optuna_hypergrad.samplers.population.hyperparameters import Numeric, ended_with
 from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
-from optuna_hypergrad.samplers.ranking import violation
-from optuna_hypergrad.samplers.studies import check_one_objective, maximizes
+from optuna_hypergrad.samplers.studies import check_one_objective, maximizes, violation
 
 
 class MutationRecord(NamedTuple):

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad import reports
 from optuna_hypergrad.reports import Segment, Taught
 from optuna_hypergrad.samplers.base import TrialReader
-from optuna_hypergrad.samplers.ranking import rank_key
+from optuna_hypergrad.samplers.studies import rank_key
 
 # A segment is overdue when PATIENCE times as many trials have begun since as there are members or
 # workers (workers, where others wait for it). Most storages cannot distinguish a dead worker from

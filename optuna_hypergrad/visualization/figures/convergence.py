@@ -17,8 +17,7 @@ from optuna_hypergrad.reports import read_claim
 from optuna_hypergrad.samplers.describe import short
 from optuna_hypergrad.samplers.gradient.history import failure_of, outer_steps
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial
-from optuna_hypergrad.samplers.ranking import violation
-from optuna_hypergrad.samplers.studies import maximizes
+from optuna_hypergrad.samplers.studies import maximizes, violation
 from optuna_hypergrad.visualization import charts
 from optuna_hypergrad.visualization.charts import Axis, Band, Line, Points, axes, colors
 
