@@ -6,7 +6,7 @@ import ctypes
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -86,18 +86,6 @@ def metered(device: torch.device) -> Iterator[Cost]:
         if held is not None and highest is not None and peak is not None:
             # Without a reset, a peak that is no higher than before may be an earlier one.
             cost.bytes = max(peak - held, 0) if exact or peak > highest else None
-
-
-def timed(work: Callable[[], object], device: torch.device, rounds: int) -> list[float]:
-    """Seconds of several rounds, the fastest first."""
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return sorted(seconds)
 
 
 def trim_heap() -> None:
