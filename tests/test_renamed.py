@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 import optuna_hypergrad
-from optuna_hypergrad import lineage_schedules, members, samplers
+from optuna_hypergrad import autodiff, lineage_schedules, members, samplers
 from optuna_hypergrad.autodiff import updates
 from samplers.populations import bowl, create
 
@@ -17,6 +17,7 @@ from samplers.populations import bowl, create
         (members, "Member", "MemberHandle"),
         (samplers, "Ancestor", "SegmentRecord"),
         (samplers, "Mutated", "MutationRecord"),
+        (autodiff, "ReplayError", "RecomputeError"),
         (updates, "Hyper", "Hparam"),
     ],
 )

@@ -25,7 +25,7 @@ from torch import nn
 
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
-from optuna_hypergrad.autodiff import result as metering
+from optuna_hypergrad.autodiff.recompute import memory as metering
 
 VALUES = {"lr": 0.05, "momentum": 0.5, "weight_decay": 1e-4}
 BATCHES = 8  # distinct batches, repeated

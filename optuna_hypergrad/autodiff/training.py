@@ -15,9 +15,9 @@ from optuna_hypergrad.autodiff.forward import TangentObserver, TangentPropagatio
 from optuna_hypergrad.autodiff.hparams import TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
 from optuna_hypergrad.autodiff.progress import Progress
-from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, Place
+from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, Place, metered
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
-from optuna_hypergrad.autodiff.result import Hypergradient, metered
+from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.reverse import ReverseMode
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.second_order.hvp import Products

@@ -146,7 +146,8 @@ class Ranks:
         new = {"meet": "gather", "told": "broadcast"}.get(name)
         if new is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        warnings.warn(f"Ranks.{name} is called {new}.", FutureWarning, stacklevel=2)
+        message = f"Ranks.{name} is now called {new}; the next version removes the old name."
+        warnings.warn(message, FutureWarning, stacklevel=2)
         return getattr(self, new)
 
     def _exchanged(self, message: Message) -> list[Message]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import scripts
-from optuna_hypergrad.autodiff import result as metering
-from optuna_hypergrad.autodiff.result import metered
+from optuna_hypergrad.autodiff.recompute import memory as metering
+from optuna_hypergrad.autodiff.recompute.memory import metered
 
 CPU = torch.device("cpu")
 MEBIBYTE = 2**20
@@ -18,7 +18,7 @@ MEBIBYTE = 2**20
 # In a process of its own: other libraries change how freed memory is given back.
 PROGRAM = """
 import torch
-from optuna_hypergrad.autodiff.result import metered, resetting
+from optuna_hypergrad.autodiff.recompute.memory import metered, resetting
 
 MEBIBYTE, CPU = 2**20, torch.device("cpu")
 before = torch.ones(8 * MEBIBYTE)

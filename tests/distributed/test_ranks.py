@@ -105,9 +105,9 @@ def test_rounding_is_no_difference() -> None:
 
 def test_the_old_names_of_gather_and_broadcast_warn() -> None:
     ranks = Ranks(None)
-    with pytest.warns(FutureWarning, match="called gather"):
+    with pytest.warns(FutureWarning, match="now called gather"):
         assert ranks.meet("lunch", 1) == [1]
-    with pytest.warns(FutureWarning, match="called broadcast"):
+    with pytest.warns(FutureWarning, match="now called broadcast"):
         assert ranks.told("lunch", lambda: 2) == 2
 
 

@@ -1,15 +1,20 @@
-"""Memory of reverse mode: where checkpoints and gradients are stored, and which fit in.
+"""Memory of a run: measured; and of reverse mode: where checkpoints are stored, and how many fit.
 
 Steps of which nothing is stored are computed again; ``plan_within`` finds the plan with the fewest.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import shutil
+import sys
 import tempfile
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from optuna_hypergrad.arguments import check_choice
+from optuna_hypergrad.autodiff.result import Cost
 
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 Place = Literal["device", "host", "disk"]
 GENEROUS = 384 * 2**20  # bytes; the default if a third of all gradients fit in
 FAN = 8  # parts into which the way back divides steps whose gradients are recorded
@@ -215,3 +222,97 @@ def _most_records(memory: int, steps: int, checkpoint: int, record: int) -> int:
         else:
             high = middle - 1
     return low
+
+
+_resets = ContextVar("_resets", default=False)
+
+
+@contextmanager
+def resetting() -> Iterator[None]:
+    """Let ``metered`` reset the process's peaks of memory within this block.
+
+    The peaks are ``VmHWM`` of ``/proc/self/status`` and ``torch.cuda.max_memory_allocated``. They
+    belong to the whole process, so other readers see the reset. Without it, a peak is known only
+    if it is the highest that the process has had.
+
+    Example:
+        >>> import torch
+        >>> with resetting(), metered(torch.device("cpu")) as cost:
+        ...     _ = torch.ones(1000)
+    """
+    token = _resets.set(True)
+    try:
+        yield
+    finally:
+        _resets.reset(token)
+
+
+@contextmanager
+def metered(device: torch.device) -> Iterator[Cost]:
+    """Measure a ``with`` block; the cost is filled in when the block ends.
+
+    Args:
+        device: The device whose memory counts.
+
+    Example:
+        >>> import torch
+        >>> with metered(torch.device("cpu")) as cost:
+        ...     _ = torch.ones(1000)
+        >>> cost.seconds > 0
+        True
+    """
+    cost = Cost()
+    _synchronize(device)
+    if device.type == "cpu":
+        trim_heap()  # else memory that was freed before counts as held
+    exact = _resets.get() and _reset_peak(device)
+    held, highest = _held_and_peak(device)
+    start = time.perf_counter()
+    try:
+        yield cost
+    finally:
+        _synchronize(device)
+        cost.seconds = time.perf_counter() - start
+        peak = _held_and_peak(device)[1]
+        if held is not None and highest is not None and peak is not None:
+            # Without a reset, a peak that is no higher than before may be an earlier one.
+            cost.bytes = max(peak - held, 0) if exact or peak > highest else None
+
+
+def trim_heap() -> None:
+    """Return freed memory of the CPU to the system, where the C library can.
+
+    Between small tensors that stay, large ones that are freed at every step leave gaps that glibc
+    does not fill again: without this, a run holds a multiple of what it stores.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> bool:
+    """Reset the peak of memory; False if the system does not allow it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        _CLEAR.write_text("5")  # sets VmHWM to VmRSS; see proc(5)
+    except OSError:  # not Linux, or a system that forbids it
+        return False
+    return True
+
+
+def _held_and_peak(device: torch.device) -> tuple[int | None, int | None]:
+    """Bytes that are held now, and the most since the start or the last reset."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    try:
+        lines = [line.split() for line in _STATUS.read_text().splitlines()]
+    except OSError:  # not Linux
+        return None, None
+    found = {words[0]: int(words[1]) * 1024 for words in lines if words[0] in ("VmRSS:", "VmHWM:")}
+    return found.get("VmRSS:"), found.get("VmHWM:")

@@ -18,8 +18,8 @@ from optuna_hypergrad.autodiff.recompute.memory import (
     Plan,
     Stored,
     plan_within,
+    trim_heap,
 )
-from optuna_hypergrad.autodiff.result import trim_heap
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.snapshot import Snapshot, Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState, apply_update
