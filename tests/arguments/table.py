@@ -258,7 +258,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         {"step": [-1, 2, 0.5, "x", None], "steps": [0, -1, "x", None, 2.5]},
     ),
     "Schedule.over": (of_schedule("over"), {"steps": [0, -1, "x", None, 2.5]}),
-    "Schedule.gradients": (of_schedule("gradients"), {"steps": [0, -1, "x", None, 2.5]}),
+    "Schedule.derivatives": (of_schedule("derivatives"), {"steps": [0, -1, "x", None, 2.5]}),
     "Schedule.to_lambda_lr": (
         of_schedule("to_lambda_lr", optimizer=torch.optim.SGD([torch.zeros(1)], 0.1), steps=2),
         {"optimizer": NO_OBJECT, "steps": [0, -1, "x", None, 2.5]},
@@ -513,7 +513,7 @@ TAKE_NOTHING = {
         "Hypergradient",
     ),
     *("RecomputeError", "Update", "Transform", "Keep", "MemberHandle", "FILENAME", "Checkpoint"),
-    *("CheckpointError", "UnreachableError", "rng_state", "Unbounded"),
+    *("CheckpointError", "UnreachableError", "rng_state", "Unbounded", "resetting"),
 }
 
 
