@@ -149,7 +149,7 @@ def step_jvp(
     def along(*directions: Any) -> Any:
         return jvp(step, (*point, gradient, learned), directions)[1]
 
-    with forward_mode:
+    with forward_mode:  # FDS Eq. 5
         return new_point, TrainState(*vmap(along)(tangents.weights, state, products, derivatives))
 
 
