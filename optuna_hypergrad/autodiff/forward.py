@@ -67,7 +67,7 @@ class TangentPropagation:
         if step == run.steps:
             raise ValueError(f"steps: all {step} steps of this run are done.")
         hypers = run.hypers.at(step)
-        n_before, active = len(self._tangents.weights), self._schedule.advance(step)
+        n_before, active = len(self._tangents.weights), self._schedule.active_at(step)
         self._tangents = self._tangents.padded(len(self._schedule.rows))
         tangents = self._tangents.rows(active.rows)
         of_loss = self._loss_derivatives(active)
@@ -108,7 +108,7 @@ class TangentPropagation:
         costs = [1.0] * self._run.steps
         if bar is not None and bar.is_shown:
             tangents = self._schedule.restarted()
-            costs = [1.0 + PRODUCT * len(tangents.advance(i).rows) for i in range(self._run.steps)]
+            costs = [1.0 + PRODUCT * len(tangents.active_at(i).rows) for i in range(self._run.steps)]
             bar.expect(sum(costs))
         for cost in costs:
             loss = self.step(*batches.take())
@@ -177,9 +177,9 @@ class TangentPropagation:
     def _initial_tangents(self) -> TrainState:
         """∂w/∂λ of the initial weights; a row for each λ that they depend on."""
         rows: dict[str, Tensor] = {}
-        for hyper, by_hyper in self._run.initial_jacobian().items():
-            for name, derivative in self._run.hypers.derivatives(("loss", hyper), 0).items():
-                rows[name] = rows.get(name, 0.0) + derivative * by_hyper
+        for hparam, by_hparam in self._run.initial_jacobian().items():
+            for name, derivative in self._run.hypers.derivatives(("loss", hparam), 0).items():
+                rows[name] = rows.get(name, 0.0) + derivative * by_hparam
         self._schedule.begin(rows)
         none = self._point.weights.new_empty((0, len(self._run.weights)))
         begun = [rows[name] for name in self._schedule.rows]
@@ -188,8 +188,8 @@ class TangentPropagation:
     def _loss_derivatives(self, active: ActiveTangents) -> list[list[float]]:
         """∂h/∂λ of the learned hyperparameters of the loss, (tangents, P)."""
         zeros = [0.0] * len(active.rows)
-        by_hyper = [active.derivatives.get(("loss", k), zeros) for k in self._run.learned]
-        return [[values[i] for values in by_hyper] for i in range(len(active.rows))]
+        by_hparam = [active.derivatives.get(("loss", k), zeros) for k in self._run.learned]
+        return [[values[i] for values in by_hparam] for i in range(len(active.rows))]
 
     def _clipped(self, products: Tensor) -> Tensor:
         if self._clip_products is None:

@@ -120,8 +120,8 @@ class RunHparams:
     def by_parameter_at_end(self, by_value: Mapping[str, float]) -> dict[str, float]:
         """Derivative by λ from the derivatives by hyperparameters of the loss at the last step."""
         total = dict.fromkeys(self.names, 0.0)
-        for hyper, outer in by_value.items():
-            for name, inner in self.derivatives(("loss", hyper), self.steps - 1).items():
+        for hparam, outer in by_value.items():
+            for name, inner in self.derivatives(("loss", hparam), self.steps - 1).items():
                 total[name] += outer * inner
         return total
 
@@ -180,7 +180,7 @@ class TangentSchedule:
         unknown = [name for name in share or () if name not in hypers.names]
         if unknown:
             raise ValueError(f"share: {unknown[0]!r} is not a learned parameter ({hypers.names}).")
-        self._hypers, self._truncate, self._truncation = hypers, truncate, truncation
+        self._hparams, self._truncate, self._truncation = hypers, truncate, truncation
         self.names = [name for name in hypers.names if share is None or name in share]
         self.rows: dict[str, int] = {}  # by parameter whose tangent has begun
         self.n_steps = dict.fromkeys(self.names, 0)  # at which each parameter shaped a value
@@ -193,16 +193,16 @@ class TangentSchedule:
     @property
     def is_share(self) -> bool:
         """Whether other processes propagate some of the learned parameters."""
-        return len(self.names) < len(self._hypers.names)
+        return len(self.names) < len(self._hparams.names)
 
     @property
     def max_rows(self) -> int:
         """Most rows that move at a step; at least one, so that all shares train alike."""
-        return max(len(self.names), 1) if self._hypers.names else 0
+        return max(len(self.names), 1) if self._hparams.names else 0
 
     def restarted(self) -> TangentSchedule:
         """The same schedule before its first step."""
-        return TangentSchedule(self._hypers, self._truncate, self._truncation, self.names)
+        return TangentSchedule(self._hparams, self._truncate, self._truncation, self.names)
 
     def begin(self, names: Collection[str]) -> None:
         """Number the tangents of ``names`` that have not begun."""
@@ -210,17 +210,17 @@ class TangentSchedule:
             if name in self.names:
                 self.rows.setdefault(name, len(self.rows))
 
-    def advance(self, step: int) -> ActiveTangents:
+    def active_at(self, step: int) -> ActiveTangents:
         """The tangents that move at ``step``; to be called once a step, in order."""
-        learned = self._hypers.learned
+        learned = self._hparams.learned
         moving = [key for key in learned if not self._is_truncated_at(key, step)]
-        derivatives = {key: self._hypers.derivatives(key, step) for key in moving}
+        derivatives = {key: self._hparams.derivatives(key, step) for key in moving}
         shaping = dict.fromkeys(name for one in derivatives.values() for name in one)
         self.begin(shaping)
         for name in shaping:
             if name in self.names:
                 self.n_steps[name] += 1
-        in_effect = {name for key in moving for name in self._hypers.names_of(key)}
+        in_effect = {name for key in moving for name in self._hparams.names_of(key)}
         names = [name for name in self.rows if name in in_effect]
         return ActiveTangents(
             [self.rows[name] for name in names],
@@ -230,7 +230,7 @@ class TangentSchedule:
     def _is_truncated_at(self, key: Key, step: int) -> bool:
         if not self.is_truncated:
             return False
-        position, length = self._hypers.learned[key].position(step, self._hypers.steps)
+        position, length = self._hparams.learned[key].position(step, self._hparams.steps)
         return is_truncated(position, length, self._truncate, self._truncation)
 
 

@@ -146,11 +146,11 @@ def step_jvp(
     def step(w: Tensor, s: State, g: Tensor, h: dict[str, Tensor]) -> TrainState:
         return apply_update(update, TrainState(w, s), g, {**hypers, **h}, mask)
 
-    def along(*directions: Any) -> Any:
+    def push(*directions: Any) -> Any:
         return jvp(step, (*point, gradient, learned), directions)[1]
 
     with forward_mode:  # FDS Eq. 5
-        return new_point, TrainState(*vmap(along)(tangents.weights, state, products, derivatives))
+        return new_point, TrainState(*vmap(push)(tangents.weights, state, products, derivatives))
 
 
 class StepVJP(NamedTuple):
@@ -194,7 +194,7 @@ def step_vjp(
         allow_unused=True,
         materialize_grads=True,
     )
-    by_state, by_hyper = found[2 : 2 + len(state)], found[2 + len(state) :]
+    by_state, by_hparam = found[2 : 2 + len(state)], found[2 + len(state) :]
     return StepVJP(
-        TrainState(found[0], tuple(by_state)), found[1], dict(zip(learned, by_hyper, strict=True))
+        TrainState(found[0], tuple(by_state)), found[1], dict(zip(learned, by_hparam, strict=True))
     )

@@ -67,17 +67,17 @@ def _search_summary(study: Study) -> Summary | None:
 
 
 def _population_summary(study: Study, segments: Sequence[SegmentRecord]) -> Summary:
-    ancestors = lineage(study)
-    best = study.get_trials(deepcopy=False)[ancestors[-1].trial]
+    path = lineage(study)
+    best = study.get_trials(deepcopy=False)[path[-1].trial]
     numbers = {
         "hg:best_trial": best.number,
         "hg:generations": 1 + max(segment.generation for segment in segments),
         "hg:members": len({s.member for s in segments if s.member is not None}),
         "hg:clones": sum(segment.is_clone for segment in segments),
     }
-    text = _text("Lineage of the best member", best, [_lineage_table(ancestors)])
+    text = _text("Lineage of the best member", best, [_lineage_table(path)])
     # Segments with different parameters have no schedules in common.
-    are_alike = all(one.params.keys() == ancestors[0].params.keys() for one in ancestors)
+    are_alike = all(one.params.keys() == path[0].params.keys() for one in path)
     schedules = lineage_schedules(study) if are_alike else Schedules()
     return Summary(numbers, text, f"lineage_schedules_trial_{best.number}", schedules)
 
@@ -114,9 +114,9 @@ def _times(schedule: Schedule) -> tuple[str, ...]:
     return tuple(f"at {edge} %" for edge in edges)
 
 
-def _lineage_table(ancestors: Sequence[SegmentRecord]) -> str:
+def _lineage_table(segments: Sequence[SegmentRecord]) -> str:
     """The segments of a lineage, the latest first, with their first values."""
-    names = [*ancestors[-1].params]
+    names = [*segments[-1].params]
     rows = [
         [
             one.trial,
@@ -126,7 +126,7 @@ def _lineage_table(ancestors: Sequence[SegmentRecord]) -> str:
             "–" if one.value is None else one.value,
             *(one.params.get(name, "–") for name in names),
         ]
-        for one in reversed(ancestors)
+        for one in reversed(segments)
     ]
     return table(["trial", "generation", "member", "began as", "value", *names], rows)
 

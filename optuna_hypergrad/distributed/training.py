@@ -139,7 +139,7 @@ def count_products(tangents: TangentSchedule, steps: int) -> dict[str, int]:
     tangents = tangents.restarted()
     counts = dict.fromkeys(tangents.names, 0)
     for step in range(steps):
-        active = set(tangents.advance(step).rows)
+        active = set(tangents.active_at(step).rows)
         for name, row in tangents.rows.items():
             counts[name] += row in active
     return counts
@@ -218,7 +218,7 @@ class LossComparison:
 
 def _run_facts(learned: RunHparams, weights: Tensor, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What must be the same on all ranks before the first step."""
-    values = {f"{name} of the {owner}": str(hyper) for (owner, name), hyper in learned.all.items()}
+    values = {f"{name} of the {owner}": str(value) for (owner, name), value in learned.all.items()}
     digest = hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()
     return {
         **{name: str(setting) for name, setting in settings.items()},

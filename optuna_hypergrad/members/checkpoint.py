@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
 
-def ancestors(trials: Sequence[FrozenTrial], segment: Segment) -> Iterator[FrozenTrial]:
+def preceding(trials: Sequence[FrozenTrial], segment: Segment) -> Iterator[FrozenTrial]:
     """Parent, grandparent, and so on, among all trials of the study."""
     while segment.parent is not None:
         if segment.parent >= len(trials):
             message = f"trial {segment.trial} names trial {segment.parent} as its parent, but there"
             raise StoredDataError(f"{message} are {len(trials)}.")
-        ancestor = trials[segment.parent]
-        yield ancestor
-        own = reports.read_segment(ancestor.number, ancestor.system_attrs)
+        earlier = trials[segment.parent]
+        yield earlier
+        own = reports.read_segment(earlier.number, earlier.system_attrs)
         if own is None:
             return
         reports.check_descent(segment, own)
@@ -38,7 +38,7 @@ def ancestors(trials: Sequence[FrozenTrial], segment: Segment) -> Iterator[Froze
 
 
 def restore(trial: Trial, segment: Segment, store: ArtifactStore) -> tuple[int, dict[str, Any]]:
-    """The parent's checkpoint; if that is damaged or missing, the nearest older ancestor's.
+    """The parent's checkpoint; if that is damaged or missing, the nearest older one of the lineage.
 
     Returns:
         Number of the trial that saved it, and the state.
@@ -46,28 +46,28 @@ def restore(trial: Trial, segment: Segment, store: ArtifactStore) -> tuple[int, 
     Raises:
         UnreachableError: If the store fails; the trial is to be repeated, as an outage must not
             cost a trained segment.
-        CheckpointError: If no ancestor's can be read; it says why for each.
+        CheckpointError: If none of the lineage can be read; it says why for each.
     """
     failures: list[str] = []
-    for ancestor in ancestors(trial.study.get_trials(deepcopy=False), segment):
+    for earlier in preceding(trial.study.get_trials(deepcopy=False), segment):
         try:
-            state = _read(ancestor, store)
+            state = _read(earlier, store)
         except UnreachableError:
             raise
         except (CheckpointError, StoredDataError) as error:
-            failures.append(f"trial {ancestor.number}: {error}".rstrip("."))
+            failures.append(f"trial {earlier.number}: {error}".rstrip("."))
             continue
         if failures:
-            restored = f"trial {trial.number} restores the checkpoint of trial {ancestor.number}"
+            restored = f"trial {trial.number} restores the checkpoint of trial {earlier.number}"
             reasons = "; ".join(failures)
-            warnings.warn(f"{restored}, an older ancestor, because of {reasons}.", stacklevel=3)
-        return ancestor.number, state
+            warnings.warn(f"{restored}, an older one, because of {reasons}.", stacklevel=3)
+        return earlier.number, state
     reasons = "; ".join(failures)
     raise CheckpointError(f"trial {trial.number} finds no checkpoint to restore: {reasons}.")
 
 
-def _read(ancestor: FrozenTrial, store: ArtifactStore) -> dict[str, Any]:
-    checkpoint = reports.read_checkpoint(ancestor)
+def _read(earlier: FrozenTrial, store: ArtifactStore) -> dict[str, Any]:
+    checkpoint = reports.read_checkpoint(earlier)
     if checkpoint is None:
         raise CheckpointError("it left no checkpoint")
     state = checkpoints.download(store, checkpoint)

@@ -12,7 +12,7 @@ from optuna_hypergrad import checkpoints, reports
 from optuna_hypergrad.arguments import check_can, check_kind, checked_count
 from optuna_hypergrad.checkpoints import CheckpointError
 from optuna_hypergrad.checkpoints.store import STORE
-from optuna_hypergrad.members.checkpoint import ancestors, remove_unneeded, restore
+from optuna_hypergrad.members.checkpoint import preceding, remove_unneeded, restore
 from optuna_hypergrad.members.options import check_options, follow
 from optuna_hypergrad.reports import Segment
 from optuna_hypergrad.samplers.population.teaching import Hypergradient, taught_within
@@ -103,7 +103,7 @@ class MemberHandle:
 
         An optimizer gets back its state, but keeps its options as constructed: the learning rate
         and the like are those that the trial suggests, which is checked. A damaged or missing
-        checkpoint is replaced by that of the nearest older ancestor, with a warning.
+        checkpoint is replaced by the nearest older one of the lineage, with a warning.
 
         Args:
             rng: Whether to restore the global random generators, too, where a member continues
@@ -126,7 +126,7 @@ class MemberHandle:
 
         Raises:
             TypeError: If ``save`` could not store the state of a part.
-            CheckpointError: If no ancestor's checkpoint can be read, or it lacks a part; an
+            CheckpointError: If no checkpoint of the lineage can be read, or it lacks a part; an
                 ``UnreachableError`` if the store fails, and the trial is to be repeated.
             ValueError: If an optimizer uses another value than the trial suggests.
         """
@@ -245,7 +245,7 @@ class MemberHandle:
             names = ", ".join(self._trial.params)
             raise RuntimeError(f"teach before parameters are suggested; got {names} already.")
         trials = self._trial.study.get_trials(deepcopy=False)
-        parent = next(ancestors(trials, self._segment))
+        parent = next(preceding(trials, self._segment))
         taught, self._segment = taught_within(
             taught, self._segment, parent.distributions, hypergradient, steps
         )

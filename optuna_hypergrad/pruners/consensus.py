@@ -50,8 +50,8 @@ class ConsensusPruner(BasePruner):
         >>> for trial in trials:
         ...     x = trial.suggest_float("x", -1, 1)
         ...     trial.report(1.0, step=0)
-        >>> for trial, slope in zip(trials[:2], [0.3, 0.2]):
-        ...     report_hypergradient(trial, {"x": slope})
+        >>> for trial, derivative in zip(trials[:2], [0.3, 0.2]):
+        ...     report_hypergradient(trial, {"x": derivative})
         ...     _ = study.tell(trial, 1.0)
         >>> trials[2].should_prune()                                  # 0.3 + 0.2 − 0.3 > 0
         True

@@ -92,7 +92,7 @@ def _products_error(loss: TrainingLoss, batch: Batch, hparams: Values) -> float:
     """Of the JVP, and of the VJP where one product serves for both."""
     line = Line(loss, hparams)
     loss_grad, product, symmetric = double_backward(loss, batch, line.go(0.0), "jvp")
-    line.turn(loss_grad.gradient)
+    line.add_gradient(loss_grad.gradient)
     direction = Directions(line.direction[None], line.of_hparams[None])
     found = product(direction, not symmetric).weights[0]
     floor = 1e-5 * float(loss_grad.gradient.norm())  # what rounding makes of the differences
@@ -117,7 +117,7 @@ def _loss_error(loss: TrainingLoss, batch: Batch, hparams: Values) -> float:
     line, n = Line(loss, hparams), len(loss.weights.parameters)
     stops = StopState(active=False)
     loss_grad, gradients, _ = loss.gradients(batch, line.go(0.0), twice=False, stops=stops)
-    line.turn(loss_grad.gradient)
+    line.add_gradient(loss_grad.gradient)
     pairs = zip(gradients[n:], line.of_hparams, strict=True)
     direct = sum(float(g * change) for g, change in pairs if g is not None)
     found = loss_grad.gradient @ line.direction + direct

@@ -51,7 +51,7 @@ class Line:
         sizes = [max(float(value.abs()), 1e-3) for value in self._learned.values()]
         self.of_hparams = self._point.new_tensor(sizes)
 
-    def turn(self, gradient: Tensor) -> None:
+    def add_gradient(self, gradient: Tensor) -> None:
         """Give the direction a part along the gradient.
 
         Where a factor of the loss counts as constant, that is where the derivative lacks most.

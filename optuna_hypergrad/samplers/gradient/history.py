@@ -36,7 +36,7 @@ class OuterStep(NamedTuple):
     verdict: Verdict
     """``"accepted"``: the search continues from it, also on the way back to the feasible region.
     ``"rejected"``: the search returns to the best point, or starts elsewhere while none is
-    feasible; or it stays, and the parameters without hypergradients are drawn anew, since they may
+    feasible; or it stays, and the parameters without hypergradients are drawn again, since they may
     violate the constraints. ``"diverged"``: the search returns, too, if there is a best point; a
     start that diverged is followed by another, and with ``safeguard=None`` the search continues.
     ``"measured again"``: it was the best point, run once more."""

@@ -73,10 +73,10 @@ def describe_end(chains: Sequence[Chain], tolerance: float, best: FrozenTrial | 
     of_chains = f"all {len(chains)} searches have" if len(chains) > 1 else "the search has"
     why, advice = _why_settled(chains, tolerance)
     n_chains = len(chains) + 1
-    ways = [*advice, f"GradientSampler(n_chains={n_chains}) adds a search from another start"]
+    options = [*advice, f"GradientSampler(n_chains={n_chains}) adds a search from another start"]
     return (
         f"The study ends, since {of_chains} converged: {'; '.join(why)}. {_describe_best(best)}"
-        f"To continue: {', or '.join(ways)}."
+        f"To continue: {', or '.join(options)}."
     )
 
 
@@ -137,7 +137,7 @@ def _describe_status(step: OuterStep) -> str:
 def _describe_next(decision: Decision, step: OuterStep) -> str:
     state = decision.after.state
     if decision.is_redrawn:
-        return f"the same point again, with {listed(decision.independent)} drawn anew"
+        return f"the same point again, with {listed(decision.independent)} drawn again"
     if state is None:
         return "another start"
     if state is decision.before.state:  # a user's guess turned out bad

@@ -50,13 +50,13 @@ class GradientSampler(CompletedSampler[Table]):
     As in Optuna's own samplers, feasible trials are better than infeasible ones, and of these the
     smaller total violation is better. A point that violates constraints is left along their
     hypergradients (``report_hypergradient(..., constraint=...)``). If none of these is reported,
-    or all are 0, an infeasible trial is rejected: parameters without hypergradients are drawn anew
+    or all are 0, an infeasible trial is rejected: parameters without hypergradients are drawn again
     at its point, up to three times; if it stays infeasible, every step size is halved and the
     search returns to the best feasible point. While there is none, it follows the hypergradient
     of the loss as long as the violation decreases, and then starts elsewhere.
 
     Parameters without hypergradients (categorical ones, integers, any that are not reported) come
-    from ``independent_sampler``, drawn anew for each outer step. A sampler that you pass has a
+    from ``independent_sampler``, drawn again for each outer step. A sampler that you pass has a
     random state of its own, which a restart does not restore.
 
     Args:

@@ -136,7 +136,7 @@ class Chain(NamedTuple):
 
     @property
     def lacks_reports(self) -> bool:
-        """Whether so many trials of the next point reported nothing that none may be expected."""
+        """Whether too many trials of the next point reported nothing to expect a report."""
         complete = (one for one in self.next_trials if one.trial.state == TrialState.COMPLETE)
         n_unreported = sum(not one.has_report for one in complete)
         return n_unreported >= sign_descent.MAX_UNKNOWN
@@ -257,7 +257,7 @@ class Table(TrialReader[Claim]):
         return steps[claim.step] if claim.step < len(steps) else ()
 
     def entropy(self, claim: Claim) -> list[int]:
-        """Seeds the independent sampler for a claim; a retry of a failed trial draws anew."""
+        """Seeds the independent sampler for a claim; a retry of a failed trial draws again."""
         n_failed = sum(one.failed for one in self.claimed(claim))
         return [claim.seed, claim.chain, claim.step, n_failed]
 

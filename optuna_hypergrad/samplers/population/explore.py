@@ -56,7 +56,7 @@ def explore(
             origins |= dict.fromkeys(queried, "teacher")
         drawn = _resampled(space, config.resample_probability, rng)
         origins |= dict.fromkeys(drawn, "resampled")
-        # A mutated clone is somewhere else, so its step sizes start anew.
+        # A mutated clone is somewhere else, so its step sizes start again.
         clone = segment._replace(values={**values, **drawn}, step_size={}, sign={})
         clone = clone._replace(queried=queried, resampled=tuple(drawn))
     for name, after in numeric.by_name(numeric.fractions(clone.values)).items():
@@ -108,7 +108,7 @@ def _perturbed(
 def _resampled(
     space: Mapping[str, BaseDistribution], probability: float, rng: np.random.Generator
 ) -> dict[str, float]:
-    """Some parameters, drawn anew from the prior: uniformly, in log space for log ranges."""
+    """Some parameters, drawn again from the prior: uniformly, in log space for log ranges."""
     chosen = [name for name in sorted(space) if rng.random() < probability]
     drawn: dict[str, float] = {}
     for name in chosen:

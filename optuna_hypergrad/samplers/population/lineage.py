@@ -21,7 +21,7 @@ class MutationRecord(NamedTuple):
 
     origin: Origin
     """``"teacher"``: weighted by the teacher; ``"perturbed"``: multiplied by 0.8 or 1.2;
-    ``"resampled"``: drawn anew; ``"gradient"``: one more step along the hypergradient."""
+    ``"resampled"``: drawn again; ``"gradient"``: one more step along the hypergradient."""
     before: float
     """The value before the mutation, as a fraction of the range, in log space where the range is
     logarithmic; NaN for a categorical parameter, or where an older version did not store it."""

@@ -86,7 +86,7 @@ class PopulationSampler(CompletedSampler[Population]):
         activation: Of the teacher: ``"softmax"`` (attention) or ``"leaky_relu"`` (a multilayer
             perceptron).
         resample_probability: With ``mutation="teacher"``, ``"perturb"`` or ``"resample"``, the
-            probability that a mutable parameter of a clone is drawn anew from its whole range.
+            probability that a mutable parameter of a clone is drawn again from its whole range.
             0 with ``"teacher"`` is the paper's bare teacher.
         refine: Whether members continue from refined values or along their hypergradients. False
             leaves hyperparameters to mutation alone.

@@ -22,7 +22,7 @@ from optuna_hypergrad.visualization import charts
 from optuna_hypergrad.visualization.charts import Axis, Band, Line, Points, axes, colors
 
 TITLE = "Convergence"
-MAX_TEXTS = 300  # of so many trials, the points are large and have hover texts
+MAX_TEXTS = 300  # trials up to which points are large and have hover texts
 WIDE = 10.0  # ratio of the highest to the lowest value beyond which the axis is logarithmic
 
 # The outcome of a trial: colour and symbol.
