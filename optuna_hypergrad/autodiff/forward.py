@@ -107,8 +107,8 @@ class TangentPropagation:
         """Take all steps; yields the training loss of each."""
         costs = [1.0] * self._run.steps
         if bar is not None and bar.is_shown:
-            tangents = self._schedule.restarted()
-            costs = [1.0 + PRODUCT * len(tangents.active_at(i).rows) for i in range(self._run.steps)]
+            fresh = self._schedule.restarted()
+            costs = [1.0 + PRODUCT * len(fresh.active_at(i).rows) for i in range(self._run.steps)]
             bar.expect(sum(costs))
         for cost in costs:
             loss = self.step(*batches.take())
