@@ -79,17 +79,15 @@ class Report(NamedTuple):
 
         Constraints are cut off at ±1e300, so that an infinite violation remains one.
         """
-        names = dict.fromkeys(name for one in reports for name in one.constraint_gradients)
+        gradients = [one.constraint_gradients for one in reports]
+        names = {name for one in gradients for name in one}
         bounded = [
             {name: min(max(v, -LARGEST), LARGEST) for name, v in one.constraints.items()}
             for one in reports
         ]
         return cls(
             mean_by_name(one.gradient or {} for one in reports),
-            {
-                n: mean_by_name(one.constraint_gradients.get(n, {}) for one in reports)
-                for n in names
-            },
+            {name: mean_by_name(one.get(name, {}) for one in gradients) for name in names},
             mean_by_name(bounded),
         )
 

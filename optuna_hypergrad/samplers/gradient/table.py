@@ -194,9 +194,10 @@ class Table(TrialReader[Claim]):
         Neither that nor the decisions made with it are repeated when the stored trial is read.
         """
         claim = self._read_decision(trial)
-        if claim is not None:
-            self._ended[trial.number] = ClaimedTrial.of(trial, claim)
-        return self._ended.get(trial.number)
+        if claim is None:
+            return None
+        self._ended[trial.number] = ClaimedTrial.of(trial, claim)
+        return self._ended[trial.number]
 
     def chain(self, number: int, ended: ClaimedTrial | None = None) -> Chain:
         """The chain of this number, with a trial that is about to be stored as finished."""
@@ -287,10 +288,9 @@ class Table(TrialReader[Claim]):
                 if name in known and known[name] in distribution.choices:
                     params[name] = known[name]
             elif name in known:
-                # Values in continuous ranges need no rounding.
-                is_exact = _is_continuous(distribution) and distribution == moved.get(name)
+                is_rounded = not _is_continuous(distribution) or distribution != moved.get(name)
                 value = known[name]
-                params[name] = value if is_exact else to_distribution(value, distribution)
+                params[name] = to_distribution(value, distribution) if is_rounded else value
             elif name in self.reported or self._is_new_float(name, distribution):
                 entropy = (claim.seed, claim.chain, search.restarts)
                 params[name] = start_value(name, distribution, self.rule.start, entropy)
