@@ -81,6 +81,9 @@ class Fields:
     def __init__(self, stored: Any) -> None:
         self._stored = _mapping("it", stored)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
     def __contains__(self, name: str) -> bool:
         return name in self._stored
 
@@ -88,6 +91,10 @@ class Fields:
         if name not in self._stored:
             raise ValueError(f"{name} is missing")
         return self._stored[name]
+
+    def get(self, name: str, default: Any) -> Any:
+        """Anything, or a default if it is missing."""
+        return self._stored.get(name, default)
 
     def int_(self, name: str, least: int = 0, most: float = math.inf) -> int:
         """An integer in [least, most]."""

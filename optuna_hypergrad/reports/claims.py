@@ -152,6 +152,8 @@ def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
 
     def parse(stored: Fields) -> Claim:
         used, start = stored.trials("used"), stored.optional_int("start")
+        # Claims of older versions have neither windows nor a rule.
+        windows = Fields(stored.get("windows", {}))
         if number in (*used, start):
             raise ValueError("used and start must be other trials")
         return Claim(
@@ -162,17 +164,11 @@ def read_claim(number: int, system_attrs: Mapping[str, Any]) -> Claim | None:
             used=used,
             agreement=stored.numbers("agreement", 0.0, 1.0),
             start=start,
-            # Claims of older versions have neither.
-            windows=_windows(stored) if "windows" in stored else {},
-            rule=_rule(Fields(stored["rule"])) if "rule" in stored else _DEFAULT,
+            windows={name: windows.ints(name, least=1) for name in windows},
+            rule=_rule(Fields(stored.get("rule", {}))),
         )
 
     return read_decision(system_attrs, number, CLAIM, parse)
-
-
-def _windows(stored: Fields) -> dict[str, tuple[int, ...]]:
-    windows = Fields(stored["windows"])
-    return {name: windows.ints(name, least=1) for name in stored.mapping("windows")}
 
 
 def _rule(stored: Fields) -> Rule:

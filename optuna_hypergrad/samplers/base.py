@@ -129,10 +129,6 @@ class TrialReader(ABC, Generic[D]):
 R = TypeVar("R", bound=TrialReader[Any])
 
 
-def _never(reader: TrialReader[Any]) -> bool:
-    return False
-
-
 class Memory(Generic[R]):
     """The reader of the study that was last asked about.
 
@@ -152,17 +148,18 @@ class Memory(Generic[R]):
         return Memory, (self.new,)
 
     @contextmanager
-    def reading(self, study: Study, is_enough: Callable[[R], bool] = _never) -> Iterator[R]:
+    def reading(self, study: Study, is_enough: Callable[[R], bool] | None = None) -> Iterator[R]:
         """The reader of a study, locked against other threads.
 
         Args:
             study: The study.
-            is_enough: Whether what the reader knows already will do; if not, the storage is read.
+            is_enough: Whether the reader knows enough already; if not, the storage is read. None
+                to read it in any case.
         """
         with self._lock:
             key = (study._storage, study._study_id)
             reader = self._reader if self._study == key else None
-            if reader is None or not is_enough(reader):
+            if reader is None or is_enough is None or not is_enough(reader):
                 self._study = None  # until it has been read without an error
                 reader = self._read(study, reader)
             self._reader, self._study = reader, key

@@ -153,6 +153,9 @@ def outer_step(decision: Decision) -> OuterStep:
     used, after = decision.used, decision.after
     claim, state = used[0].claim, after.state
     values = [o.trial.value for o in used if not o.diverged and o.trial.value is not None]
+    # An infinite violation is a large number in the search.
+    violations = [total_violation(o.report.constraints) for o in used if not o.diverged]
+    total = decision.outcome.violation
     step_size, sign = {}, {}
     if state is not None:
         step_size = dict(zip(after.space, state.step_size.tolist(), strict=True))
@@ -171,7 +174,7 @@ def outer_step(decision: Decision) -> OuterStep:
         flipped=_flipped(decision),
         proposal=after.point(),
         windows=after.windows,
-        violation=_violation(decision),
+        violation=math.inf if total and math.inf in violations else total,
         status=_status(decision),
     )
 
@@ -193,13 +196,6 @@ def _status(decision: Decision) -> Status:
         return decision.verdict
     failures = {failure_of(one.trial) for one in decision.used if one.diverged}
     return failures.pop() if len(failures) == 1 else "diverged"
-
-
-def _violation(decision: Decision) -> float:
-    """Infinite if a replicate's is, for which the search uses a large number."""
-    sound = [one.report.constraints for one in decision.used if not one.diverged]
-    total = decision.outcome.violation
-    return math.inf if total and math.inf in map(total_violation, sound) else total
 
 
 def _flipped(decision: Decision) -> frozenset[str]:

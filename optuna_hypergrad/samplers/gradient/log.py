@@ -124,14 +124,9 @@ def _describe_result(decision: Decision, step: OuterStep) -> str:
     value = "" if step.value is None else f" ({short(step.value)})"
     excess = f"was infeasible by {short(step.violation)}" if step.violation else ""
     is_enough = bool(excess) and (decision.verdict == "accepted" or decision.is_redrawn)
-    status = "" if is_enough else _describe_status(step)
-    result = " and ".join(part for part in (excess, status) if part)
+    status = step.status if step.status in ("diverged", "failed") else f"was {step.status}"
+    result = " and ".join(part for part in (excess, "" if is_enough else status) if part)
     return f"trial {'+'.join(map(str, step.trials))}{value} {result}"
-
-
-def _describe_status(step: OuterStep) -> str:
-    """The status of an outer step; one that counts as diverged may have been pruned or failed."""
-    return step.status if step.status in ("diverged", "failed") else f"was {step.status}"
 
 
 def _describe_next(decision: Decision, step: OuterStep) -> str:

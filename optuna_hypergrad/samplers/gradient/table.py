@@ -272,7 +272,9 @@ class Table(TrialReader[Claim]):
         """
         steps = self.steps[claim.chain]
         search = self._search_after(used_by(steps, claim), steps)
+        # Points of the search need no rounding in these ranges.
         moved = {} if search.state is None else search.space
+        continuous = {n: d for n, d in moved.items() if getattr(d, "step", 1) is None}
         known = search.point()
         if claim.start is not None and search.state is None and not search.restarts:
             known = self._trials[claim.start].params
@@ -288,9 +290,9 @@ class Table(TrialReader[Claim]):
                 if name in known and known[name] in distribution.choices:
                     params[name] = known[name]
             elif name in known:
-                is_rounded = not _is_continuous(distribution) or distribution != moved.get(name)
+                is_exact = distribution == continuous.get(name)
                 value = known[name]
-                params[name] = to_distribution(value, distribution) if is_rounded else value
+                params[name] = value if is_exact else to_distribution(value, distribution)
             elif name in self.reported or self._is_new_float(name, distribution):
                 entropy = (claim.seed, claim.chain, search.restarts)
                 params[name] = start_value(name, distribution, self.rule.start, entropy)
@@ -394,7 +396,3 @@ def _progress(chain: Chain) -> tuple[int, int]:
 def _content(trial: FrozenTrial) -> tuple[Any, ...]:
     """All of a trial that a decision depends on."""
     return trial.state, trial.values, trial.params, trial.system_attrs, trial.user_attrs
-
-
-def _is_continuous(distribution: BaseDistribution) -> bool:
-    return isinstance(distribution, FloatDistribution) and distribution.step is None
