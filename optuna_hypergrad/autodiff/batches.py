@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,14 +13,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from optuna_hypergrad.arguments import checked_count, short
-from optuna_hypergrad.autodiff.snapshot import GeneratorStates
+from optuna_hypergrad.autodiff.snapshot import GeneratorStates, same_bits
 
 Batch = Any
 Batches = Sequence[Batch] | Iterable[Batch] | Callable[[int], Batch]
 
 
 class _Peeked(NamedTuple):
-    """What a function returned for number 0, and the random numbers before and after."""
+    """What a function returned ahead of time, and the random numbers before and after."""
 
     batch: Batch
     before: GeneratorStates
@@ -49,12 +51,35 @@ class TrainingBatches:
         # Whether the batches of any step can be taken at any time.
         self.is_indexed = callable(batches) or isinstance(batches, Sequence)
         data_set = getattr(batches, "dataset", None)
-        self.is_once_only = isinstance(batches, Iterator) or isinstance(data_set, Iterator)
+        self.is_iterator = isinstance(batches, Iterator) or isinstance(data_set, Iterator)
         self.keeps_passes = True  # False if no pass is iterated again; saves their random numbers
         self._position = 0
         self._passes: dict[int, GeneratorStates] = {}  # by the number of its first batch
         self._iterator: Iterator[Batch] = iter(())
-        self._peeked: _Peeked | None = None
+        self._peeked: list[_Peeked] = []
+
+    @cached_property
+    def is_once_only(self) -> bool:
+        """Whether batches cannot be taken again.
+
+        So it is with an iterator, and with a function that returns another batch when it is called
+        again with the same number and random numbers, such as ``lambda step: next(data)``. What it
+        returned is used for the first steps.
+        """
+        if not callable(self._batches):
+            return self.is_iterator
+        first = self._call_ahead()
+        first.before.restore()
+        self._peeked = [first]
+        try:
+            again = self._call_ahead()
+        except StopIteration:  # of an iterator that the function advances
+            return True
+        first.before.restore()
+        if _equal(first.batch, again.batch):
+            return False
+        self._peeked.append(again)
+        return True
 
     def take(self) -> tuple[Batch, ...]:
         """The batches of the next step."""
@@ -68,18 +93,14 @@ class TrainingBatches:
     def peek(self) -> Batch:
         """The first batch, which ``take`` gives again; generators may have moved.
 
-        A function is not called again for it, so that it may be one that counts its own calls, as
-        ``lambda step: next(data)``.
+        A function is not called again for it, so that it may be one that counts its own calls.
         """
         if callable(self._batches):
-            before = GeneratorStates.now(self._device, self.generators)
-            batch = self._batches(0)
-            after = GeneratorStates.now(self._device, self.generators)
-            self._peeked = _Peeked(batch, before, after)
-        else:
-            batch = self._next()
-            self._passes.clear()
-            self.seek(0)
+            self._peeked = self._peeked or [self._call_ahead()]
+            return self._peeked[0].batch
+        batch = self._next()
+        self._passes.clear()
+        self.seek(0)
         return batch
 
     def seek(self, step: int) -> None:
@@ -99,7 +120,7 @@ class TrainingBatches:
         number = self._position
         self._position += 1
         if callable(self._batches):
-            return self._batches(number) if self._peeked is None else self._take_peeked()
+            return self._take_peeked() if self._peeked else self._batches(number)
         if isinstance(self._batches, Sequence):
             if not self._batches:
                 raise _ended(number)
@@ -111,10 +132,14 @@ class TrainingBatches:
             return batch
         raise _ended(number)
 
+    def _call_ahead(self) -> _Peeked:
+        assert callable(self._batches)
+        before = GeneratorStates.now(self._device, self.generators)
+        batch = self._batches(0)
+        return _Peeked(batch, before, GeneratorStates.now(self._device, self.generators))
+
     def _take_peeked(self) -> Batch:
-        assert self._peeked is not None
-        batch, before, after = self._peeked
-        self._peeked = None
+        batch, before, after = self._peeked.pop(0)
         now = GeneratorStates.now(self._device, self.generators)
         if now.unless_same_as(before) is before:  # nothing was drawn since: as if called now
             after.restore()
@@ -131,13 +156,25 @@ class TrainingBatches:
 
 def nbytes(batch: Batch) -> int:
     """Memory of the tensors and arrays in a batch."""
+    return sum(array.nbytes for array in _arrays(batch))
+
+
+def _arrays(batch: Batch) -> Iterator[Tensor | np.ndarray[Any, Any]]:
+    """The tensors and arrays in a batch."""
     if isinstance(batch, Tensor | np.ndarray):
-        return batch.nbytes
-    if isinstance(batch, Mapping):
-        return sum(map(nbytes, batch.values()))
-    if isinstance(batch, tuple | list):
-        return sum(map(nbytes, batch))
-    return sum(map(nbytes, vars(batch).values())) if hasattr(batch, "__dict__") else 0
+        yield batch
+        return
+    parts: Iterable[Any] = vars(batch).values() if hasattr(batch, "__dict__") else ()
+    if isinstance(batch, tuple | list | Mapping):
+        parts = batch.values() if isinstance(batch, Mapping) else batch
+    for part in parts:
+        yield from _arrays(part)
+
+
+def _equal(first: Batch, second: Batch) -> bool:
+    """Whether two batches hold the same numbers; NaN equals NaN."""
+    pairs = zip_longest(*([torch.as_tensor(a) for a in _arrays(b)] for b in (first, second)))
+    return all(same_bits(one, other) for one, other in pairs)
 
 
 def _ended(number: int) -> ValueError:

@@ -33,7 +33,7 @@ class Buffer:
 
     def same_values_as(self, other: Buffer) -> bool:
         """Whether both hold the same values, possibly in different tensors."""
-        return _same_bits(self.values, other.values)
+        return same_bits(self.values, other.values)
 
 
 def buffers_of(model: nn.Module, before: tuple[Buffer, ...] = ()) -> tuple[Buffer, ...]:
@@ -47,7 +47,7 @@ def buffers_of(model: nn.Module, before: tuple[Buffer, ...] = ()) -> tuple[Buffe
 
 
 def _copied(module: nn.Module, name: str, tensor: Tensor | None, before: Buffer | None) -> Buffer:
-    if before is not None and tensor is before.tensor and _same_bits(tensor, before.values):
+    if before is not None and tensor is before.tensor and same_bits(tensor, before.values):
         return before
     return Buffer(module, name, tensor, None if tensor is None else tensor.detach().clone())
 
@@ -62,12 +62,12 @@ def put_back(buffers: tuple[Buffer, ...]) -> None:
         setattr(buffer.module, buffer.name, buffer.tensor)
         if buffer.tensor is None or buffer.values is None:
             continue
-        if not _same_bits(buffer.tensor, buffer.values):
+        if not same_bits(buffer.tensor, buffer.values):
             with torch.no_grad():
                 buffer.tensor.copy_(buffer.values)
 
 
-def _same_bits(first: Tensor | None, second: Tensor | None) -> bool:
+def same_bits(first: Tensor | None, second: Tensor | None) -> bool:
     """Whether two tensors of any layout hold the same numbers; NaN equals NaN."""
     if first is None or second is None:
         return first is second

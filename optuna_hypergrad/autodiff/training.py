@@ -180,7 +180,7 @@ def hypergradient(
     mode = _chosen_mode(mode, run, data, tangents, clip_products)
     run.expect(1 if mode == "reverse" else tangents.max_rows)
     data.keeps_passes = mode == "reverse"
-    if run.hypers.names and not data.is_once_only:
+    if run.hypers.names and not data.is_iterator:
         # What torch loads for this is not part of the run's cost.
         with Snapshotter(model, run.weights.device, data.generators).unchanged():
             run.check(data.peek(), validation_loss_fn, statistics)
@@ -219,20 +219,22 @@ def _chosen_mode(
     clip_products: float | None,
 ) -> Mode:
     """The mode to run in; a ValueError if reverse mode is asked for but impossible."""
+    if mode == "forward" or not run.hypers.names:  # without these, plain training
+        return "forward"
     obstacle = None
     if tangents.is_truncated or clip_products is not None:
         obstacle = "is exact: truncate and clip_products are for mode='forward'"
     elif tangents.is_share:
         obstacle = "takes all parameters at once: share is for mode='forward'"
     elif batches.is_once_only:
-        obstacle = "goes through batches again, but they are an iterator that ends"
-    if not run.hypers.names:
-        return "forward"  # plain training
+        obstacle = (
+            "takes batches again, but batches is an iterator, or a function that returns another "
+            "batch when it is called again for the same step"
+        )
     if mode == "reverse" and obstacle is not None:
         raise ValueError(f"mode='reverse' {obstacle}.")
-    if mode == "auto":
-        return "forward" if obstacle is not None or len(run.hypers.names) <= FEW else "reverse"
-    return mode
+    is_forward = obstacle is not None or len(run.hypers.names) <= FEW
+    return "forward" if mode == "auto" and is_forward else "reverse"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from autodiff.problems import batch, batches, loss_fn, mlp
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, AdamW, ForwardMode, hypergradient
+from optuna_hypergrad.autodiff.batches import TrainingBatches
 
 STEPS, WORDS = 6, 7
 MODES = ("forward", "reverse", "auto")
@@ -187,12 +188,27 @@ def test_batches_that_come_once_are_each_trained_on_once(mode: str, shuffle: boo
         "loader": lambda: Stored(loader()),
         "function": function,
     }
-    for kind, make in kinds.items():
-        mode = "forward" if kind == "function" else mode
+    for make in kinds.values():
         mine = copy.deepcopy(model)
         run(mine, loss_fn, make(), batch_of(8), mode)
         for one, other in zip(mine.parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_reverse_mode_refuses_a_function_that_goes_on_by_itself_before_the_training() -> None:
+    model, pending = mlp(), iter(batches(STEPS))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="another batch when it is called again"):
+        run(model, loss_fn, lambda step: next(pending), batch_of(8), "reverse")
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_batches_without_tensors_and_a_single_one_are_taken_by_function() -> None:
+    """Nothing shows that a function goes on by itself; or its iterator ends when it is asked."""
+    pending = iter([batch_of(8)])
+    data = TrainingBatches(lambda step: next(pending), torch.device("cpu"))
+    assert data.is_once_only and len(data.take()[0]) == 2
+    assert not TrainingBatches(lambda step: "text", torch.device("cpu")).is_once_only
 
 
 def test_a_function_that_draws_gives_what_it_gives_without_a_look_ahead() -> None:

@@ -178,8 +178,14 @@ def test_a_step_that_comes_out_differently_is_reported(memory: int | None) -> No
     def batch_of_its_own(step: int) -> tuple[Tensor, Tensor]:
         return torch.randn(8, 5, generator=own), torch.zeros(8, dtype=torch.long)
 
-    with pytest.raises(RecomputeError, match="counter or a generator"):
+    with pytest.raises(ValueError, match="another batch when it is called again"):
         run(mlp(), batch_of_its_own, "reverse", memory=memory)
+
+    def later(step: int) -> tuple[Tensor, Tensor]:  # past the check of the first batch
+        return batch_of_its_own(step) if step else (torch.ones(8, 5), torch.zeros(8).long())
+
+    with pytest.raises(RecomputeError, match="counter or a generator"):
+        run(mlp(), later, "reverse", memory=memory)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +193,7 @@ def test_a_step_that_comes_out_differently_is_reported(memory: int | None) -> No
     [
         ({"truncate": 0.1}, "mode='reverse' is exact: truncate and clip_products"),
         ({"clip_products": 1.0}, "mode='reverse' is exact: truncate and clip_products"),
-        ({"data": iter(batches(STEPS))}, "mode='reverse' goes through batches again"),
+        ({"data": iter(batches(STEPS))}, "mode='reverse' takes batches again"),
         ({"checkpoints": "tape"}, "checkpoints must be one of .* got 'tape'"),
         ({"accumulate": 0}, "accumulate must be a positive integer"),
     ],
