@@ -20,7 +20,7 @@ Batches = Sequence[Batch] | Iterable[Batch] | Callable[[int], Batch]
 
 
 class _Peeked(NamedTuple):
-    """What a function returned ahead of time, and the random numbers before and after."""
+    """What a function returned before its step, and the random numbers before and after."""
 
     batch: Batch
     before: GeneratorStates
@@ -68,11 +68,11 @@ class TrainingBatches:
         """
         if not callable(self._batches):
             return self.is_iterator
-        first = self._call_ahead()
+        first = self._call_first()
         first.before.restore()
         self._peeked = [first]
         try:
-            again = self._call_ahead()
+            again = self._call_first()
         except StopIteration:  # of an iterator that the function advances
             return True
         first.before.restore()
@@ -96,7 +96,7 @@ class TrainingBatches:
         A function is not called again for it, so that it may be one that counts its own calls.
         """
         if callable(self._batches):
-            self._peeked = self._peeked or [self._call_ahead()]
+            self._peeked = self._peeked or [self._call_first()]
             return self._peeked[0].batch
         batch = self._next()
         self._passes.clear()
@@ -132,7 +132,7 @@ class TrainingBatches:
             return batch
         raise _ended(number)
 
-    def _call_ahead(self) -> _Peeked:
+    def _call_first(self) -> _Peeked:
         assert callable(self._batches)
         before = GeneratorStates.now(self._device, self.generators)
         batch = self._batches(0)
