@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from optuna_hypergrad.dashboard import PublishCallback, publish
     from optuna_hypergrad.pruners import ConsensusPruner, DivergencePruner, TruncationPruner
     from optuna_hypergrad.reporting import watch
-    from optuna_hypergrad.reports import report_hypergradient, trial_seed
+    from optuna_hypergrad.reports.claims import trial_seed
+    from optuna_hypergrad.reports.objective import report_hypergradient
     from optuna_hypergrad.results import best_schedules, lineage_schedules
     from optuna_hypergrad.samplers import (
         GradientSampler,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from optuna import TrialPruned
 
 from optuna_hypergrad.arguments import checked_count
-from optuna_hypergrad.reports import check_trial, report_tangent_norms
+from optuna_hypergrad.reports.objective import check_trial, report_tangent_norms
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

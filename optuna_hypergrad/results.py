@@ -12,8 +12,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import check_kind, checked_count
-from optuna_hypergrad.reports import Shape, StoredDataError, read_restored, read_shapes
-from optuna_hypergrad.reports.attributes import SCHEDULES, reading
+from optuna_hypergrad.reports.attributes import SCHEDULES, StoredDataError, reading
+from optuna_hypergrad.reports.objective import Shape, read_shapes
+from optuna_hypergrad.reports.segments import read_restored
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage
 from optuna_hypergrad.samplers.studies import violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, interpolate, parameter_names

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad import arguments
-from optuna_hypergrad.reports import Shape, check_trial, read_shapes, report_shape
+from optuna_hypergrad.reports.objective import Shape, check_trial, read_shapes, report_shape
 from optuna_hypergrad.schedules import Form, Schedule, check_form, count_values, parameter_names
 
 if TYPE_CHECKING:

@@ -10,18 +10,9 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FixedTrial
 
 from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergradient, trial_seed
-from optuna_hypergrad.reports import (
-    Claim,
-    Rule,
-    Shape,
-    StoredDataError,
-    read_claim,
-    read_gradient,
-    read_shapes,
-    report_refined,
-    report_shape,
-    write_claim,
-)
+from optuna_hypergrad.reports import StoredDataError, report_refined
+from optuna_hypergrad.reports.claims import Claim, Rule, read_claim, write_claim
+from optuna_hypergrad.reports.objective import Shape, read_gradient, read_shapes, report_shape
 
 
 def asked(sampler: optuna.samplers.BaseSampler | None = None) -> tuple[Any, optuna.Trial]:

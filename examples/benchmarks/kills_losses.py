@@ -10,7 +10,8 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.checkpoints import CheckpointError, download
-from optuna_hypergrad.reports import read_checkpoint, read_claim, read_removed, read_segment
+from optuna_hypergrad.reports.claims import read_claim
+from optuna_hypergrad.reports.segments import read_checkpoint, read_removed, read_segment
 from optuna_hypergrad.samplers.gradient.search import decisions
 from optuna_hypergrad.samplers.gradient.table import ancestry
 

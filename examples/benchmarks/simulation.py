@@ -28,7 +28,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergradient
-from optuna_hypergrad.reports import read_claim, read_segment
+from optuna_hypergrad.reports.claims import read_claim
+from optuna_hypergrad.reports.segments import read_segment
 
 NAMES = ("x", "y", "z")
 FAILS, PRUNED, VANISHED = 0.02, 0.02, 0.001  # probabilities of the outcomes of a trial

@@ -9,7 +9,7 @@ from optuna_hypergrad.checkpoints.encoding import (
 )
 from optuna_hypergrad.checkpoints.resuming import load_optimizer, rng_state, set_rng_state
 from optuna_hypergrad.checkpoints.store import FILENAME, download, remove, upload
-from optuna_hypergrad.reports import Checkpoint
+from optuna_hypergrad.reports.segments import Checkpoint
 
 __all__ = [
     "FILENAME",

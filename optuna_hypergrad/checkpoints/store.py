@@ -15,7 +15,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from optuna_hypergrad.arguments import check_can, check_kind
 from optuna_hypergrad.checkpoints.encoding import CheckpointError, UnreachableError, decode, encode
-from optuna_hypergrad.reports import Checkpoint
+from optuna_hypergrad.reports.segments import Checkpoint
 
 if TYPE_CHECKING:
     import torch

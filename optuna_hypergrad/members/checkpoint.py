@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad import checkpoints, reports
+from optuna_hypergrad import checkpoints
 from optuna_hypergrad.checkpoints import CheckpointError, UnreachableError
-from optuna_hypergrad.reports import Checkpoint, Segment, StoredDataError
+from optuna_hypergrad.reports.attributes import StoredDataError
+from optuna_hypergrad.reports.segments import (
+    Checkpoint,
+    Segment,
+    check_descent,
+    read_checkpoint,
+    read_removed,
+    read_segment,
+    write_removed,
+)
 from optuna_hypergrad.samplers.base import Memory
 from optuna_hypergrad.samplers.population.checkpoint_gc import removable
 from optuna_hypergrad.samplers.population.sampler import PopulationSampler, new_population
@@ -30,10 +39,10 @@ def preceding(trials: Sequence[FrozenTrial], segment: Segment) -> Iterator[Froze
             raise StoredDataError(f"{message} are {len(trials)}.")
         earlier = trials[segment.parent]
         yield earlier
-        own = reports.read_segment(earlier.number, earlier.system_attrs)
+        own = read_segment(earlier.number, earlier.system_attrs)
         if own is None:
             return
-        reports.check_descent(segment, own)
+        check_descent(segment, own)
         segment = own
 
 
@@ -67,7 +76,7 @@ def restore(trial: Trial, segment: Segment, store: ArtifactStore) -> tuple[int, 
 
 
 def _read(earlier: FrozenTrial, store: ArtifactStore) -> dict[str, Any]:
-    checkpoint = reports.read_checkpoint(earlier)
+    checkpoint = read_checkpoint(earlier)
     if checkpoint is None:
         raise CheckpointError("it left no checkpoint")
     state = checkpoints.download(store, checkpoint)
@@ -95,8 +104,8 @@ def remove_unneeded(trial: Trial, store: ArtifactStore, own: Checkpoint) -> None
     frozen = trial.storage.get_trial(trial._trial_id)
     _remove_all(frozen, trial, store, but=own.artifact)
     if removed:
-        numbers = [*reports.read_removed(frozen), *removed]
-        reports.write_removed(trial.storage, trial._trial_id, numbers)
+        numbers = [*read_removed(frozen), *removed]
+        write_removed(trial.storage, trial._trial_id, numbers)
 
 
 def _remove_all(

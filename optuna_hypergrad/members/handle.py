@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from optuna import Trial
 
-from optuna_hypergrad import checkpoints, reports
+from optuna_hypergrad import checkpoints
 from optuna_hypergrad.arguments import check_can, check_kind, checked_count
 from optuna_hypergrad.checkpoints import CheckpointError
 from optuna_hypergrad.checkpoints.store import STORE
 from optuna_hypergrad.members.checkpoint import preceding, remove_unneeded, restore
 from optuna_hypergrad.members.options import check_options, follow
-from optuna_hypergrad.reports import Segment
+from optuna_hypergrad.reports.segments import (
+    Segment,
+    read_segment,
+    read_teacher,
+    report_checkpoint,
+    report_refined,
+    report_restored,
+    write_segment,
+    write_teacher,
+)
 from optuna_hypergrad.samplers.population.teaching import Hypergradient, taught_within
 
 if TYPE_CHECKING:
@@ -74,7 +83,7 @@ class MemberHandle:
         attrs = trial.storage.get_trial_system_attrs(trial._trial_id)
         # The trial of another sampler is a population of one.
         alone = Segment(trial.number, None, 0, 1, 0, trial.study.study_name)
-        self._segment = reports.read_segment(trial.number, attrs) or alone
+        self._segment = read_segment(trial.number, attrs) or alone
 
     @property
     def number(self) -> int | None:
@@ -134,7 +143,7 @@ class MemberHandle:
         state: dict[str, Any] = {}
         if self.parent is not None:
             number, state = restore(self._trial, self._segment, self._store)
-            reports.report_restored(self._trial, number, self.parent)
+            report_restored(self._trial, number, self.parent)
         stored = state.get("parts", {})
         for name, part in parts.items():
             if state and name not in stored:
@@ -191,7 +200,7 @@ class MemberHandle:
         except TypeError:
             checkpoints.check(saved)  # names the path from the part on
             raise
-        reports.report_checkpoint(self._trial, checkpoint)
+        report_checkpoint(self._trial, checkpoint)
         if self._keep == "living":
             remove_unneeded(self._trial, self._store, checkpoint)
 
@@ -210,7 +219,7 @@ class MemberHandle:
             ValueError: If ``values`` is empty, names what the trial has not suggested or what is
                 categorical, or holds what is not one number; if the trial has reported before.
         """
-        reports.report_refined(self._trial, values)
+        report_refined(self._trial, values)
         ignored = sorted({*values} & {*self._segment.fixed})
         if ignored:
             message = f"refined: {ignored[0]!r} is fixed in the sampler, so its refined value"
@@ -237,7 +246,7 @@ class MemberHandle:
         checked_count("steps", steps)
         storage, trial_id = self._trial.storage, self._trial._trial_id
         attrs = storage.get_trial_system_attrs(trial_id)
-        taught = reports.read_teacher(self._trial.number, attrs)
+        taught = read_teacher(self._trial.number, attrs)
         is_retry = self._segment.trial != self._trial.number  # with the values of the failed one
         if taught is None or not self._segment.queried or is_retry:
             return 0
@@ -249,8 +258,8 @@ class MemberHandle:
         taught, self._segment = taught_within(
             taught, self._segment, parent.distributions, hypergradient, steps
         )
-        reports.write_segment(storage, trial_id, self._segment)
-        reports.write_teacher(storage, trial_id, self._trial.number, taught)
+        write_segment(storage, trial_id, self._segment)
+        write_teacher(storage, trial_id, self._trial.number, taught)
         return steps
 
 

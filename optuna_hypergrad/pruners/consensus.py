@@ -10,7 +10,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.arguments import check_positive
-from optuna_hypergrad.reports import read_claim, write_superfluous
+from optuna_hypergrad.reports.claims import read_claim, write_superfluous
 from optuna_hypergrad.samplers.gradient.sampler import GradientSampler
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, is_enqueued_trial
 from optuna_hypergrad.samplers.gradient.table import Chain, same_point, used_by

@@ -9,7 +9,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.arguments import checked_count, checked_number
-from optuna_hypergrad.reports import read_tangent_norms
+from optuna_hypergrad.reports.objective import read_tangent_norms
 
 
 class DivergencePruner(BasePruner):

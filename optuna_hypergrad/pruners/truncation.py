@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.algorithms import selection
 from optuna_hypergrad.arguments import checked_count
-from optuna_hypergrad.reports import Segment, read_segment
+from optuna_hypergrad.reports.segments import Segment, read_segment
 from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
 from optuna_hypergrad.samplers.population.sampler import PopulationSampler
 from optuna_hypergrad.samplers.studies import maximizes, sampler_of

@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_hypergrad.arguments import check_callable
 from optuna_hypergrad.logger import logger
-from optuna_hypergrad.reports import Report, StoredDataError, write_constraints
-from optuna_hypergrad.reports.attributes import with_backoff
+from optuna_hypergrad.reports.attributes import StoredDataError, with_backoff
+from optuna_hypergrad.reports.objective import Report, write_constraints
 from optuna_hypergrad.samplers.describe import describe_unreported
 from optuna_hypergrad.schedules import parameter_names
 

@@ -13,7 +13,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import check_kind
-from optuna_hypergrad.reports import read_constraints, total_violation
+from optuna_hypergrad.reports.objective import read_constraints, total_violation
 
 S = TypeVar("S", bound=BaseSampler)
 

@@ -32,7 +32,8 @@ import databases
 import servers
 from optuna_hypergrad import GradientSampler, PopulationSampler, lineage, members
 from optuna_hypergrad.checkpoints import CheckpointError, UnreachableError, download
-from optuna_hypergrad.reports import attributes, read_checkpoint
+from optuna_hypergrad.reports import attributes
+from optuna_hypergrad.reports.segments import read_checkpoint
 from samplers.populations import assert_no_gaps, bowl, create, places, population_of
 from samplers.studies import quadratic
 

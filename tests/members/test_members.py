@@ -16,7 +16,7 @@ from torch import nn
 
 from optuna_hypergrad import PopulationSampler, autodiff, members, report_hypergradient, students
 from optuna_hypergrad.checkpoints import CheckpointError
-from optuna_hypergrad.reports import read_checkpoint, read_segment, read_teacher
+from optuna_hypergrad.reports.segments import read_checkpoint, read_segment, read_teacher
 
 SGD = torch.optim.SGD
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler, TruncationPruner, report_hypergradient
-from optuna_hypergrad.reports import read_segment
+from optuna_hypergrad.reports.segments import read_segment
 from samplers.populations import population_of, segments
 
 STEPS = 4

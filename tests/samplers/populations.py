@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler, report_hypergradient
-from optuna_hypergrad.reports import Segment, read_segment
+from optuna_hypergrad.reports.segments import Segment, read_segment
 from optuna_hypergrad.samplers.population.population import Population
 
 Objective = Callable[[optuna.Trial], float]

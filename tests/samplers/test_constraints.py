@@ -21,7 +21,8 @@ from optuna_hypergrad import (
     report_hypergradient,
 )
 from optuna_hypergrad.dashboard.note import summarize
-from optuna_hypergrad.reports import StoredDataError, read_constraint_gradients, read_constraints
+from optuna_hypergrad.reports import StoredDataError
+from optuna_hypergrad.reports.objective import read_constraint_gradients, read_constraints
 from optuna_hypergrad.samplers.studies import rank_key
 from optuna_hypergrad.visualization.charts import Line
 from optuna_hypergrad.visualization.figures import convergence

@@ -10,7 +10,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad import GradientSampler, PopulationSampler, lineage
-from optuna_hypergrad.reports import StoredDataError, read_claim, read_segment
+from optuna_hypergrad.reports import StoredDataError
+from optuna_hypergrad.reports.claims import read_claim
+from optuna_hypergrad.reports.segments import read_segment
 from optuna_hypergrad.samplers import ChainSummary
 from samplers import populations, studies
 

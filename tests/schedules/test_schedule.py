@@ -7,7 +7,7 @@ import torch
 from optuna.trial import FixedTrial
 
 from optuna_hypergrad import Schedule, suggest_schedule
-from optuna_hypergrad.reports import Shape, read_shapes
+from optuna_hypergrad.reports.objective import Shape, read_shapes
 
 FORMS = ("constant", "linear", "cosine")
 

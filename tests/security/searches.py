@@ -20,7 +20,8 @@ from optuna_hypergrad import (
     trial_seed,
 )
 from optuna_hypergrad.checkpoints import CheckpointError
-from optuna_hypergrad.reports import Shape, StoredDataError, report_shape
+from optuna_hypergrad.reports import StoredDataError
+from optuna_hypergrad.reports.objective import Shape, report_shape
 from security.stores import MemoryStore
 
 Sampler = GradientSampler | PopulationSampler

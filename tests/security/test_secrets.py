@@ -15,8 +15,9 @@ from sqlalchemy import text
 
 import servers
 from optuna_hypergrad import PopulationSampler
-from optuna_hypergrad.reports import StoredDataError, attributes, read_gradient
+from optuna_hypergrad.reports import StoredDataError, attributes
 from optuna_hypergrad.reports.attributes import write_decision
+from optuna_hypergrad.reports.objective import read_gradient
 from samplers.populations import bowl
 from security.logs import logged
 

@@ -9,14 +9,10 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad import lineage
-from optuna_hypergrad.reports import (
-    StoredDataError,
-    read_claim,
-    read_drawn,
-    read_segment,
-    read_teacher,
-)
+from optuna_hypergrad.reports import StoredDataError
 from optuna_hypergrad.reports import attributes as keys
+from optuna_hypergrad.reports.claims import read_claim, read_drawn
+from optuna_hypergrad.reports.segments import read_segment, read_teacher
 from security.searches import (
     Sampler,
     copied,

@@ -11,8 +11,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.algorithms.sign_descent import Verdict
-from optuna_hypergrad.reports import Rule, read_claim, read_gradient, total_violation
-from optuna_hypergrad.reports.objective import mean
+from optuna_hypergrad.reports.claims import Rule, read_claim
+from optuna_hypergrad.reports.objective import mean, read_gradient, total_violation
 from optuna_hypergrad.samplers.gradient.search import (
     Decision,
     decisions,

@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.algorithms.sign_descent import Settled
-from optuna_hypergrad.reports import Claim, read_constraints
+from optuna_hypergrad.reports.claims import Claim
+from optuna_hypergrad.reports.objective import read_constraints
 from optuna_hypergrad.samplers.describe import (
     SIGNS,
     describe_change,

@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_hypergrad.arguments import check_kind, checked_count
 from optuna_hypergrad.logger import logger
-from optuna_hypergrad.reports import Rule, read_claim, stored_claim, write_claim, write_drawn
 from optuna_hypergrad.reports.attributes import MOST
+from optuna_hypergrad.reports.claims import Rule, read_claim, stored_claim, write_claim, write_drawn
 from optuna_hypergrad.samplers import studies
 from optuna_hypergrad.samplers.base import (
     CompletedSampler,

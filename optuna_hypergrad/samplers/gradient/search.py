@@ -14,8 +14,8 @@ from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.sharing import shared_gradient, shared_windows
 from optuna_hypergrad.algorithms.sign_descent import Outcome, Verdict
-from optuna_hypergrad.reports import Claim, Report, Rule, read_superfluous, total_violation
-from optuna_hypergrad.reports.objective import mean, mean_by_name
+from optuna_hypergrad.reports.claims import Claim, Rule, read_superfluous
+from optuna_hypergrad.reports.objective import Report, mean, mean_by_name, total_violation
 from optuna_hypergrad.samplers.distributions import ranges_of, to_distribution
 from optuna_hypergrad.samplers.gradient.start import first_step_sizes
 from optuna_hypergrad.schedules import parameter_names

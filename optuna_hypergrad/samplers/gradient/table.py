@@ -18,16 +18,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.algorithms import sign_descent
-from optuna_hypergrad.reports import (
-    Claim,
-    Rule,
-    StoredDataError,
-    read_claim,
-    read_drawn,
-    read_gradient,
-    stored_claim,
-)
-from optuna_hypergrad.reports.objective import values_by_name
+from optuna_hypergrad.reports.attributes import StoredDataError
+from optuna_hypergrad.reports.claims import Claim, Rule, read_claim, read_drawn, stored_claim
+from optuna_hypergrad.reports.objective import read_gradient, values_by_name
 from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.distributions import to_distribution
 from optuna_hypergrad.samplers.gradient.search import (

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from optuna_hypergrad import reports
 from optuna_hypergrad.algorithms import mutation
 from optuna_hypergrad.algorithms.ranges import Array
+from optuna_hypergrad.reports.objective import followed_gradient, read_gradient
+from optuna_hypergrad.reports.segments import Origin, Segment, Taught, read_refined
 from optuna_hypergrad.samplers.distributions import to_distribution
 from optuna_hypergrad.samplers.population.config import PopulationConfig
 from optuna_hypergrad.samplers.population.hyperparameters import Numeric, rprop_step
@@ -19,12 +20,12 @@ from optuna_hypergrad.samplers.population.teaching import answer_of
 
 
 def explore(
-    segment: reports.Segment,
+    segment: Segment,
     parent: SegmentTrial,
-    taught: reports.Taught | None,
+    taught: Taught | None,
     config: PopulationConfig,
     rng: np.random.Generator,
-) -> reports.Segment:
+) -> Segment:
     """A clone's segment with mutated values, and what mutated each.
 
     Args:
@@ -40,7 +41,7 @@ def explore(
     numeric = Numeric.of(space)
     u = numeric.fractions(segment.values)
     before = numeric.by_name(u)
-    origins: dict[str, reports.Origin] = {}
+    origins: dict[str, Origin] = {}
     if config.mutation == "hypergradient":
         clone = rprop_step(segment, parent)
         origins |= dict.fromkeys(numeric.names, "gradient")
@@ -50,7 +51,7 @@ def explore(
             values |= _perturbed(u, numeric, values, space, rng)
             origins |= dict.fromkeys(numeric.names, "perturbed")
         if taught is not None:
-            reported = reports.read_gradient(parent.trial) or {}
+            reported = read_gradient(parent.trial) or {}
             queried = {name: fraction for name, fraction in before.items() if name in reported}
             values |= answer_of(taught, queried, space)
             origins |= dict.fromkeys(queried, "teacher")
@@ -74,9 +75,9 @@ def _mutable(parent: SegmentTrial, config: PopulationConfig) -> dict[str, BaseDi
     """
     trial = parent.trial
     learned = {
-        *(reports.read_gradient(trial) or {}),
-        *reports.followed_gradient(trial),
-        *reports.read_refined(trial),
+        *(read_gradient(trial) or {}),
+        *followed_gradient(trial),
+        *read_refined(trial),
     }
     return {
         name: distribution

@@ -12,8 +12,8 @@ from optuna.study import Study
 
 from optuna_hypergrad.algorithms import refinement
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
-from optuna_hypergrad.reports import Segment, followed_gradient, read_refined, read_segment
-from optuna_hypergrad.reports.segments import Refinement
+from optuna_hypergrad.reports.objective import followed_gradient
+from optuna_hypergrad.reports.segments import Refinement, Segment, read_refined, read_segment
 from optuna_hypergrad.samplers.distributions import (
     internal_values,
     is_numeric,

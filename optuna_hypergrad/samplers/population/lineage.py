@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from optuna.distributions import BaseDistribution
 from optuna.study import Study
 
-from optuna_hypergrad.reports import Segment, check_descent
-from optuna_hypergrad.reports.segments import Origin
+from optuna_hypergrad.reports.segments import Origin, Segment, check_descent
 from optuna_hypergrad.samplers.population.hyperparameters import Numeric, ended_with
 from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
 from optuna_hypergrad.samplers.studies import check_one_objective, maximizes, violation

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from optuna_hypergrad.reports import Segment
+from optuna_hypergrad.reports.segments import Segment
 from optuna_hypergrad.samplers.describe import (
     SIGNS,
     describe_change,

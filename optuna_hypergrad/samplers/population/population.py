@@ -16,8 +16,14 @@ from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad import reports
-from optuna_hypergrad.reports import Segment, Taught
+from optuna_hypergrad.reports.attributes import StoredDataError
+from optuna_hypergrad.reports.segments import (
+    Segment,
+    Taught,
+    read_removed,
+    read_segment,
+    read_teacher,
+)
 from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.studies import rank_key
 
@@ -99,7 +105,7 @@ class Population(TrialReader[Segment]):
     def __getitem__(self, number: int) -> SegmentTrial:
         """The finished segment with a trial number that another names as its parent."""
         if number not in self._finished:
-            raise reports.StoredDataError(f"trial {number} is a parent, but no finished segment.")
+            raise StoredDataError(f"trial {number} is a parent, but no finished segment.")
         return self._finished[number]
 
     def __contains__(self, number: int) -> bool:
@@ -158,7 +164,7 @@ class Population(TrialReader[Segment]):
         return alive
 
     def _read_decision(self, trial: FrozenTrial) -> Segment | None:
-        return reports.read_segment(trial.number, trial.system_attrs)
+        return read_segment(trial.number, trial.system_attrs)
 
     def _basis(self, decision: Segment) -> tuple[Collection[int], int]:
         return () if decision.parent is None else (decision.parent,), decision.generation
@@ -174,7 +180,7 @@ class Population(TrialReader[Segment]):
                 self.undecided.add(trial.number)
 
     def _take_segment(self, new: SegmentTrial) -> None:
-        for number in reports.read_removed(new.trial):
+        for number in read_removed(new.trial):
             self.removed.add(number)
             self.with_checkpoint.pop(number, None)
         if self._first is None or new.number < self._first.number:
@@ -182,7 +188,7 @@ class Population(TrialReader[Segment]):
         if self._latest is None or new.number >= self._latest.number:
             self._latest = new
         if self.teacher is None or new.number >= self.teacher[0]:
-            taught = reports.read_teacher(new.number, new.trial.system_attrs)
+            taught = read_teacher(new.number, new.trial.system_attrs)
             self.teacher = self.teacher if taught is None else (new.number, taught)
         if new.trial.state.is_finished():
             self._finish(new)

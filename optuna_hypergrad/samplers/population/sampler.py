@@ -13,12 +13,19 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad import reports
 from optuna_hypergrad.algorithms.mutation import Activation
 from optuna_hypergrad.arguments import checked_count
 from optuna_hypergrad.logger import logger
-from optuna_hypergrad.reports import Segment, Taught
 from optuna_hypergrad.reports.attributes import MOST
+from optuna_hypergrad.reports.objective import Report
+from optuna_hypergrad.reports.segments import (
+    Segment,
+    Taught,
+    read_refined,
+    read_segment,
+    write_segment,
+    write_teacher,
+)
 from optuna_hypergrad.samplers import studies
 from optuna_hypergrad.samplers.base import (
     CompletedSampler,
@@ -170,14 +177,14 @@ class PopulationSampler(CompletedSampler[Population]):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Decide which segment the trial runs; a retried trial keeps that of the failed one."""
         super().before_trial(study, trial)
-        is_retry = reports.read_segment(trial.number, trial.system_attrs) is not None
+        is_retry = read_segment(trial.number, trial.system_attrs) is not None
         if len(study.directions) > 1 or is_retry:
             return
         with self.memory.reading(study) as population:  # until the decision is written
             segment, taught = self._decide(population, study, trial)
-            reports.write_segment(study._storage, trial._trial_id, segment)
+            write_segment(study._storage, trial._trial_id, segment)
             if taught is not None:
-                reports.write_teacher(study._storage, trial._trial_id, trial.number, taught)
+                write_teacher(study._storage, trial._trial_id, trial.number, taught)
             if logger.isEnabledFor(logging.INFO):
                 logger.info(describe_segment(segment, population, studies.fixed_params(study)))
             if segment.parent is not None and segment.age == 0:
@@ -224,9 +231,9 @@ class PopulationSampler(CompletedSampler[Population]):
         if state != TrialState.COMPLETE:
             return
         finished = finished_trial(study, trial, state, values)
-        others = trial.params.keys() - {*self.config.fixed, *reports.read_refined(finished)}
+        others = trial.params.keys() - {*self.config.fixed, *read_refined(finished)}
         consequence = _WITHOUT_HYPERGRADIENT.get(self.config.mutation, "cloned unchanged")
-        self._check_report(finished, reports.Report.of(finished), {consequence: others})
+        self._check_report(finished, Report.of(finished), {consequence: others})
 
     def _segment_of(self, study: Study, trial: FrozenTrial) -> Segment | None:
         with self.remembering(study, trial) as population:
@@ -236,7 +243,7 @@ class PopulationSampler(CompletedSampler[Population]):
         # Of another process, or one that ``MemberHandle.teach`` may have changed. The trial
         # passed in is older than the segment that before_trial wrote.
         attrs = study._storage.get_trial_system_attrs(trial._trial_id)
-        return reports.read_segment(trial.number, attrs)
+        return read_segment(trial.number, attrs)
 
     def _decide(
         self, population: Population, study: Study, trial: FrozenTrial

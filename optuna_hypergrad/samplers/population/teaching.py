@@ -12,7 +12,8 @@ from optuna.distributions import BaseDistribution
 from optuna_hypergrad.algorithms import mutation
 from optuna_hypergrad.algorithms.mutation import Activation
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.reports import Segment, Taught, read_gradient
+from optuna_hypergrad.reports.objective import read_gradient
+from optuna_hypergrad.reports.segments import Segment, Taught
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.population.hyperparameters import Numeric
 from optuna_hypergrad.samplers.population.population import Population

@@ -14,7 +14,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.reports import Shape, StoredDataError, read_shapes
+from optuna_hypergrad.reports.attributes import StoredDataError
+from optuna_hypergrad.reports.objective import Shape, read_shapes
 from optuna_hypergrad.samplers.distributions import is_log, is_numeric
 from optuna_hypergrad.samplers.gradient.history import OuterStep
 from optuna_hypergrad.schedules import Form, count_values, parameter_names

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.arguments import checked_number
-from optuna_hypergrad.reports import read_claim
+from optuna_hypergrad.reports.claims import read_claim
 from optuna_hypergrad.samplers.describe import short
 from optuna_hypergrad.samplers.gradient.history import failure_of, outer_steps
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial

@@ -12,7 +12,8 @@ from optuna.trial import TrialState, create_trial
 
 import scripts
 from optuna_hypergrad import GradientSampler
-from optuna_hypergrad.reports import Claim, Rule, StoredDataError
+from optuna_hypergrad.reports import StoredDataError
+from optuna_hypergrad.reports.claims import Claim, Rule
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, Search, decisions
 from optuna_hypergrad.samplers.gradient.table import Table, ancestry, deciding_trials
 from samplers.studies import ask, claims, create, finish, points, quadratic

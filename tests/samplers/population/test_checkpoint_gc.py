@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler
-from optuna_hypergrad.reports import read_segment
+from optuna_hypergrad.reports.segments import read_segment
 from optuna_hypergrad.samplers.population.checkpoint_gc import removable
 from optuna_hypergrad.samplers.population.population import Population
 from samplers.populations import create, population_of, run, segments

@@ -9,7 +9,8 @@ import pytest
 
 from optuna_hypergrad import lineage, report_hypergradient, students
 from optuna_hypergrad.algorithms import mutation
-from optuna_hypergrad.reports import StoredDataError, read_teacher, report_refined
+from optuna_hypergrad.reports import StoredDataError, report_refined
+from optuna_hypergrad.reports.segments import read_teacher
 from optuna_hypergrad.samplers import SegmentRecord
 from samplers.populations import bowl, create, run, segments, silent
 from visualization.stored_populations import segment, study_of, trial

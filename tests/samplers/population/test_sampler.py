@@ -16,7 +16,8 @@ from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler, report_hypergradient, students
 from optuna_hypergrad.algorithms.mutation import SLOTS, Teacher
-from optuna_hypergrad.reports import Segment, Taught, read_segment, read_teacher, report_refined
+from optuna_hypergrad.reports import report_refined
+from optuna_hypergrad.reports.segments import Segment, Taught, read_segment, read_teacher
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.population.config import Mutation, PopulationConfig
 from optuna_hypergrad.samplers.population.explore import explore

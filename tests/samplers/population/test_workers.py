@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 import scripts
-from optuna_hypergrad.reports import read_segment
+from optuna_hypergrad.reports.segments import read_segment
 from samplers.populations import assert_no_gaps, segments
 
 WORKER = Path(__file__).with_name("worker.py")
