@@ -53,7 +53,7 @@ NAMES = [
     Replaced("player", "Recomputation"),
     Replaced("reached", "grad_mask"),
     Replaced("recall watching", "results, reporting"),
-    Replaced("retention", "checkpoint_gc"),
+    Replaced("retention", "checkpoint garbage collection"),
     Replaced("slope slopes", "gradient, derivative, or q as in the papers"),
     Replaced("student students", "member (a place), segment (what one trial trains)"),
     Replaced("surrounding surroundings", "Snapshot, Snapshotter"),

@@ -22,7 +22,7 @@ from optuna_hypergrad.reports.segments import (
     write_removed,
 )
 from optuna_hypergrad.samplers.base import Memory
-from optuna_hypergrad.samplers.population.checkpoint_gc import removable
+from optuna_hypergrad.samplers.population.population import removable
 from optuna_hypergrad.samplers.population.sampler import PopulationSampler, new_population
 from optuna_hypergrad.samplers.studies import maximizes, sampler_of
 

@@ -16,8 +16,7 @@ from optuna_hypergrad.algorithms.sharing import shared_gradient, shared_windows
 from optuna_hypergrad.algorithms.sign_descent import Outcome, Verdict
 from optuna_hypergrad.reports.claims import Claim, Rule, read_superfluous
 from optuna_hypergrad.reports.objective import Report, mean, mean_by_name, total_violation
-from optuna_hypergrad.samplers.distributions import ranges_of, to_distribution
-from optuna_hypergrad.samplers.gradient.start import first_step_sizes
+from optuna_hypergrad.samplers.distributions import first_step_sizes, ranges_of, to_distribution
 from optuna_hypergrad.schedules import parameter_names
 
 MAX_REDRAWS = 3  # of the parameters without hypergradients, before an infeasible point is left

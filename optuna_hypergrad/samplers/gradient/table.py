@@ -22,7 +22,7 @@ from optuna_hypergrad.reports.attributes import StoredDataError
 from optuna_hypergrad.reports.claims import Claim, Rule, read_claim, read_drawn, stored_claim
 from optuna_hypergrad.reports.objective import read_gradient, values_by_name
 from optuna_hypergrad.samplers.base import TrialReader
-from optuna_hypergrad.samplers.distributions import to_distribution
+from optuna_hypergrad.samplers.distributions import start_value, to_distribution
 from optuna_hypergrad.samplers.gradient.search import (
     ClaimedTrial,
     Decision,
@@ -32,7 +32,6 @@ from optuna_hypergrad.samplers.gradient.search import (
     decisions,
     reported_space,
 )
-from optuna_hypergrad.samplers.gradient.start import start_value
 from optuna_hypergrad.samplers.studies import best_first
 
 MAX_FAILURES = 3  # a step of which that many trials failed is decided by those that did not

@@ -4,6 +4,8 @@ A trial that a PopulationSampler proposed is one segment: it names its member, i
 the trial that it continues or clones. Several trials may name the same member and generation:
 repetitions of failed ones, racing workers, replacements of workers that vanished. The complete one
 with the lowest number is the member's, or else a pruned one; others count as explorers.
+
+It also says which checkpoints are no longer needed.
 """
 
 from __future__ import annotations
@@ -205,3 +207,38 @@ class Population(TrialReader[Segment]):
         insort(self._attempts[member, generation], new, key=lambda other: other.number)
         if member is not None and new.done:
             self._progress[member] = max(self.progress(member), generation + 1)
+
+
+def needed(population: Population, maximize: bool) -> set[int]:
+    """Numbers of the finished trials whose checkpoints must stay.
+
+    * All that may still be continued or cloned: members are compared at equal generations, so
+      these are the segments from the generation of the slowest member on.
+    * The parents of running segments.
+    * The parents of all these, which replace a damaged checkpoint.
+    * The best segment of all.
+    """
+    finished, members = population.with_checkpoint.values(), range(population.size)
+    slowest = min((population.progress(member) for member in members), default=0)
+    used = {one.number for one in finished if one.done and one.generation >= slowest - 1}
+    running = population.running.values()
+    used |= {one.segment.parent for one in running if one.segment.parent is not None}
+    parents = (population[number].segment.parent for number in used if number in population)
+    kept = used | {parent for parent in parents if parent is not None}
+    complete = (one for one in finished if one.complete)
+    best = min(complete, key=lambda one: one.rank_key(maximize), default=None)
+    return kept if best is None else kept | {best.number}
+
+
+def removable(population: Population, maximize: bool) -> list[SegmentTrial]:
+    """The finished segments whose checkpoints can be removed.
+
+    None while a recent trial has begun but has no segment yet: it may have read the storage before
+    others finished. A checkpoint that is not needed now is needed by no trial that begins later.
+    """
+    workers = len(population.at_work(population.n_trials, population.size)) + 1
+    recent = population.n_trials - PATIENCE * max(population.size, workers)
+    if any(number >= recent for number in population.undecided):
+        return []
+    kept = needed(population, maximize)
+    return [one for one in population.with_checkpoint.values() if one.number not in kept]

@@ -10,8 +10,7 @@ from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler
 from optuna_hypergrad.reports.segments import read_segment
-from optuna_hypergrad.samplers.population.checkpoint_gc import removable
-from optuna_hypergrad.samplers.population.population import Population
+from optuna_hypergrad.samplers.population.population import Population, removable
 from samplers.populations import create, population_of, run, segments
 
 ACTIONS = st.lists(
