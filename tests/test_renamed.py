@@ -14,6 +14,7 @@ from samplers.populations import bowl, create
 @pytest.mark.parametrize(
     "module, old, new",
     [
+        (optuna_hypergrad, "recall", "results"),
         (members, "Member", "MemberHandle"),
         (samplers, "Ancestor", "SegmentRecord"),
         (samplers, "Mutated", "MutationRecord"),

@@ -5,8 +5,30 @@ short texts as user attributes.
 """
 
 from optuna_hypergrad.reports.attributes import StoredDataError
-from optuna_hypergrad.reports.claims import trial_seed
-from optuna_hypergrad.reports.objective import report_hypergradient
-from optuna_hypergrad.reports.segments import report_refined
+from optuna_hypergrad.reports.claims import read_claim, trial_seed
+from optuna_hypergrad.reports.objective import (
+    read_constraint_gradients,
+    read_constraints,
+    read_gradient,
+    report_hypergradient,
+)
+from optuna_hypergrad.reports.segments import (
+    read_checkpoint,
+    read_refined,
+    read_segment,
+    report_refined,
+)
 
-__all__ = ["StoredDataError", "report_hypergradient", "report_refined", "trial_seed"]
+__all__ = [
+    "StoredDataError",
+    "read_checkpoint",
+    "read_claim",
+    "read_constraint_gradients",
+    "read_constraints",
+    "read_gradient",
+    "read_refined",
+    "read_segment",
+    "report_hypergradient",
+    "report_refined",
+    "trial_seed",
+]
