@@ -89,12 +89,14 @@ def _shaped(
 def _best(study: Study) -> FrozenTrial:
     if len(study.directions) > 1:
         count = len(study.directions)
-        raise ValueError(f"study: which trial is best, with {count} objectives? Name one: trial=….")
+        raise ValueError(
+            f"study: with {count} objectives no trial is the best; pass trial=<number>."
+        )
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         raise ValueError("study: no trial has completed.")
     if all(violation(trial) for trial in complete):
-        raise ValueError("study: no complete trial is feasible. Name one: trial=….")
+        raise ValueError("study: no complete trial is feasible; pass trial=<number>.")
     return study.best_trial
 
 

@@ -78,7 +78,7 @@ def restore(trial: Trial, segment: Segment, store: ArtifactStore) -> tuple[int, 
 def _read(earlier: FrozenTrial, store: ArtifactStore) -> dict[str, Any]:
     checkpoint = read_checkpoint(earlier)
     if checkpoint is None:
-        raise CheckpointError("it left no checkpoint")
+        raise CheckpointError("it saved none; call member.save before the objective returns")
     state = checkpoints.download(store, checkpoint)
     if not isinstance(state, dict) or not {"parts", "rng"} <= state.keys():
         raise CheckpointError(f"expected the checkpoint of a segment, got {state!r:.60}")

@@ -252,7 +252,9 @@ class MemberHandle:
             return 0
         if self._trial.params:
             names = ", ".join(self._trial.params)
-            raise RuntimeError(f"teach before parameters are suggested; got {names} already.")
+            raise RuntimeError(
+                f"teach: call it before the first suggestion; this trial has suggested {names}."
+            )
         trials = self._trial.study.get_trials(deepcopy=False)
         parent = next(preceding(trials, self._segment))
         taught, self._segment = taught_within(

@@ -67,7 +67,8 @@ def check_options(
             raise ValueError(f"uses: the trial has not suggested {param!r}.")
         used = _used(optimizers, option)
         if not used:
-            raise ValueError(f"uses: {option!r} is not an option of {', '.join(optimizers)}.")
+            known = ", ".join(optimizers) or "anything restored: no part is an optimizer"
+            raise ValueError(f"uses: {option!r} is not an option of {known}.")
         if not any(_same(value, params[param]) for value in used):
             raise ValueError(
                 f"an optimizer uses {option}={used[0]!r}, but the trial suggests "

@@ -26,8 +26,8 @@ class ConsensusPruner(BasePruner):
     With several replicates a step, it also ends outstanding ones once the finished ones settle the
     step: more than half of all replicates have ended well, and no sum of hypergradients would
     change its sign by outstanding ones of at most ``margin`` times the largest absolute value seen
-    of that parameter. The finished ones then decide the step. Trials with constraints do not
-    settle a step so.
+    of that parameter. The finished ones then decide the step. A step whose
+    trials have constraints is never settled early.
 
     A replicate pruned so is ignored by the search, and does not count as diverged. Enqueued trials
     are not pruned, nor are trials of other samplers. Objectives must report now and then, with

@@ -219,7 +219,7 @@ class CompletedSampler(BaseSampler, Generic[R]):
         self._independent = independent_sampler
         self._constraints_func = constraints_func
         self._unreported: set[str] = set()  # parameters that were logged as such
-        self._has_warned_of_constraint = False
+        self._has_warned_of_constraint = self._has_checked_names = False
 
     def reseed_rng(self) -> None:
         """Reseed the independent sampler; our own decisions depend on the trials alone."""
@@ -259,6 +259,17 @@ class CompletedSampler(BaseSampler, Generic[R]):
     def remembering(self, study: Study, trial: FrozenTrial) -> AbstractContextManager[R]:
         """What was known when this process decided about ``trial``; else what is known now."""
         return self.memory.reading(study, lambda reader: trial.number in reader.pending)
+
+    def _check_names(self, known: Collection[str], **given: Collection[str]) -> None:
+        """Log, once, names that the user gave, by argument, and that are not known."""
+        self._has_checked_names = True
+        suggested = ", ".join(sorted(known)) or "nothing"
+        for argument, names in given.items():
+            for name in sorted({*names} - {*known}):
+                logger.warning(
+                    f"{type(self).__name__}: {argument} names {name!r}, which no trial has "
+                    f"suggested; they have suggested {suggested}."
+                )
 
     def _check_report(
         self,
@@ -326,7 +337,7 @@ def propose(
 _NO_CONSTRAINT = (
     "Trial {} reported a hypergradient of the constraint {!r}, but its constraints are {}; give "
     "report_hypergradient(..., constraint=...) the name that trial.set_constraint was given, or "
-    "the index of a value of constraints_func."
+    "'0', '1', … for the values of constraints_func."
 )
 _DEPRECATED = (
     "constraints_func: Optuna 5 deprecates it for all samplers, and 7 will remove it; call "

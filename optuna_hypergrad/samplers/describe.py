@@ -62,7 +62,7 @@ def describe_unreported(number: int, names: Sequence[str], consequence: str) -> 
     are = "is" if len(names) == 1 else "are"
     return (
         f"Trial {number} reported no hypergradient of {listed([*names])}, which {are} "
-        f"{consequence}; give report_hypergradient all of result.gradient if it is to be learned."
+        f"{consequence}; to learn it, add it to the gradient given to report_hypergradient."
     )
 
 

@@ -60,7 +60,9 @@ def test_another_trial_may_be_named_even_a_pruned_one_or_one_of_several_objectiv
     several = optuna.create_study(directions=["minimize"] * 2)
     several.optimize(lambda trial: (trial.suggest_float("lr", 0, 1), 0.0), n_trials=1)
     assert best_schedules(several, 0)["lr"].values == (several.trials[0].params["lr"],)
-    with pytest.raises(ValueError, match="study: which trial is best, with 2 objectives"):
+    with pytest.raises(
+        ValueError, match="study: with 2 objectives no trial is the best; pass trial="
+    ):
         best_schedules(several)
 
 

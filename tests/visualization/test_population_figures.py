@@ -214,7 +214,7 @@ class TestMutations:
     def test_nothing_is_mutated_at_first(self) -> None:
         study = create()
         study.optimize(bowl, n_trials=4)
-        assert mutations(study).panels[0].message == "No clone has been mutated yet."
+        assert mutations(study).panels[0].message == "No mutation of a clone is stored."
 
 
 class TestTrajectories:

@@ -203,7 +203,7 @@ class GradientSampler(CompletedSampler[Table]):
             return
 
         def is_enough(table: Table) -> bool:
-            """Whether no other trial can have finished since this one began, or none matters."""
+            """Whether no other trial was known to run when this one began, or none matters."""
             is_alone = table.n_open == 1 or not self._stop_when_converged
             return is_alone and trial.number in table.pending
 
@@ -211,6 +211,12 @@ class GradientSampler(CompletedSampler[Table]):
         with self.memory.reading(study, is_enough) as table:
             ended = table.end(finished)
             if ended is not None and state == TrialState.COMPLETE:
+                if not self._has_checked_names:
+                    parts = (name.rpartition("_") for name in trial.params)
+                    schedules = (schedule for schedule, _, index in parts if index.isdecimal())
+                    rule = table.rule
+                    known = {*trial.params, *schedules}
+                    self._check_names(known, start=rule.start, step_size=rule.step_size)
                 left_to = f"left to {self._independent_name} until one is"
                 consequences = {"not moved by it": table.reported, left_to: None}
                 self._check_report(finished, ended.report, consequences)

@@ -42,7 +42,7 @@ class PopulationConfig:
             check_choice(argument, getattr(self, argument), allowed)
         expected, probability = "be between 0 and 0.5", self.resample_probability
         checked_number("truncation", self.truncation, expected, lambda x: 0 <= x <= 0.5)
-        expected = "be between 0 and 1.0"
+        expected = "be between 0 and 1"
         checked_number("resample_probability", probability, expected, lambda x: 0 <= x <= 1)
         if self.timeout is not None:
             expected = "be positive seconds, or None"

@@ -27,7 +27,8 @@ class MutationRecord(NamedTuple):
     after: float
     """The value that the clone starts with, as such a fraction."""
     has_step: bool = False
-    """Whether ``before`` is the parent's value after a step along its hypergradient."""
+    """Whether ``before`` is the parent's value after a step along its hypergradient; False where an
+    older version did not store it."""
 
     @property
     def factor(self) -> float:

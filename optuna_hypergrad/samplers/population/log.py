@@ -20,28 +20,28 @@ from optuna_hypergrad.samplers.population.lineage import MutationRecord, mutatio
 from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
 
 
-def describe_segment(segment: Segment, population: Population, held: Collection[str] = ()) -> str:
-    """The member of a segment, and which parameters change; ``held`` ones never do."""
+def describe_segment(segment: Segment, population: Population, fixed: Collection[str] = ()) -> str:
+    """The member of a segment, and which parameters change; ``fixed`` ones never do."""
     member = "an explorer" if segment.member is None else f"member {segment.member}"
     place = f"Trial {segment.trial}: generation {segment.generation}, {member}"
     if segment.parent is None:
         return f"{place} starts."
     parent = population[segment.parent]
-    changes = listed([*_changes(segment, parent, held)])
+    changes = listed([*_changes(segment, parent, fixed)])
     if segment.age:
         return f"{place} continues: {changes}."
     of = "an explorer" if parent.segment.member is None else str(parent.segment.member)
     return f"{place} ← clone of {of} (trial {parent.number}), {changes}."
 
 
-def _changes(segment: Segment, parent: SegmentTrial, held: Collection[str]) -> Iterator[str]:
+def _changes(segment: Segment, parent: SegmentTrial, fixed: Collection[str]) -> Iterator[str]:
     """Parameters that differ: from the parent's start, or, in a clone, from the parent's end."""
     distributions, params = parent.trial.distributions, parent.trial.params
     mutations = mutations_of(segment, distributions)
     unrefined = params.keys() if segment.age else segment.fixed
     before = {**ended_with(parent), **{n: params[n] for n in unrefined if n in params}}
     for name, after in proposed(segment.values, distributions).items():
-        if name in held or not differ(before[name], after):
+        if name in fixed or not differ(before[name], after):
             continue
         if not segment.age:
             yield f"{name} {describe_mutation(before[name], after, mutations.get(name))}"

@@ -71,7 +71,7 @@ class SegmentTrial(NamedTuple):
         return -value if maximize else value
 
     def rank_key(self, maximize: bool) -> tuple[float, float]:
-        """Sorts segments, the best first, as ``ranking.rank_key``; infinite where the loss is."""
+        """Sorts segments, the best first, as ``studies.rank_key``; infinite where the loss is."""
         if math.isfinite(self.loss(maximize)):
             return rank_key(self.trial, maximize)
         return math.inf, math.inf

@@ -172,7 +172,6 @@ class PopulationSampler(CompletedSampler[Population]):
         )
         self._seed = studies.checked_seed(seed)
         self._starts_at_best = start == "best"
-        self._has_checked_names = False
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Decide which segment the trial runs; a retried trial keeps that of the failed one."""
@@ -187,8 +186,11 @@ class PopulationSampler(CompletedSampler[Population]):
                 write_teacher(study._storage, trial._trial_id, trial.number, taught)
             if logger.isEnabledFor(logging.INFO):
                 logger.info(describe_segment(segment, population, studies.fixed_params(study)))
-            if segment.parent is not None and segment.age == 0:
-                self._warn_of_unknown_names(population)
+            is_clone = segment.parent is not None and segment.age == 0
+            if is_clone and not self._has_checked_names:  # by now, all have been suggested
+                known = {name for one in population for name in one.trial.distributions}
+                config = self.config
+                self._check_names(known, fixed=config.fixed, mutable=config.mutable)
             population.pending[trial.number] = segment
 
     def sample_relative(
@@ -270,19 +272,6 @@ class PopulationSampler(CompletedSampler[Population]):
                 taught = current_teacher(population, number, seed, config.activation)
             segment = explore(segment, parent, taught, config, rng)
         return segment, taught if segment.queried else None
-
-    def _warn_of_unknown_names(self, population: Population) -> None:
-        """Once, at the first clone, when trials have suggested all their parameters."""
-        if self._has_checked_names:
-            return
-        self._has_checked_names = True
-        known = {name for one in population for name in one.trial.distributions}
-        for argument in ("fixed", "mutable"):
-            for name in sorted({*getattr(self.config, argument)} - known):
-                logger.warning(
-                    f"PopulationSampler: {argument} names {name!r}, which no trial has suggested; "
-                    f"they have suggested {', '.join(sorted(known)) or 'nothing'}."
-                )
 
     def _independent_for(
         self, segment: Segment | None, trial: FrozenTrial, name: str = ""

@@ -43,7 +43,7 @@ def mutations(study: Study) -> charts.Chart:
     """Plot the weights by which mutation multiplied hyperparameters, and their mean degree.
 
     A weight multiplies the position in the range as a fraction from 0 to 1, in log space where the
-    range is logarithmic, as in the log: the teacher's is g = 1 + tanh(…) in (0, 2), a
+    range is logarithmic, as in the log lines: the teacher's is g = 1 + tanh(…) in (0, 2), a
     perturbation's 0.8 or 1.2. The degree is the mean of |g − 1| over the clones of a generation and
     their hyperparameters. Resampled values have no weight; the second panel shows the mean distance
     that all mutations have moved hyperparameters.
@@ -78,7 +78,7 @@ def mutations(study: Study) -> charts.Chart:
         if math.isfinite(record.before)
     ]
     if not found:
-        return charts.message(TITLE, "No clone has been mutated yet.")
+        return charts.message(TITLE, "No mutation of a clone is stored.")
     weighted = [one for one in found if one.record.origin != "resampled"]
     names = sorted({one.name for one in weighted})
     latest, title = found[-MAX_WEIGHTS:], TITLE

@@ -24,7 +24,7 @@ def step_sizes(
     """Plot the step size γ of each hyperparameter over outer steps.
 
     γ is that of the move that follows an outer step, in units of the hyperparameter or, where its
-    range is logarithmic, as the factor by which the move multiplies it (×1.5), as in the log.
+    range is logarithmic, as the factor by which the move multiplies it (×1.5), as in log lines.
     Crosses mark outer steps that were rejected, diverged, were pruned or failed.
 
     Args:

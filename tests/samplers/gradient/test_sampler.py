@@ -1,5 +1,6 @@
 """GradientSampler in one process: what it proposes, from what, and what it refuses."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optuna_hypergrad import GradientSampler, report_hypergradient, trial_seed
+from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule, trial_seed
 from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.algorithms.ranges import Ranges
 from samplers.studies import OPTIMUM, ask, claims, create, finish, points, quadratic
@@ -511,3 +512,31 @@ def test_numpy_integers_are_integers() -> None:
     study = create(sampler)
     study.optimize(quadratic, n_trials=1)
     assert points(study)[0]["x"] == 0.0
+
+
+def test_a_start_or_step_size_of_what_is_not_suggested_is_logged_once() -> None:
+    sampler = GradientSampler(seed=0, start={"X": 0.5, "lr": 0.1}, step_size={"lr_1": 0.2, "y": 1})
+
+    def objective(trial: optuna.Trial) -> float:
+        lr = suggest_schedule(trial, "lr", 0.0, 1.0, windows=2)
+        report_hypergradient(trial, dict.fromkeys(lr.params, 1.0))
+        return 0.0
+
+    logged: list[str] = []
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            logged.append(record.getMessage())
+        return True
+
+    logger = logging.getLogger("optuna.hypergrad")
+    logger.addFilter(is_warning)
+    try:
+        optuna.create_study(sampler=sampler).optimize(objective, n_trials=3)
+    finally:
+        logger.removeFilter(is_warning)
+    suggested = "which no trial has suggested; they have suggested lr, lr_0, lr_1."
+    assert logged == [
+        f"GradientSampler: start names 'X', {suggested}",
+        f"GradientSampler: step_size names 'y', {suggested}",
+    ]
