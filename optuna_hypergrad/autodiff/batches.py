@@ -56,30 +56,34 @@ class TrainingBatches:
         self._position = 0
         self._passes: dict[int, GeneratorStates] = {}  # by the number of its first batch
         self._iterator: Iterator[Batch] = iter(())
-        self._peeked: list[_Peeked] = []
+        self._peeked: _Peeked | None = None
 
     @cached_property
     def is_once_only(self) -> bool:
-        """Whether batches cannot be taken again.
+        """Whether batches cannot be taken again: an iterator, or a function that fails to.
 
-        So it is with an iterator, and with a function that returns another batch when it is called
-        again with the same number and random numbers, such as ``lambda step: next(data)``. What it
-        returned is used for the first steps.
+        Raises:
+            ValueError: If a function returns another batch for the same step and random numbers,
+                as ``lambda step: next(data)`` does.
         """
         if not callable(self._batches):
             return self.is_iterator
-        first = self._call_first()
+        first = self._peeked = self._call_first()
         first.before.restore()
-        self._peeked = [first]
         try:
             again = self._call_first()
-        except StopIteration:  # of an iterator that the function advances
+        except Exception:  # whatever the data raise if they cannot be taken again
             return True
-        first.before.restore()
-        if _equal(first.batch, again.batch):
-            return False
-        self._peeked.append(again)
-        return True
+        finally:
+            first.before.restore()
+        if not _equal(first.batch, again.batch):
+            raise ValueError(
+                "batches: the function returned another batch when it was called again for step 0, "
+                "so that steps cannot be recomputed. Pass mode='forward', or return the same batch "
+                "for the same step: draw from the global generators of torch, numpy or Python, or "
+                "from one that the step seeds."
+            )
+        return False
 
     def take(self) -> tuple[Batch, ...]:
         """The batches of the next step."""
@@ -93,11 +97,11 @@ class TrainingBatches:
     def peek(self) -> Batch:
         """The first batch, which ``take`` gives again; generators may have moved.
 
-        A function is not called again for it, so that it may be one that counts its own calls.
+        A function is not called again for it.
         """
         if callable(self._batches):
-            self._peeked = self._peeked or [self._call_first()]
-            return self._peeked[0].batch
+            self._peeked = self._peeked or self._call_first()
+            return self._peeked.batch
         batch = self._next()
         self._passes.clear()
         self.seek(0)
@@ -120,7 +124,7 @@ class TrainingBatches:
         number = self._position
         self._position += 1
         if callable(self._batches):
-            return self._take_peeked() if self._peeked else self._batches(number)
+            return self._batches(number) if self._peeked is None else self._take_peeked()
         if isinstance(self._batches, Sequence):
             if not self._batches:
                 raise _ended(number)
@@ -139,7 +143,9 @@ class TrainingBatches:
         return _Peeked(batch, before, GeneratorStates.now(self._device, self.generators))
 
     def _take_peeked(self) -> Batch:
-        batch, before, after = self._peeked.pop(0)
+        assert self._peeked is not None
+        batch, before, after = self._peeked
+        self._peeked = None
         now = GeneratorStates.now(self._device, self.generators)
         if now.unless_same_as(before) is before:  # nothing was drawn since: as if called now
             after.restore()
@@ -156,25 +162,39 @@ class TrainingBatches:
 
 def nbytes(batch: Batch) -> int:
     """Memory of the tensors and arrays in a batch."""
-    return sum(array.nbytes for array in _arrays(batch))
+    return sum(leaf.nbytes for leaf in _leaves(batch) if isinstance(leaf, Tensor | np.ndarray))
 
 
-def _arrays(batch: Batch) -> Iterator[Tensor | np.ndarray[Any, Any]]:
-    """The tensors and arrays in a batch."""
-    if isinstance(batch, Tensor | np.ndarray):
+def _leaves(batch: Batch, above: tuple[int, ...] = ()) -> Iterator[Any]:
+    """What a batch consists of: tensors, arrays, numbers and texts."""
+    parts: Iterable[Any] = ()
+    if isinstance(batch, Mapping):
+        parts = batch.values()
+    elif isinstance(batch, tuple | list):
+        parts = batch
+    elif not isinstance(batch, Tensor | np.ndarray) and hasattr(batch, "__dict__"):
+        parts = vars(batch).values()
+    else:
         yield batch
-        return
-    parts: Iterable[Any] = vars(batch).values() if hasattr(batch, "__dict__") else ()
-    if isinstance(batch, tuple | list | Mapping):
-        parts = batch.values() if isinstance(batch, Mapping) else batch
     for part in parts:
-        yield from _arrays(part)
+        if id(part) not in above:  # a batch may refer to itself
+            yield from _leaves(part, (*above, id(batch)))
 
 
 def _equal(first: Batch, second: Batch) -> bool:
-    """Whether two batches hold the same numbers; NaN equals NaN."""
-    pairs = zip_longest(*([torch.as_tensor(a) for a in _arrays(b)] for b in (first, second)))
-    return all(same_bits(one, other) for one, other in pairs)
+    """Whether two batches hold the same; NaN equals NaN. Objects of unknown content are equal."""
+    return all(_equal_leaves(*pair) for pair in zip_longest(_leaves(first), _leaves(second)))
+
+
+def _equal_leaves(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return same_bits(first, second)
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return first.dtype == second.dtype and np.array_equal(
+            first, second, first.dtype.kind in "fc"
+        )
+    is_plain = isinstance(first, float | int | str | bytes)
+    return type(first) is type(second) and (not is_plain or first == second or first != first)
 
 
 def _ended(number: int) -> ValueError:

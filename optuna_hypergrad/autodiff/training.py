@@ -219,7 +219,8 @@ def _chosen_mode(
     clip_products: float | None,
 ) -> Mode:
     """The mode to run in; a ValueError if reverse mode is asked for but impossible."""
-    if mode == "forward" or not run.hypers.names:  # without these, plain training
+    n_learned = len(run.hypers.names)  # 0 for plain training
+    if mode == "forward" or n_learned == 0 or (mode == "auto" and n_learned <= FEW):
         return "forward"
     obstacle = None
     if tangents.is_truncated or clip_products is not None:
@@ -227,14 +228,10 @@ def _chosen_mode(
     elif tangents.is_share:
         obstacle = "takes all parameters at once: share is for mode='forward'"
     elif batches.is_once_only:
-        obstacle = (
-            "takes batches again, but batches is an iterator, or a function that returns another "
-            "batch when it is called again for the same step"
-        )
+        obstacle = "takes batches again, but they can be taken only once"
     if mode == "reverse" and obstacle is not None:
         raise ValueError(f"mode='reverse' {obstacle}.")
-    is_forward = obstacle is not None or len(run.hypers.names) <= FEW
-    return "forward" if mode == "auto" and is_forward else "reverse"
+    return "reverse" if obstacle is None else "forward"
 
 
 @contextmanager

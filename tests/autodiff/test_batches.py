@@ -21,7 +21,7 @@ MODES = ("forward", "reverse", "auto")
 
 
 def run(model: nn.Module, loss: Any, data: Any, validation: Any, mode: str = "forward", **more):
-    update = SGD(Schedule("lr", [0.2]))
+    update = SGD(Schedule("lr", [0.2] * more.pop("windows", 1)))
     return hypergradient(model, loss, update, data, validation, steps=STEPS, mode=mode, **more)
 
 
@@ -195,20 +195,35 @@ def test_batches_that_come_once_are_each_trained_on_once(mode: str, shuffle: boo
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_reverse_mode_refuses_a_function_that_goes_on_by_itself_before_the_training() -> None:
+@pytest.mark.parametrize("mode", ["auto", "reverse"])
+def test_a_function_that_goes_on_by_itself_is_refused_before_the_training(mode: str) -> None:
     model, pending = mlp(), iter(batches(STEPS))
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError, match="another batch when it is called again"):
-        run(model, loss_fn, lambda step: next(pending), batch_of(8), "reverse")
+    with pytest.raises(ValueError, match=r"another batch when it was called again .* mode='forw"):
+        run(model, loss_fn, lambda step: next(pending), batch_of(8), mode, windows=2)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
-def test_batches_without_tensors_and_a_single_one_are_taken_by_function() -> None:
-    """Nothing shows that a function goes on by itself; or its iterator ends when it is asked."""
-    pending = iter([batch_of(8)])
-    data = TrainingBatches(lambda step: next(pending), torch.device("cpu"))
-    assert data.is_once_only and len(data.take()[0]) == 2
-    assert not TrainingBatches(lambda step: "text", torch.device("cpu")).is_once_only
+def test_a_function_of_numbers_texts_and_arrays_is_compared_by_them() -> None:
+    def is_once_only(function: Callable[[int], Any]) -> bool:
+        return TrainingBatches(function, torch.device("cpu")).is_once_only
+
+    cyclic: list[Any] = [1, "text", np.array([1.0, np.nan]), np.array(["a", None], dtype=object)]
+    cyclic.append(cyclic)
+    assert not is_once_only(lambda step: cyclic)
+    assert not is_once_only(lambda step: {"x": torch.rand(3), "y": object()})  # as if drawn again
+    for values in ([1, 2], ["a", "b"], [np.array(["a"]), np.array(["b"])], [1, 1.0]):
+        pending = iter(values)
+        with pytest.raises(ValueError, match="another batch"):
+            is_once_only(lambda step, pending=pending: [next(pending)])
+
+
+def test_a_function_that_cannot_be_called_again_loses_nothing() -> None:
+    pending = [batch_of(8)]
+    data = TrainingBatches(lambda step: pending.pop(), torch.device("cpu"))
+    assert data.is_once_only
+    (first,) = data.take()
+    assert torch.equal(first[0], batch_of(8)[0])
 
 
 def test_a_function_that_draws_gives_what_it_gives_without_a_look_ahead() -> None:

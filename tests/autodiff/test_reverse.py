@@ -178,7 +178,7 @@ def test_a_step_that_comes_out_differently_is_reported(memory: int | None) -> No
     def batch_of_its_own(step: int) -> tuple[Tensor, Tensor]:
         return torch.randn(8, 5, generator=own), torch.zeros(8, dtype=torch.long)
 
-    with pytest.raises(ValueError, match="another batch when it is called again"):
+    with pytest.raises(ValueError, match="another batch when it was called again"):
         run(mlp(), batch_of_its_own, "reverse", memory=memory)
 
     def later(step: int) -> tuple[Tensor, Tensor]:  # past the check of the first batch

@@ -213,7 +213,7 @@ def test_where_no_checkpoint_is_left_the_error_says_why(store: FileSystemArtifac
 def test_a_parent_without_a_checkpoint_is_named(store: FileSystemArtifactStore) -> None:
     study = create(population_size=1)
     study.optimize(lambda trial: trial.suggest_float("lr", 1e-3, 1e-1, log=True), n_trials=1)
-    with pytest.raises(CheckpointError, match="trial 0: it saved none; call member.save"):
+    with pytest.raises(CheckpointError, match=r"trial 0: it saved none; call member\.save"):
         study.optimize(lambda trial: segment(trial, store), n_trials=1)
 
 

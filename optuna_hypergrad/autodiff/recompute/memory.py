@@ -173,7 +173,8 @@ def plan(memory: int, steps: int, checkpoint: int, record: int) -> Plan:
             break
     raise ValueError(
         f"memory: {memory} bytes are too few for {steps} steps with {checkpoint} bytes a "
-        f"checkpoint and {record} bytes a gradient; {least(steps, checkpoint, record)} would do."
+        f"checkpoint and {record} bytes a gradient; {least(steps, checkpoint, record)} would do, "
+        "and mode='forward' needs none."
     )
 
 

@@ -51,7 +51,6 @@ class Plan(NamedTuple):
     method: str
     kernels: Kernels
     switched: Callable[[], AbstractContextManager[object]]  # to these kernels
-    used: frozenset[str] = frozenset()  # learned hyperparameters that the loss depends on
 
 
 class FirstBatch:
@@ -74,6 +73,15 @@ class FirstBatch:
         elif products != "loop":
             self._check_method(products)
         return Plan(products, kernels, switched_to(kernels))
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether the loss can be differentiated twice as planned for one like it."""
+        self._loss.switched = plan.switched
+        try:
+            self._differentiate_twice()
+        except RuntimeError:  # a new plan says why, or finds other kernels
+            return False
+        return True
 
     def _kernels(self) -> tuple[Kernels, int]:
         """What has to be replaced, and the elements of the largest tensor of the loss."""
@@ -107,7 +115,7 @@ class FirstBatch:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of operations that are not batched, but repeated
                 difference = self._difference("batched")
-        except (RuntimeError, UserWarning):  # as in activation checkpointing
+        except (RuntimeError, Warning):  # as in activation checkpointing
             return False
         return bool(difference <= torch.finfo(self._loss.weights.parameters[0].dtype).eps ** 0.5)
 

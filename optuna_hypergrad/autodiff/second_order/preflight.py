@@ -2,7 +2,9 @@
 
 They choose how Hessian products are taken (choose_hvp.py), and compare derivatives (checks/). Their
 results are remembered for like models in this process. A signature says which are alike, by the
-kinds of tensors, the code of functions and the attributes of objects; it holds no data.
+kinds of tensors, the code of functions and the attributes of objects; it holds no data. Where it
+leaves out something that the loss may branch on, it is tried again in every run whether the loss
+can be differentiated twice.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
+from itertools import chain, islice
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -23,7 +27,15 @@ from optuna_hypergrad.autodiff.loss import Batch, Statistics, TrainingLoss, vali
 from optuna_hypergrad.autodiff.second_order import hvp
 from optuna_hypergrad.autodiff.second_order.choose_hvp import BATCHED_FROM, FirstBatch, Plan
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
-from optuna_hypergrad.autodiff.updates import Update
+from optuna_hypergrad.autodiff.updates import (
+    SGD,
+    Adam,
+    AdamW,
+    Averaged,
+    Clipped,
+    ParameterGroups,
+    Update,
+)
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
 _plans: dict[object, Plan] = {}
@@ -32,6 +44,9 @@ _MOST = 1000  # results to remember; losses that capture a trial number are neve
 _LONG = 64  # elements of a container that a signature holds
 _LARGE = 2**16
 _BOOKKEEPING = frozenset(vars(nn.Module()))  # attributes that every module has
+_PLAIN = (str, int, type, CodeType, torch.dtype, torch.device)
+_STATELESS = frozenset({"torch", "numpy", "math", "optuna_hypergrad"})  # modules without own flags
+_OUR_UPDATES = (Adam, AdamW, Averaged, Clipped, ParameterGroups, SGD)
 
 
 def preflight(
@@ -60,19 +75,20 @@ def preflight(
             the training fails; see checks/.
     """
     many_tangents, constant = n_tangents >= BATCHED_FROM, frozenset(constant_buffers)
-    key = (products, many_tangents, constant, signature_of(loss, batch, hparams))
+    signature, is_complete = signature_of(loss, batch, hparams)
+    key = (products, many_tangents, constant, signature)
     plan = _plans.get(key)
-    if plan is None:
+    if plan is None or not is_complete:
         with torch.enable_grad(), _unchanged(loss):
-            with suppress(RuntimeError):  # of torch, which the next line explains
-                state.check_state(loss, batch, hparams, constant)
-            plan = FirstBatch(loss, batch, hparams).plan(products, many_tangents)
-            loss.switched = plan.switched
-            derivative.check_products(loss, batch, hparams)
-        plan = plan._replace(used=frozenset(loss.used))
-        _remember(_plans, key, plan)
+            first = FirstBatch(loss, batch, hparams)
+            if plan is None or not first.fits(plan):
+                with suppress(RuntimeError):  # of torch, which the next line explains
+                    state.check_state(loss, batch, hparams, constant)
+                plan = first.plan(products, many_tangents)
+                loss.switched = plan.switched
+                derivative.check_products(loss, batch, hparams)
+                _remember(_plans, key, plan)
     loss.switched = plan.switched
-    loss.used |= plan.used
     return hvp.HVP_METHODS[plan.method]
 
 
@@ -83,7 +99,7 @@ def check_validation(
 
     ``batch`` is one of the training, which stands for those of the validation.
     """
-    key = (statistics, signature_of(loss, batch, hparams))
+    key = (statistics, signature_of(loss, batch, hparams)[0])
     if key not in _passed:
         with torch.enable_grad(), _unchanged(loss), validating(loss.model, statistics):
             derivative.check_loss(loss, batch, hparams)
@@ -91,10 +107,17 @@ def check_validation(
 
 
 def check_update(update: Update, weights: Tensor, hparams: Values) -> None:
-    """Raise a ValueError where the update cannot be differentiated as it is computed."""
+    """Raise a ValueError where the update cannot be differentiated as it is computed.
+
+    The user's are checked in every run; for updates of this package, what it says is remembered.
+    """
+    custom: object = update
+    while type(custom) in _OUR_UPDATES:
+        custom = getattr(custom, "update", None)  # what it wraps
     values = tuple((name, torch.is_tensor(value), bool(value)) for name, value in hparams.items())
-    key = (kind_of([update, weights], depth=6), values)
-    if key not in _passed and derivative.check_update_map(update, weights, hparams):
+    key = (_Kinds().of([update, weights], depth=6), values)
+    is_known = custom is None and key in _passed
+    if not is_known and derivative.check_update_map(update, weights, hparams):
         _remember(_passed, key, None)
 
 
@@ -116,11 +139,13 @@ def _unchanged(loss: TrainingLoss) -> Iterator[None]:
             loss.weights.write(point)
 
 
-def signature_of(loss: TrainingLoss, batch: Batch, hparams: Values) -> object:
-    """What like losses on like batches have in common; hashable."""
+def signature_of(loss: TrainingLoss, batch: Batch, hparams: Values) -> tuple[object, bool]:
+    """What like losses on like batches have in common; hashable. And whether it is complete."""
     model, weights = loss.model, loss.weights
-    return (
-        tuple((name, _of_module(module)) for name, module in model.named_modules()),
+    kinds = _Kinds()
+    kind_of = kinds.of
+    signature = (
+        tuple((name, kinds.of_module(module)) for name, module in model.named_modules()),
         tuple((name, kind_of(p), bool(p._backward_hooks)) for name, p in weights.named.items()),
         tuple((name, kind_of(b)) for name, b in model.named_buffers()),
         tuple(map(kind_of, tree_leaves(batch))),
@@ -129,57 +154,88 @@ def signature_of(loss: TrainingLoss, batch: Batch, hparams: Values) -> object:
         torch.is_autocast_enabled(weights.device.type),
         "torch._dynamo" in sys.modules,  # else nothing can have been compiled yet
     )
+    return signature, kinds.are_complete and not hparams
 
 
-def _of_module(module: nn.Module) -> object:
-    hooks = (
-        module._forward_pre_hooks,
-        module._forward_hooks,
-        module._backward_pre_hooks,
-        module._backward_hooks,
-    )
-    attributes = (item for item in vars(module).items() if item[0] not in _BOOKKEEPING)
-    return (
-        type(module),
-        module.training,
-        tuple((name, kind_of(value, 2)) for name, value in attributes),
-        *(kind_of(list(hook.values())) for hook in hooks if hook),
-    )
-
-
-def kind_of(value: Any, depth: int = 3) -> object:
-    """What is equal for like values; objects are followed ``depth`` levels deep.
+class _Kinds:
+    """What is equal for like values.
 
     A float varies from trial to trial, so it only counts whether it is zero, as a rate of dropout
-    may be; a large int is an id. Functions count by their code and by what they have captured.
+    may be; a large int is an id. Functions count by their code, by what they have captured, and by
+    the globals that they name. ``are_complete`` says whether nothing was left out.
     """
-    if isinstance(value, float) or (isinstance(value, int) and value > _LARGE):
-        return (type(value), value == 0)
-    if value is None or isinstance(value, str | int | type | CodeType | torch.dtype | torch.device):
-        return value
-    if isinstance(value, Tensor):
-        shape = None if value.is_nested else value.shape
-        return (type(value), value.dtype, value.device, value.layout, shape)
-    if isinstance(value, BuiltinFunctionType):
-        return (value.__module__, value.__qualname__)
-    if isinstance(value, nn.Module) or depth == 0:
-        return type(value)
-    return (type(value), *(kind_of(part, depth - 1) for part in _parts(value)))
 
+    def __init__(self) -> None:
+        self.are_complete = True
 
-def _parts(value: Any) -> list[Any]:
-    if isinstance(value, Mapping):
-        return [len(value), *list(value)[:_LONG], *list(value.values())[:_LONG]]
-    if isinstance(value, list | tuple | set | frozenset):
-        return [len(value), *list(value)[:_LONG]]
-    if isinstance(value, partial):
-        return [value.func, value.args, value.keywords]
-    if isinstance(value, MethodType):
-        return [value.__func__, value.__self__]
-    if isinstance(value, FunctionType):
-        cells = [_content(cell) for cell in value.__closure__ or ()]
-        return [value.__code__, *cells, value.__defaults__, value.__kwdefaults__]
-    return list(vars(value).values()) if hasattr(value, "__dict__") else []
+    def of(self, value: Any, depth: int = 3) -> object:
+        """A hashable key; objects are followed ``depth`` levels deep."""
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, float) or (isinstance(value, int) and value > _LARGE):
+            return self._incomplete(type(value), value == 0)
+        if isinstance(value, str) and len(value) > _LONG:
+            return hash(value)
+        if value is None or isinstance(value, _PLAIN):
+            return value
+        if isinstance(value, Tensor):
+            shape = None if value.is_nested else value.shape
+            return (type(value), value.dtype, value.device, value.layout, shape)
+        if isinstance(value, BuiltinFunctionType):
+            return (value.__module__, value.__qualname__)
+        if isinstance(value, ModuleType):
+            is_known = value.__name__.partition(".")[0] in _STATELESS
+            return value.__name__ if is_known else self._incomplete(value.__name__)
+        if depth == 0:
+            return self._incomplete(type(value), getattr(value, "__code__", None))
+        if isinstance(value, nn.Module):
+            return self.of_module(value, depth - 1)
+        return (type(value), *(self.of(part, depth - 1) for part in self._parts(value)))
+
+    def of_module(self, module: nn.Module, depth: int = 2) -> object:
+        """The key of a module without its parameters, buffers and submodules."""
+        hooks = (
+            module._forward_pre_hooks,
+            module._forward_hooks,
+            module._backward_pre_hooks,
+            module._backward_hooks,
+        )
+        attributes = (item for item in vars(module).items() if item[0] not in _BOOKKEEPING)
+        return (
+            type(module),
+            module.training,
+            tuple((name, self.of(value, depth)) for name, value in attributes),
+            *(self.of(list(hook.values())) for hook in hooks if hook),
+        )
+
+    def _parts(self, value: Any) -> Iterator[Any]:
+        if isinstance(value, Mapping | list | tuple | set | frozenset):
+            self.are_complete &= len(value) <= _LONG
+            yield len(value)
+            yield from islice(value, _LONG)
+            if isinstance(value, Mapping):
+                yield from islice(value.values(), _LONG)
+        elif isinstance(value, partial):
+            yield from (value.func, value.args, value.keywords)
+        elif isinstance(value, MethodType):
+            yield from (value.__func__, value.__self__)
+        elif isinstance(value, FunctionType):
+            yield from (value.__code__, value.__defaults__, value.__kwdefaults__)
+            yield from (_content(cell) for cell in value.__closure__ or ())
+            names = (name for name in value.__code__.co_names if name in value.__globals__)
+            yield from (value.__globals__[name] for name in names)
+        else:
+            slots = [
+                name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())
+            ]
+            attributes = {name: getattr(value, name, None) for name in slots}
+            attributes |= getattr(value, "__dict__", {})
+            self.are_complete &= bool(attributes)
+            yield from chain.from_iterable(attributes.items())
+
+    def _incomplete(self, *key: object) -> object:
+        self.are_complete = False
+        return key
 
 
 def _content(cell: CellType) -> object:
