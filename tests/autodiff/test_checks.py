@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from autodiff.stopping import Batch, batch, cross_entropy, network
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, ForwardMode, ParameterGroups, Projected, hypergradient
+from optuna_hypergrad.autodiff.checks.double import near
 from optuna_hypergrad.autodiff.hparams import _log_once
 
 MODES = ("forward", "reverse")
@@ -610,3 +611,15 @@ def test_constant_buffers_are_the_models() -> None:
     ):
         with pytest.raises(ValueError, match=f"constant_buffers.*{message}"):
             run(Recurrent(), constant_buffers=names)
+
+
+@both
+def test_a_kink_where_derivatives_are_compared_is_no_fault(mode: str) -> None:
+    model = network().double()
+    kink = near(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+
+    def loss(model: nn.Module, data: object) -> Tensor:
+        weights = torch.cat([p.reshape(-1) for p in model.parameters()])
+        return ((weights - kink).relu() * weights).sum() / 100
+
+    assert run(model, loss, mode=mode).gradient["lr"]

@@ -29,9 +29,9 @@ def direction_at(point: Tensor, seed: int = 0) -> Tensor:
     return scaled
 
 
-def near(point: Tensor) -> Tensor:
-    """A point nearby, on no kink."""
-    return point + _AWAY * direction_at(point, seed=1)
+def near(point: Tensor, seed: int = 1) -> Tensor:
+    """A random point nearby, which is hardly ever on a kink."""
+    return point + _AWAY * direction_at(point, seed)
 
 
 class Line:
@@ -40,12 +40,13 @@ class Line:
     Args:
         loss: The loss.
         hparams: Values of its hyperparameters in the middle of the line.
+        seed: Of its middle.
     """
 
-    def __init__(self, loss: TrainingLoss, hparams: Values) -> None:
+    def __init__(self, loss: TrainingLoss, hparams: Values, seed: int) -> None:
         self._weights, self._hparams = loss.weights, hparams
         self._snapshotter = Snapshotter(loss.model, loss.weights.device)
-        self._start, self._point = self._snapshotter.now(), near(loss.weights.read())
+        self._start, self._point = self._snapshotter.now(), near(loss.weights.read(), seed)
         self._learned = {name: torch.as_tensor(hparams[name]).detach() for name in loss.learned}
         self.direction = direction_at(self._point)
         sizes = [max(float(value.abs()), 1e-3) for value in self._learned.values()]
