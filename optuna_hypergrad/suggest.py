@@ -117,9 +117,10 @@ def _check_name_is_free(
     before, now = (
         ", ".join(f"{key}={of[key]!r}" for key in differing if key in of) for of in (old, new)
     )
+    known = name if name in suggested or name in read_shapes(trial) else old_name
     raise ValueError(
-        f"name: this trial has suggested {name!r} before, with {before} instead of {now}; the "
-        "second schedule would get the values of the first. Give each schedule its own name."
+        f"name: this trial has suggested {known!r} before, with {before} instead of {now}; the "
+        "second would get the values of the first. Give each schedule its own name."
     )
 
 

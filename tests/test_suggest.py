@@ -106,3 +106,10 @@ def test_each_trial_has_its_own_names() -> None:
     suggest_schedule(fixed, "lr", **FIRST)
     with pytest.raises(ValueError, match="suggested 'lr' before"):
         suggest_schedule(fixed, "lr", 0.0, 1.0)
+
+
+def test_a_parameter_of_another_kind_under_a_name_of_the_schedule_is_named() -> None:
+    trial = optuna.create_study().ask()
+    trial.suggest_int("lr_0", 1, 3)
+    with pytest.raises(ValueError, match=r"has suggested 'lr_0' before, with distribution=IntD"):
+        suggest_schedule(trial, "lr", 0.0, 1.0, windows=2)
