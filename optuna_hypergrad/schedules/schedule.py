@@ -131,6 +131,8 @@ class Schedule:
 
     def at(self, step: int, steps: int) -> float:
         """Value at ``step`` (counted from 0) of a run of ``steps`` steps."""
+        if self.form == "constant":
+            return self.values[self.window(step, steps)]
         _check_step(step, steps)
         return float(self._values_at(np.array([step]), steps)[0])
 
