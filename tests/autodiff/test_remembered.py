@@ -81,10 +81,19 @@ class Criterion(nn.Module):
         lambda is_bad: switched(np.bool_(is_bad)),
         lambda is_bad: switched(SimpleNamespace(bad=True) if is_bad else ()),
         lambda is_bad: Criterion(2.0 if is_bad else 0.5),
+        lambda is_bad: nn.Sequential(Criterion(2 if is_bad else 0)),
         lambda is_bad: SimpleNamespace(f=bad if is_bad else good).f,
         lambda is_bad: partial(lambda x, f: f(x), f=bad if is_bad else good),
     ],
-    ids=["nested functions", "numpy", "namespace", "float of a module", "method", "partial"],
+    ids=[
+        "nested functions",
+        "numpy",
+        "namespace",
+        "float of a module",
+        "submodule",
+        "method",
+        "partial",
+    ],
 )
 def test_a_loss_that_takes_another_branch_is_checked(make: Callable[[bool], Any]) -> None:
     assert run(entropy(make(False))).gradient

@@ -114,10 +114,12 @@ def check_update(update: Update, weights: Tensor, hparams: Values) -> None:
     custom: object = update
     while type(custom) in _OUR_UPDATES:
         custom = getattr(custom, "update", None)  # what it wraps
+    if custom is not None:
+        derivative.check_update_map(update, weights, hparams)
+        return
     values = tuple((name, torch.is_tensor(value), bool(value)) for name, value in hparams.items())
     key = (_Kinds().of([update, weights], depth=6), values)
-    is_known = custom is None and key in _passed
-    if not is_known and derivative.check_update_map(update, weights, hparams):
+    if key not in _passed and derivative.check_update_map(update, weights, hparams):
         _remember(_passed, key, None)
 
 
@@ -145,7 +147,7 @@ def signature_of(loss: TrainingLoss, batch: Batch, hparams: Values) -> tuple[obj
     kinds = _Kinds()
     kind_of = kinds.of
     signature = (
-        tuple((name, kinds.of_module(module)) for name, module in model.named_modules()),
+        kinds.of_modules(model),
         tuple((name, kind_of(p), bool(p._backward_hooks)) for name, p in weights.named.items()),
         tuple((name, kind_of(b)) for name, b in model.named_buffers()),
         tuple(map(kind_of, tree_leaves(batch))),
@@ -189,11 +191,14 @@ class _Kinds:
         if depth == 0:
             return self._incomplete(type(value), getattr(value, "__code__", None))
         if isinstance(value, nn.Module):
-            return self.of_module(value, depth - 1)
+            return self.of_modules(value, depth - 1)
         return (type(value), *(self.of(part, depth - 1) for part in self._parts(value)))
 
-    def of_module(self, module: nn.Module, depth: int = 2) -> object:
-        """The key of a module without its parameters, buffers and submodules."""
+    def of_modules(self, module: nn.Module, depth: int = 2) -> object:
+        """The key of a module and its submodules, without parameters and buffers."""
+        return tuple((name, self._of_module(one, depth)) for name, one in module.named_modules())
+
+    def _of_module(self, module: nn.Module, depth: int) -> object:
         hooks = (
             module._forward_pre_hooks,
             module._forward_hooks,
