@@ -123,7 +123,12 @@ def first_step_sizes(names: Iterable[str], ranges: Ranges, given: Mapping[str, f
     return sizes
 
 
+def schedule_of(name: str) -> str:
+    """The schedule whose parameter has this name, or the name itself."""
+    schedule, _, index = name.rpartition("_")
+    return schedule if index.isdecimal() else name
+
+
 def _setting(name: str, given: Mapping[str, float]) -> float | None:
     """What was given for a parameter, or else for the schedule that it belongs to."""
-    schedule, _, index = name.rpartition("_")
-    return given.get(name, given.get(schedule) if index.isdecimal() else None)
+    return given.get(name, given.get(schedule_of(name)))

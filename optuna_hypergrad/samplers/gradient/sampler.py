@@ -27,6 +27,7 @@ from optuna_hypergrad.samplers.base import (
     finished_trial,
     propose,
 )
+from optuna_hypergrad.samplers.distributions import schedule_of
 from optuna_hypergrad.samplers.gradient.history import ChainSummary, summaries
 from optuna_hypergrad.samplers.gradient.log import describe_end, describe_step
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, is_enqueued_trial
@@ -212,10 +213,7 @@ class GradientSampler(CompletedSampler[Table]):
             ended = table.end(finished)
             if ended is not None and state == TrialState.COMPLETE:
                 if not self._has_checked_names:
-                    parts = (name.rpartition("_") for name in trial.params)
-                    schedules = (schedule for schedule, _, index in parts if index.isdecimal())
-                    rule = table.rule
-                    known = {*trial.params, *schedules}
+                    known, rule = {*trial.params, *map(schedule_of, trial.params)}, table.rule
                     self._check_names(known, start=rule.start, step_size=rule.step_size)
                 left_to = f"left to {self._independent_name} until one is"
                 consequences = {"not moved by it": table.reported, left_to: None}
