@@ -18,14 +18,24 @@ class Lines(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What the package has logged so far at INFO and above."""
+def logged(level: int) -> Iterator[list[str]]:
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.INFO)
+    optuna.logging.set_verbosity(level)
     handler = Lines()
     logger = logging.getLogger("optuna.hypergrad")
     logger.addHandler(handler)
     yield handler.lines
     logger.removeHandler(handler)
     optuna.logging.set_verbosity(verbosity)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What the package has logged so far at INFO and above."""
+    yield from logged(logging.INFO)
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """What the package has logged so far at WARNING and above."""
+    yield from logged(logging.WARNING)
