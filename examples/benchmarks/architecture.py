@@ -4,8 +4,8 @@
 
 prints JSON: modules, lines, import lines and one-caller functions of the package; for the tenth
 trial of a GradientSampler and for a warm reverse run of four steps the modules touched, the changes
-of module, the calls and their depth, counted by ``sys.setprofile``; and the CPU time of importing
-the package in units of importing Optuna.
+of module, the calls and their depth, counted by ``sys.setprofile``; the CPU time of importing the
+package in units of importing Optuna; and that of ``mode="auto"`` in units of ``mode="reverse"``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,10 +25,13 @@ from typing import Any
 
 import optuna
 import torch
+from mnist import loss_fn
+from networks import NETWORKS, random_batches
 
 import optuna_hypergrad
 from optuna_hypergrad import GradientSampler, Schedule, report_hypergradient, suggest_schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
+from optuna_hypergrad.autodiff.training import Mode
 
 PACKAGE = Path(optuna_hypergrad.__file__).parent
 _HOST, _SAMPLER = "import optuna", "from optuna_hypergrad import GradientSampler"
@@ -185,6 +189,28 @@ def import_ratio(rounds: int = 7) -> float:
     return round(package / host, 3)
 
 
+def auto_ratios() -> dict[str, float]:
+    """CPU time of a run in the default mode over one in reverse mode; interleaved, medians."""
+    ratios = {}
+    for name, size, steps, rounds in (("mlp", 64, 300, 7), ("lenet", 128, 60, 3)):
+        network = NETWORKS[name]
+        batches = random_batches(network, 4, size, torch.float32)
+        times: dict[Mode, list[float]] = {"auto": [], "reverse": []}
+        for _ in range(rounds + 1):  # the first round loads what torch loads once
+            for mode, found in times.items():
+                model, began = network.make(0), time.process_time()
+                update = SGD(
+                    Schedule("lr", [0.05] * 7),
+                    momentum=Schedule("momentum", [0.5]),
+                    weight_decay=Schedule("wd", [1e-4]),
+                )
+                hypergradient(model, loss_fn, update, batches, batches[0], steps=steps, mode=mode)
+                found.append(time.process_time() - began)
+        auto, reverse = (statistics.median(found[1:]) for found in times.values())
+        ratios[f"{name}, {steps} steps"] = round(auto / reverse, 3)
+    return ratios
+
+
 def main() -> None:
     """Print all counts."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -194,6 +220,7 @@ def main() -> None:
         "trial": trial,
         "reverse": reverse,
         "import_ratio": import_ratio,
+        "auto_over_reverse": auto_ratios,
     }
     print(json.dumps({name: count() for name, count in counts.items()}, indent=1))
 
