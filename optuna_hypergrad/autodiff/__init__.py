@@ -5,6 +5,7 @@ from typing import Any
 from optuna_hypergrad.arguments import renamed
 from optuna_hypergrad.autodiff import relaxations as relaxations
 from optuna_hypergrad.autodiff.forward import ForwardMode
+from optuna_hypergrad.autodiff.growth import Growth
 from optuna_hypergrad.autodiff.recompute.memory import resetting
 from optuna_hypergrad.autodiff.recompute.recomputation import RecomputeError
 from optuna_hypergrad.autodiff.result import Cost, Hypergradient
@@ -28,6 +29,7 @@ __all__ = [
     "Clipped",
     "Cost",
     "ForwardMode",
+    "Growth",
     "Hypergradient",
     "ParameterGroups",
     "Projected",

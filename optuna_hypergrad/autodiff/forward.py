@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from optuna_hypergrad.arguments import check_positive
+from optuna_hypergrad.arguments import check_choice
 from optuna_hypergrad.autodiff.batches import TrainingBatches
+from optuna_hypergrad.autodiff.growth import Estimate, GrowthMeter
 from optuna_hypergrad.autodiff.hparams import ActiveTangents, TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Initial, Run
+from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
 from optuna_hypergrad.autodiff.second_order.hvp import Directions, Products
 from optuna_hypergrad.autodiff.step import TrainState, step_jvp
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
@@ -36,17 +38,24 @@ class TangentPropagation:
         tangents: Which tangents move at which step.
         average: Mean over a parameter's steps instead of the sum.
         clip_products: Bound on the entries of Hessian products, or None.
+        estimate: ``"damped"`` or ``"exact"``.
     """
 
     def __init__(
-        self, run: Run, tangents: TangentSchedule, *, average: bool, clip_products: float | None
+        self,
+        run: Run,
+        tangents: TangentSchedule,
+        *,
+        average: bool,
+        clip_products: float | None,
+        estimate: Estimate,
     ) -> None:
-        check_positive("clip_products", clip_products, or_none=True)
-        self._run, self._schedule = run, tangents
-        self._average, self._clip_products = average, clip_products
+        self._run, self._schedule, self._average = run, tangents, average
         self._point = run.begin()
         self._tangents = self._initial_tangents()
-        self._n_clipped = self._tensor(0).long()  # a tensor, which no step waits for
+        self._clipping = ProductClipping(clip_products, self._point.weights)
+        self._meter = GrowthMeter(estimate, run.steps, self._point.weights)
+        self._begun: list[int] = [0] * len(self._tangents.weights)  # the step, by tangent
         self._n_products = 0
         self._losses = self._point.weights.new_empty(run.steps)
         self._step = 0
@@ -80,23 +89,41 @@ class TangentPropagation:
         grad, found = run.gradient_and_products(batches, hypers.loss, directions, "jvp")
         run.check_weights(step, self._point, "loss_fn")
         products = tangents.weights.new_zeros(tangents.weights.shape)
-        products[moving] = self._clipped(found.weights)
+        products[moving] = self._clipping(found.weights)
         of_update = {
             name: self._tensor(values)
             for (owner, name), values in active.derivatives.items()
             if owner == "update"
         }
-        self._point, tangents = step_jvp(
-            run.update,
-            self._point,
-            tangents,
-            grad.gradient,
-            products,
-            hypers.update,
-            of_update,
-            run.weights.grad_mask(grad.has_grad),
-        )
-        self._tangents = self._tangents.with_rows(active.rows, tangents)
+        mask = run.weights.grad_mask(grad.has_grad)
+        point = self._point
+
+        def new_tangents(products: Tensor, derivatives: dict[str, Tensor]) -> TrainState:
+            self._point, new = step_jvp(
+                run.update,
+                point,
+                tangents,
+                grad.gradient,
+                products,
+                hypers.update,
+                derivatives,
+                mask,
+            )
+            return new
+
+        new = new_tangents(products, of_update)
+        ages = self._ages(active.rows)
+        if self._meter.of_tangents(step, ages, tangents.weights, new.weights):
+            # A step is linear in the tangents, so these differences are its parts.
+            kept = new_tangents(torch.zeros_like(products), of_update)
+            at_rest = {name: torch.zeros_like(values) for name, values in of_update.items()}
+            added = new.weights - new_tangents(products, at_rest).weights
+            curved = new.minus(kept)
+            alpha = self._meter.damped_tangents(
+                step, ages, tangents.weights, added, kept.weights, curved.weights
+            )
+            new = kept.plus(curved, alpha)
+        self._tangents = self._tangents.with_rows(active.rows, new)
         run.weights.write(self._point.weights)
         self._losses[step] = grad.loss
         self._n_products += len(moving)
@@ -144,14 +171,14 @@ class TangentPropagation:
         for name, row in self._schedule.rows.items():
             count = self._schedule.n_steps[name] if self._average else 1
             gradient[name] += through_weights[row] / max(count, 1)
-        n_entries = max(self._n_products * len(self._run.weights), 1)
         return Hypergradient(
             gradient=gradient,
             loss=validated.loss,
             train_losses=self._losses[: self._step].tolist(),
             products=self._n_products,
             mode="forward",
-            clipped=int(self._n_clipped) / n_entries,
+            growth=self._meter.growth(self._run.hypers) if gradient else None,
+            clipped=self._clipping.fraction,
             tangent_norm=self.tangent_norm,
             state=self._point.state,
         )
@@ -174,6 +201,11 @@ class TangentPropagation:
         norms = self._tangents.weights.norm(dim=1)
         return float(norms.max()) if len(norms) else 0.0
 
+    def _ages(self, rows: list[int]) -> Tensor:
+        """The number of steps since each of some tangents began, shape (N,)."""
+        self._begun += [self._step] * (len(self._schedule.rows) - len(self._begun))
+        return self._tensor([float(self._step - self._begun[row]) for row in rows])
+
     def _initial_tangents(self) -> TrainState:
         """∂w/∂λ of the initial weights; a row for each λ that they depend on."""
         rows: dict[str, Tensor] = {}
@@ -190,12 +222,6 @@ class TangentPropagation:
         zeros = [0.0] * len(active.rows)
         by_hparam = [active.derivatives.get(("loss", k), zeros) for k in self._run.learned]
         return [[values[i] for values in by_hparam] for i in range(len(active.rows))]
-
-    def _clipped(self, products: Tensor) -> Tensor:
-        if self._clip_products is None:
-            return products
-        self._n_clipped += (products.abs() > self._clip_products).sum()
-        return products.clamp(-self._clip_products, self._clip_products)
 
     def _tensor(self, values: float | list[float] | list[list[float]]) -> Tensor:
         return self._point.weights.new_tensor(values)
@@ -222,7 +248,10 @@ class ForwardMode(TangentPropagation):
             cheaper and biased. The paper uses at most 0.15.
         truncation: ``"leading"``: the first steps of each window; ``"alternate"``: evenly spread.
         clip_products: Largest absolute value of an entry of a Hessian product (the paper: 10), or
-            None for exact hypergradients.
+            None.
+        estimate: ``"damped"`` or ``"exact"``; see ``hypergradient``. Where the update has momentum,
+            which delays what a product does to the weights, tangents are damped less than the
+            adjoint of reverse mode.
         clip_gradients: Largest absolute value of an entry of the training gradient, or None. This
             changes the training itself; the hypergradients are those of the changed training.
         constant_buffers: Buffers that are taken as constants; see ``hypergradient``.
@@ -268,11 +297,13 @@ class ForwardMode(TangentPropagation):
         truncate: float = 0.0,
         truncation: Truncation = "leading",
         clip_products: float | None = None,
+        estimate: Estimate = "damped",
         clip_gradients: float | None = None,
         constant_buffers: Collection[str] = (),
         products: Products = "auto",
         state: State | None = None,
     ) -> None:
+        check_choice("estimate", estimate, get_args(Estimate))
         run = Run(
             model,
             loss_fn,
@@ -288,4 +319,6 @@ class ForwardMode(TangentPropagation):
         )
         tangents = TangentSchedule(run.hypers, truncate, truncation)
         run.expect(tangents.max_rows)
-        super().__init__(run, tangents, average=average, clip_products=clip_products)
+        super().__init__(
+            run, tangents, average=average, clip_products=clip_products, estimate=estimate
+        )

@@ -125,6 +125,19 @@ class RunHparams:
                 total[name] += outer * inner
         return total
 
+    def mean_over_steps(self, values: NDArray[np.float64]) -> dict[str, float]:
+        """Mean of values of the steps, shape (T,), over those that each λ shapes; 1 for none."""
+        total, count = (dict.fromkeys(self.names, 0.0) for _ in range(2))
+        for key, (indices, derivatives) in self._derivatives.items():
+            inner, size = derivatives != 0, len(self._names[key])
+            terms = values[:, None].repeat(2, axis=1)[inner]
+            sums = np.bincount(indices[inner], terms, size).tolist()
+            counts = np.bincount(indices[inner], minlength=size).tolist()
+            for name, part, n in zip(self._names[key], sums, counts, strict=True):
+                if name in total:
+                    total[name], count[name] = total[name] + part, count[name] + n
+        return {name: total[name] / n if n else 1.0 for name, n in count.items()}
+
     def count_steps(self) -> Counter[str]:
         """Number of steps at which each learned parameter shapes a value."""
         counts: Counter[str] = Counter()

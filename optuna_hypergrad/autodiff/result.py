@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_hypergrad.autodiff.growth import Growth
 from optuna_hypergrad.autodiff.updates import State
 
 
@@ -39,6 +40,9 @@ class Hypergradient:
     """The mode that was used, ``"forward"`` or ``"reverse"``."""
     per_step: dict[str, NDArray[np.float64]] | None = field(default=None, repr=False)
     """Reverse mode: ∂(validation loss)/∂(value at each step), shape (steps,), by schedule."""
+    growth: Growth | None = field(default=None, repr=False)
+    """How fast derivatives grow over the run, and how far they were damped; None for plain
+    training."""
     clipped: float = field(default=0.0, repr=False)
     """Fraction of the entries of all Hessian products that ``clip_products`` changed."""
     tangent_norm: float | None = field(default=None, repr=False)

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from optuna_hypergrad.autodiff.growth import Estimate, GrowthMeter
 from optuna_hypergrad.autodiff.hparams import Key
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics, Validated
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation, Visit, check_recomputed
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Run
+from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
 from optuna_hypergrad.autodiff.second_order.hvp import Directions
 from optuna_hypergrad.autodiff.step import TrainState, step_vjp
 
@@ -30,14 +32,25 @@ class ReverseMode:
         run: The run.
         recomputation: Its steps.
         average: Mean over a parameter's steps instead of the sum.
+        clip_products: Bound on the entries of Hessian products, or None.
+        estimate: ``"damped"`` or ``"exact"``.
         bar: The progress bar, if there is one.
     """
 
     def __init__(
-        self, run: Run, recomputation: Recomputation, *, average: bool, bar: Progress | None
+        self,
+        run: Run,
+        recomputation: Recomputation,
+        *,
+        average: bool,
+        clip_products: float | None,
+        estimate: Estimate,
+        bar: Progress | None,
     ) -> None:
         self._run, self._recomputation = run, recomputation
         self._average, self._bar = average, bar
+        self._clipping = ProductClipping(clip_products, self.point.weights)
+        self._meter = GrowthMeter(estimate, run.steps, self.point.weights)
         self._n_products = 0
 
     @property
@@ -83,6 +96,8 @@ class ReverseMode:
             products=self._n_products,
             mode="reverse",
             per_step=self._by_schedule(per_step, validated),
+            growth=self._meter.growth(hypers),
+            clipped=self._clipping.fraction,
             recomputed=recomputation.n_recomputed,
             kept_bytes=recomputation.peak_bytes,
             state=point.state,
@@ -126,7 +141,9 @@ class ReverseMode:
         by_loss = dict(zip(run.learned, products.hparams[0], strict=True))
         for owner, name in by_value:
             by_value[owner, name][step] = (vjp.hypers if owner == "update" else by_loss)[name]
-        return TrainState(vjp.adjoint.weights + products.weights[0], vjp.adjoint.state)
+        kept, curved = vjp.adjoint.weights, self._clipping(products.weights[0])
+        alpha = self._meter.of_adjoint(step, kept, curved)
+        return TrainState(kept + alpha * curved, vjp.adjoint.state)
 
     def _by_schedule(
         self, per_step: dict[Key, NDArray[np.float64]], validated: Validated

@@ -69,6 +69,21 @@ class TrainState(NamedTuple):
         )
         return TrainState(weights, tuple(state))
 
+    def minus(self, other: TrainState) -> TrainState:
+        """The difference of tangents of the same shapes."""
+        pairs = zip(self.state, other.state, strict=True)
+        return TrainState(self.weights - other.weights, tuple(a - b for a, b in pairs))
+
+    def plus(self, other: TrainState, factors: Tensor) -> TrainState:
+        """The sum with tangents of the same shapes, times a factor for each row, shape (N,)."""
+        weights, *state = (
+            mine + (factors[:, None] if theirs.dim() == 2 else factors) * theirs
+            for mine, theirs in zip(
+                (self.weights, *self.state), (other.weights, *other.state), strict=True
+            )
+        )
+        return TrainState(weights, tuple(state))
+
     def times(self, adjoint: TrainState) -> Tensor:
         """Inner product of each tangent with (a, b), shape (N,)."""
         pairs = zip(self.state_like(adjoint), adjoint.state, strict=True)

@@ -12,6 +12,7 @@ from torch import nn
 from optuna_hypergrad.arguments import check_callable, check_choice, checked_count
 from optuna_hypergrad.autodiff.batches import Batches, TrainingBatches, check_validation
 from optuna_hypergrad.autodiff.forward import TangentObserver, TangentPropagation
+from optuna_hypergrad.autodiff.growth import Estimate
 from optuna_hypergrad.autodiff.hparams import TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
 from optuna_hypergrad.autodiff.progress import Progress
@@ -58,6 +59,7 @@ def hypergradient(
     truncate: float = 0.0,
     truncation: Truncation = "leading",
     clip_products: float | None = None,
+    estimate: Estimate = "damped",
     clip_gradients: float | None = None,
     constant_buffers: Collection[str] = (),
     products: Products = "auto",
@@ -110,7 +112,12 @@ def hypergradient(
         average: Mean over a parameter's steps instead of the sum; see ``ForwardMode``.
         truncate: Fraction of each window's steps at which tangents stand still.
         truncation: ``"leading"`` or ``"alternate"`` steps.
-        clip_products: Bound on the entries of Hessian products, or None.
+        clip_products: Bound on the entries of Hessian products, or None. The modes then differ,
+            since they take products of different vectors.
+        estimate: ``"damped"``: where a step would lengthen the derivatives, a part of its Hessian
+            product is left out (``result.growth`` says how much), so that hypergradients keep a
+            useful size and sign where training is chaotic; or ``"exact"``, the derivative itself,
+            which explodes there. Where no step lengthens derivatives, both are the same.
         clip_gradients: Bound on the entries of training gradients, or None.
         constant_buffers: Buffers of the model, or modules with all of theirs, by their paths, that
             are taken as constants: derivatives of later steps through them are left out. Running
@@ -157,6 +164,7 @@ def hypergradient(
     for argument, function in (("on_step", on_step), ("validation_loss_fn", validation_loss_fn)):
         if function is not None:
             check_callable(argument, function)
+    check_choice("estimate", estimate, get_args(Estimate))
     check_choice("statistics", statistics, get_args(Statistics))  # before training, not after it
     check_validation(validation)
     store = CheckpointStore(checkpoints)
@@ -191,11 +199,18 @@ def hypergradient(
         trainer: ReverseMode | TangentPropagation
         if mode == "reverse":
             recomputation = Recomputation(run, data, store, memory)
-            trainer = reverse = ReverseMode(run, recomputation, average=average, bar=bar)
+            trainer = reverse = ReverseMode(
+                run,
+                recomputation,
+                average=average,
+                clip_products=clip_products,
+                estimate=estimate,
+                bar=bar,
+            )
             losses = reverse.train()
         else:
             trainer = forward = TangentPropagation(
-                run, tangents, average=average, clip_products=clip_products
+                run, tangents, average=average, clip_products=clip_products, estimate=estimate
             )
             losses = forward.train(data, bar)
             if isinstance(on_step, TangentObserver):
@@ -223,15 +238,16 @@ def _chosen_mode(
     if mode == "forward" or n_learned == 0 or (mode == "auto" and n_learned <= FEW):
         return "forward"
     obstacle = None
-    if tangents.is_truncated or clip_products is not None:
-        obstacle = "is exact: truncate and clip_products are for mode='forward'"
+    if tangents.is_truncated:
+        obstacle = "has no tangents to stand still: truncate is for mode='forward'"
     elif tangents.is_share:
         obstacle = "takes all parameters at once: share is for mode='forward'"
     elif batches.is_once_only:
         obstacle = "takes batches again, but they can be taken only once"
     if mode == "reverse" and obstacle is not None:
         raise ValueError(f"mode='reverse' {obstacle}.")
-    return "reverse" if obstacle is None else "forward"
+    is_published = mode == "auto" and clip_products is not None  # as the paper clips
+    return "reverse" if obstacle is None and not is_published else "forward"
 
 
 @contextmanager

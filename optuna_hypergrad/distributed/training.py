@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from optuna_hypergrad import autodiff
 from optuna_hypergrad.arguments import checked_count
-from optuna_hypergrad.autodiff import Cost, Hypergradient, Update
+from optuna_hypergrad.autodiff import Cost, Growth, Hypergradient, Update
 from optuna_hypergrad.autodiff.batches import Batches
 from optuna_hypergrad.autodiff.forward import TangentObserver
 from optuna_hypergrad.autodiff.hparams import RunHparams, TangentSchedule, Truncation
@@ -25,7 +25,7 @@ from optuna_hypergrad.autodiff.weights import FlatWeights
 from optuna_hypergrad.distributed.ranks import Ranks, join
 
 _COMPARISONS = 100  # of the ranks' losses during a run
-_SILENT = ("average", "clip_gradients", "clip_products", "statistics")
+_SILENT = ("average", "clip_gradients", "clip_products", "estimate", "statistics")
 """Options that change the result without changing a training loss."""
 
 
@@ -130,7 +130,10 @@ def hypergradient(
         if ranks.size == 1:
             return result
         comparison.compare("the validation loss", result.loss)
-        part = asdict(replace(result, state=()))  # the state is the same on all ranks
+        part = asdict(replace(result, state=(), growth=None))  # all ranks have the same state
+        if result.growth is not None:
+            growth = result.growth
+            part["growth"] = [growth.per_step.tolist(), growth.damping.tolist(), growth.trust]
         return _combined(ranks.gather("the result of a training", part), learned.names, result)
 
 
@@ -247,7 +250,17 @@ def _combined(
         loss=parts[0]["loss"],
         train_losses=parts[0]["train_losses"],
         products=products,
+        growth=_merged_growth([part["growth"] for part in parts if part["growth"]]),
         clipped=clipped / max(products, 1),
         tangent_norm=_largest([part["tangent_norm"] for part in parts]),
         cost=Cost(max(cost.seconds for cost in costs), max(held) if held else None),
     )
+
+
+def _merged_growth(parts: Sequence[Any]) -> Growth | None:
+    """The largest growth of the tangents of all ranks, and the least trust."""
+    if not parts:
+        return None
+    per_step, damping, trust = zip(*parts, strict=True)
+    least = {name: min(one[name] for one in trust) for name in trust[0]}
+    return Growth(np.max(per_step, axis=0), np.mean(damping, axis=0), least)

@@ -191,8 +191,7 @@ def test_a_step_that_comes_out_differently_is_reported(memory: int | None) -> No
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"truncate": 0.1}, "mode='reverse' is exact: truncate and clip_products"),
-        ({"clip_products": 1.0}, "mode='reverse' is exact: truncate and clip_products"),
+        ({"truncate": 0.1}, "mode='reverse' has no tangents to stand still: truncate is for"),
         ({"data": iter(batches(STEPS))}, "mode='reverse' takes batches again"),
         ({"checkpoints": "tape"}, "checkpoints must be one of .* got 'tape'"),
         ({"accumulate": 0}, "accumulate must be a positive integer"),

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,19 @@ from optuna_hypergrad import (
     trial_seed,
     watch,
 )
-from optuna_hypergrad.autodiff import SGD
+from optuna_hypergrad.autodiff import SGD, Hypergradient
 from optuna_hypergrad.distributed import RankError, hypergradient, join, optimize
 from optuna_hypergrad.reports.attributes import current_system_attrs
 
 LR = Schedule("lr", [0.3, 0.1])
+
+
+def _as_json(result: Hypergradient) -> dict:
+    growth = result.growth
+    found = asdict(replace(result, growth=None))
+    if growth is not None:
+        found["growth"] = {"total": growth.total, "damped": growth.damped, "trust": growth.trust}
+    return found
 
 
 def train(**changes: Any) -> dict[str, float]:
@@ -44,7 +52,7 @@ def train(**changes: Any) -> dict[str, float]:
 
 def solutions() -> dict[str, Any]:
     """Every problem's result."""
-    results = {name: asdict(solved(hypergradient, name)) for name in PROBLEMS}
+    results = {name: _as_json(solved(hypergradient, name)) for name in PROBLEMS}
     for result in results.values():
         result["state"] = [part.tolist() for part in result["state"]]
     return results

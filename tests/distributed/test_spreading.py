@@ -43,6 +43,10 @@ def test_the_result_is_that_of_one_process(name: str, found: list[dict[str, Any]
         assert one["products"] == alone.products
         assert one["clipped"] == pytest.approx(alone.clipped, rel=1e-12)
         assert one["tangent_norm"] == pytest.approx(alone.tangent_norm, rel=1e-12)
+        if alone.growth is not None:
+            # Of all shares, the largest growth at each step.
+            assert one["growth"]["total"] >= alone.growth.total - 1e-9
+            assert all(one["growth"]["trust"][k] <= v + 1e-9 for k, v in alone.growth.trust.items())
         assert one["mode"] == "forward" and one["cost"]["seconds"] > 0
 
 
