@@ -71,7 +71,7 @@ def hypergradient(
 ) -> Hypergradient:
     """Train ``model`` and differentiate its validation loss through the whole training.
 
-    Both modes give the same hypergradient. Forward mode takes one Hessian product a step for each
+    Both modes give the same exact hypergradient. Forward mode takes one Hessian product a step for each
     parameter whose window has begun, in memory of parameters × weights for any number of steps.
     Reverse mode takes one Hessian product a step for any number of parameters, and computes some
     steps twice; it stores gradients and checkpoints in a memory that you can set.
