@@ -1,7 +1,8 @@
-"""Draw the nine figures of docs/figures.md, from three small studies.
+"""Draw the ten figures of docs/figures.md, from four small studies.
 
 A search for the schedules of a classifier of digits, the same with three replicates of each outer
-step on different batches, and a population on Rastrigin's function:
+step on different batches, trials with ever larger learning rates, and a population on Rastrigin's
+function:
 
     python examples/figures.py --output docs
 """
@@ -18,12 +19,19 @@ from matplotlib.figure import Figure
 from pictures import save
 from synthetic import PROBLEMS
 
-from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergradient, trial_seed
-from optuna_hypergrad.autodiff import hypergradient
+from optuna_hypergrad import (
+    GradientSampler,
+    PopulationSampler,
+    report_hypergradient,
+    suggest_schedule,
+    trial_seed,
+)
+from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.visualization import matplotlib as figures
 
 SEARCH_TRIALS, REPLICATES, NOISY_STEPS = 14, 3, 5
 MEMBERS, GENERATIONS = 8, 30
+RATES = [0.05 * 1.5**i for i in range(8)]  # the last ones make the training chaotic
 DPI = 64
 
 
@@ -50,6 +58,26 @@ def noisy_search(data: Digits) -> optuna.Study:
     return study
 
 
+def increasing_rates(data: Digits) -> optuna.Study:
+    """Trials with constant learning rates, each larger than the last."""
+
+    def objective(trial: optuna.Trial) -> float:
+        lr = suggest_schedule(trial, "lr", 0.0, RATES[-1])
+        model, batches = new_model(0, "cpu"), random_batches(data.train, 0)
+        update = SGD(lr, momentum=0.9)
+        result = hypergradient(
+            model, loss_fn, update, batches, data.validation, steps=STEPS, mode="reverse"
+        )
+        report_hypergradient(trial, result)
+        return result.loss
+
+    study = optuna.create_study()
+    for rate in RATES:
+        study.enqueue_trial({"lr": rate})
+    study.optimize(objective, n_trials=len(RATES))
+    return study
+
+
 def population() -> optuna.Study:
     sampler = PopulationSampler(seed=1, population_size=MEMBERS)
     study = optuna.create_study(sampler=sampler)
@@ -61,6 +89,7 @@ def drawn() -> dict[str, Figure]:
     """The figures by name."""
     data = Digits.load("cpu")
     searched, noisy, evolved = search(data), noisy_search(data), population()
+    chaotic = increasing_rates(data)
     surface = PROBLEMS["Rastrigin"].slice
     return {
         "schedules": figures.plot_schedules(searched),
@@ -68,6 +97,7 @@ def drawn() -> dict[str, Figure]:
         "step_sizes": figures.plot_step_sizes(searched),
         "convergence": figures.plot_convergence(searched),
         "hypervariance": figures.plot_hypervariance(noisy),
+        "growth": figures.plot_growth(chaotic),
         "lineage": figures.plot_lineage(evolved),
         "population": figures.plot_population(evolved, ["x0", "x1"]),
         "mutations": figures.plot_mutations(evolved),

@@ -23,6 +23,7 @@ SEARCH_FIGURES: dict[str, Callable[[Study], Chart]] = {
     "hg-hypergradients": figures.hypergradients,
     "hg-step-sizes": figures.step_sizes,
     "hg-hypervariance": figures.hypervariance,
+    "hg-growth": figures.growth,
 }
 POPULATION_FIGURES: dict[str, Callable[[Study], Chart]] = {
     "hg-lineage": figures.lineage,

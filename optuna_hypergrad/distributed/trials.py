@@ -51,6 +51,11 @@ class SharedTrial(BaseTrial):
         self._constraints: dict[str, float] = {}
 
     @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which stores what the trial reports."""
+        return self._ranks.is_first
+
+    @property
     def _own(self) -> Trial:
         assert self._trial is not None  # called on rank 0 only
         return self._trial

@@ -6,6 +6,7 @@ short texts as user attributes.
 
 from optuna_hypergrad.reports.attributes import StoredDataError
 from optuna_hypergrad.reports.claims import read_claim, trial_seed
+from optuna_hypergrad.reports.growth import StoredGrowth, read_growth
 from optuna_hypergrad.reports.objective import (
     read_constraint_gradients,
     read_constraints,
@@ -21,11 +22,13 @@ from optuna_hypergrad.reports.segments import (
 
 __all__ = [
     "StoredDataError",
+    "StoredGrowth",
     "read_checkpoint",
     "read_claim",
     "read_constraint_gradients",
     "read_constraints",
     "read_gradient",
+    "read_growth",
     "read_refined",
     "read_segment",
     "report_hypergradient",

@@ -31,6 +31,7 @@ REFINED = "hg:refined"  # "values": {name: float or mark}
 CHECKPOINT = "hg:checkpoint"  # the fields of a Checkpoint
 SCHEDULES = "hg:schedules"  # "schedules": {name: the fields of a Shape}
 TANGENTS = "hg:tangents"  # "norms": {step: float or mark}
+GROWTH_TO_END = "hg:growth_to_end"  # a StoredGrowth, "to_end": {step: float or mark}
 
 # System attributes that samplers and pruners write.
 CLAIM = "hg:claim"  # the fields of a Claim
@@ -42,6 +43,7 @@ REMOVED = "hg:removed"  # numbers of the trials whose checkpoints this one has r
 
 # User attributes: one number each, a column of optuna-dashboard.
 GRADIENT_NORM = "hg:gradient_norm"
+GROWTH = "hg:growth"  # log10 of the growth of derivatives over the run
 CHAIN, STEP, AGREEMENT, WINDOWS = "hg:chain", "hg:step", "hg:agreement", "hg:windows"
 MEMBER, GENERATION, PARENT = "hg:member", "hg:generation", "hg:parent"
 RESTORED = "hg:restored"  # the trial whose checkpoint was restored, if not the parent's
@@ -51,6 +53,7 @@ RETRIED = "failed_trial"  # of a retried trial: the number of the failed one
 CONSTRAINTS = "constraints"  # a list, of ``constraints_func``
 CONSTRAINT_PREFIX = "constraints:"  # and a name: one number, of ``Trial.set_constraint``
 
+DIGITS = 6  # significant ones, of what is only displayed
 MOST = 1_000_000  # chains, replicates of a step, members: samplers count them one by one
 MARKS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 

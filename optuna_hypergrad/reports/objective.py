@@ -19,6 +19,7 @@ from optuna_hypergrad.reports.attributes import (
     CONSTRAINT_GRADIENT,
     CONSTRAINT_PREFIX,
     CONSTRAINTS,
+    DIGITS,
     GRADIENT,
     GRADIENT_NORM,
     SCHEDULES,
@@ -31,8 +32,8 @@ from optuna_hypergrad.reports.attributes import (
     write_decision,
     write_report,
 )
+from optuna_hypergrad.reports.growth import RunResult, StoredGrowth, report_growth, split_result
 
-DIGITS = 6  # significant ones, of what is only displayed
 MOST_VALUES = 10_000  # of one schedule: only their number is stored, and the names are built
 LARGEST = 1e300  # of a constraint in a mean: infinite values of both signs have none
 
@@ -140,7 +141,7 @@ def check_trial(trial: Any) -> None:
 
 
 def report_hypergradient(
-    trial: BaseTrial, gradient: Mapping[str, Any], *, constraint: str | None = None
+    trial: BaseTrial, gradient: Mapping[str, Any] | RunResult, *, constraint: str | None = None
 ) -> None:
     """Report the hypergradient of the trial's validation loss to the sampler.
 
@@ -156,16 +157,18 @@ def report_hypergradient(
         trial: The running trial that the objective was given.
         gradient: Derivative of a loss to be *minimised*, whatever the study's direction, by the
             names of trial parameters, in loss per unit of the parameter. Floats, numpy scalars
-            and tensors of one element; parameters may be left out.
+            and tensors of one element; parameters may be left out. Or the result of
+            ``autodiff.hypergradient``, whose ``gradient`` is reported; of the loss, its ``growth``
+            is stored, too, and a warning logged where it makes signs noise.
         constraint: Name of the constraint that ``gradient`` is the derivative of: the ``key`` of
             ``Trial.set_constraint``, or ``"0"``, ``"1"``, … for the values that a
             ``constraints_func`` returns. None for the loss.
 
     Raises:
-        ValueError: If ``gradient`` is empty, names a parameter that the trial has not suggested or
-            that is categorical, or holds something other than one number; if the trial has
-            reported before, or is a ``FrozenTrial`` (to run an objective again, use a
-            ``FixedTrial``).
+        ValueError: If ``gradient`` is empty, or neither a mapping nor a result; if it names a
+            parameter that the trial has not suggested or that is categorical, or holds something
+            other than one number; if the trial has reported before, or is a ``FrozenTrial`` (to
+            run an objective again, use a ``FixedTrial``).
         optuna.exceptions.UpdateFinishedTrialError: If the trial has finished.
 
     Example:
@@ -182,6 +185,7 @@ def report_hypergradient(
         0.3
     """
     check_trial(trial)
+    gradient, growth = split_result(gradient)
     if isinstance(gradient, Mapping) and not gradient:
         raise ValueError(_EMPTY if constraint is None else _EMPTY_OF.format(constraint))
     if constraint is not None:
@@ -189,10 +193,13 @@ def report_hypergradient(
         what = f"a hypergradient of the constraint {constraint!r}"
         report_values(trial, f"{CONSTRAINT_GRADIENT}:{constraint}", "gradient", gradient, what)
         return
+    stored = None if growth is None else StoredGrowth.of(growth)  # before anything is written
     values = report_values(trial, GRADIENT, "gradient", gradient, "a hypergradient")
     norm = float(np.linalg.norm(list(values.values())))
     if math.isfinite(norm):
         set_user_attr(trial, GRADIENT_NORM, float(f"{norm:.{DIGITS}g}"))
+    if stored is not None:
+        report_growth(trial, stored)
 
 
 _EMPTY = (

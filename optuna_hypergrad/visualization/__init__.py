@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "plot_convergence",
+    "plot_growth",
     "plot_hypergradients",
     "plot_hypervariance",
     "plot_lineage",
@@ -36,6 +37,7 @@ def _plotly(chart: Callable[P, charts.Chart]) -> Callable[P, go.Figure]:
 
 
 plot_convergence = _plotly(figures.convergence)
+plot_growth = _plotly(figures.growth)
 plot_hypergradients = _plotly(figures.hypergradients)
 plot_hypervariance = _plotly(figures.hypervariance)
 plot_lineage = _plotly(figures.lineage)

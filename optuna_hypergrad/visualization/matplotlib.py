@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "plot_convergence",
+    "plot_growth",
     "plot_hypergradients",
     "plot_hypervariance",
     "plot_lineage",
@@ -74,6 +75,7 @@ def _matplotlib(chart: Callable[P, charts.Chart]) -> Callable[P, Figure]:
 
 
 plot_convergence = _matplotlib(figures.convergence)
+plot_growth = _matplotlib(figures.growth)
 plot_hypergradients = _matplotlib(figures.hypergradients)
 plot_hypervariance = _matplotlib(figures.hypervariance)
 plot_lineage = _matplotlib(figures.lineage)

@@ -36,6 +36,7 @@ FIGURES: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         plot("plot_convergence"),
         NO_STUDY | {"retrained": [NAN, INF, -INF, "x", {}, object(), [1.0, NAN], [None], ["x"]]},
     ),
+    "plot_growth": (plot("plot_growth"), NO_STUDY),
     "plot_hypergradients": (plot("plot_hypergradients"), OF_SEARCHES),
     "plot_hypervariance": (plot("plot_hypervariance"), OF_SEARCHES),
     "plot_schedules": (plot("plot_schedules"), OF_SEARCHES),

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from reports.growing import Result, growing
 
 from optuna_hypergrad import (
     GradientSampler,
@@ -20,8 +21,9 @@ from optuna_hypergrad import (
     trial_seed,
 )
 from optuna_hypergrad.checkpoints import CheckpointError
-from optuna_hypergrad.reports import StoredDataError
+from optuna_hypergrad.reports import StoredDataError, read_growth
 from optuna_hypergrad.reports.objective import Shape, report_shape
+from optuna_hypergrad.visualization.figures import growth
 from security.stores import MemoryStore
 
 Sampler = GradientSampler | PopulationSampler
@@ -49,7 +51,8 @@ def objective(trial: optuna.Trial, store: MemoryStore) -> float:
     trial.suggest_categorical("kind", ["a", "b"])
     torch.manual_seed(trial_seed(trial))
     steps = member.restore(rng=False).get("steps", 0)
-    report_hypergradient(trial, {**dict.fromkeys(lr.names + decay.names, 0.1), "width": 1.0})
+    gradient = {**dict.fromkeys(lr.names + decay.names, 0.1), "width": 1.0}
+    report_hypergradient(trial, Result(gradient, growing(3.0, steps=4, trust={"lr_0": 0.25})))
     member.refined({"width": width + 0.6})
     member.save(steps=steps + 1)
     return sum(lr.values) + width
@@ -96,7 +99,9 @@ def work_on(study: optuna.Study, store: MemoryStore) -> list[str]:
     """Everything that a worker does with a study; texts of the errors."""
     sampler = study.sampler
     calls: list[Callable[[], Any]] = [lambda: run(study, store) for _ in range(3)]
-    calls += [lambda trial=trial: trial_seed(trial) for trial in study.get_trials(deepcopy=False)]
+    for trial in study.get_trials(deepcopy=False):
+        calls += [lambda trial=trial: trial_seed(trial), lambda trial=trial: read_growth(trial)]
+    calls.append(lambda: growth(study))
     if isinstance(sampler, GradientSampler):
         calls.append(lambda: sampler.chains(study))
     else:

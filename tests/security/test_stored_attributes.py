@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial
 
 from optuna_hypergrad import lineage
-from optuna_hypergrad.reports import StoredDataError
+from optuna_hypergrad.reports import StoredDataError, read_growth
 from optuna_hypergrad.reports import attributes as keys
 from optuna_hypergrad.reports.claims import read_claim, read_drawn
 from optuna_hypergrad.reports.segments import read_segment, read_teacher
@@ -151,6 +151,12 @@ DAMAGE: list[tuple[str, str, Any, str]] = [
     ("hg:segment", "mutation", {"lr_0": "magic"}, "lr_0 must be one of 'teacher', 'perturbed'"),
     ("hg:segment", "refinement", ["lr_0"], "refinement must be an object with names"),
     ("hg:segment", "before", {"lr_0": 2.0}, "must be a finite number from 0 to 1, got 2"),
+    ("hg:growth_to_end", "steps", 1, "to_end must be of steps below 1, got 1"),
+    ("hg:growth_to_end", "dominated", 5, "dominated must be an integer of at most 4, got 5"),
+    ("hg:growth_to_end", "trust", {"lr_0": 7}, "must be a finite number from 0 to 1, got 7"),
+    ("hg:growth_to_end", "run", {"total": 1.0}, "damped is missing"),
+    ("hg:growth_to_end", "to_end", {"x": 1.0}, "invalid literal for int"),
+    ("hg:growth_to_end", "to_end", {"0": 10**400}, "int too large to convert to float"),
     ("hg:teacher", "keys", [[0.0]], "keys must have 11 rows"),
     ("hg:teacher", "values", [], "values must have .* rows, as names has, got 0"),
     ("hg:teacher", "names", ["a", "a"], "names must be all different"),
@@ -178,6 +184,7 @@ def test_an_edit_by_hand_is_named(key: str, field: str, value: Any, message: str
 READERS: dict[str, Callable[[FrozenTrial], Any]] = {
     "hg:claim": lambda trial: read_claim(trial.number, trial.system_attrs),
     "hg:drawn": read_drawn,
+    "hg:growth_to_end": read_growth,
     "hg:segment": lambda trial: read_segment(trial.number, trial.system_attrs),
     "hg:teacher": lambda trial: read_teacher(trial.number, trial.system_attrs),
 }

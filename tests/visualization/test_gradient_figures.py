@@ -25,6 +25,7 @@ from optuna_hypergrad.visualization.charts import Band, Bars, Chart, Heat, Line,
 from optuna_hypergrad.visualization.charts.axes import factor_ticks
 from optuna_hypergrad.visualization.figures import (
     convergence,
+    growth,
     hypergradients,
     hypervariance,
     schedules,
@@ -41,8 +42,9 @@ CHARTS: list[Callable[..., Chart]] = [
     step_sizes,
     convergence,
     hypervariance,
+    growth,
 ]
-OF_SEARCHES = [chart for chart in CHARTS if chart is not convergence]
+OF_SEARCHES = [chart for chart in CHARTS if chart not in (convergence, growth)]
 WINDOWS = {"lr": [0.8, 0.5, 0.1], "decay": [0.02]}
 
 
@@ -533,6 +535,8 @@ def large() -> optuna.Study:
     """Ten thousand trials of a search that does not converge, with two replicates."""
     study, trials = optuna.create_study(), []
     space = {f"x_{i}": optuna.distributions.FloatDistribution(-1, 1) for i in range(4)}
+    by_step = {str(step): math.sin(step) for step in range(100)}
+    growing = {"steps": 100, "dominated": 0, "run": {"total": 1.0, "damped": 0.0}, "trust": {}}
     rule = {"safeguard": None, "start": {}, "step_size": {}, "n_replicates": 2, "tolerance": 0.0}
     for number in range(10_000):
         step = number // 2
@@ -546,6 +550,7 @@ def large() -> optuna.Study:
             system_attrs={
                 "hg:gradient": {"trial": number, "values": noise},
                 "hg:claim": {**claim, "start": None},
+                "hg:growth_to_end": {**growing, "trial": number, "to_end": by_step},
             },
         )
         trials.append(one)

@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from optuna_hypergrad.visualization.charts import Chart
 from optuna_hypergrad.visualization.figures.convergence import convergence as convergence
+from optuna_hypergrad.visualization.figures.growth import growth as growth
 from optuna_hypergrad.visualization.figures.hypergradients import hypergradients as hypergradients
 from optuna_hypergrad.visualization.figures.hypervariance import hypervariance as hypervariance
 from optuna_hypergrad.visualization.figures.lineage import lineage as lineage
