@@ -73,7 +73,7 @@ def trained(trial: optuna.Trial, model: torch.nn.Module, update: SGD, steps: int
         validation,
         steps=steps,
     )
-    report_hypergradient(trial, result.gradient)
+    report_hypergradient(trial, result)
     return result.loss
 
 

@@ -107,7 +107,7 @@ def make_objective(
         )
         trial.set_user_attr("gradient_evaluations", STEPS + result.products)
         if differentiate:
-            report_hypergradient(trial, result.gradient)
+            report_hypergradient(trial, result)
         return result.loss if math.isfinite(result.loss) else WORST
 
     return objective

@@ -50,7 +50,7 @@ def noisy_search(data: Digits) -> optuna.Study:
         seed, update = trial_seed(trial), suggest(trial)
         model, batches = new_model(seed, "cpu"), random_batches(data.train, seed)
         result = hypergradient(model, loss_fn, update, batches, data.validation, steps=STEPS)
-        report_hypergradient(trial, result.gradient)
+        report_hypergradient(trial, result)
         return result.loss
 
     study = optuna.create_study(sampler=GradientSampler(seed=0, n_replicates=REPLICATES))

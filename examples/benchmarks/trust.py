@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 import torch
@@ -43,6 +45,7 @@ ESTIMATES: dict[str, dict[str, Any]] = {
 TRUSTED = 0.5  # share of a parameter's steps that growth must not dominate
 FRESH = 5
 RESULT = Path(__file__).parent / "results" / "trust.json"
+FIGURE = Path(__file__).parents[2] / "docs" / "chaos_signs.png"
 
 
 def main() -> None:
@@ -146,7 +149,7 @@ def search(root: Path, seed: int, estimate: str, n_trials: int = 12) -> dict[str
             steps=job.steps,
             estimate=estimate,  # type: ignore[arg-type]
         )
-        report_hypergradient(trial, result.gradient)
+        report_hypergradient(trial, result)
         return result.loss
 
     sampler = GradientSampler(seed=seed, stop_when_converged=False)
@@ -202,13 +205,48 @@ def report(cells: Path) -> None:
         "search": {k: v for k, v in found.items() if k.startswith("search-")},
         "cost": found.get("cost"),
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    RESULT.write_text(json.dumps(_finite(result), indent=1, allow_nan=False) + "\n")
+    draw(table)
     for at, row in table.items():
         shares = "  ".join(
             f"{k} {v['right']:.0%} (cosine {v['cosine']:.2f}, growth {v['growth']:.1f})"
             for k, v in row["estimates"].items()
         )
         print(f"{at:16} {row['clear']}/{len(row['slopes'])} clear  {shares}")
+
+
+def _finite(value: Any) -> Any:
+    """JSON without NaN and infinity, which become None and "inf"."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def draw(table: dict[str, Any]) -> None:
+    """The share of right signs by job and level, for each estimate."""
+    figure, axes = plt.subplots(1, len(JOBS), figsize=(11, 2.6), sharey=True)
+    for ax, (name, job) in zip(axes, JOBS.items(), strict=True):
+        for estimate, style in (("exact", "o--"), ("damped", "o-")):
+            at = [(i, table.get(f"{name}-{c:g}")) for i, c in enumerate(job.levels)]
+            points = [
+                (i, row["estimates"][estimate]["right"])
+                for i, row in at
+                if row and row["clear"] and estimate in row["estimates"]
+            ]
+            ax.plot(*zip(*points, strict=True), style, label=estimate)
+        ax.set_xticks(range(len(job.levels)), [f"{c:g}" for c in job.levels])
+        ax.set_title(name)
+        ax.axhline(0.5, color="gray", linewidth=0.6, linestyle=":")
+        ax.set_ylim(0, 1.04)
+    axes[0].set_ylabel("right signs\nof clear slopes")
+    axes[2].set_xlabel("factor of the learning rates")
+    axes[0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(FIGURE, dpi=100)
 
 
 def compared(found: dict[str, Any], job: Job, level: float) -> dict[str, Any] | None:

@@ -58,7 +58,7 @@ def objective(trial: BaseTrial) -> float:
         validation,
         steps=STEPS,
     )
-    report_hypergradient(trial, result.gradient)
+    report_hypergradient(trial, result)
     return result.loss if math.isfinite(result.loss) else WORST
 
 

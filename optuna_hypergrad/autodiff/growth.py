@@ -47,7 +47,25 @@ _YOUNG = 5  # steps after which a tangent is damped; before, it depends on singl
 
 @dataclass(frozen=True)
 class Growth:
-    """The growth of the derivatives of a run, and how far it was damped."""
+    """The growth of the derivatives of a run, and how far it was damped.
+
+    Example:
+        >>> import torch
+        >>> from optuna_hypergrad import Schedule
+        >>> from optuna_hypergrad.autodiff import SGD, hypergradient
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> _ = torch.nn.init.constant_(model.weight, 1.0)
+        >>> loss = lambda model, batch: (model(batch) ** 2).mean() / 2
+        >>> x, lr = torch.ones(1, 1), Schedule("lr", [2.5, 0.5])  # 2.5 overshoots: 1 − 2.5 = −1.5
+        >>> options = {"steps": 4, "mode": "reverse"}
+        >>> growth = hypergradient(model, loss, SGD(lr), [x], x, **options).growth
+        >>> growth.per_step.round(2).tolist()  # log10 of 1.5 and 0.5, from the first step on
+        [0.18, 0.18, -0.3, -0.3]
+        >>> growth.damping.round(2).tolist()  # α = 2 / 2.5 keeps the adjoint's length
+        [0.2, 0.2, 0.0, 0.0]
+        >>> growth.trust
+        {'lr_0': 1.0, 'lr_1': 1.0}
+    """
 
     per_step: NDArray[np.float64] = field(repr=False)
     """log10 of the factor by which each step lengthens the adjoint before any damping, shape
@@ -176,9 +194,9 @@ def adjoint_weight(kept: Tensor, curved: Tensor, steps: int) -> Tensor:
     p = -(kept * curved).sum(-1, dtype=torch.float64)
     q, length = _norm(curved).square(), _norm(kept)
     room = (_LENGTHENED ** (2 / steps) - 1) * length.square()
-    along = torch.where(p > 0, 2 * p / q, room / ((p.square() + q * room).sqrt() - p))  # Eq. 2
+    alpha = torch.where(p > 0, 2 * p / q, room / ((p.square() + q * room).sqrt() - p))  # Eq. 2
     # A derivative of 0 may begin with any length.
-    return torch.where((q == 0) | (length == 0), 1.0, along.clamp(max=1.0))
+    return torch.where((q == 0) | (length == 0), 1.0, alpha.clamp(max=1.0))
 
 
 def tangent_weight(kept: Tensor, curved: Tensor, bound: Tensor) -> Tensor:

@@ -71,10 +71,10 @@ def hypergradient(
 ) -> Hypergradient:
     """Train ``model`` and differentiate its validation loss through the whole training.
 
-    Both modes give the same exact hypergradient. Forward mode takes one Hessian product a step for each
-    parameter whose window has begun, in memory of parameters × weights for any number of steps.
-    Reverse mode takes one Hessian product a step for any number of parameters, and computes some
-    steps twice; it stores gradients and checkpoints in a memory that you can set.
+    Both modes give the same exact hypergradient. Forward mode takes one Hessian product a step for
+    each parameter whose window has begun, in memory of parameters × weights for any number of
+    steps. Reverse mode takes one Hessian product a step for any number of parameters, and computes
+    some steps twice; it stores gradients and checkpoints in a memory that you can set.
 
     The model is trained in place and holds the trained weights afterwards (at the end their
     average, if the update is ``Averaged``), even if the run is interrupted. Data must be on the

@@ -176,7 +176,9 @@ def split_result(
 
 
 def report_growth(trial: BaseTrial, growth: StoredGrowth) -> None:
-    """Report the growth of a trial's run, and warn where hypergradients may be noise.
+    """Report the growth of a trial's run, and log whose hypergradients may be noise.
+
+    It is a warning where they were not damped.
 
     Args:
         trial: The running trial.
@@ -199,7 +201,8 @@ def report_growth(trial: BaseTrial, growth: StoredGrowth) -> None:
         set_user_attr(trial, GROWTH, _rounded(growth.total))
     # Ranks that share a trial all report it.
     if growth.noisy and getattr(trial, "is_first", True):
-        logger.warning(describe_noise(trial.number, growth))
+        log = logger.info if growth.damped > 0 else logger.warning
+        log(describe_noise(trial.number, growth))
 
 
 def describe_noise(number: int, growth: StoredGrowth) -> str:
