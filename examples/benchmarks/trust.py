@@ -19,7 +19,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -31,10 +31,9 @@ import torch
 import trust_differences
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from trust_jobs import JOBS, Job, loaded
+from trust_jobs import JOBS, Job
 
 from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule, trial_seed
-from optuna_hypergrad.autodiff import hypergradient
 
 SEEDS, RUNS = 8, 3  # of differences, of hypergradients
 ESTIMATES: dict[str, dict[str, Any]] = {
@@ -42,10 +41,18 @@ ESTIMATES: dict[str, dict[str, Any]] = {
     "damped": {"estimate": "damped"},
     "clipped": {"estimate": "exact", "clip_products": 10.0},  # FDS, Appendix B
 }
+RATES = {"transformer": (1e-4, 1e-1), "lstm": (1e-3, 1.0)}  # of searches
+RANGES = {
+    "beta1": (0.5, 0.99),
+    "beta2": (0.8, 0.999),
+    "weight_decay": (1e-3, 1.0),
+    "dropout": (0.0, 0.6),
+    "label_smoothing": (0.0, 0.3),
+}
 TRUSTED = 0.5  # share of a parameter's steps that growth must not dominate
 FRESH = 5
 RESULT = Path(__file__).parent / "results" / "trust.json"
-FIGURE = Path(__file__).parents[2] / "docs" / "chaos_signs.png"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def main() -> None:
@@ -59,6 +66,8 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", type=float, help="by default those of each job")
     parser.add_argument("--estimates", nargs="+", choices=ESTIMATES, default=list(ESTIMATES))
     parser.add_argument("--seeds", nargs="+", type=int, help="by default all")
+    parser.add_argument("--out", type=Path, default=RESULT, help="the JSON of report")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="where chaos.md is")
     args = parser.parse_args()
     args.cells.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -71,7 +80,7 @@ def main() -> None:
             file.write_text(json.dumps(cell))
             print(name, f"{cell['seconds']:.0f} s", flush=True)
     if "report" in args.parts:
-        report(args.cells)
+        report(args.cells, args.out, args.docs)
 
 
 def _cells(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -95,9 +104,13 @@ def _cells(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[st
                             lambda j=job, c=level, s=seed, e=estimate: estimated(j, root, c, s, e),
                         )
     if "search" in args.parts:
-        for seed in args.seeds or range(2):
-            for estimate in ("exact", "damped"):
-                yield f"search-{estimate}-{seed}", lambda s=seed, e=estimate: search(root, s, e)
+        for name in set(args.jobs) & set(RATES):
+            for seed in args.seeds or range(2):
+                for estimate in ("exact", "damped"):
+                    yield (
+                        f"search-{name}-{estimate}-{seed}",
+                        lambda j=JOBS[name], s=seed, e=estimate: search(j, root, s, e),
+                    )
     if "cost" in args.parts:
         yield "cost", lambda: cost(root)
 
@@ -126,42 +139,29 @@ def estimated(job: Job, root: Path, level: float, seed: int, estimate: str) -> d
     }
 
 
-def search(root: Path, seed: int, estimate: str, n_trials: int = 12) -> dict[str, Any]:
-    """A search on the transformer, and its best values on fresh seeds."""
-    job = JOBS["transformer"]
-    data = loaded(job.data, root)
+def search(job: Job, root: Path, seed: int, estimate: str, n_trials: int = 12) -> dict[str, Any]:
+    """A search over all hyperparameters of a job, and its best values on fresh seeds."""
 
     def objective(trial: optuna.Trial) -> float:
-        hparams = {
-            "lr": suggest_schedule(trial, "lr", 1e-4, 1e-1, windows=len(job.lr), log=True),
-            "beta1": suggest_schedule(trial, "beta1", 0.5, 0.99),
-            "beta2": suggest_schedule(trial, "beta2", 0.8, 0.999),
-            "weight_decay": suggest_schedule(trial, "weight_decay", 1e-3, 1.0, log=True),
-        }
-        own = trial_seed(trial)
-        model = job.model(own)
-        result = hypergradient(
-            model,
-            job.loss,
-            job.update(hparams),
-            data.batches(own, job.steps),
-            data.validation,
-            steps=job.steps,
-            estimate=estimate,  # type: ignore[arg-type]
-        )
+        low, high = RATES[job.name]
+        suggest_schedule(trial, "lr", low, high, windows=len(job.lr), log=True)
+        for name in job.others:
+            least, most = RANGES[name]
+            suggest_schedule(trial, name, least, most, log=name == "weight_decay")
+        values = {name: float(trial.params[name]) for name in job.scales}
+        result = job.run(root, values, trial_seed(trial), estimate=estimate)
         report_hypergradient(trial, result)
         return result.loss
 
     sampler = GradientSampler(seed=seed, stop_when_converged=False)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=n_trials)
-    best = study.best_params
-    values = {name: best[name] for name in job.scales}
-    fresh = [job.run(root, values, 1000 + i, on="test", learn=()).loss for i in range(FRESH)]
+    best = {name: float(study.best_params[name]) for name in job.scales}
+    fresh = [job.run(root, best, 1000 + i, on="test", learn=()).loss for i in range(FRESH)]
     return {
         "losses": [trial.value for trial in study.trials],
         "best": study.best_value,
-        "params": values,
+        "params": best,
         "fresh_test_losses": fresh,
     }
 
@@ -183,8 +183,8 @@ def cost(root: Path, rounds: int = 3) -> dict[str, Any]:
     return {"ratios": ratios}
 
 
-def report(cells: Path) -> None:
-    """Write the JSON, and print its tables."""
+def report(cells: Path, out: Path, docs: Path) -> None:
+    """Write the JSON, the page and its figure, and print the signs."""
     found = {file.stem: json.loads(file.read_text()) for file in sorted(cells.glob("*.json"))}
     table = {
         f"{name}-{level:g}": row
@@ -205,8 +205,10 @@ def report(cells: Path) -> None:
         "search": {k: v for k, v in found.items() if k.startswith("search-")},
         "cost": found.get("cost"),
     }
-    RESULT.write_text(json.dumps(_finite(result), indent=1, allow_nan=False) + "\n")
-    draw(table)
+    out.write_text(json.dumps(_finite(result), indent=1, allow_nan=False) + "\n")
+    draw(table, docs / "chaos_signs.png")
+    write_page(docs / "chaos.md", "signs", signs_table(table))
+    write_page(docs / "chaos.md", "search", search_table(result["search"], result["cost"]))
     for at, row in table.items():
         shares = "  ".join(
             f"{k} {v['right']:.0%} (cosine {v['cosine']:.2f}, growth {v['growth']:.1f})"
@@ -226,7 +228,70 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def draw(table: dict[str, Any]) -> None:
+SIGNS = (
+    "job, level",
+    "seeds",
+    "clear slopes",
+    *("exact", "damped", "clipped", "6 trainings"),
+    "growth",
+    "left out",
+    "damped and trusted",
+)
+SEARCHES = (
+    "job, estimate, seed of the sampler",
+    "first trial",
+    "best trial",
+    "fresh seeds, test data",
+)
+
+
+def signs_table(table: dict[str, Any]) -> list[str]:
+    """The table of right signs in Markdown."""
+    lines = [_row(SIGNS), _row(["---"] * len(SIGNS))]
+    for at, row in table.items():
+        own = row["estimates"]
+        cells = [at.replace("-", ", "), row["seeds"], f"{row['clear']} of {len(row['slopes'])}"]
+        for estimate in ("exact", "damped", "clipped", "6 trainings"):
+            cells.append(_share(own[estimate]["right"]) if estimate in own else "not run")
+        if "damped" in own:
+            damped = own["damped"]
+            trusted = f"{_share(damped['right_of_trusted'])} of {damped['n_trusted']}"
+            cells += [f"{own['exact']['growth']:.1f}", _share(damped["damped"]), trusted]
+        lines.append(_row(cells))
+    return lines
+
+
+def search_table(searches: dict[str, Any], cost: dict[str, Any] | None) -> list[str]:
+    """The searches in Markdown, and the cost."""
+    lines = [_row(SEARCHES), _row(["---"] * len(SEARCHES))]
+    for name, one in searches.items():
+        fresh, losses = one["fresh_test_losses"], one["losses"]
+        shown = f"{fmean(fresh):.3f} ({min(fresh):.3f} to {max(fresh):.3f})"
+        name = name.removeprefix("search-").replace("-", ", ")
+        lines.append(_row([name, f"{losses[0]:.3f}", f"{one['best']:.3f}", shown]))
+    if cost is not None:
+        ratios = ", ".join(f"{k.replace('-', ' at ')} {v:.2f}" for k, v in cost["ratios"].items())
+        lines += ["", f"CPU time of the damped estimate over that of the exact one: {ratios}."]
+    return lines
+
+
+def _row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0%}"
+
+
+def write_page(page: Path, mark: str, lines: list[str]) -> None:
+    """Replace what stands between two marks of the page."""
+    before, rest = page.read_text().split(f"<!-- {mark} -->\n")
+    after = rest.split(f"<!-- /{mark} -->")[1]
+    body = "\n".join(lines)
+    page.write_text(f"{before}<!-- {mark} -->\n{body}\n<!-- /{mark} -->{after}")
+
+
+def draw(table: dict[str, Any], file: Path) -> None:
     """The share of right signs by job and level, for each estimate."""
     figure, axes = plt.subplots(1, len(JOBS), figsize=(11, 2.6), sharey=True)
     for ax, (name, job) in zip(axes, JOBS.items(), strict=True):
@@ -237,7 +302,7 @@ def draw(table: dict[str, Any]) -> None:
                 for i, row in at
                 if row and row["clear"] and estimate in row["estimates"]
             ]
-            ax.plot(*zip(*points, strict=True), style, label=estimate)
+            ax.plot([i for i, _ in points], [right for _, right in points], style, label=estimate)
         ax.set_xticks(range(len(job.levels)), [f"{c:g}" for c in job.levels])
         ax.set_title(name)
         ax.axhline(0.5, color="gray", linewidth=0.6, linestyle=":")
@@ -246,7 +311,7 @@ def draw(table: dict[str, Any]) -> None:
     axes[2].set_xlabel("factor of the learning rates")
     axes[0].legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(FIGURE, dpi=100)
+    figure.savefig(file, dpi=100)
 
 
 def compared(found: dict[str, Any], job: Job, level: float) -> dict[str, Any] | None:
