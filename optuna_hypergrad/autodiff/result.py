@@ -42,7 +42,7 @@ class Hypergradient:
     """Reverse mode: ∂(validation loss)/∂(value at each step), shape (steps,), by schedule."""
     growth: Growth | None = field(default=None, repr=False)
     """How fast derivatives grow over the run, and how far they were damped; None for plain
-    training."""
+    training, and in reverse mode for a run that has diverged."""
     clipped: float = field(default=0.0, repr=False)
     """Fraction of the entries of all Hessian products that ``clip_products`` changed."""
     tangent_norm: float | None = field(default=None, repr=False)

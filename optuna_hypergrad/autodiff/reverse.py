@@ -81,7 +81,9 @@ class ReverseMode:
         validated, adjoint = self._run.validate(point, validation, loss_fn, statistics)
         if all(bool(part.isfinite().all()) for part in (adjoint.weights, *adjoint.state)):
             per_step = self._backward(adjoint)
+            growth = self._meter.growth(hypers)
         else:  # the run has diverged
+            growth = None
             per_step = {key: np.full(self._run.steps, np.nan) for key in hypers.learned}
         counts = hypers.count_steps() if self._average else {}
         direct = hypers.by_parameter_at_end(validated.direct)
@@ -96,7 +98,7 @@ class ReverseMode:
             products=self._n_products,
             mode="reverse",
             per_step=self._by_schedule(per_step, validated),
-            growth=self._meter.growth(hypers),
+            growth=growth,
             clipped=self._clipping.fraction,
             recomputed=recomputation.n_recomputed,
             kept_bytes=recomputation.peak_bytes,

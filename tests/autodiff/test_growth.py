@@ -211,6 +211,11 @@ def test_the_default_is_damped() -> None:
     assert DEFAULTS == ["damped", "damped"]
 
 
+def test_a_diverged_run_has_no_growth() -> None:
+    result = trained(Quadratic(1e200), 3, [1e200], estimate="damped")
+    assert result.growth is None and math.isnan(result.gradient["lr"])
+
+
 def test_plain_training_has_no_growth() -> None:
     assert trained(Quadratic(1.0), 3, [0.1], learn=(), mode="auto").growth is None
 
