@@ -116,6 +116,7 @@ def engine(task: Task) -> dict[str, Any]:
         task.validation,
         steps=task.job.steps,
         mode=task.job.method,
+        estimate="exact",
         memory=task.job.memory,
     )
     return {

@@ -61,7 +61,14 @@ def main() -> None:
         draw = mnist.random_batches(data, seed, args.steps, BATCH_SIZE)
         model = make(seed).to(args.device)
         result = hypergradient(
-            model, loss, update(), draw, validation, steps=args.steps, mode="reverse"
+            model,
+            loss,
+            update(),
+            draw,
+            validation,
+            steps=args.steps,
+            mode="reverse",
+            estimate="exact",
         )
         return torch.tensor(list(result.gradient.values()))
 

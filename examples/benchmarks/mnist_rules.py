@@ -46,6 +46,7 @@ def search(
             mnist.random_batches(data, own, steps, BATCH_SIZE),
             validation,
             steps=steps,
+            estimate="exact",
         )
         report_hypergradient(trial, result.gradient)
         return result.loss

@@ -85,6 +85,7 @@ def engine(
         validation,
         steps=STEPS,
         mode=mode,  # type: ignore[arg-type]
+        estimate="exact",
         products="loop",
     )
     return result.gradient["lr"]

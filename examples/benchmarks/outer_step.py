@@ -102,6 +102,7 @@ def main() -> None:
             validation,
             steps=args.steps,
             mode="forward",  # as the naive loop
+            estimate="exact",
             learn=learn,
         )
         return result.gradient

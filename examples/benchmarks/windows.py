@@ -52,6 +52,7 @@ def search(
             validation,
             steps=steps,
             mode="reverse",
+            estimate="exact",
         )
         report_hypergradient(trial, result.gradient)
         return result.loss

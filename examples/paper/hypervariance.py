@@ -70,6 +70,7 @@ def run(
         tuple(part[images[:VALIDATION]] for part in held_out),
         steps=steps,
         mode="reverse",
+        estimate="exact",
     )
     assert result.per_step is not None
     return result.per_step["lr"]

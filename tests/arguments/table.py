@@ -510,6 +510,7 @@ TAKE_NOTHING = {
         "MutationRecord",
         "OuterStep",
         "Cost",
+        "Growth",
         "Hypergradient",
     ),
     *("RecomputeError", "Update", "Transform", "Keep", "MemberHandle", "FILENAME", "Checkpoint"),
