@@ -236,6 +236,7 @@ SIGNS = (
     "growth",
     "left out",
     "damped and trusted",
+    "damped as exact",
 )
 SEARCHES = (
     "job, estimate, seed of the sampler",
@@ -253,11 +254,12 @@ def signs_table(table: dict[str, Any]) -> list[str]:
         cells = [at.replace("-", ", "), row["seeds"], f"{row['clear']} of {len(row['slopes'])}"]
         for estimate in ("exact", "damped", "clipped", "6 trainings"):
             cells.append(_share(own[estimate]["right"]) if estimate in own else "not run")
-        if "damped" in own:
+        if {"exact", "damped"} <= own.keys():
             damped = own["damped"]
             trusted = f"{_share(damped['right_of_trusted'])} of {damped['n_trusted']}"
             cells += [f"{own['exact']['growth']:.1f}", _share(damped["damped"]), trusted]
-        lines.append(_row(cells))
+            cells.append(_share(row["same_signs"]))
+        lines.append(_row(cells + ["not run"] * (len(SIGNS) - len(cells))))
     return lines
 
 
@@ -334,9 +336,21 @@ def compared(found: dict[str, Any], job: Job, level: float) -> dict[str, Any] | 
         own = [found[key] for s in range(RUNS) if (key := f"{estimate}-{at}-{s}") in found]
         if own:
             row["estimates"][estimate] = judged(own, names, mean, is_clear)
+    row["same_signs"] = _same_signs(found, at)
     few = [few_differences(run, job, s) for s, run in enumerate(runs)]
     row["estimates"]["6 trainings"] = judged(few, names, mean, is_clear)
     return row
+
+
+def _same_signs(found: dict[str, Any], at: str) -> float:
+    """The share of all slopes, clear or not, whose sign is that of the exact estimate."""
+    same = []
+    for seed in range(RUNS):
+        pair = [found.get(f"{estimate}-{at}-{seed}") for estimate in ("exact", "damped")]
+        if None not in pair:
+            exact, damped = (np.array([*one["slopes"].values()]) for one in pair if one)
+            same += (np.sign(exact) == np.sign(damped)).tolist()
+    return fmean(same) if same else float("nan")
 
 
 def judged(
