@@ -127,10 +127,12 @@ class GrowthMeter:
             kept: The adjoint without the Hessian's part, a.
             curved: The Hessian's part, c.
         """
-        self._lengths[step, 0], self._lengths[step, 1] = _norm(kept), _norm(kept + curved)
+        a, c = kept.double(), curved.double()  # whose squares do not overflow soon
+        square, p, q = a @ a, -(a @ c), c @ c
+        self._lengths[step] = torch.stack([square, square - 2 * p + q]).clamp(min=0.0).sqrt()
         if self.estimate == "exact":
             return 1.0
-        return self._damped(step, adjoint_weight(kept, curved, self._steps), kept)
+        return self._damped(step, adjoint_weight(square, p, q, self._steps), kept)
 
     def of_tangents(self, step: int, ages: Tensor, before: Tensor, new: Tensor) -> bool:
         """Measure one step of N tangents; whether one of them grows beyond Eq. 3 without u.
@@ -183,20 +185,19 @@ class GrowthMeter:
         return Growth(per_step, self._damping.cpu().numpy().copy(), trust)
 
 
-def adjoint_weight(kept: Tensor, curved: Tensor, steps: int) -> Tensor:
-    """α of Eq. 2, of shape (), in double precision.
+def adjoint_weight(square: Tensor, p: Tensor, q: Tensor, steps: int) -> Tensor:
+    """α of Eq. 2; all tensors are of shape ().
 
     Args:
-        kept: a, shape (D,).
-        curved: c, shape (D,).
+        square: ‖a‖².
+        p: −⟨a, c⟩.
+        q: ‖c‖².
         steps: T.
     """
-    p = -(kept * curved).sum(-1, dtype=torch.float64)
-    q, length = _norm(curved).square(), _norm(kept)
-    room = (_LENGTHENED ** (2 / steps) - 1) * length.square()
+    room = (_LENGTHENED ** (2 / steps) - 1) * square
     alpha = torch.where(p > 0, 2 * p / q, room / ((p.square() + q * room).sqrt() - p))  # Eq. 2
     # A derivative of 0 may begin with any length.
-    return torch.where((q == 0) | (length == 0), 1.0, alpha.clamp(max=1.0))
+    return torch.where((q == 0) | (square == 0), 1.0, alpha.clamp(max=1.0))
 
 
 def tangent_weight(kept: Tensor, curved: Tensor, bound: Tensor) -> Tensor:
