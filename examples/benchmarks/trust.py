@@ -8,8 +8,9 @@ differs from zero by two standard errors of its mean.
     python examples/benchmarks/trust.py differences estimates report --data-root DIR --cells DIR
 
 Parts may run in several processes at once. Each cell is a file in --cells, and is not run again.
-``search`` searches on the transformer with GradientSampler; ``cost`` compares the CPU time of both
-estimates. All on two shared cores: differences 3 hours, estimates 1 hour, search 25 minutes.
+``search`` searches on the transformer and the LSTM with GradientSampler; ``cost`` compares the CPU
+time of both estimates. All on two shared cores: differences 3 hours, estimates 1 hour, a
+search up to 25 minutes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from scipy.stats import spearmanr
 from trust_jobs import JOBS, Job
 
 from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule, trial_seed
+from optuna_hypergrad.reports.growth import MIN_TRUST
 
 SEEDS, RUNS = 8, 3  # of differences, of hypergradients
 ESTIMATES: dict[str, dict[str, Any]] = {
@@ -49,7 +51,6 @@ RANGES = {
     "dropout": (0.0, 0.6),
     "label_smoothing": (0.0, 0.3),
 }
-TRUSTED = 0.5  # share of a parameter's steps that growth must not dominate
 FRESH = 5
 RESULT = Path(__file__).parent / "results" / "trust.json"
 DOCS = Path(__file__).parents[2] / "docs"
@@ -199,9 +200,7 @@ def report(cells: Path, out: Path, docs: Path) -> None:
             "machine": "two shared CPU cores, one thread a process",
         },
         "table": table,
-        "tried": json.loads((cells / "tried.json").read_text())["tried"]
-        if (cells / "tried.json").exists()
-        else {},
+        "tried": found.get("tried", {}).get("tried", {}),  # of a prototype
         "search": {k: v for k, v in found.items() if k.startswith("search-")},
         "cost": found.get("cost"),
     }
@@ -363,7 +362,7 @@ def judged(
     slopes = np.array([[run["slopes"][name] for name in names] for run in runs])
     right = (np.sign(slopes) == np.sign(mean)) & np.isfinite(slopes)
     trust = np.array([[run["trust"][name] for name in names] for run in runs])
-    trusted = (trust >= TRUSTED) & is_clear
+    trusted = (trust >= MIN_TRUST) & is_clear
     middle = np.median(np.nan_to_num(slopes, nan=0.0, posinf=1e30, neginf=-1e30), axis=0)
     norms = np.linalg.norm(mean) * np.linalg.norm(middle)
     clear = right[:, is_clear]

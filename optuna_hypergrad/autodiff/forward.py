@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Protocol, get_args, runtime_checkable
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from optuna_hypergrad.arguments import check_choice
 from optuna_hypergrad.autodiff.batches import TrainingBatches
 from optuna_hypergrad.autodiff.growth import Estimate, GrowthMeter
 from optuna_hypergrad.autodiff.hparams import ActiveTangents, TangentSchedule, Truncation
@@ -18,7 +18,7 @@ from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
 from optuna_hypergrad.autodiff.second_order.hvp import Directions, Products
-from optuna_hypergrad.autodiff.step import TrainState, step_jvp
+from optuna_hypergrad.autodiff.step import TrainState, apply_update, step_jvp
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
 
 
@@ -96,34 +96,17 @@ class TangentPropagation:
             if owner == "update"
         }
         mask = run.weights.grad_mask(grad.has_grad)
-        point = self._point
-
-        def new_tangents(products: Tensor, derivatives: dict[str, Tensor]) -> TrainState:
-            self._point, new = step_jvp(
-                run.update,
-                point,
-                tangents,
-                grad.gradient,
-                products,
-                hypers.update,
-                derivatives,
-                mask,
-            )
-            return new
-
-        new = new_tangents(products, of_update)
-        ages = self._ages(active.rows)
-        if self._meter.of_tangents(step, ages, tangents.weights, new.weights):
-            # A step is linear in the tangents, so these differences are its parts.
-            kept = new_tangents(torch.zeros_like(products), of_update)
-            at_rest = {name: torch.zeros_like(values) for name, values in of_update.items()}
-            added = new.weights - new_tangents(products, at_rest).weights
-            curved = new.minus(kept)
-            alpha = self._meter.damped_tangents(
-                step, ages, tangents.weights, added, kept.weights, curved.weights
-            )
-            new = kept.plus(curved, alpha)
+        push = partial(
+            step_jvp,
+            run.update,
+            self._point,
+            gradient=grad.gradient,
+            hypers=hypers.update,
+            mask=mask,
+        )
+        new = self._damped(push, active.rows, tangents, products, of_update)
         self._tangents = self._tangents.with_rows(active.rows, new)
+        self._point = apply_update(run.update, self._point, grad.gradient, hypers.update, mask)
         run.weights.write(self._point.weights)
         self._losses[step] = grad.loss
         self._n_products += len(moving)
@@ -200,6 +183,33 @@ class TangentPropagation:
         """Largest Euclidean norm of a tangent ∂w/∂λ at present; 0.0 before the first begins."""
         norms = self._tangents.weights.norm(dim=1)
         return float(norms.max()) if len(norms) else 0.0
+
+    def _damped(
+        self,
+        push: Callable[..., TrainState],
+        rows: list[int],
+        tangents: TrainState,
+        products: Tensor,
+        derivatives: dict[str, Tensor],
+    ) -> TrainState:
+        """The tangents after a step, which ``push`` takes."""
+        new = push(tangents=tangents, products=products, derivatives=derivatives)
+        step, ages = self._step, self._ages(rows)
+        if not self._meter.of_tangents(step, ages, tangents.weights, new.weights):
+            return new
+        # A step is linear in the tangents, so these differences are its parts.
+        kept = push(tangents=tangents, products=torch.zeros_like(products), derivatives=derivatives)
+        at_rest = {name: torch.zeros_like(values) for name, values in derivatives.items()}
+        unmoved = push(tangents=tangents, products=products, derivatives=at_rest)
+        alpha = self._meter.damped_tangents(
+            step,
+            ages,
+            before=tangents.weights,
+            added=new.weights - unmoved.weights,
+            kept=kept.weights,
+            curved=new.weights - kept.weights,
+        )
+        return kept.towards(new, alpha)
 
     def _ages(self, rows: list[int]) -> Tensor:
         """The number of steps since each of some tangents began, shape (N,)."""
@@ -303,7 +313,6 @@ class ForwardMode(TangentPropagation):
         products: Products = "auto",
         state: State | None = None,
     ) -> None:
-        check_choice("estimate", estimate, get_args(Estimate))
         run = Run(
             model,
             loss_fn,

@@ -29,7 +29,7 @@ makes it shortest.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optuna_hypergrad.algorithms.growth import DOMINATED
+from optuna_hypergrad.arguments import check_choice
 from optuna_hypergrad.autodiff.hparams import RunHparams
 
 Estimate = Literal["damped", "exact"]
@@ -111,10 +112,14 @@ class GrowthMeter:
         estimate: ``"damped"`` or ``"exact"``.
         steps: T, the number of steps of the run.
         like: A tensor of the device of the weights.
+
+    Raises:
+        ValueError: If ``estimate`` is something else.
     """
 
     def __init__(self, estimate: Estimate, steps: int, like: Tensor) -> None:
-        self.estimate, self._steps = estimate, steps
+        check_choice("estimate", estimate, get_args(Estimate))
+        self._estimate, self._steps = estimate, steps
         # Tensors, which no step waits for.
         self._lengths = torch.ones((steps, 2), dtype=torch.float64, device=like.device)
         self._damping = torch.zeros(steps, dtype=torch.float64, device=like.device)
@@ -130,7 +135,7 @@ class GrowthMeter:
         a, c = kept.double(), curved.double()  # whose squares do not overflow soon
         square, p, q = a @ a, -(a @ c), c @ c
         self._lengths[step] = torch.stack([square, square - 2 * p + q]).clamp(min=0.0).sqrt()
-        if self.estimate == "exact":
+        if self._estimate == "exact":
             return 1.0
         return self._damped(step, adjoint_weight(square, p, q, self._steps), kept)
 
@@ -148,7 +153,7 @@ class GrowthMeter:
         # Relative to linear growth, of the tangent that has grown most.
         ratios = torch.where(begun, torch.stack([old / ages, length / (ages + 1)]), 0.0)
         self._lengths[step] = ratios.amax(1) if len(ages) else 0.0
-        if self.estimate == "exact":
+        if self._estimate == "exact":
             return False
         return bool(((ages >= _YOUNG) & (length > (1 + 2 / ages) * old)).any())
 

@@ -8,7 +8,7 @@ a value, so windows that have not begun cost nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple, get_args
 
@@ -106,16 +106,7 @@ class RunHparams:
 
     def by_parameter(self, per_step: Mapping[Key, NDArray[np.float64]]) -> dict[str, float]:
         """Derivative by λ from the derivatives by h at each step, arrays of shape (T,)."""
-        total = dict.fromkeys(self.names, 0.0)
-        for key, by_value in per_step.items():
-            values, derivatives = self._derivatives[key]
-            inner = derivatives != 0  # 0 · ∞ would be NaN
-            terms = by_value[:, None].repeat(2, axis=1)[inner] * derivatives[inner]
-            chained = np.bincount(values[inner], terms, len(self._names[key]))
-            for name, part in zip(self._names[key], chained.tolist(), strict=True):
-                if name in total:
-                    total[name] += part
-        return total
+        return self._sums(per_step, lambda by_value, derivatives: by_value * derivatives)
 
     def by_parameter_at_end(self, by_value: Mapping[str, float]) -> dict[str, float]:
         """Derivative by λ from the derivatives by hyperparameters of the loss at the last step."""
@@ -127,16 +118,27 @@ class RunHparams:
 
     def mean_over_steps(self, values: NDArray[np.float64]) -> dict[str, float]:
         """Mean of values of the steps, shape (T,), over those that each λ shapes; 1 for none."""
-        total, count = (dict.fromkeys(self.names, 0.0) for _ in range(2))
-        for key, (indices, derivatives) in self._derivatives.items():
-            inner, size = derivatives != 0, len(self._names[key])
-            terms = values[:, None].repeat(2, axis=1)[inner]
-            sums = np.bincount(indices[inner], terms, size).tolist()
-            counts = np.bincount(indices[inner], minlength=size).tolist()
-            for name, part, n in zip(self._names[key], sums, counts, strict=True):
-                if name in total:
-                    total[name], count[name] = total[name] + part, count[name] + n
+        per_step = dict.fromkeys(self._derivatives, values)
+        total = self._sums(per_step, lambda value, _: value)
+        count = self._sums(per_step, lambda value, _: np.ones_like(value))
         return {name: total[name] / n if n else 1.0 for name, n in count.items()}
+
+    def _sums(
+        self,
+        per_step: Mapping[Key, NDArray[np.float64]],
+        term: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]],
+    ) -> dict[str, float]:
+        """By λ, the sum of ``term(value, ∂h/∂λ)`` over the steps that it shapes."""
+        total = dict.fromkeys(self.names, 0.0)
+        for key, by_value in per_step.items():
+            indices, derivatives = self._derivatives[key]
+            inner = derivatives != 0  # 0 · ∞ would be NaN
+            terms = term(by_value[:, None].repeat(2, axis=1)[inner], derivatives[inner])
+            sums = np.bincount(indices[inner], terms, len(self._names[key]))
+            for name, part in zip(self._names[key], sums.tolist(), strict=True):
+                if name in total:
+                    total[name] += part
+        return total
 
     def count_steps(self) -> Counter[str]:
         """Number of steps at which each learned parameter shapes a value."""

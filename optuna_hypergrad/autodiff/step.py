@@ -69,15 +69,10 @@ class TrainState(NamedTuple):
         )
         return TrainState(weights, tuple(state))
 
-    def minus(self, other: TrainState) -> TrainState:
-        """The difference of tangents of the same shapes."""
-        pairs = zip(self.state, other.state, strict=True)
-        return TrainState(self.weights - other.weights, tuple(a - b for a, b in pairs))
-
-    def plus(self, other: TrainState, factors: Tensor) -> TrainState:
-        """The sum with tangents of the same shapes, times a factor for each row, shape (N,)."""
+    def towards(self, other: TrainState, factors: Tensor) -> TrainState:
+        """A part of the way to tangents of the same shapes, by a factor for each row, (N,)."""
         weights, *state = (
-            mine + (factors[:, None] if theirs.dim() == 2 else factors) * theirs
+            mine + (factors[:, None] if theirs.dim() == 2 else factors) * (theirs - mine)
             for mine, theirs in zip(
                 (self.weights, *self.state), (other.weights, *other.state), strict=True
             )
@@ -136,8 +131,8 @@ def step_jvp(
     hypers: Values,
     derivatives: dict[str, Tensor],
     mask: Tensor | None,
-) -> tuple[TrainState, TrainState]:
-    """One step of the weights and of their tangents.
+) -> TrainState:
+    """The tangents after one step.
 
     Args:
         update: The inner update U.
@@ -148,13 +143,9 @@ def step_jvp(
         hypers: Values of the update's hyperparameters at this step.
         derivatives: Λ by hyperparameter, each of shape (N,); those absent do not depend on λ.
         mask: Which weights the loss reaches; see ``apply_update``.
-
-    Returns:
-        The new point and the new tangents.
     """
-    new_point = apply_update(update, point, gradient, hypers, mask)
     if len(tangents.weights) == 0:
-        return new_point, tangents
+        return tangents
     learned = {name: hypers[name] for name in derivatives}
     state = tangents.state_like(point)
 
@@ -165,7 +156,7 @@ def step_jvp(
         return jvp(step, (*point, gradient, learned), directions)[1]
 
     with forward_mode:  # FDS Eq. 5
-        return new_point, TrainState(*vmap(push)(tangents.weights, state, products, derivatives))
+        return TrainState(*vmap(push)(tangents.weights, state, products, derivatives))
 
 
 class StepVJP(NamedTuple):

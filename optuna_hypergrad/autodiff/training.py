@@ -164,7 +164,6 @@ def hypergradient(
     for argument, function in (("on_step", on_step), ("validation_loss_fn", validation_loss_fn)):
         if function is not None:
             check_callable(argument, function)
-    check_choice("estimate", estimate, get_args(Estimate))
     check_choice("statistics", statistics, get_args(Statistics))  # before training, not after it
     check_validation(validation)
     store = CheckpointStore(checkpoints)

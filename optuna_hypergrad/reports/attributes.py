@@ -58,6 +58,11 @@ MOST = 1_000_000  # chains, replicates of a step, members: samplers count them o
 MARKS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
+def rounded(number: float) -> float:
+    """A number to the digits that are displayed."""
+    return float(f"{number:.{DIGITS}g}")
+
+
 class StoredDataError(ValueError):
     """A storage holds something that this package did not write."""
 

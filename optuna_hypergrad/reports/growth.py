@@ -20,12 +20,12 @@ from optuna_hypergrad.arguments import (
 )
 from optuna_hypergrad.logger import logger
 from optuna_hypergrad.reports.attributes import (
-    DIGITS,
     GROWTH,
     GROWTH_TO_END,
     Fields,
     marked,
     read_report,
+    rounded,
     set_user_attr,
     write_report,
 )
@@ -125,7 +125,7 @@ class StoredGrowth(NamedTuple):
         return cls(
             total=total,
             steps=steps,
-            to_end={step: _rounded(float(by_step[step])) for step in chosen},
+            to_end={step: rounded(float(by_step[step])) for step in chosen},
             trust={
                 name: _fraction(f"gradient.growth.trust[{short(name)}]", value)
                 for name, value in trust.items()
@@ -139,10 +139,6 @@ class StoredGrowth(NamedTuple):
         """The parameters whose hypergradients are dominated by growth, the least trusted first."""
         names = [name for name, trust in self.trust.items() if trust < MIN_TRUST]
         return sorted(names, key=lambda name: self.trust[name]) if self.dominated else []
-
-
-def _rounded(number: float) -> float:
-    return float(f"{number:.{DIGITS}g}")
 
 
 def _fraction(argument: str, value: Any, *, may_be_nan: bool = False) -> float:
@@ -198,7 +194,7 @@ def report_growth(trial: BaseTrial, growth: StoredGrowth) -> None:
     }
     write_report(trial, GROWTH_TO_END, stored)
     if math.isfinite(growth.total):
-        set_user_attr(trial, GROWTH, _rounded(growth.total))
+        set_user_attr(trial, GROWTH, rounded(growth.total))
     # Ranks that share a trial all report it.
     if growth.noisy and getattr(trial, "is_first", True):
         log = logger.info if growth.damped > 0 else logger.warning

@@ -19,7 +19,6 @@ from optuna_hypergrad.reports.attributes import (
     CONSTRAINT_GRADIENT,
     CONSTRAINT_PREFIX,
     CONSTRAINTS,
-    DIGITS,
     GRADIENT,
     GRADIENT_NORM,
     SCHEDULES,
@@ -28,6 +27,7 @@ from optuna_hypergrad.reports.attributes import (
     marked,
     read_report,
     reading,
+    rounded,
     set_user_attr,
     write_decision,
     write_report,
@@ -197,7 +197,7 @@ def report_hypergradient(
     values = report_values(trial, GRADIENT, "gradient", gradient, "a hypergradient")
     norm = float(np.linalg.norm(list(values.values())))
     if math.isfinite(norm):
-        set_user_attr(trial, GRADIENT_NORM, float(f"{norm:.{DIGITS}g}"))
+        set_user_attr(trial, GRADIENT_NORM, rounded(norm))
     if stored is not None:
         report_growth(trial, stored)
 
