@@ -1,0 +1,170 @@
+"""Samplers against each other on real trainings, at equal compute, judged on fresh seeds.
+
+Every cell, a job with a sampler and a seed, is a study in --storage, named job/sampler/seed. Its
+trials store what they cost, in plain trainings: CPU seconds over those of a plain training at the
+start of the job. A cell ends when its trials have cost --budget; run again, only what is missing
+runs. At 10, 25 and 50 plain trainings, as far as the budget reaches, the recommended
+hyperparameters are trained with five fresh seeds and evaluated on test data:
+
+    python examples/arena/arena.py --data DIR --storage sqlite:///arena.db \\
+        --jobs digits-sgd digits-adam --samplers random tpe ours --seeds 0 1 2 --workers 2
+
+DIR holds mnist.npz and cifar10_jpeg.npz (downloaded otherwise), ptb.valid.txt, ptb.test.txt and
+tinyshakespeare.txt, as far as the jobs need them. table.py makes the tables from stored studies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # the jobs use its networks
+
+import optuna
+import torch
+from catalogue import JOBS
+from cells import COST, Cell, judge, spent
+from jobs import Job, loaded
+from optuna.trial import Trial
+from torch import nn
+from training import Data, evaluate, train
+
+from optuna_hypergrad import GradientSampler, report_hypergradient, trial_seed
+from samplers import SAMPLERS, Entry
+
+
+def main() -> None:
+    """Run the chosen cells."""
+    args = parse_arguments()
+    cells = [
+        Cell(job, sampler, seed)
+        for seed in args.seeds
+        for job in args.jobs
+        for sampler in args.samplers
+        if JOBS[job].has_schedule or sampler != "tpe-cosine"
+    ]
+    options = Options(args.data, args.storage, args.budget)
+    if args.workers == 1:
+        for cell in cells:
+            run(cell, options)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.workers, context) as pool:
+        for task in [pool.submit(run, cell, options) for cell in cells]:
+            task.result()
+
+
+class Options(NamedTuple):
+    """What all cells have in common."""
+
+    data: Path
+    storage: str
+    budget: float
+
+
+def run(cell: Cell, options: Options) -> None:
+    """Run a cell up to the budget and judge it, as far as that has not been done."""
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    job, entry = JOBS[cell.job], SAMPLERS[cell.sampler]
+    data, start = loaded(job.data, options.data), job.start_values(entry.rates)
+    study = optuna.create_study(
+        storage=options.storage,
+        study_name=cell.name,
+        sampler=entry.make(cell.seed, start),
+        pruner=entry.pruner(job.plain_training().steps),
+        load_if_exists=True,
+    )
+    began, before = time.process_time(), spent(study)
+    if not study.trials and not entry.is_gradient:
+        study.enqueue_trial(start)
+    if before < options.budget:
+        plain = plain_seconds(study, job, data)
+        study.optimize(
+            lambda trial: objective(trial, job, entry, data, plain),
+            callbacks=[lambda study, trial: stop(study, options.budget)],
+        )
+    judged = judge(study, job, entry, data, options.budget)
+    if before < options.budget or judged:
+        seconds = time.process_time() - began
+        print(f"{cell.name}: {spent(study):.1f} plain trainings, {seconds:.0f} s CPU", flush=True)
+
+
+def stop(study: optuna.Study, budget: float) -> None:
+    """End the study if its trials have cost the budget."""
+    if spent(study) >= budget:
+        study.stop()
+
+
+def plain_seconds(study: optuna.Study, job: Job, data: Data) -> float:
+    """CPU seconds of a plain training, the median of three, measured when the cell begins."""
+    if "plain_seconds" not in study.user_attrs:
+        found = []
+        training = job.plain_training()
+        for seed in range(4):
+            start = time.process_time()
+            train(training, data, seed)
+            found.append(time.process_time() - start)
+        study.set_user_attr("plain_seconds", median(found[1:]))  # the first one warms up
+    return float(study.user_attrs["plain_seconds"])
+
+
+def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: float) -> float:
+    """The validation loss of one training; all samplers have this objective."""
+    training = job.suggest(trial, entry.rates)
+    wanted = wants_hypergradient(trial)
+
+    def report(step: int, model: nn.Module) -> None:
+        if step in (training.steps // 9, training.steps // 3):
+            trial.report(bounded(evaluate(training, model, data.validation)[0], job), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+    start = time.process_time()
+    try:
+        result = train(
+            training,
+            data,
+            trial_seed(trial),
+            learn=wanted,
+            after_step=report if entry.is_pruned else None,
+        )
+    finally:
+        trial.set_user_attr(COST, (time.process_time() - start) / plain)
+    if result.hypergradient is not None:
+        report_hypergradient(trial, result.hypergradient)
+    return bounded(result.loss, job)
+
+
+def bounded(loss: float, job: Job) -> float:
+    """The loss, at most the job's worst; that of a training that diverged."""
+    return min(loss, job.worst) if math.isfinite(loss) else job.worst
+
+
+def wants_hypergradient(trial: Trial) -> bool:
+    """Whether the sampler takes hypergradients."""
+    return isinstance(trial.study.sampler, GradientSampler)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--storage", default="sqlite:///arena.db")
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--budget", type=float, default=50.0, help="plain trainings of a cell")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each on its own cells")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The figure of the arena: loss on fresh seeds against compute, a panel for each job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from results import Scores
+
+from samplers import SAMPLERS
+
+COLUMNS = 4
+
+
+def draw(scores: Scores, file: Path) -> None:
+    """Mean test loss of fresh seeds by compute in plain trainings, with a standard error."""
+    rows = -(-len(scores) // COLUMNS)
+    columns = min(COLUMNS, len(scores))
+    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 2.5 * rows), squeeze=False)
+    colors = dict(zip(SAMPLERS, plt.get_cmap("tab20").colors, strict=False))
+    for ax, (job, by_sampler) in zip(axes.flat, scores.items(), strict=False):
+        for name, by_budget in by_sampler.items():
+            at = sorted(by_budget, key=float)
+            mean = np.array([by_budget[budget].mean for budget in at])
+            error = np.nan_to_num([by_budget[budget].error for budget in at])
+            compute, is_ours = [float(budget) for budget in at], name == "ours"
+            style = {"color": "black" if is_ours else colors[name], "label": name}
+            ax.plot(compute, mean, "o-", markersize=3, linewidth=2 if is_ours else 1, **style)
+            ax.fill_between(compute, mean - error, mean + error, color=style["color"], alpha=0.12)
+        ax.set_title(job, fontsize=9)
+        ax.set_yscale("log")
+    for ax in axes.flat[len(scores) :]:
+        ax.axis("off")
+    axes[-1][0].set_xlabel("compute in plain trainings")
+    axes[0][0].set_ylabel("test loss, fresh seeds")
+    lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
+    figure.legend(
+        lines.values(),
+        lines.keys(),
+        loc="lower center",
+        fontsize=8,
+        ncol=min(6, 2 * columns),
+        frameon=False,
+    )
+    figure.tight_layout(rect=(0, 0.35 / rows / 2.5 + 0.03, 1, 1))
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,215 @@
+"""One training as a trial describes it: by a plain loop, or by the engine with hypergradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from optuna_hypergrad import Schedule
+from optuna_hypergrad.autodiff import SGD, AdamW, Hypergradient, ParameterGroups, hypergradient
+
+Batch = tuple[Tensor, ...]
+Batches = Callable[[int, int, int], Callable[[int], Batch]]  # seed, steps, size
+Hypers = Mapping[str, Any]  # values of the loss's hyperparameters
+LossFn = Callable[[nn.Module, Batch, Hypers], Tensor]
+EPS = 1e-6  # of AdamW
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training batches, and one batch each for validation and test."""
+
+    batches: Batches
+    validation: Batch
+    test: Batch
+
+
+def data_of(train: Batch, validation: Batch, test: Batch) -> Data:
+    """Data whose training batches are random examples, different at every step."""
+
+    def batches(seed: int, steps: int, size: int) -> Callable[[int], Batch]:
+        draws = torch.Generator().manual_seed(seed)
+        chosen = torch.randint(len(train[0]), (steps, size), generator=draws)
+        return lambda step: tuple(part[chosen[step]] for part in train)
+
+    return Data(batches, validation, test)
+
+
+def classified(model: nn.Module, batch: Batch, hypers: Hypers) -> Tensor:
+    """Cross entropy, of every token if the model predicts tokens."""
+    del hypers
+    logits = model(batch[0])
+    return F.cross_entropy(logits.flatten(0, -2), batch[1].flatten())
+
+
+def squared(model: nn.Module, batch: Batch, hypers: Hypers) -> Tensor:
+    """Mean squared error."""
+    del hypers
+    return F.mse_loss(model(batch[0]), batch[1])
+
+
+def gaussian_dropout(x: Tensor, rate: Tensor | float) -> Tensor:
+    """Noise with the mean and variance of dropout; it has a derivative by rates above 0."""
+    rate = torch.as_tensor(rate)
+    return x * (1 + (rate / (1 - rate)).sqrt() * torch.randn_like(x))
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network, its optimizer and its loss, with the hyperparameters of a trial.
+
+    Args:
+        model: The network of a seed.
+        optimizer: ``"sgd"`` or ``"adamw"``.
+        options: Of the optimizer: ``lr`` and ``weight_decay``, with SGD ``momentum``, with AdamW
+            ``beta1`` and ``beta2``.
+        loss: The training loss.
+        hypers: Hyperparameters of the loss.
+        groups: Parameter groups: ``"params"``, which says of a parameter's name and the parameter
+            whether it is in the group, and options of the group.
+        evaluation: The loss on held-out data.
+        steps: Number of steps.
+        size: Number of examples in a batch.
+    """
+
+    model: Callable[[int], nn.Module]
+    optimizer: Literal["sgd", "adamw"]
+    options: Mapping[str, Schedule]
+    loss: LossFn = classified
+    hypers: Mapping[str, Schedule] = field(default_factory=dict)
+    groups: Sequence[Mapping[str, Any]] = ()
+    evaluation: LossFn = classified
+    steps: int = 200
+    size: int = 32
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and its validation loss; hypergradients if they were wanted."""
+
+    model: nn.Module
+    loss: float
+    hypergradient: Hypergradient | None = None
+
+
+def train(
+    training: Training,
+    data: Data,
+    seed: int,
+    *,
+    learn: bool = False,
+    after_step: Callable[[int, nn.Module], None] | None = None,
+) -> Trained:
+    """Train from scratch; the seed draws initial weights, batches and noise.
+
+    Args:
+        training: What to train.
+        data: Its data.
+        seed: The seed.
+        learn: Whether hypergradients are wanted. If not, training is a loop as users write it,
+            because this is what a plain training costs.
+        after_step: Called with the number of steps done and the network, without ``learn`` only.
+    """
+    model = training.model(seed)
+    torch.manual_seed(seed)
+    batches = data.batches(seed, training.steps, training.size)
+    if learn:
+        result = _with_hypergradient(training, model, batches, data)
+        return Trained(model, result.loss, result)
+    optimizer, schedules = _optimizer(training, model)
+    values = [_by_step(of_group, training.steps) for of_group in schedules]
+    hypers = _by_step(training.hypers, training.steps)
+    for step in range(training.steps):
+        for group, of_group in zip(optimizer.param_groups, values, strict=True):
+            group.update(_torch_names(of_group[step]))
+        optimizer.zero_grad()
+        training.loss(model, batches(step), hypers[step]).backward()
+        optimizer.step()
+        if after_step is not None:
+            after_step(step + 1, model)
+    return Trained(model, evaluate(training, model, data.validation)[0])
+
+
+def evaluate(training: Training, model: nn.Module, batch: Batch) -> tuple[float, float | None]:
+    """Loss on held-out data, and accuracy if classes are predicted."""
+    with torch.no_grad():
+        loss = float(training.evaluation(model, batch, {}))
+        if training.evaluation is squared:
+            return loss, None
+        right = model(batch[0]).argmax(-1) == batch[1]
+        return loss, float(right.double().mean())
+
+
+def _with_hypergradient(
+    training: Training, model: nn.Module, batches: Callable[[int], Batch], data: Data
+) -> Hypergradient:
+    options = dict(training.options)
+    if training.optimizer == "sgd":
+        update: Any = SGD(**options)
+    else:
+        betas = (options["beta1"], options["beta2"])
+        update = AdamW(options["lr"], betas, EPS, options["weight_decay"])
+    if training.groups:
+        update = ParameterGroups(update, model, training.groups)
+    loss, evaluation = training.loss, training.evaluation
+    if training.hypers:
+        return hypergradient(
+            model,
+            loss,
+            update,
+            batches,
+            data.validation,
+            steps=training.steps,
+            hypers=training.hypers,
+            validation_loss_fn=lambda m, batch, hypers: evaluation(m, batch, {}),
+        )
+    return hypergradient(
+        model,
+        lambda m, batch: loss(m, batch, {}),
+        update,
+        batches,
+        data.validation,
+        steps=training.steps,
+        validation_loss_fn=lambda m, batch: evaluation(m, batch, {}),
+    )
+
+
+def _optimizer(
+    training: Training, model: nn.Module
+) -> tuple[torch.optim.Optimizer, list[dict[str, Schedule]]]:
+    """torch's optimizer, and the schedules of each of its groups."""
+    rest = dict(model.named_parameters())
+    groups, schedules = [], []
+    for group in training.groups:
+        options = dict(group)
+        belongs = options.pop("params")
+        own = [name for name, parameter in rest.items() if belongs(name, parameter)]
+        groups.append([rest.pop(name) for name in own])
+        schedules.append({**training.options, **options})
+    if rest:
+        groups.append(list(rest.values()))
+        schedules.append(dict(training.options))
+    params = [{"params": group} for group in groups]
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(params, lr=0.0), schedules
+    return torch.optim.AdamW(params, lr=0.0, eps=EPS), schedules
+
+
+def _by_step(schedules: Mapping[str, Schedule], steps: int) -> list[dict[str, float]]:
+    """Values by name, for each step."""
+    over = [schedule.over(steps).tolist() for schedule in schedules.values()]
+    if not over:
+        return [{} for _ in range(steps)]
+    return [dict(zip(schedules, values, strict=True)) for values in zip(*over, strict=True)]
+
+
+def _torch_names(values: dict[str, float]) -> dict[str, Any]:
+    if "beta1" not in values:
+        return values
+    rest = {name: value for name, value in values.items() if name not in ("beta1", "beta2")}
+    return {**rest, "betas": (values["beta1"], values["beta2"])}
