@@ -31,7 +31,7 @@ import optuna
 import torch
 from catalogue import JOBS
 from cells import COST, Cell, judge, spent
-from jobs import Job, loaded
+from jobs import Job, cosine_rates, loaded
 from optuna.trial import Trial
 from torch import nn
 from training import Data, evaluate, train
@@ -48,7 +48,7 @@ def main() -> None:
         for seed in args.seeds
         for job in args.jobs
         for sampler in args.samplers
-        if JOBS[job].has_schedule or sampler != "tpe-cosine"
+        if is_possible(JOBS[job], SAMPLERS[sampler])
     ]
     options = Options(args.data, args.storage, args.budget)
     if args.workers == 1:
@@ -59,6 +59,13 @@ def main() -> None:
     with ProcessPoolExecutor(args.workers, context) as pool:
         for task in [pool.submit(run, cell, options) for cell in cells]:
             task.result()
+
+
+def is_possible(job: Job, entry: Entry) -> bool:
+    """Whether the sampler has a meaning for the job."""
+    if job.for_gradients_only and not entry.is_gradient:
+        return False
+    return job.has_schedule or entry.rates is not cosine_rates
 
 
 class Options(NamedTuple):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import jobs_images
 import jobs_tables
+import jobs_text
+import jobs_weights
 from jobs import Job
 
-JOBS: dict[str, Job] = {job.name: job for job in jobs_tables.JOBS}
+JOBS: dict[str, Job] = {
+    job.name: job
+    for job in (*jobs_tables.JOBS, *jobs_images.JOBS, *jobs_text.JOBS, *jobs_weights.JOBS)
+}

@@ -36,6 +36,7 @@ class Job:
         worst: Validation losses are clipped to this; that of a training that diverged.
         start: Where every search starts, by schedule or parameter; the middle of the others.
         has_schedule: Whether ``lr`` is one schedule that a warm-up and a cosine can replace.
+        for_gradients_only: Whether only samplers that take hypergradients run on it.
         is_set_aside: Whether the search was chosen without looking at this job.
     """
 
@@ -45,6 +46,7 @@ class Job:
     worst: float = 2 * math.log(10)
     start: Mapping[str, float] = field(default_factory=dict)
     has_schedule: bool = True
+    for_gradients_only: bool = False
     is_set_aside: bool = False
 
     def distributions(self, rates: Rates = suggest_schedule) -> dict[str, BaseDistribution]:

@@ -40,10 +40,15 @@ def split(x: Any, y: Any, parts: tuple[int, int]) -> tuple[Batch, Batch, Batch]:
 
 
 def digits(root: Path) -> Data:
-    """900 images for training, 450 for validation, 447 for tests."""
+    """Images of digits."""
     del root
+    return data_of(*digits_parts())
+
+
+def digits_parts() -> tuple[Batch, Batch, Batch]:
+    """900 images for training, 450 for validation, 447 for tests."""
     x, y = load_digits(return_X_y=True)
-    return data_of(*split(x / 16.0, y, (900, 450)))
+    return split(x / 16.0, y, (900, 450))
 
 
 def standardised(x: Any, n_train: int, order: Any) -> Any:
@@ -135,7 +140,7 @@ def tabular(trial: BaseTrial, rates: Rates) -> Training:
     for i in range(3):
         lr = suggest_schedule(trial, f"lr_of_layer_{i}", 1e-4, 1e-1, log=True)
         decay = suggest_schedule(trial, f"decay_of_layer_{i}", 1e-4, 1.0, log=True)
-        inside = partial(_is_in, f"{2 * i}.")
+        inside = partial(is_in, f"{2 * i}.")
         groups.append({"params": inside, "lr": lr, "weight_decay": decay})
     options |= {"lr": groups[0]["lr"], "weight_decay": groups[0]["weight_decay"]}
     hypers = {
@@ -152,7 +157,8 @@ def noisy_targets(model: nn.Module, batch: Batch, hypers: Hypers) -> Tensor:
     return F.mse_loss(model(x), batch[1] + hypers["noise"] * torch.randn_like(batch[1]))
 
 
-def _is_in(prefix: str, name: str, parameter: nn.Parameter) -> bool:
+def is_in(prefix: str, name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter belongs to a layer."""
     del parameter
     return name.startswith(prefix)
 

@@ -163,8 +163,8 @@ def _mnist(root: Path) -> Data:
 # WRN-16-1 on CIFAR-10.
 
 
-def _cifar(root: Path) -> Data:
-    """5,000 training images, 500 for validation and 1,000 for tests."""
+def cifar_images(root: Path) -> mnist.Batch:
+    """The first 6,500 training images, in [−1, 1], and their labels."""
     file = root / "cifar10_jpeg.npz"
     if file.exists():
         from PIL import Image
@@ -180,7 +180,12 @@ def _cifar(root: Path) -> Data:
         downloaded = CIFAR10(str(root), train=True, download=True)
         images, labels = downloaded.data[:6500], np.array(downloaded.targets[:6500])
     x = torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    y = torch.tensor(labels.astype(np.int64))
+    return x, torch.tensor(labels.astype(np.int64))
+
+
+def _cifar(root: Path) -> Data:
+    """5,000 training images, 500 for validation and 1,000 for tests."""
+    x, y = cifar_images(root)
     return _images((x[:5000], y[:5000]), (x[5000:5500], y[5000:5500]), (x[5500:], y[5500:]), 32)
 
 
