@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,40 +50,53 @@ def _vector(values: Sequence[Tensor | float]) -> Tensor:
     return torch.tensor(values)
 
 
-def weights(trial: BaseTrial, rates: Rates, groups: int, windows: int) -> Training:
-    """Weights of groups and classes, rates in windows, decays of each layer, four of the loss."""
+def weights_100(trial: BaseTrial, rates: Rates) -> Training:
+    """60 groups, 20 rates in windows, momentum, decays of weights and biases of each layer."""
     options = {
-        "lr": rates(trial, "lr", 1e-3, 1.0, windows=windows, log=True),
+        "lr": rates(trial, "lr", 1e-3, 1.0, windows=20, log=True),
         "momentum": suggest_schedule(trial, "momentum", 0.0, 0.99),
     }
-    parts: list[dict[str, object]] = []
+    parts: list[dict[str, Any]] = []
     for i in range(3):
         for kind in ("weight", "bias"):
             name = f"decay_of_{kind}s_{i}"
             decay = suggest_schedule(trial, name, 1e-6, 1e-1, log=True)
             parts.append({"params": partial(is_in, f"{2 * i}.{kind}"), "weight_decay": decay})
     options["weight_decay"] = parts[0]["weight_decay"]
-    hypers: dict[str, Schedule] = {
+    return _training(trial, options, 60, (1, 1, 1), parts[1:])
+
+
+def weights_1000(trial: BaseTrial, rates: Rates) -> Training:
+    """140 groups, and all else in windows: the options of SGD in 200 of one step each."""
+    options = {
+        "lr": rates(trial, "lr", 1e-3, 1.0, windows=200, log=True),
+        "momentum": suggest_schedule(trial, "momentum", 0.01, 0.99, windows=200),
+        "weight_decay": suggest_schedule(trial, "weight_decay", 1e-6, 1e-1, windows=200, log=True),
+    }
+    return _training(trial, options, 140, (100, 100, 50), ())
+
+
+def _training(
+    trial: BaseTrial,
+    options: Mapping[str, Schedule],
+    groups: int,
+    windows: tuple[int, int, int],
+    parts: Sequence[Mapping[str, Any]],
+) -> Training:
+    """With weights of groups and classes, and noise, dropout and label smoothing in windows."""
+    noise, dropout, smoothing = windows
+    hypers = {
         **{f"weight_{i}": suggest_schedule(trial, f"weight_{i}", 0, 1) for i in range(groups)},
         **{f"class_{i}": suggest_schedule(trial, f"class_{i}", 0, 2) for i in range(CLASSES)},
-        "noise": suggest_schedule(trial, "noise", 0.0, 0.5),
-        "dropout": suggest_schedule(trial, "dropout", 0.01, 0.6),
-        "label_smoothing": suggest_schedule(trial, "label_smoothing", 0.0, 0.3),
+        "noise": suggest_schedule(trial, "noise", 0.0, 0.5, windows=noise),
+        "dropout": suggest_schedule(trial, "dropout", 0.01, 0.6, windows=dropout),
+        "label_smoothing": suggest_schedule(trial, "label_smoothing", 0, 0.3, windows=smoothing),
     }
     model, loss = partial(mlp, (64, 64, 64, CLASSES)), partial(weighted, groups=groups)
-    return Training(model, "sgd", options, loss, hypers, parts[1:])
+    return Training(model, "sgd", options, loss, hypers, parts)
 
 
 JOBS = (
-    Job(
-        "weights-100",
-        partial(weights, groups=60, windows=20),
-        partial(mislabelled, groups=60),
-    ),
-    Job(
-        "weights-1000",
-        partial(weights, groups=900, windows=80),
-        partial(mislabelled, groups=900),
-        for_gradients_only=True,
-    ),
+    Job("weights-100", weights_100, partial(mislabelled, groups=60)),
+    Job("weights-1000", weights_1000, partial(mislabelled, groups=140), for_gradients_only=True),
 )
