@@ -31,6 +31,7 @@ import optuna
 import torch
 from catalogue import JOBS
 from cells import COST, Cell, judge, spent
+from greedy import train_greedily
 from jobs import Job, cosine_rates, loaded
 from optuna.trial import Trial
 from torch import nn
@@ -134,15 +135,13 @@ def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: float) ->
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-    start = time.process_time()
+    seed, start = trial_seed(trial), time.process_time()
     try:
-        result = train(
-            training,
-            data,
-            trial_seed(trial),
-            learn=wanted,
-            after_step=report if entry.is_pruned else None,
-        )
+        if wanted and entry.is_greedy:
+            result = train_greedily(training, data, seed)
+        else:
+            after_step = report if entry.is_pruned else None
+            result = train(training, data, seed, learn=wanted, after_step=after_step)
     finally:
         trial.set_user_attr(COST, (time.process_time() - start) / plain)
     if result.hypergradient is not None:

@@ -26,12 +26,14 @@ class Entry:
         rates: How learning rates are suggested.
         is_gradient: Whether it takes hypergradients; then it starts by itself where the others
             have an enqueued trial.
+        is_greedy: Whether these are those of one step.
         is_pruned: Whether trials report to Optuna's Hyperband and may be pruned.
     """
 
     make: Callable[[int, Values], BaseSampler]
     rates: Rates = suggest_schedule
     is_gradient: bool = False
+    is_greedy: bool = False
     is_pruned: bool = False
 
     def pruner(self, steps: int) -> BasePruner:
@@ -64,6 +66,7 @@ SAMPLERS = {
     "gp": Entry(_plain(GPSampler)),
     "hyperband": Entry(_plain(TPESampler), is_pruned=True),
     "tpe-cosine": Entry(_plain(TPESampler), cosine_rates),
+    "greedy": Entry(_gradient(safeguard=None), is_gradient=True, is_greedy=True),
     "published": Entry(_gradient(safeguard=None), is_gradient=True),
     "ours": Entry(_gradient(), is_gradient=True),
 }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, AdamW, Hypergradient, ParameterGroups, hypergradient
+from optuna_hypergrad.autodiff.updates import Update
 
 Batch = tuple[Tensor, ...]
 Batches = Callable[[int, int, int], Callable[[int], Batch]]  # seed, steps, size
@@ -94,7 +95,7 @@ class Trained:
 
     model: nn.Module
     loss: float
-    hypergradient: Hypergradient | None = None
+    hypergradient: Hypergradient | dict[str, float] | None = None
 
 
 def train(
@@ -115,9 +116,7 @@ def train(
             because this is what a plain training costs.
         after_step: Called with the number of steps done and the network, without ``learn`` only.
     """
-    model = training.model(seed)
-    torch.manual_seed(seed)
-    batches = data.batches(seed, training.steps, training.size)
+    model, batches = seeded(training, data, seed)
     if learn:
         result = _with_hypergradient(training, model, batches, data)
         return Trained(model, result.loss, result)
@@ -135,6 +134,24 @@ def train(
     return Trained(model, evaluate(training, model, data.validation)[0])
 
 
+def seeded(training: Training, data: Data, seed: int) -> tuple[nn.Module, Callable[[int], Batch]]:
+    """The untrained network and the batches of a seed, from which torch then draws, too."""
+    model = training.model(seed)
+    torch.manual_seed(seed)
+    return model, data.batches(seed, training.steps, training.size)
+
+
+def update_of(training: Training, model: nn.Module) -> Update:
+    """The optimizer as an update of the engine."""
+    options = dict(training.options)
+    if training.optimizer == "sgd":
+        update: Update = SGD(**options)
+    else:
+        betas = (options["beta1"], options["beta2"])
+        update = AdamW(options["lr"], betas, EPS, options["weight_decay"])
+    return ParameterGroups(update, model, training.groups) if training.groups else update
+
+
 def evaluate(training: Training, model: nn.Module, batch: Batch) -> tuple[float, float | None]:
     """Loss on held-out data, and accuracy if classes are predicted."""
     with torch.no_grad():
@@ -148,14 +165,7 @@ def evaluate(training: Training, model: nn.Module, batch: Batch) -> tuple[float,
 def _with_hypergradient(
     training: Training, model: nn.Module, batches: Callable[[int], Batch], data: Data
 ) -> Hypergradient:
-    options = dict(training.options)
-    if training.optimizer == "sgd":
-        update: Any = SGD(**options)
-    else:
-        betas = (options["beta1"], options["beta2"])
-        update = AdamW(options["lr"], betas, EPS, options["weight_decay"])
-    if training.groups:
-        update = ParameterGroups(update, model, training.groups)
+    update = update_of(training, model)
     loss, evaluation = training.loss, training.evaluation
     if training.hypers:
         return hypergradient(
