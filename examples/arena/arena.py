@@ -38,7 +38,7 @@ from torch import nn
 from training import Data, evaluate, train
 
 from optuna_hypergrad import GradientSampler, report_hypergradient, trial_seed
-from samplers import SAMPLERS, Entry
+from samplers import OPTIONAL, SAMPLERS, Entry
 
 
 def main() -> None:
@@ -161,11 +161,12 @@ def wants_hypergradient(trial: Trial) -> bool:
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
+    usual = [name for name in SAMPLERS if name not in OPTIONAL]
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--storage", default="sqlite:///arena.db")
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
-    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=usual)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=50.0, help="plain trainings of a cell")
     parser.add_argument("--workers", type=int, default=1, help="processes, each on its own cells")

@@ -58,12 +58,23 @@ def _plain(kind: type[BaseSampler], **options: object) -> Callable[[int, Values]
     return make
 
 
+def _botorch(seed: int, start: Values) -> BaseSampler:
+    del start
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.jit.script, which it imports
+        from optuna_integration import BoTorchSampler
+    sampler: BaseSampler = BoTorchSampler(seed=seed)
+    return sampler
+
+
+OPTIONAL = ("botorch",)  # needs botorch and optuna-integration; runs only if it is named
 SAMPLERS = {
     "random": Entry(_plain(RandomSampler)),
     "tpe": Entry(_plain(TPESampler)),
     "tpe-multivariate": Entry(_plain(TPESampler, multivariate=True)),
     "cmaes": Entry(_plain(CmaEsSampler, warn_independent_sampling=False)),
     "gp": Entry(_plain(GPSampler)),
+    "botorch": Entry(_botorch),
     "hyperband": Entry(_plain(TPESampler), is_pruned=True),
     "tpe-cosine": Entry(_plain(TPESampler), cosine_rates),
     "greedy": Entry(_gradient(safeguard=None), is_gradient=True, is_greedy=True),
