@@ -22,7 +22,6 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # the jobs use its networks
@@ -30,10 +29,11 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # the jobs use i
 import optuna
 import torch
 from catalogue import JOBS
-from cells import COST, Cell, judge, spent
+from cells import COST, PLAIN_SECONDS, Cell, judge, spent
 from greedy import train_greedily
 from jobs import Job, cosine_rates, loaded
 from optuna.trial import Trial
+from speed import PlainTraining
 from torch import nn
 from training import Data, evaluate, train
 
@@ -94,7 +94,7 @@ def run(cell: Cell, options: Options) -> None:
     if not study.trials and not entry.is_gradient:
         study.enqueue_trial(start)
     if before < options.budget:
-        plain = plain_seconds(study, job, data)
+        plain = PlainTraining(job, data)
         study.optimize(
             lambda trial: objective(trial, job, entry, data, plain),
             callbacks=[lambda study, trial: stop(study, options.budget)],
@@ -111,20 +111,7 @@ def stop(study: optuna.Study, budget: float) -> None:
         study.stop()
 
 
-def plain_seconds(study: optuna.Study, job: Job, data: Data) -> float:
-    """CPU seconds of a plain training, the median of three, measured when the cell begins."""
-    if "plain_seconds" not in study.user_attrs:
-        found = []
-        training = job.plain_training()
-        for seed in range(4):
-            start = time.process_time()
-            train(training, data, seed)
-            found.append(time.process_time() - start)
-        study.set_user_attr("plain_seconds", median(found[1:]))  # the first one warms up
-    return float(study.user_attrs["plain_seconds"])
-
-
-def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: float) -> float:
+def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: PlainTraining) -> float:
     """The validation loss of one training; all samplers have this objective."""
     training = job.suggest(trial, entry.rates)
     wanted = wants_hypergradient(trial)
@@ -135,6 +122,7 @@ def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: float) ->
             if trial.should_prune():
                 raise optuna.TrialPruned
 
+    plain_seconds = plain.seconds
     seed, start = trial_seed(trial), time.process_time()
     try:
         if wanted and entry.is_greedy:
@@ -143,7 +131,9 @@ def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: float) ->
             after_step = report if entry.is_pruned else None
             result = train(training, data, seed, learn=wanted, after_step=after_step)
     finally:
-        trial.set_user_attr(COST, (time.process_time() - start) / plain)
+        cost = plain.cost(time.process_time() - start, plain_seconds)
+        trial.set_user_attr(COST, cost)
+        trial.set_user_attr(PLAIN_SECONDS, plain_seconds)
     if result.hypergradient is not None:
         report_hypergradient(trial, result.hypergradient)
     return bounded(result.loss, job)

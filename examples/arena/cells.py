@@ -12,7 +12,8 @@ from training import Data, evaluate, train
 
 from samplers import Entry
 
-COST, JUDGED = "cost", "judged"  # attributes of trials and of studies
+COST, PLAIN_SECONDS = "cost", "plain_seconds"  # attributes of trials
+JUDGED = "judged"  # attribute of studies
 BUDGETS = (10, 25, 50)  # in plain trainings
 FRESH_SEEDS = range(10_000, 10_005)
 

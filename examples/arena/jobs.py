@@ -24,7 +24,7 @@ from optuna_hypergrad import Schedule, suggest_schedule
 Rates = Callable[..., Schedule]  # suggest_schedule, or another way to suggest learning rates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """A training to be tuned.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 from catalogue import JOBS
-from cells import JUDGED, Cell
+from cells import JUDGED, PLAIN_SECONDS, Cell
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
@@ -51,10 +51,10 @@ def read(storage: str) -> tuple[Scores, dict[str, float]]:
         cell = Cell.of(name)
         if cell.job not in JOBS or cell.sampler not in SAMPLERS:
             continue
-        attrs = optuna.load_study(study_name=name, storage=storage).user_attrs
-        if "plain_seconds" in attrs:
-            seconds.setdefault(cell.job, []).append(float(attrs["plain_seconds"]))
-        for budget, one in attrs.get(JUDGED, {}).items():
+        study = optuna.load_study(study_name=name, storage=storage)
+        of_trials = (trial.user_attrs.get(PLAIN_SECONDS) for trial in study.get_trials())
+        seconds.setdefault(cell.job, []).extend(s for s in of_trials if s is not None)
+        for budget, one in study.user_attrs.get(JUDGED, {}).items():
             of_sampler = scores[cell.job].setdefault(cell.sampler, {})
             score = of_sampler.setdefault(budget, Score([], [], [], []))
             score.losses.append(fmean(one["losses"]))
@@ -62,7 +62,7 @@ def read(storage: str) -> tuple[Scores, dict[str, float]]:
             score.best_values.append(float(one["best_value"]))
             score.trials.append(int(one["trials"]))
     kept = {job: _in_order(by_sampler) for job, by_sampler in scores.items() if by_sampler}
-    return kept, {job: float(np.median(found)) for job, found in seconds.items()}
+    return kept, {job: float(np.median(found)) for job, found in seconds.items() if found}
 
 
 def _in_order(by_sampler: Mapping[str, Any]) -> dict[str, Any]:

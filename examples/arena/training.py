@@ -21,7 +21,7 @@ LossFn = Callable[[nn.Module, Batch, Hypers], Tensor]
 EPS = 1e-6  # of AdamW
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Data:
     """Training batches, and one batch each for validation and test."""
 
