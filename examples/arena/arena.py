@@ -37,6 +37,7 @@ from speed import PlainTraining
 from torch import nn
 from training import Data, evaluate, train
 
+import optuna_hypergrad
 from optuna_hypergrad import GradientSampler, report_hypergradient, trial_seed
 from samplers import OPTIONAL, SAMPLERS, Entry
 
@@ -145,7 +146,9 @@ def bounded(loss: float, job: Job) -> float:
 
 
 def wants_hypergradient(trial: Trial) -> bool:
-    """Whether the sampler takes hypergradients."""
+    """Whether the sampler wants the hypergradient of the trial."""
+    if hasattr(optuna_hypergrad, "wants_hypergradient"):
+        return optuna_hypergrad.wants_hypergradient(trial)
     return isinstance(trial.study.sampler, GradientSampler)
 
 

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import optuna
 from jobs import Job
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from training import Data, evaluate, train
 
+import optuna_hypergrad
 from samplers import Entry
 
 COST, PLAIN_SECONDS = "cost", "plain_seconds"  # attributes of trials
@@ -78,7 +79,7 @@ def judge(study: optuna.Study, job: Job, entry: Entry, data: Data, budget: float
         trials = within(study, at)
         if all(trial.state != TrialState.COMPLETE for trial in trials):
             raise RuntimeError(f"{study.study_name}: no trial ended well within {at} trainings.")
-        params, best_value = recommended(trials)
+        params, best_value = advice(trials, entry)
         key = json.dumps(params, sort_keys=True)
         if key not in known:
             known[key] = fresh(job, entry, data, params)
@@ -88,10 +89,14 @@ def judge(study: optuna.Study, job: Job, entry: Entry, data: Data, budget: float
     return missing
 
 
-def recommended(trials: list[FrozenTrial]) -> tuple[dict[str, Any], float]:
+def advice(trials: list[FrozenTrial], entry: Entry) -> tuple[dict[str, Any], float]:
     """The hyperparameters that a study of these trials recommends, and its best value."""
     study = optuna.create_study()
-    study.add_trials(trials)
+    by_number = {trial.number: trial for trial in trials}
+    for number in range(max(by_number) + 1):  # what trials store holds their numbers
+        study.add_trial(by_number.get(number, create_trial(state=TrialState.FAIL)))
+    if entry.is_smoothed and hasattr(optuna_hypergrad, "recommended"):
+        return optuna_hypergrad.recommended(study).params, study.best_value
     return study.best_params, study.best_value
 
 

@@ -27,6 +27,8 @@ class Entry:
         is_gradient: Whether it takes hypergradients; then it starts by itself where the others
             have an enqueued trial.
         is_greedy: Whether these are those of one step.
+        is_smoothed: Whether it recommends what ``optuna_hypergrad.recommended`` does, not the
+            best trial.
         is_pruned: Whether trials report to Optuna's Hyperband and may be pruned.
     """
 
@@ -34,6 +36,7 @@ class Entry:
     rates: Rates = suggest_schedule
     is_gradient: bool = False
     is_greedy: bool = False
+    is_smoothed: bool = False
     is_pruned: bool = False
 
     def pruner(self, steps: int) -> BasePruner:
@@ -79,5 +82,5 @@ SAMPLERS = {
     "tpe-cosine": Entry(_plain(TPESampler), cosine_rates),
     "greedy": Entry(_gradient(safeguard=None), is_gradient=True, is_greedy=True),
     "published": Entry(_gradient(safeguard=None), is_gradient=True),
-    "ours": Entry(_gradient(), is_gradient=True),
+    "ours": Entry(_gradient(), is_gradient=True, is_smoothed=True),
 }

@@ -70,7 +70,8 @@ def jobs_table(scores: Scores, seconds: dict[str, float]) -> list[str]:
     for name in scores:
         job = JOBS[name]
         size, steps = len(job.distributions()), job.plain_training().steps
-        cells = [name, size, steps, f"{seconds[name]:.2f}", "yes" if job.is_set_aside else ""]
+        plain = f"{seconds[name]:.2f}" if name in seconds else "–"
+        cells = [name, size, steps, plain, "yes" if job.is_set_aside else ""]
         lines.append(_row(cells))
     return lines
 

@@ -106,6 +106,22 @@ print([len(within(study, budget)) for budget in (3, 9, 10, 11)])
     assert in_arena(code).strip() == "[1, 1, 3, 4]"
 
 
+def test_advice_is_the_best_trial_whatever_trials_are_missing() -> None:
+    code = """
+from cells import advice
+from samplers import SAMPLERS
+study = optuna.create_study()
+for loss in (3.0, 1.0, 0.5, 2.0):
+    trial = study.ask()
+    trial.suggest_float("x", 0, 10)
+    study.tell(trial, loss)
+trials = [trial for trial in study.trials if trial.number != 2]
+params, best = advice(trials, SAMPLERS["tpe"])
+print(params == study.trials[1].params, best)
+"""
+    assert in_arena(code).strip() == "True 1.0"
+
+
 def test_ranks_are_those_among_the_samplers_of_each_job() -> None:
     code = """
 from results import Score, ranks
