@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from optuna_hypergrad.dashboard import PublishCallback, publish
     from optuna_hypergrad.pruners import ConsensusPruner, DivergencePruner, TruncationPruner
     from optuna_hypergrad.reporting import watch
-    from optuna_hypergrad.reports.claims import trial_seed
+    from optuna_hypergrad.reports.decisions import trial_seed, wants_hypergradient
     from optuna_hypergrad.reports.objective import report_hypergradient
-    from optuna_hypergrad.results import best_schedules, lineage_schedules
+    from optuna_hypergrad.results import best_schedules, lineage_schedules, recommended
     from optuna_hypergrad.samplers import (
         GradientSampler,
         PopulationSampler,
@@ -40,10 +40,12 @@ __all__ = [
     "lineage_schedules",
     "outer_steps",
     "publish",
+    "recommended",
     "report_hypergradient",
     "students",
     "suggest_schedule",
     "trial_seed",
+    "wants_hypergradient",
     "watch",
 ]
 
@@ -61,11 +63,13 @@ _HOMES = {
     "lineage_schedules": "results",
     "outer_steps": "samplers",
     "publish": "dashboard",
+    "recommended": "results",
     "replay": "results",  # the old name of lineage_schedules
     "report_hypergradient": "reports",
     "students": "samplers",
     "suggest_schedule": "suggest",
     "trial_seed": "reports",
+    "wants_hypergradient": "reports",
     "watch": "reporting",
 }
 

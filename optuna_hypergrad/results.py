@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,12 @@ from optuna_hypergrad.arguments import check_kind, checked_count
 from optuna_hypergrad.reports.attributes import SCHEDULES, StoredDataError, reading
 from optuna_hypergrad.reports.objective import Shape, read_shapes
 from optuna_hypergrad.reports.segments import read_restored
+from optuna_hypergrad.samplers.gradient.model import Observation, recommended_trial
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage
-from optuna_hypergrad.samplers.studies import violation
+from optuna_hypergrad.samplers.studies import check_one_objective, maximizes, violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, interpolate, parameter_names
 
-__all__ = ["best_schedules", "lineage_schedules"]
+__all__ = ["best_schedules", "lineage_schedules", "recommended"]
 
 
 def best_schedules(study: Study, trial: int | None = None) -> Schedules:
@@ -55,6 +57,43 @@ def best_schedules(study: Study, trial: int | None = None) -> Schedules:
     check_kind("study", study, Study, "an Optuna study")
     chosen = _best(study) if trial is None else _numbered(study, trial)
     return schedules_of(chosen, chosen.params)
+
+
+def recommended(study: Study) -> FrozenTrial:
+    """The trial whose hyperparameters are expected to do best in another training.
+
+    The best trial of a noisy study is the luckiest one. This is the trial, among the best quarter,
+    with the smallest mean of a Gaussian process over all losses and reported hypergradients, so
+    that its neighbours count, too. Works for studies of any sampler; of fewer than five complete
+    trials, it is ``study.best_trial``.
+
+    Args:
+        study: A study with one objective.
+
+    Raises:
+        ValueError: If the study has several objectives, or no trial is complete and feasible.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_hypergrad import GradientSampler, recommended, trial_seed
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> def objective(trial):
+        ...     noise = (trial_seed(trial) % 1000) / 10_000
+        ...     return trial.suggest_float("x", -1, 1) ** 2 + noise
+        >>> study = optuna.create_study(sampler=GradientSampler(seed=0))
+        >>> study.optimize(objective, n_trials=20)
+        >>> abs(recommended(study).params["x"]) < 0.2
+        True
+    """
+    check_one_objective(study)
+    best = _best(study)
+    maximize = maximizes(study)
+    trials = study.get_trials(deepcopy=False)
+    found = (Observation.of(t, maximize) for t in trials if not violation(t))
+    observations = [one for one in found if one is not None]
+    if not any(math.isfinite(one.loss) for one in observations):
+        return best
+    return copy.deepcopy(recommended_trial(observations))
 
 
 def schedules_of(trial: FrozenTrial, params: Mapping[str, Any]) -> Schedules:

@@ -37,8 +37,7 @@ from speed import PlainTraining
 from torch import nn
 from training import Data, evaluate, train
 
-import optuna_hypergrad
-from optuna_hypergrad import GradientSampler, report_hypergradient, trial_seed
+from optuna_hypergrad import report_hypergradient, trial_seed, wants_hypergradient
 from samplers import OPTIONAL, SAMPLERS, Entry
 
 
@@ -143,13 +142,6 @@ def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: PlainTrai
 def bounded(loss: float, job: Job) -> float:
     """The loss, at most the job's worst; that of a training that diverged."""
     return min(loss, job.worst) if math.isfinite(loss) else job.worst
-
-
-def wants_hypergradient(trial: Trial) -> bool:
-    """Whether the sampler wants the hypergradient of the trial."""
-    if hasattr(optuna_hypergrad, "wants_hypergradient"):
-        return optuna_hypergrad.wants_hypergradient(trial)
-    return isinstance(trial.study.sampler, GradientSampler)
 
 
 def parse_arguments() -> argparse.Namespace:

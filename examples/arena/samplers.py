@@ -80,7 +80,9 @@ SAMPLERS = {
     "botorch": Entry(_botorch),
     "hyperband": Entry(_plain(TPESampler), is_pruned=True),
     "tpe-cosine": Entry(_plain(TPESampler), cosine_rates),
-    "greedy": Entry(_gradient(safeguard=None), is_gradient=True, is_greedy=True),
-    "published": Entry(_gradient(safeguard=None), is_gradient=True),
+    "greedy": Entry(
+        _gradient(strategy="sign_descent", safeguard=None), is_gradient=True, is_greedy=True
+    ),
+    "published": Entry(_gradient(strategy="sign_descent", safeguard=None), is_gradient=True),
     "ours": Entry(_gradient(), is_gradient=True, is_smoothed=True),
 }

@@ -250,8 +250,8 @@ class ForwardMode(TangentPropagation):
         steps: Number of steps of the run (the horizon), which places the windows.
         hypers: Hyperparameters of the loss; see ``hypergradient``.
         initial: New values for some of the initial weights; see ``hypergradient``.
-        learn: Names of the trial parameters to differentiate; None for all parameters of all
-            schedules, ``()`` for plain training.
+        learn: Names of the trial parameters to differentiate; None or True for all parameters of
+            all schedules, ``()`` or False for plain training.
         average: Divide each hypergradient by the number of steps that its parameter shapes (the
             mean over a window instead of the sum, as in the paper). Signs do not change.
         truncate: Fraction of each window's steps, in [0, 1), at which its tangents stand still;
@@ -302,7 +302,7 @@ class ForwardMode(TangentPropagation):
         steps: int,
         hypers: Mapping[str, Hparam] | None = None,
         initial: Initial | None = None,
-        learn: Collection[str] | None = None,
+        learn: Collection[str] | bool | None = None,
         average: bool = False,
         truncate: float = 0.0,
         truncation: Truncation = "leading",

@@ -40,7 +40,8 @@ class RunHparams:
     Args:
         update: Hyperparameters of the update.
         loss: Hyperparameters of the loss function.
-        learn: Names of the trial parameters to differentiate; None for those of all schedules.
+        learn: Names of the trial parameters to differentiate; None or True for those of all
+            schedules, False for none.
         steps: T.
         like: A tensor of the dtype and device of the learned values; by default torch's.
 
@@ -53,7 +54,7 @@ class RunHparams:
         self,
         update: Mapping[str, Hparam],
         loss: Mapping[str, Hparam],
-        learn: Collection[str] | None,
+        learn: Collection[str] | bool | None,
         steps: int,
         like: Tensor | None = None,
     ) -> None:
@@ -302,10 +303,12 @@ def _checked_names(
     return list(owner)
 
 
-def _checked_learn(names: list[str], learn: Collection[str] | None) -> frozenset[str]:
+def _checked_learn(names: list[str], learn: Collection[str] | bool | None) -> frozenset[str]:
+    if isinstance(learn, bool):
+        return frozenset(names if learn else ())
     if isinstance(learn, str):
         raise ValueError(f"learn must be a collection of names, got the string {learn!r}.")
-    check_kind("learn", learn, Collection | None, "a collection of names")
+    check_kind("learn", learn, Collection | None, "a collection of names, True or False")
     unknown = [name for name in learn or () if name not in names]
     if unknown:
         raise ValueError(f"learn: {unknown[0]!r} is not a parameter of a schedule ({names}).")

@@ -63,7 +63,7 @@ class Run:
         steps: int,
         hypers: Mapping[str, Hparam] | None = None,
         initial: Initial | None = None,
-        learn: Collection[str] | None = None,
+        learn: Collection[str] | bool | None = None,
         clip_gradients: float | None = None,
         products: Products = "auto",
         constant_buffers: Collection[str] = (),

@@ -53,7 +53,7 @@ def hypergradient(
     accumulate: int = 1,
     validation_loss_fn: LossFn | None = None,
     statistics: Statistics = "batch",
-    learn: Collection[str] | None = None,
+    learn: Collection[str] | bool | None = None,
     share: Collection[str] | None = None,
     average: bool = False,
     truncate: float = 0.0,
@@ -104,8 +104,8 @@ def hypergradient(
         accumulate: Number of batches whose mean loss each step takes; one is in memory at a time.
         validation_loss_fn: The validation loss; None for the training loss.
         statistics: ``"batch"`` or ``"running"`` statistics for batch norm in validation.
-        learn: Parameters to differentiate; None for all, ``()`` to train only, at the cost of
-            plain training.
+        learn: Parameters to differentiate; None or True for all, ``()`` or False to train only, at
+            the cost of plain training.
         share: Forward mode: the learned parameters to differentiate in this process, if others
             differentiate the rest of the same training, as ``optuna_hypergrad.distributed``
             arranges; None for all.

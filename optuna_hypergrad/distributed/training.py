@@ -39,7 +39,7 @@ def hypergradient(
     steps: int,
     mode: Literal["auto", "forward"] = "auto",
     hypers: Mapping[str, Hparam] | None = None,
-    learn: Collection[str] | None = None,
+    learn: Collection[str] | bool | None = None,
     truncate: float = 0.0,
     truncation: Truncation = "leading",
     on_step: Callable[[int, float], None] | None = None,

@@ -5,7 +5,8 @@ short texts as user attributes.
 """
 
 from optuna_hypergrad.reports.attributes import StoredDataError
-from optuna_hypergrad.reports.claims import read_claim, trial_seed
+from optuna_hypergrad.reports.claims import read_claim
+from optuna_hypergrad.reports.decisions import trial_seed, wants_hypergradient
 from optuna_hypergrad.reports.growth import StoredGrowth, read_growth
 from optuna_hypergrad.reports.objective import (
     read_constraint_gradients,
@@ -34,4 +35,5 @@ __all__ = [
     "report_hypergradient",
     "report_refined",
     "trial_seed",
+    "wants_hypergradient",
 ]

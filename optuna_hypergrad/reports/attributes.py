@@ -35,6 +35,7 @@ GROWTH_TO_END = "hg:growth_to_end"  # a StoredGrowth, "to_end": {step: float or 
 
 # System attributes that samplers and pruners write.
 CLAIM = "hg:claim"  # the fields of a Claim
+PROPOSAL = "hg:proposal"  # the fields of a Proposal
 DRAWN = "hg:drawn"  # {name: internal value} for replicates to repeat
 SEGMENT = "hg:segment"  # the fields of a Segment
 TEACHER = "hg:teacher"  # the fields of a Taught

@@ -1,4 +1,4 @@
-"""What GradientSampler and ConsensusPruner decide about a trial, and the seed of a trial."""
+"""What GradientSampler and ConsensusPruner decide about a trial that descends along signs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 from optuna.storages import BaseStorage
-from optuna.trial import BaseTrial, FrozenTrial
+from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.arguments import checked_count, checked_number
 from optuna_hypergrad.reports.attributes import (
@@ -22,14 +21,11 @@ from optuna_hypergrad.reports.attributes import (
     SUPERFLUOUS,
     WINDOWS,
     Fields,
-    current_system_attrs,
     read_decision,
     reading,
     write_decision,
     write_scalar,
 )
-from optuna_hypergrad.reports.objective import check_trial
-from optuna_hypergrad.reports.segments import read_segment
 
 
 @dataclass(frozen=True)
@@ -213,37 +209,3 @@ def read_superfluous(trial: FrozenTrial) -> bool:
         return False
     with reading(trial.number, SUPERFLUOUS):
         return Fields(stored).int_("trial") == trial.number
-
-
-def trial_seed(trial: BaseTrial) -> int:
-    """A seed of the trial's own, for its initial weights and the order of its data.
-
-    It derives from the sampler's seed and the trial's number, so that replicates of one outer
-    step and members of one generation differ, and a rerun of the study repeats them. With other
-    samplers it derives from the number alone.
-
-    Args:
-        trial: A running trial, a finished one, or one that ranks share.
-
-    Returns:
-        An integer in [0, 2³²).
-
-    Raises:
-        ValueError: If ``trial`` is not an Optuna trial.
-
-    Example:
-        >>> import optuna
-        >>> from optuna_hypergrad import GradientSampler, trial_seed
-        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
-        >>> seeds = []
-        >>> for _ in range(2):
-        ...     study = optuna.create_study(sampler=GradientSampler(seed=0))
-        ...     study.optimize(lambda trial: seeds.append(trial_seed(trial)) or 0.0, n_trials=2)
-        >>> seeds[0] != seeds[1] and seeds[:2] == seeds[2:]
-        True
-    """
-    check_trial(trial)
-    attributes = current_system_attrs(trial)
-    decision = read_claim(trial.number, attributes) or read_segment(trial.number, attributes)
-    entropy = [0 if decision is None else decision.seed, trial.number]
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0])

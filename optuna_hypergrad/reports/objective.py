@@ -16,14 +16,17 @@ from optuna.trial import BaseTrial, FrozenTrial
 
 from optuna_hypergrad.arguments import check_kind, check_name, checked_number, short
 from optuna_hypergrad.reports.attributes import (
+    CLAIM,
     CONSTRAINT_GRADIENT,
     CONSTRAINT_PREFIX,
     CONSTRAINTS,
     GRADIENT,
     GRADIENT_NORM,
     SCHEDULES,
+    SEGMENT,
     TANGENTS,
     Fields,
+    current_system_attrs,
     marked,
     read_report,
     reading,
@@ -33,6 +36,7 @@ from optuna_hypergrad.reports.attributes import (
     write_report,
 )
 from optuna_hypergrad.reports.growth import RunResult, StoredGrowth, report_growth, split_result
+from optuna_hypergrad.reports.proposals import read_proposal
 
 MOST_VALUES = 10_000  # of one schedule: only their number is stored, and the names are built
 LARGEST = 1e300  # of a constraint in a mean: infinite values of both signs have none
@@ -146,7 +150,8 @@ def report_hypergradient(
     """Report the hypergradient of the trial's validation loss to the sampler.
 
     Call it once, before the objective returns. Entries that are NaN or infinite are stored as
-    such and make the trial count as diverged.
+    such and make the trial count as diverged. An empty gradient, that of a plain training, reports
+    nothing if ``wants_hypergradient(trial)`` is False.
 
     With ``constraint``, report the hypergradient of a constraint instead, once for each:
     the samplers leave a point that violates constraints along these. It is enough to
@@ -187,6 +192,8 @@ def report_hypergradient(
     check_trial(trial)
     gradient, growth = split_result(gradient)
     if isinstance(gradient, Mapping) and not gradient:
+        if constraint is None and _is_unwanted(trial):
+            return
         raise ValueError(_EMPTY if constraint is None else _EMPTY_OF.format(constraint))
     if constraint is not None:
         check_name("constraint", constraint)
@@ -200,6 +207,15 @@ def report_hypergradient(
         set_user_attr(trial, GRADIENT_NORM, rounded(norm))
     if stored is not None:
         report_growth(trial, stored)
+
+
+def _is_unwanted(trial: BaseTrial) -> bool:
+    """Whether the sampler does not want a trial's hypergradient."""
+    attributes = current_system_attrs(trial)
+    proposal = read_proposal(trial.number, attributes)
+    if proposal is not None:
+        return not proposal.wants_hypergradient
+    return CLAIM not in attributes and SEGMENT not in attributes
 
 
 _EMPTY = (

@@ -88,6 +88,8 @@ def start_value(
     distribution: BaseDistribution,
     given: Mapping[str, float],
     entropy: tuple[int, int, int],
+    *,
+    of_group: bool = False,
 ) -> float | int:
     """The value at which a parameter starts, in natural units.
 
@@ -99,12 +101,14 @@ def start_value(
         distribution: Its distribution, numeric.
         given: Starts by parameter or schedule.
         entropy: (seed, chain, number of starts that diverged).
+        of_group: Whether the parameters of a schedule share the same random fraction.
     """
     ranges = ranges_of([distribution])
     _, chain, restarts = entropy
     own = _setting(name, given)
     if chain or restarts:
-        rng = np.random.default_rng([*entropy, zlib.crc32(name.encode())])
+        drawn_for = schedule_of(name) if of_group else name
+        rng = np.random.default_rng([*entropy, zlib.crc32(drawn_for.encode())])
         low, high = ranges.to_search(ranges.low), ranges.to_search(ranges.high)
         value = ranges.to_natural(rng.uniform(low, high))
     elif own is None:

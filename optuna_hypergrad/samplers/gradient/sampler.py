@@ -8,17 +8,19 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optuna_hypergrad.arguments import check_kind, checked_count
+from optuna_hypergrad.algorithms.coordinates import MAX_DIMENSION
+from optuna_hypergrad.arguments import check_choice, check_kind, checked_count
 from optuna_hypergrad.logger import logger
 from optuna_hypergrad.reports.attributes import MOST
 from optuna_hypergrad.reports.claims import Rule, read_claim, stored_claim, write_claim, write_drawn
+from optuna_hypergrad.reports.proposals import Proposal, read_proposal, write_proposal
 from optuna_hypergrad.samplers import studies
 from optuna_hypergrad.samplers.base import (
     CompletedSampler,
@@ -27,11 +29,15 @@ from optuna_hypergrad.samplers.base import (
     finished_trial,
     propose,
 )
-from optuna_hypergrad.samplers.distributions import schedule_of
+from optuna_hypergrad.samplers.distributions import is_numeric, schedule_of, start_value
 from optuna_hypergrad.samplers.gradient.history import ChainSummary, summaries
-from optuna_hypergrad.samplers.gradient.log import describe_end, describe_step
+from optuna_hypergrad.samplers.gradient.log import describe_end, describe_proposal, describe_step
+from optuna_hypergrad.samplers.gradient.model import SearchSpace, wants_hypergradient
+from optuna_hypergrad.samplers.gradient.model import propose as propose_by_model
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, is_enqueued_trial
 from optuna_hypergrad.samplers.gradient.table import Table
+
+Strategy = Literal["auto", "gaussian_process", "sign_descent"]
 
 
 class GradientSampler(CompletedSampler[Table]):
@@ -113,6 +119,7 @@ class GradientSampler(CompletedSampler[Table]):
         self,
         *,
         seed: int | None = None,
+        strategy: Strategy = "auto",
         safeguard: float | None = Rule.safeguard,
         start: Literal["range", "best"] | Mapping[str, float] = "range",
         step_size: Mapping[str, float] | None = None,
@@ -123,6 +130,7 @@ class GradientSampler(CompletedSampler[Table]):
         tolerance: float = Rule.tolerance,
         stop_when_converged: bool = True,
     ) -> None:
+        check_choice("strategy", strategy, get_args(Strategy))
         self._from_best = start == "best"
         if isinstance(start, str):
             if start not in ("range", "best"):
@@ -131,10 +139,18 @@ class GradientSampler(CompletedSampler[Table]):
         rule = Rule(safeguard, start, step_size or {}, n_replicates, tolerance)
         super().__init__(independent_sampler, Memory(partial(_new_table, rule)), constraints_func)
         self._n_chains = checked_count("n_chains", n_chains, most=MOST)
+        of_descent = _arguments_of_descent(rule, self._n_chains)
+        if strategy == "gaussian_process" and of_descent:
+            raise ValueError(
+                f"{of_descent[0]} is an argument of strategy='sign_descent', got "
+                "strategy='gaussian_process'."
+            )
+        self._strategy = "sign_descent" if strategy == "auto" and of_descent else strategy
         self._seed = studies.checked_seed(seed)
         check_kind("stop_when_converged", stop_when_converged, bool, "True or False")
         self._stop_when_converged = stop_when_converged
         self._has_warned = False
+        self._proposals: dict[int, int] = {}  # studies by trial, of proposals of this process
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Claim an outer step for the trial; a retried trial keeps that of the failed one."""
@@ -143,6 +159,9 @@ class GradientSampler(CompletedSampler[Table]):
         if len(study.directions) > 1 or is_retry:
             return
         with self.memory.reading(study) as table:
+            if self._is_modelled(table):
+                self._begin_proposal(study, trial, table)
+                return
             if table.lacks_reports:
                 return
             claim = table.next_claim(trial.number, self._n_chains, self._seed, self._from_best)
@@ -165,6 +184,11 @@ class GradientSampler(CompletedSampler[Table]):
     ) -> dict[str, Any]:
         """The point of the trial's outer step, completed by the independent sampler."""
         self._raise_error_if_multi_objective(study)
+        if search_space and self._has_proposal(study, trial):
+            with self.remembering(study, trial) as table:
+                space, observations = SearchSpace(search_space), table.observations
+                running = table.unresolved(trial.number)
+                return propose_by_model(space, observations, running, self._seed, trial.number)
         proposal = self._proposal(study, trial, search_space)
         params = proposal.params
         rest = {name: dist for name, dist in search_space.items() if name not in params}
@@ -185,6 +209,8 @@ class GradientSampler(CompletedSampler[Table]):
     ) -> Any:
         """A parameter that some complete trial lacks: its start, or an independent value."""
         self._raise_error_if_multi_objective(study)
+        if self._has_proposal(study, trial):
+            return self._unmodelled(study, trial, param_name, param_distribution)
         proposal = self._proposal(study, trial, {param_name: param_distribution})
         if param_name in proposal.params:
             return proposal.params[param_name]
@@ -249,6 +275,51 @@ class GradientSampler(CompletedSampler[Table]):
                 warnings.warn(_NO_REPORTS.format(self._independent_name), stacklevel=3)
         return _Proposal(False, {}, [self._seed, number])
 
+    def _is_modelled(self, table: Table) -> bool:
+        """Whether the Gaussian process proposes the next trial."""
+        if self._strategy != "auto":
+            return self._strategy == "gaussian_process"
+        if table.has_constraints or self._constraints_func is not None:
+            return False
+        return SearchSpace(table.free_space).n_independent <= MAX_DIMENSION
+
+    def _begin_proposal(self, study: Study, trial: FrozenTrial, table: Table) -> None:
+        space = SearchSpace(table.free_space)
+        observations = table.observations
+        wants = wants_hypergradient(space, observations, table.n_unanswered)
+        proposal = Proposal(trial.number, self._seed, wants)
+        write_proposal(study._storage, trial._trial_id, proposal)
+        self._proposals[trial.number] = study._study_id
+        if logger.isEnabledFor(logging.INFO):
+            is_enqueued = is_enqueued_trial(trial)
+            logger.info(describe_proposal(trial.number, observations, space, wants, is_enqueued))
+
+    def _has_proposal(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the Gaussian process proposes a trial, as some process decided."""
+        if self._proposals.get(trial.number) == study._study_id:
+            return True
+        if len(study.directions) > 1:
+            return False
+        attributes = study._storage.get_trial_system_attrs(trial._trial_id)
+        return read_proposal(trial.number, attributes) is not None
+
+    def _unmodelled(
+        self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
+    ) -> Any:
+        """A parameter that some complete trial lacks.
+
+        The first trial takes its start. Trials that begin before another has completed share a
+        random level of all windows of a schedule.
+        """
+        with self.remembering(study, trial) as table:
+            is_first, has_completed = table.n_trials <= 1, table.space is not None
+            start = table.rule.start
+        if is_numeric(distribution) and not has_completed:
+            entropy = (self._seed, 0 if is_first else trial.number, 0)
+            return start_value(name, distribution, start, entropy, of_group=True)
+        sampler = self._independent_for([self._seed, trial.number, zlib.crc32(name.encode())])
+        return sampler.sample_independent(study, trial, name, distribution)
+
     def _stop_if_converged(self, study: Study, ended: ClaimedTrial, table: Table) -> None:
         chains = [table.chain(number, ended) for number in range(self._n_chains)]
         tolerance = table.rule.tolerance
@@ -271,6 +342,18 @@ class GradientSampler(CompletedSampler[Table]):
     @property
     def _independent_name(self) -> str:
         return (TPESampler if self._independent is None else type(self._independent)).__name__
+
+
+def _arguments_of_descent(rule: Rule, n_chains: int) -> list[str]:
+    """The arguments that only descent along signs has, as far as they are given."""
+    given = {
+        "safeguard": rule.safeguard != Rule.safeguard,
+        "step_size": bool(rule.step_size),
+        "n_replicates": rule.n_replicates != Rule.n_replicates,
+        "tolerance": rule.tolerance != Rule.tolerance,
+        "n_chains": n_chains != 1,
+    }
+    return [name for name, is_given in given.items() if is_given]
 
 
 def _new_table(rule: Rule, study: Study) -> Table:

@@ -20,9 +20,11 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.reports.attributes import StoredDataError
 from optuna_hypergrad.reports.claims import Claim, Rule, read_claim, read_drawn, stored_claim
-from optuna_hypergrad.reports.objective import read_gradient, values_by_name
+from optuna_hypergrad.reports.objective import read_constraints, read_gradient, values_by_name
+from optuna_hypergrad.reports.proposals import read_proposal
 from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.distributions import start_value, to_distribution
+from optuna_hypergrad.samplers.gradient.model import Observation
 from optuna_hypergrad.samplers.gradient.search import (
     ClaimedTrial,
     Decision,
@@ -34,6 +36,7 @@ from optuna_hypergrad.samplers.gradient.search import (
 )
 from optuna_hypergrad.samplers.studies import best_first
 
+MAX_UNRESOLVED = 16  # failed, and running, trials whose points a model avoids
 MAX_FAILURES = 3  # a step of which that many trials failed is decided by those that did not
 
 Steps = Sequence[Sequence[ClaimedTrial]]  # by outer step, the trials that claimed it, by number
@@ -158,6 +161,13 @@ class Table(TrialReader[Claim]):
         """The claimed trials, by chain and outer step."""
         self.reported: set[str] = set()
         """The parameters with a hypergradient in any trial."""
+        self.observations: list[Observation] = []
+        """The finished trials that say something about their points, of all samplers."""
+        self.has_constraints = False
+        """Whether a finished trial has any."""
+        self.n_unanswered = 0
+        """Complete trials whose hypergradient was wanted but not reported."""
+        self._failed: list[FrozenTrial] = []
         self._trials: Sequence[FrozenTrial] = ()
         self._with_reports: set[str] = set()  # parameters that trials with hypergradients had
         self._has_completed = False  # whether a trial with a claim has
@@ -307,6 +317,7 @@ class Table(TrialReader[Claim]):
     def _add(self, trial: FrozenTrial, decision: Claim | None) -> None:
         if trial.state.is_finished():
             self._claims.pop(trial.number, None)
+            self._observe(trial)
         if decision is None:
             if trial.params:
                 self.reported.update(read_gradient(trial) or ())
@@ -317,6 +328,35 @@ class Table(TrialReader[Claim]):
             self._with_reports.update(trial.params)
         self._has_completed |= trial.state == TrialState.COMPLETE
         add_claimed(self.steps[decision.chain], one)
+
+    def _observe(self, trial: FrozenTrial) -> None:
+        """Take note of what a finished trial says about its point."""
+        observation = Observation.of(trial, self.maximize)
+        if observation is not None:
+            self.observations.append(observation)
+        elif trial.params:
+            self._failed.append(trial)
+        self.has_constraints |= bool(read_constraints(trial))
+        if trial.state == TrialState.COMPLETE and not (observation and observation.gradient):
+            proposal = read_proposal(trial.number, trial.system_attrs)
+            self.n_unanswered += proposal is not None and proposal.wants_hypergradient
+
+    @property
+    def free_space(self) -> dict[str, BaseDistribution]:
+        """The parameters that all complete trials have and that may vary, by name."""
+        space = sorted((self.space or {}).items())
+        return {name: distribution for name, distribution in space if not distribution.single()}
+
+    def unresolved(self, number: int) -> list[FrozenTrial]:
+        """Running trials other than the one of this number, and the last that failed.
+
+        A failed trial says nothing about its loss; but its point should not be the next again.
+        """
+        running = [trial for n, trial in self._current() if n != number]
+        return [*self._failed[-MAX_UNRESOLVED:], *running[-MAX_UNRESOLVED:]]
+
+    def _current(self) -> list[tuple[int, FrozenTrial]]:
+        return [(n, self._trials[n]) for n in sorted(self._open) if self._trials[n].params]
 
     def _as_ended(self, trial: FrozenTrial) -> ClaimedTrial | None:
         """A trial as it was parsed when it ended, if it was stored just so."""

@@ -1,0 +1,133 @@
+"""Where a Gaussian process expects the largest improvement."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_ndtr
+from scipy.stats import qmc
+
+from optuna_hypergrad.algorithms.coordinates import Coordinates, one_hot
+from optuna_hypergrad.algorithms.gaussian_process import GaussianProcess
+from optuna_hypergrad.algorithms.ranges import Array
+
+N_UNIFORM, N_LOCAL, N_REFINED = 256, 512, 4
+TILT = 0.12  # of the windows of a schedule in the first design, as a fraction of the range
+
+
+def log_expected_improvement(z: Array) -> tuple[Array, Array]:
+    """log E max(0, z + ε) for a standard normal ε, and its derivative, Φ / (φ + z Φ).
+
+    Example:
+        >>> value, slope = log_expected_improvement(np.array([0.0, -40.0]))
+        >>> value.round(2), slope.round(2)
+        (array([  -0.92, -808.3 ]), array([ 1.25, 40.05]))
+    """
+    z = np.asarray(z, dtype=float)
+    log_density = -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
+    log_cdf = log_ndtr(z)
+    ratio = np.exp(log_cdf - log_density)  # Φ/φ
+    inner = 1.0 + z * ratio
+    far = z < -25.0
+    safe = np.where(far, 1.0, np.maximum(inner, 1e-300))
+    value = log_density + np.where(far, -2 * np.log(np.maximum(-z, 1.0)), np.log(safe))
+    slope = np.where(far, -z + 2 / np.maximum(-z, 1.0), ratio / safe)
+    return value, slope
+
+
+def first_design(coordinates: Coordinates, index: int, seed: int) -> Array:
+    """A point of a low-discrepancy sequence: levels of the groups, tilted, and choices."""
+    n_groups, choices = len(coordinates.groups), coordinates.choices
+    sequence = qmc.Halton(n_groups + len(choices), seed=seed)
+    sequence.fast_forward(index)
+    drawn = sequence.random(1)
+    rng = np.random.default_rng([seed, index])
+    shape = TILT * rng.normal(size=(1, n_groups, 2)) / np.array([1.0, 2.0])
+    numeric = coordinates.spread(drawn[:, :n_groups], shape)[0]
+    codes = [int(u * n) for u, n in zip(drawn[0, n_groups:], choices, strict=True)]
+    return np.concatenate([numeric, one_hot(codes, choices)])
+
+
+def best_improvement(
+    process: GaussianProcess, coordinates: Coordinates, evaluated: Array, rng: np.random.Generator
+) -> Array:
+    """The point of the unit cube with the largest expected improvement.
+
+    Over the smallest mean at an evaluated point, as losses are noisy.
+
+    Args:
+        process: The posterior.
+        coordinates: Of its points.
+        evaluated: Points of the unit cube where runs were made, shape (n, dimension).
+        rng: Draws the candidates.
+    """
+    means, _ = process.predict(coordinates.of(evaluated))
+    incumbents = evaluated[np.argsort(means)[:3]]
+    target = float(means.min())
+    candidates = np.vstack(
+        [_uniform(coordinates, rng), _local(coordinates, incumbents, rng), incumbents]
+    )
+    mean, deviation = process.predict(coordinates.of(candidates))
+    score, _ = log_expected_improvement((target - mean) / deviation)
+    score = score + np.log(deviation)
+    order = np.argsort(-score, kind="stable")
+    found = [_refined(process, coordinates, candidates[i], target) for i in order[:N_REFINED]]
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def _refined(
+    process: GaussianProcess, coordinates: Coordinates, start: Array, target: float
+) -> tuple[float, Array]:
+    n = coordinates.n_numeric
+    basis = coordinates.basis[:n]
+
+    def negative(numeric: Array) -> tuple[float, Array]:
+        u = np.concatenate([numeric, start[n:]])
+        mean, deviation, d_mean, d_deviation = process.predict_slopes(coordinates.of(u[None])[0])
+        z = (target - mean) / deviation
+        value, slope = (part.item() for part in log_expected_improvement(np.array(z)))
+        d_z = (-d_mean - z * d_deviation) / deviation
+        gradient = slope * d_z + d_deviation / deviation
+        return -(value + np.log(deviation)), -(basis @ gradient)
+
+    if not n:
+        return -negative(start[:0])[0], start
+    result = minimize(
+        negative,
+        start[:n],
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0.0, 1.0)] * n,
+        options={"maxiter": 30},
+    )
+    return -float(result.fun), np.concatenate([np.clip(result.x, 0.0, 1.0), start[n:]])
+
+
+def _uniform(coordinates: Coordinates, rng: np.random.Generator) -> Array:
+    n_groups = len(coordinates.groups)
+    level = rng.random((N_UNIFORM, n_groups))
+    shape = TILT * rng.normal(size=(N_UNIFORM, n_groups, 4)) / np.arange(1.0, 5.0)
+    codes = [_codes(coordinates, rng) for _ in range(N_UNIFORM)]
+    return np.hstack([coordinates.spread(level, shape), np.array(codes)])
+
+
+def _local(coordinates: Coordinates, around: Array, rng: np.random.Generator) -> Array:
+    """Points near others: shifted levels, shapes and single values, and sometimes choices."""
+    n, n_groups, d = N_LOCAL, len(coordinates.groups), coordinates.n_numeric
+    base = around[rng.integers(len(around), size=n)]
+    scale = 10.0 ** rng.uniform(-2, -0.5, size=(n, 1))
+    moves = rng.random((n, n_groups)) < rng.uniform(0.2, 1.0, size=(n, 1))
+    level = scale * rng.normal(size=(n, n_groups)) * moves
+    shape = (scale * moves)[..., None] * rng.normal(size=(n, n_groups, 6))
+    shape = shape / np.arange(1.0, 7.0)
+    step = coordinates.spread(0.5 + level / 2, shape / 2) * 2 - 1 if n_groups else np.empty((n, 0))
+    numeric = np.clip(base[:, :d] + step, 0.0, 1.0)
+    codes = base[:, d:].copy()
+    for i in np.flatnonzero(rng.random(n) < 0.3) if coordinates.choices else ():
+        codes[i] = _codes(coordinates, rng)
+    return np.hstack([numeric, codes])
+
+
+def _codes(coordinates: Coordinates, rng: np.random.Generator) -> Array:
+    drawn = [int(rng.integers(n)) for n in coordinates.choices]
+    return one_hot(drawn, coordinates.choices)

@@ -1,0 +1,124 @@
+"""Coordinates of a Gaussian process: groups of hyperparameters as levels and shapes.
+
+The values of a group (the windows of a schedule, the learning rates of layers) act together first:
+their common level counts more than what distinguishes them. The orthonormal cosine transform of a
+group has its level as first component and ever finer shapes after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import dct
+from scipy.linalg import block_diag
+
+from optuna_hypergrad.algorithms.ranges import Array
+
+MAX_DIMENSION = 64  # of all components; finer shapes of large groups are left as they are
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """Points of the unit cube, with categories in one-hot code, as coordinates of a process.
+
+    Args:
+        groups: How many numeric hyperparameters each group holds, in order.
+        choices: How many choices each categorical hyperparameter has; these come last.
+
+    Example:
+        >>> coordinates = Coordinates((2, 1), (3,))
+        >>> coordinates.of(np.array([[0.5, 0.5, 0.2, 0.0, 1.0, 0.0]])).round(2)
+        array([[0.71, 0.  , 0.2 , 0.  , 0.71, 0.  ]])
+        >>> coordinates.kinds
+        (0, 1, 2, 3, 3, 3)
+    """
+
+    groups: tuple[int, ...]
+    choices: tuple[int, ...] = ()
+
+    @property
+    def n_numeric(self) -> int:
+        """Number of numeric hyperparameters."""
+        return sum(self.groups)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a point of the unit cube: a number, or one entry for each choice."""
+        return self.n_numeric + sum(self.choices)
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
+        """How many components of each group count."""
+        room = max(1, (MAX_DIMENSION - sum(self.choices)) // max(1, len(self.groups)))
+        small = sum(size for size in self.groups if size <= room)
+        large = [size for size in self.groups if size > room]
+        room = max(1, (MAX_DIMENSION - sum(self.choices) - small) // max(1, len(large)))
+        return tuple(min(size, room) for size in self.groups)
+
+    @cached_property
+    def basis(self) -> Array:
+        """Transposed transform, shape (dimension, components)."""
+        own = [
+            dct(np.eye(n), axis=0, norm="ortho")[:k].T
+            for n, k in zip(self.groups, self._sizes, strict=True)
+        ]
+        codes = [np.eye(n) / np.sqrt(2.0) for n in self.choices]
+        return np.asarray(block_diag(*own, *codes), dtype=float)
+
+    @cached_property
+    def kinds(self) -> tuple[int, ...]:
+        """The length scale of each coordinate: each group has one for its level, one for shapes."""
+        found: list[int] = []
+        for size in (*self._sizes,):
+            first = max(found, default=-1) + 1
+            found += [first, *[first + 1] * (size - 1)]
+        for n in self.choices:
+            found += [max(found, default=-1) + 1] * n
+        return tuple(found)
+
+    @cached_property
+    def lengths(self) -> Array:
+        """Length scales that are expected before anything is known, by kind.
+
+        Half a range, and more in many dimensions, where distances grow with their square root.
+        """
+        n_independent = len(self.groups) + len(self.choices)
+        length = 0.5 * np.sqrt(max(1.0, n_independent / 2))
+        found: list[float] = []
+        for size, kept in zip(self.groups, self._sizes, strict=True):
+            found += [length * np.sqrt(size)] * min(kept, 2)
+        return np.array(found + [length] * len(self.choices))
+
+    def of(self, u: Array) -> Array:
+        """Coordinates of points, shape (k, components)."""
+        return u @ self.basis
+
+    def slopes_of(self, slopes: Array) -> Array:
+        """Slopes along the coordinates, of slopes in the unit cube; NaN where one is unknown."""
+        found = np.where(np.isfinite(slopes), slopes, 0.0) @ self.basis
+        unknown = (~np.isfinite(slopes)).astype(float) @ np.abs(self.basis) > 1e-12
+        return np.where(unknown, np.nan, found)
+
+    def spread(self, level: Array, shape: Array) -> Array:
+        """Points from levels of the groups, shape (k, groups), plus smooth shapes.
+
+        Args:
+            level: Common value of each group.
+            shape: Sizes of the first shapes of each group, shape (k, groups, s).
+        """
+        columns = []
+        for g, size in enumerate(self.groups):
+            waves = dct(np.eye(size), axis=0, norm="ortho")[1 : 1 + shape.shape[2]]
+            bent = shape[:, g, : len(waves)] @ waves * np.sqrt(size)
+            columns.append(level[:, g : g + 1] + bent)
+        return np.clip(np.hstack(columns), 0.0, 1.0) if columns else np.empty((len(level), 0))
+
+
+def one_hot(codes: Sequence[int] | NDArray[np.int64], choices: Sequence[int]) -> Array:
+    """One-hot code of one choice of each categorical hyperparameter."""
+    parts = [np.eye(n)[code] for code, n in zip(codes, choices, strict=True)]
+    return np.concatenate(parts) if parts else np.empty(0)

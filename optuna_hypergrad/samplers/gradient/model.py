@@ -1,0 +1,184 @@
+"""Proposals of a Gaussian process: the trials of a study as runs, and points as parameters."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_hypergrad.algorithms import surrogate
+from optuna_hypergrad.algorithms.coordinates import MAX_DIMENSION, Coordinates, one_hot
+from optuna_hypergrad.algorithms.ranges import Array, Ranges
+from optuna_hypergrad.algorithms.surrogate import Runs
+from optuna_hypergrad.reports.objective import read_gradient
+from optuna_hypergrad.samplers.distributions import ranges_of, schedule_of, to_distribution
+
+MAX_RUNS = 96  # that the process is fitted to, so that asking does not slow down
+
+
+class Observation(NamedTuple):
+    """What a finished trial says about its point."""
+
+    trial: FrozenTrial
+    loss: float  # to be minimised; infinite if the trial diverged or was pruned
+    gradient: Mapping[str, float]  # its hypergradient, by parameter
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, maximize: bool) -> Observation | None:
+        """A finished trial; None if it says nothing: it failed, or has no parameters."""
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or not trial.params:
+            return None
+        value = trial.value if trial.state == TrialState.COMPLETE else None
+        loss = math.inf if value is None or not math.isfinite(value) else value
+        sign = -1.0 if maximize and math.isfinite(loss) else 1.0
+        return cls(trial, sign * loss, read_gradient(trial) or {})
+
+
+class SearchSpace:
+    """Parameters as points of the unit cube.
+
+    Numeric parameters whose names differ only in a number at their end, and that share a range,
+    are a group, such as the windows of a schedule.
+
+    Args:
+        space: The distribution of each parameter.
+    """
+
+    def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
+        self.space = dict(space)
+        groups: dict[tuple[str, BaseDistribution], list[str]] = defaultdict(list)
+        self.categorical = [n for n, d in space.items() if isinstance(d, CategoricalDistribution)]
+        for name, distribution in space.items():
+            if name not in self.categorical:
+                groups[schedule_of(name), distribution].append(name)
+        ordered = [sorted(names, key=_place) for names in groups.values()]
+        self.numeric = [name for names in ordered for name in names]
+        self._choices = tuple(
+            len(d.choices) for d in space.values() if isinstance(d, CategoricalDistribution)
+        )
+        self.coordinates = Coordinates(tuple(map(len, ordered)), self._choices)
+
+    @cached_property
+    def ranges(self) -> Ranges:
+        """Ranges of the numeric parameters."""
+        return ranges_of([self.space[name] for name in self.numeric])
+
+    @property
+    def n_independent(self) -> int:
+        """How many groups and categorical parameters there are."""
+        return len(self.coordinates.groups) + len(self._choices)
+
+    def contains(self, trial: FrozenTrial) -> bool:
+        """Whether a trial has all parameters, and values inside the ranges."""
+        params = trial.params
+        return all(
+            name in params and distribution._contains(distribution.to_internal_repr(params[name]))
+            for name, distribution in self.space.items()
+        )
+
+    def point(self, params: Mapping[str, Any]) -> Array:
+        """Parameters as a point, shape (d,)."""
+        numeric = self.ranges.to_unit([float(params[name]) for name in self.numeric])
+        codes = [self.space[n].to_internal_repr(params[n]) for n in self.categorical]
+        return np.concatenate([numeric, one_hot([int(code) for code in codes], self._choices)])
+
+    def slopes(self, params: Mapping[str, Any], gradient: Mapping[str, float]) -> Array:
+        """A hypergradient by the point, shape (d,); NaN where unknown."""
+        own = [gradient.get(name, math.nan) for name in self.numeric]
+        values = [float(params[name]) for name in self.numeric]
+        numeric = self.ranges.unit_gradient(values, own)
+        return np.concatenate([numeric, np.full(sum(self._choices), math.nan)])
+
+    def params(self, point: Array) -> dict[str, Any]:
+        """A point as parameters."""
+        values = self.ranges.from_unit(point[: len(self.numeric)]).tolist()
+        found: dict[str, Any] = {
+            name: to_distribution(value, self.space[name])
+            for name, value in zip(self.numeric, values, strict=True)
+        }
+        at = len(self.numeric)
+        for name, n in zip(self.categorical, self._choices, strict=True):
+            found[name] = self.space[name].to_external_repr(int(np.argmax(point[at : at + n])))
+            at += n
+        return found
+
+    def runs(self, observations: Sequence[Observation]) -> Runs:
+        """Observations that have all parameters, as runs."""
+        own = [one for one in observations if self.contains(one.trial)]
+        d = self.coordinates.dimension
+        points = [self.point(one.trial.params) for one in own]
+        slopes = [self.slopes(one.trial.params, one.gradient) for one in own]
+        return Runs(
+            np.array(points).reshape(-1, d),
+            np.array([one.loss for one in own], dtype=float),
+            np.array(slopes).reshape(-1, d),
+        )
+
+
+def chosen(observations: Sequence[Observation]) -> list[Observation]:
+    """The observations that the process is fitted to: all, or the best and the latest."""
+    if len(observations) <= MAX_RUNS:
+        return [*observations]
+    half = MAX_RUNS // 2
+    older = observations[:-half]
+    order = sorted(range(len(older)), key=lambda i: older[i].loss)[:half]
+    return [older[i] for i in sorted(order)] + [*observations[-half:]]
+
+
+def propose(
+    space: SearchSpace,
+    observations: Sequence[Observation],
+    running: Sequence[FrozenTrial],
+    seed: int,
+    number: int,
+) -> dict[str, Any]:
+    """The parameters of a trial.
+
+    Args:
+        space: The search space.
+        observations: The finished trials of the study.
+        running: Trials whose points are being evaluated, or were without a result.
+        seed: Of the sampler.
+        number: Of the trial.
+    """
+    runs = space.runs(chosen(observations))
+    pending = [space.point(trial.params) for trial in running if space.contains(trial)]
+    points = np.array(pending).reshape(-1, space.coordinates.dimension)
+    found = surrogate.next_point(runs, space.coordinates, points, seed, number)
+    return space.params(found)
+
+
+def wants_hypergradient(
+    space: SearchSpace, observations: Sequence[Observation], n_unanswered: int
+) -> bool:
+    """Whether the hypergradient of the next trial is worth its price.
+
+    Args:
+        space: The search space; empty before a trial has completed.
+        observations: The finished trials of the study.
+        n_unanswered: How many did not report one that was wanted.
+    """
+    n_with_slopes = sum(bool(one.gradient) for one in observations) + n_unanswered
+    return surrogate.worth_hypergradient(space.coordinates, len(observations), n_with_slopes)
+
+
+def recommended_trial(observations: Sequence[Observation]) -> FrozenTrial:
+    """The complete trial with the smallest expected loss among those with the best one's space."""
+    best = min(observations, key=lambda one: (one.loss, one.trial.number))
+    free = {n: d for n, d in best.trial.distributions.items() if not d.single()}
+    space = SearchSpace(free)
+    own = [one for one in chosen(observations) if space.contains(one.trial)]
+    if not free or len(own) < surrogate.FEWEST or space.n_independent > MAX_DIMENSION:
+        return best.trial
+    return own[surrogate.best_run(space.runs(own), space.coordinates)].trial
+
+
+def _place(name: str) -> tuple[int, str]:
+    index = name.rpartition("_")[2]
+    return (int(index), name) if index.isdecimal() else (-1, name)
