@@ -116,10 +116,17 @@ def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: PlainTrai
     training = job.suggest(trial, entry.rates)
     wanted = wants_hypergradient(trial)
 
+    of_storage = 0.0  # seconds that no training takes
+
     def report(step: int, model: nn.Module) -> None:
+        nonlocal of_storage
         if step in (training.steps // 9, training.steps // 3):
-            trial.report(bounded(evaluate(training, model, data.validation)[0], job), step)
-            if trial.should_prune():
+            loss = bounded(evaluate(training, model, data.validation)[0], job)
+            begin = time.process_time()
+            trial.report(loss, step)
+            is_hopeless = trial.should_prune()
+            of_storage += time.process_time() - begin
+            if is_hopeless:
                 raise optuna.TrialPruned
 
     plain_seconds = plain.seconds
@@ -131,7 +138,7 @@ def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: PlainTrai
             after_step = report if entry.is_pruned else None
             result = train(training, data, seed, learn=wanted, after_step=after_step)
     finally:
-        cost = plain.cost(time.process_time() - start, plain_seconds)
+        cost = plain.cost(time.process_time() - start - of_storage, plain_seconds)
         trial.set_user_attr(COST, cost)
         trial.set_user_attr(PLAIN_SECONDS, plain_seconds)
     if result.hypergradient is not None:

@@ -28,6 +28,7 @@ from results import FEW, Rank, Scores, budgets, ranks, read
 from samplers import SAMPLERS
 
 RESULT = Path(__file__).parent / "results" / "arena.json"
+FIGURE = "![Loss on test data with fresh seeds against compute, by job and sampler](arena.png)"
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -42,7 +43,7 @@ def main() -> None:
     scores, seconds = read(args.storage)
     parts = {
         "jobs": jobs_table(scores, seconds),
-        "losses": loss_tables(scores),
+        "losses": [*loss_tables(scores), FIGURE],
         "ranks": rank_table(scores),
         "tuning": tuning_table(scores),
     }
@@ -98,7 +99,7 @@ def loss_tables(scores: Scores) -> list[str]:
                 cells.append(f"{mean}{error} ({fmean(score.best_values):.4g})")
             lines.append(_row(cells))
         lines.append("")
-    return lines[:-1]
+    return lines
 
 
 def rank_table(scores: Scores) -> list[str]:
