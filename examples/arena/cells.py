@@ -10,7 +10,7 @@ from jobs import Job
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from training import Data, evaluate, train
 
-import optuna_hypergrad
+from optuna_hypergrad import recommended
 from samplers import Entry
 
 COST, PLAIN_SECONDS = "cost", "plain_seconds"  # attributes of trials
@@ -95,9 +95,8 @@ def advice(trials: list[FrozenTrial], entry: Entry) -> tuple[dict[str, Any], flo
     by_number = {trial.number: trial for trial in trials}
     for number in range(max(by_number) + 1):  # what trials store holds their numbers
         study.add_trial(by_number.get(number, create_trial(state=TrialState.FAIL)))
-    if entry.is_smoothed and hasattr(optuna_hypergrad, "recommended"):
-        return optuna_hypergrad.recommended(study).params, study.best_value
-    return study.best_params, study.best_value
+    trial = recommended(study) if entry.is_smoothed else study.best_trial
+    return trial.params, study.best_value
 
 
 def fresh(job: Job, entry: Entry, data: Data, params: dict[str, Any]) -> dict[str, Any]:
