@@ -79,7 +79,8 @@ def increasing_rates(data: Digits) -> optuna.Study:
 
 
 def population() -> optuna.Study:
-    sampler = PopulationSampler(seed=1, population_size=MEMBERS)
+    # The figure of mutations shows weights, which the teacher has and the default does not.
+    sampler = PopulationSampler(seed=1, population_size=MEMBERS, mutation="teacher")
     study = optuna.create_study(sampler=sampler)
     study.optimize(PROBLEMS["Rastrigin"].objective, n_trials=MEMBERS * GENERATIONS)
     return study

@@ -19,7 +19,7 @@ from optuna_hypergrad.reports.attributes import Fields, StoredDataError
 from optuna_hypergrad.reports.objective import read_values, report_values
 
 Refinement = Literal["refined", "step"]
-Origin = Literal["teacher", "perturbed", "resampled", "gradient"]
+Origin = Literal["teacher", "perturbed", "resampled", "gradient", "surrogate"]
 C = TypeVar("C", bound=str)
 
 

@@ -48,9 +48,9 @@ def test_synthetic_compares_methods_and_draws(tmp_path: Path) -> None:
     gaps = json.loads((tmp_path / "gaps.json").read_text())["gaps"]
     assert set(gaps) == {"Branin", "Hartmann-6", "Rastrigin", "Ackley"}
     for problem in gaps.values():
-        assert len(problem) == 10 and all(gap >= 0 for (gap,) in problem.values())
+        assert len(problem) == 11 and all(gap >= 0 for (gap,) in problem.values())
     assert gaps["Branin"]["HPM"][0] < 0.5
-    assert printed.count("(") >= 40
+    assert printed.count("(") >= 44
     assert (tmp_path / "synthetic.png").stat().st_size > 50_000
 
 

@@ -490,7 +490,7 @@ def test_a_teacher_trained_in_the_trial_mutates_with_what_it_learned(
     store: FileSystemArtifactStore,
 ) -> None:
     calls: list[tuple[int, dict[str, float]]] = []
-    study = create(burn_in=0, resample_probability=0.0, refine=False)
+    study = create(mutation="teacher", burn_in=0, resample_probability=0.0, refine=False)
     study.enqueue_trial({"x": 0.8, "y": -0.8})
     study.optimize(lambda trial: bowl(trial, store, 5, calls), n_trials=4)
     clone = next(n for n, t in enumerate(study.trials) if t.system_attrs["hg:segment"]["queried"])
@@ -509,7 +509,7 @@ def test_a_teacher_trained_in_the_trial_mutates_with_what_it_learned(
 
 
 def test_teaching_comes_before_suggesting(store: FileSystemArtifactStore) -> None:
-    study = create(burn_in=0, resample_probability=0.0)
+    study = create(mutation="teacher", burn_in=0, resample_probability=0.0)
     study.optimize(lambda trial: bowl(trial, store, 1, []), n_trials=3)
     trial = study.ask()
     trial.suggest_float("x", -1, 1)
@@ -674,7 +674,7 @@ def test_a_copied_study_removes_nothing_of_the_original(store: FileSystemArtifac
 
 
 def test_a_retried_clone_is_not_taught_again(store: FileSystemArtifactStore) -> None:
-    study = create(burn_in=0, resample_probability=0.0)
+    study = create(mutation="teacher", burn_in=0, resample_probability=0.0)
     study.optimize(lambda trial: bowl(trial, store, 1, []), n_trials=3)
     failed = study.ask()
     failed.suggest_float("x", -1, 1)

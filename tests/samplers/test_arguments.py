@@ -38,7 +38,7 @@ POPULATION = COMMON | {
     ),
     "selection": ("selection must be one of 'truncation', 'tournament'", NO_CHOICE),
     "burn_in": ("burn_in must be an integer of at least 0", [-1, 1.5, 2.5, "x", None]),
-    "mutation": ("mutation must be one of 'teacher', ", ["x", "radiation", 3, []]),
+    "mutation": ("mutation must be one of 'surrogate', ", ["x", "radiation", 3, []]),
     "activation": ("activation must be one of 'softmax', 'leaky_relu'", NO_CHOICE),
     "resample_probability": (
         "resample_probability must be between 0 and 1",

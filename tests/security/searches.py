@@ -37,7 +37,7 @@ def gradient_sampler() -> GradientSampler:
 
 
 def population_sampler() -> PopulationSampler:
-    return PopulationSampler(seed=0, population_size=3, burn_in=0)
+    return PopulationSampler(seed=0, population_size=3, burn_in=0, mutation="teacher")
 
 
 def objective(trial: optuna.Trial, store: MemoryStore) -> float:

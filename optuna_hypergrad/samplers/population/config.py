@@ -10,7 +10,7 @@ from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, Activation
 from optuna_hypergrad.arguments import check_choice, checked_number, short
 
 Selection = Literal["truncation", "tournament"]
-Mutation = Literal["teacher", "perturb", "resample", "hypergradient"]
+Mutation = Literal["surrogate", "teacher", "perturb", "resample", "hypergradient"]
 
 
 @dataclass(frozen=True)

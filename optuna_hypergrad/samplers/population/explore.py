@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from optuna_hypergrad.algorithms import mutation
+from optuna_hypergrad.algorithms import mutation, quadratic
 from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.reports.objective import followed_gradient, read_gradient
 from optuna_hypergrad.reports.segments import Origin, Segment, Taught, read_refined
@@ -25,6 +25,7 @@ def explore(
     taught: Taught | None,
     config: PopulationConfig,
     rng: np.random.Generator,
+    lowest: Callable[[Numeric], Array | None],
 ) -> Segment:
     """A clone's segment with mutated values, and what mutated each.
 
@@ -34,6 +35,7 @@ def explore(
         taught: The teacher, where it mutates.
         config: The arguments of the sampler.
         rng: The trial's own random numbers.
+        lowest: Where the surrogate model of some parameters is lowest, where it mutates.
     """
     if config.mutation is None:
         return segment
@@ -47,14 +49,24 @@ def explore(
         origins |= dict.fromkeys(numeric.names, "gradient")
     else:
         values, queried = dict(segment.values), dict[str, float]()
-        if config.mutation != "resample":
-            values |= _perturbed(u, numeric, values, space, rng)
+        if config.mutation in ("teacher", "perturb"):
+            values |= _perturbed(numeric, values, space, rng)
             origins |= dict.fromkeys(numeric.names, "perturbed")
         if taught is not None:
             reported = read_gradient(parent.trial) or {}
             queried = {name: fraction for name, fraction in before.items() if name in reported}
             values |= answer_of(taught, queried, space)
             origins |= dict.fromkeys(queried, "teacher")
+        if config.mutation == "surrogate":  # descent searches near the others
+            rest = Numeric.of({n: d for n, d in space.items() if n not in segment.refinement})
+            values |= _perturbed(rest, values, space, rng)
+            origins |= dict.fromkeys(rest.names, "perturbed")
+        if config.mutation == "surrogate" and (target := lowest(numeric)) is not None:
+            point, is_moved = quadratic.moved(u, target, rng)
+            near = numeric.by_name(numeric.ranges.from_unit(point))
+            changed = [n for n, moves in zip(numeric.names, is_moved, strict=True) if moves]
+            values |= {name: near[name] for name in changed}
+            origins |= dict.fromkeys(changed, "surrogate")
         drawn = _resampled(space, config.resample_probability, rng)
         origins |= dict.fromkeys(drawn, "resampled")
         # A mutated clone is somewhere else, so its step sizes start again.
@@ -89,14 +101,13 @@ def _mutable(parent: SegmentTrial, config: PopulationConfig) -> dict[str, BaseDi
 
 
 def _perturbed(
-    u: Array,
     numeric: Numeric,
     before: Mapping[str, float],
     space: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> dict[str, float]:
     """Numbers times 0.8 or 1.2, as fractions; those on a grid move by at least one step of it."""
-    values = numeric.values(mutation.perturb(u, rng))
+    values = numeric.values(mutation.perturb(numeric.fractions(before), rng))
     for name, after in values.items():
         step, low, high = space[name].step, space[name].low, space[name].high
         points = [to_distribution(value, space[name]) for value in (before[name], after)]

@@ -19,8 +19,9 @@ class MutationRecord(NamedTuple):
     """How one hyperparameter of a clone was mutated."""
 
     origin: Origin
-    """``"teacher"``: weighted by the teacher; ``"perturbed"``: multiplied by 0.8 or 1.2;
-    ``"resampled"``: drawn again; ``"gradient"``: one more step along the hypergradient."""
+    """``"surrogate"``: drawn near the minimum of the model of losses; ``"teacher"``: weighted by
+    the teacher; ``"perturbed"``: multiplied by 0.8 or 1.2; ``"resampled"``: drawn again;
+    ``"gradient"``: one more step along the hypergradient."""
     before: float
     """The value before the mutation, as a fraction of the range, in log space where the range is
     logarithmic; NaN for a categorical parameter, or where an older version did not store it."""
@@ -127,7 +128,8 @@ def students(study: Study) -> list[SegmentRecord]:
         >>> import optuna
         >>> from optuna_hypergrad import PopulationSampler, students
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
-        >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=3))
+        >>> sampler = PopulationSampler(seed=0, population_size=3, mutation="perturb")
+        >>> study = optuna.create_study(sampler=sampler)
         >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=60)
         >>> clone = next(segment for segment in students(study) if segment.is_clone)
         >>> clone.trial, clone.member, clone.parent, clone.mutations["x"].origin

@@ -69,6 +69,8 @@ def describe_mutation(before: Any, after: Any, mutation: MutationRecord | None) 
         return change
     if mutation.origin == "resampled":
         return f"{change} (resampled)"
+    if mutation.origin == "surrogate":
+        return f"{change} (where the surrogate is lowest)"
     n_steps = mutation.has_step + (mutation.origin == "gradient")
     parts = [("", "one step", "two steps")[n_steps]]
     if mutation.origin != "gradient" and not math.isnan(mutation.factor):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +47,7 @@ from optuna_hypergrad.samplers.population.explore import explore
 from optuna_hypergrad.samplers.population.hyperparameters import continued, warm_start_values
 from optuna_hypergrad.samplers.population.log import describe_segment
 from optuna_hypergrad.samplers.population.population import Population
+from optuna_hypergrad.samplers.population.surrogate import lowest_point
 from optuna_hypergrad.samplers.population.teaching import current_teacher
 
 
@@ -82,18 +84,21 @@ class PopulationSampler(CompletedSampler[Population]):
             other one, and replaced if that one is better.
         burn_in: A member runs ``burn_in + 1`` segments, after its start and after each
             replacement, before it may be replaced.
-        mutation: What happens to the hyperparameters of a clone. ``"teacher"``: those with
-            hypergradients are multiplied by weights in (0, 2) that a teacher network learns from
-            the hypergradients of the students it mutated before; others by 0.8 or 1.2. Values
-            count from the lower bound, in log space for log ranges, since a factor cannot change
-            a sign or leave zero. ``"perturb"``: all are multiplied by 0.8 or 1.2.
-            ``"hypergradient"``: one more step along the hypergradient. ``"resample"``: only
-            what ``resample_probability`` does. None: nothing. Of integers and categories only
-            those that ``mutable`` names change.
+        mutation: What happens to the hyperparameters of a clone. ``"surrogate"``: each moves with
+            probability 1/2 near the minimum of a quadratic that is fitted to the losses of the
+            latest generations; the others are multiplied by 0.8 or 1.2 unless they are refined.
+            ``"teacher"`` (the paper's): those with hypergradients are multiplied by weights in
+            (0, 2) that a teacher network learns from the hypergradients of the students it mutated
+            before; others by 0.8 or 1.2. ``"perturb"``: all are multiplied by 0.8 or 1.2.
+            Factors count from the lower bound, in log space for log ranges, since they cannot
+            change a sign or leave zero. ``"hypergradient"``: one more step along the hypergradient.
+            ``"resample"``: only what ``resample_probability`` does. None: nothing. Of integers and
+            categories only those that ``mutable`` names change.
         activation: Of the teacher: ``"softmax"`` (attention) or ``"leaky_relu"`` (a multilayer
             perceptron).
-        resample_probability: With ``mutation="teacher"``, ``"perturb"`` or ``"resample"``, the
-            probability that a mutable parameter of a clone is drawn again from its whole range.
+        resample_probability: With ``mutation="surrogate"``, ``"teacher"``, ``"perturb"`` or
+            ``"resample"``, the probability that a mutable parameter of a clone is drawn again from
+            its whole range.
             0 with ``"teacher"`` is the paper's bare teacher.
         refine: Whether members continue from refined values or along their hypergradients. False
             leaves hyperparameters to mutation alone.
@@ -141,7 +146,7 @@ class PopulationSampler(CompletedSampler[Population]):
         truncation: float = 0.2,
         selection: Selection = "truncation",
         burn_in: int = 2,
-        mutation: Mutation | None = "teacher",
+        mutation: Mutation | None = "surrogate",
         activation: Activation = "softmax",
         resample_probability: float = 0.1,
         refine: bool = True,
@@ -255,7 +260,8 @@ class PopulationSampler(CompletedSampler[Population]):
         seed = self._seed if population.seed is None else population.seed
         rng = np.random.default_rng([seed, number])
         assignment = next_assignment(population, trial, config)
-        parent, is_cloned = exploit(population, assignment, config, studies.maximizes(study), rng)
+        maximize = studies.maximizes(study)
+        parent, is_cloned = exploit(population, assignment, config, maximize, rng)
         size, name = config.population_size, study.study_name
         segment = Segment(number, *assignment, size, seed, name, fixed=config.fixed)
         if parent is None:
@@ -270,7 +276,8 @@ class PopulationSampler(CompletedSampler[Population]):
         if is_cloned:
             if config.mutation == "teacher":
                 taught = current_teacher(population, number, seed, config.activation)
-            segment = explore(segment, parent, taught, config, rng)
+            model = partial(lowest_point, population, assignment.generation, size, maximize)
+            segment = explore(segment, parent, taught, config, rng, model)
         return segment, taught if segment.queried else None
 
     def _independent_for(
@@ -285,6 +292,7 @@ class PopulationSampler(CompletedSampler[Population]):
 
 
 _WITHOUT_HYPERGRADIENT: dict[Mutation | None, str] = {
+    "surrogate": "mutated without one",
     "teacher": "mutated without one",
     "perturb": "mutated without one",
     "resample": "only resampled",

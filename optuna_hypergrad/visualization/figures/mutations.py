@@ -25,10 +25,12 @@ MIN_SPREAD = 0.01  # of weights around 1: an axis must not show rounding errors
 
 STYLES: dict[Origin, tuple[str, str, charts.Symbol]] = {
     "resampled": ("resampled", colors.GREY, "cross"),
+    "surrogate": ("surrogate", colors.PINK, "star"),
     "perturbed": ("perturbed", colors.ORANGE, "square"),
     "gradient": ("hypergradient step", colors.GREEN, "triangle"),
     "teacher": ("teacher", colors.BLUE, "circle"),
 }
+WITHOUT_WEIGHT: frozenset[Origin] = frozenset({"resampled", "surrogate"})
 
 
 class Mutation(NamedTuple):
@@ -45,8 +47,8 @@ def mutations(study: Study) -> charts.Chart:
     A weight multiplies the position in the range as a fraction from 0 to 1, in log space where the
     range is logarithmic, as in the log lines: the teacher's is g = 1 + tanh(…) in (0, 2), a
     perturbation's 0.8 or 1.2. The degree is the mean of |g − 1| over the clones of a generation and
-    their hyperparameters. Resampled values have no weight; the second panel shows the mean distance
-    that all mutations have moved hyperparameters.
+    their hyperparameters. What is resampled or comes from the surrogate has no weight; the second
+    panel shows the mean distance that all mutations have moved hyperparameters.
 
     Args:
         study: A study. Without finished trials of a ``PopulationSampler``, the figure says so.
@@ -63,10 +65,10 @@ def mutations(study: Study) -> charts.Chart:
         >>> from optuna_hypergrad import PopulationSampler
         >>> from optuna_hypergrad.visualization import plot_mutations
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
-        >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, population_size=4))
-        >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=40)
+        >>> study = optuna.create_study(sampler=PopulationSampler(seed=0, mutation="perturb"))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=100)
         >>> sorted({trace.name for trace in plot_mutations(study).data if trace.name})
-        ['no change', 'perturbed']
+        ['no change', 'perturbed', 'resampled']
     """
     segments = students(study)
     if not segments:
@@ -79,7 +81,7 @@ def mutations(study: Study) -> charts.Chart:
     ]
     if not found:
         return charts.message(TITLE, "No mutation of a clone is stored.")
-    weighted = [one for one in found if one.record.origin != "resampled"]
+    weighted = [one for one in found if one.record.origin not in WITHOUT_WEIGHT]
     names = sorted({one.name for one in weighted})
     latest, title = found[-MAX_WEIGHTS:], TITLE
     if len(latest) < len(found):
@@ -121,7 +123,7 @@ def _weights(name: str, latest: Sequence[Mutation]) -> Panel:
     ends = [latest[0].generation, latest[-1].generation]
     marks: list[charts.Mark] = [Line(ends, [1.0, 1.0], colors.BLACK, "no change", "dash", 1.0)]
     factors = []
-    for origin in (origin for origin in STYLES if origin != "resampled"):
+    for origin in (origin for origin in STYLES if origin not in WITHOUT_WEIGHT):
         chosen = [one for one in latest if (one.name, one.record.origin) == (name, origin)]
         if chosen:
             x, y = [one.generation for one in chosen], [one.record.factor for one in chosen]

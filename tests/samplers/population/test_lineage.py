@@ -122,7 +122,7 @@ def test_perturbations_are_recorded_with_and_without_refinement(refine: bool) ->
 
 
 def test_the_factors_of_the_teacher_are_its_weights() -> None:
-    study = create(burn_in=0, resample_probability=0.0)
+    study = create(mutation="teacher", burn_in=0, resample_probability=0.0)
     study.optimize(plane, n_trials=120)
     trials, seen = study.get_trials(deepcopy=False), 0
     for clone in clones(study):

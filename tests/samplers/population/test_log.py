@@ -14,7 +14,8 @@ from samplers.studies import ask, create
 
 
 def test_starts_steps_and_clones_are_logged(lines: list[str]) -> None:
-    study = create(PopulationSampler(seed=0, population_size=2, burn_in=0, truncation=0.5))
+    arguments: dict[str, Any] = {"population_size": 2, "burn_in": 0, "truncation": 0.5}
+    study = create(PopulationSampler(seed=0, mutation="teacher", **arguments))
 
     def objective(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", 1, 2)
@@ -56,6 +57,7 @@ def test_refined_values_are_logged(lines: list[str]) -> None:
     "mutation, consequence",
     [
         ("teacher", "of z, which is mutated without one;"),
+        ("surrogate", "of z, which is mutated without one;"),
         ("resample", "of z, which is only resampled;"),
         ("hypergradient", "of z, which is cloned unchanged;"),
         (None, "of z, which is cloned unchanged;"),

@@ -20,7 +20,7 @@ from optuna_hypergrad.reports.segments import Segment, Taught, read_segment, rea
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.population.config import Mutation, PopulationConfig
 from optuna_hypergrad.samplers.population.explore import explore
-from optuna_hypergrad.samplers.population.hyperparameters import continued
+from optuna_hypergrad.samplers.population.hyperparameters import Numeric, continued
 from samplers.populations import (
     assert_no_gaps,
     bowl,
@@ -31,6 +31,8 @@ from samplers.populations import (
     segments,
     silent,
 )
+
+MUTATIONS: list[Any] = ["surrogate", "teacher", "perturb", "resample", "hypergradient", None]
 
 
 def points(study: optuna.Study) -> list[dict[str, Any]]:
@@ -101,7 +103,7 @@ def test_without_refinement_values_stay_until_they_mutate() -> None:
 
 
 def test_without_reports_it_is_population_based_training() -> None:
-    study = create(resample_probability=0.0)
+    study = create(mutation="perturb", resample_probability=0.0)
     study.optimize(silent, n_trials=60)
     trials = study.trials
     clones = [segment for segment in segments(study) if segment.parent and segment.age == 0]
@@ -149,7 +151,7 @@ def test_members_are_compared_at_equal_generations() -> None:
     assert segments(study)[3].parent == 0  # 0.2 was better than 0.5 at the same age
 
 
-@pytest.mark.parametrize("mutation", ["teacher", "perturb", "resample", "hypergradient", None])
+@pytest.mark.parametrize("mutation", MUTATIONS)
 def test_values_stay_in_bounds_whatever_mutates_them(mutation: Any) -> None:
     def objective(trial: optuna.Trial) -> float:
         values = [
@@ -174,7 +176,7 @@ def test_values_stay_in_bounds_whatever_mutates_them(mutation: Any) -> None:
     assert sum(segment.age == 0 for segment in segments(study)) > 100
 
 
-@pytest.mark.parametrize("mutation", ["teacher", "perturb"])
+@pytest.mark.parametrize("mutation", ["teacher", "perturb", "surrogate"])
 def test_ten_thousand_mutations_stay_in_bounds(mutation: Mutation) -> None:
     def objective(trial: optuna.Trial) -> float:
         values = {
@@ -200,7 +202,11 @@ def test_ten_thousand_mutations_stay_in_bounds(mutation: Mutation) -> None:
         config = PopulationConfig(
             1, "truncation", 0.2, 1, mutation, "softmax", 0.1, True, False, None
         )
-        segment = explore(segment, parent, taught, config, rng)
+
+        def lowest(numeric: Numeric) -> np.ndarray:
+            return rng.random(len(numeric.names))
+
+        segment = explore(segment, parent, taught, config, rng, lowest)
         assert set(segment.queried) == (set(names) if taught else set())
         for name, value in proposed(segment.values, space).items():
             assert space[name]._contains(space[name].to_internal_repr(value))
@@ -257,9 +263,6 @@ def test_mutable_categorical_values_are_resampled_or_stay() -> None:
         assert any(kinds[s.trial] != kinds[s.parent] for s in clones) == changes
 
 
-MUTATIONS: list[Any] = ["teacher", "perturb", "resample", "hypergradient", None]
-
-
 def architecture(trial: optuna.Trial) -> float:
     """A network that suggests its own shape, and two numbers, one with a hypergradient."""
     width = trial.suggest_int("width", 4, 64, log=True)
@@ -290,7 +293,7 @@ def test_a_member_and_its_clones_keep_integers_and_categories(mutation: Any) -> 
     assert (
         len({(t.params["width"], t.params["depth"]) for t in study.trials[:6]}) > 3
     )  # from the start
-    if mutation in ("teacher", "perturb", "resample"):
+    if mutation in ("surrogate", "teacher", "perturb", "resample"):
         for name in ("lr", "noise"):
             assert any(a[name] != b[name] for a, b, is_clone in seen if is_clone)
 
@@ -366,7 +369,7 @@ def test_a_name_that_no_trial_suggests_is_logged_once(warned: list[str]) -> None
 
 
 def test_the_teacher_learns_and_is_stored() -> None:
-    study = create(resample_probability=0.0)
+    study = create(mutation="teacher", resample_probability=0.0)
     study.optimize(bowl, n_trials=200)
     taught = [read_teacher(t.number, t.system_attrs) for t in study.trials]
     steps = [one.teacher.steps for one in taught if one is not None]
@@ -376,13 +379,13 @@ def test_the_teacher_learns_and_is_stored() -> None:
 
 def test_a_stored_teacher_keeps_its_number_of_slots() -> None:
     """It is that of the version which began the study."""
-    study = create(resample_probability=0.0, burn_in=0)
+    study = create(mutation="teacher", resample_probability=0.0, burn_in=0)
     study.optimize(bowl, n_trials=30)
     latest = max(t.number for t in study.trials if "hg:teacher" in t.system_attrs)
     attrs = study.get_trials(deepcopy=False)[latest].system_attrs
     for name in ("keys", "values"):
         attrs["hg:teacher"][name] = [row[:3] for row in attrs["hg:teacher"][name]]
-    other = create(resample_probability=0.0, burn_in=0)
+    other = create(mutation="teacher", resample_probability=0.0, burn_in=0)
     other.add_trials(study.get_trials(deepcopy=False)[: latest + 1])
 
     def plane(trial: optuna.Trial) -> float:
@@ -399,7 +402,7 @@ def test_a_stored_teacher_keeps_its_number_of_slots() -> None:
 
 
 def test_the_teacher_learns_from_each_student_once() -> None:
-    study = create(resample_probability=0.0)
+    study = create(mutation="teacher", resample_probability=0.0)
     study.optimize(bowl, n_trials=100)
     queried = [s for s in segments(study) if s.queried]
     last = max(s.trial for s in queried)
@@ -644,7 +647,7 @@ def test_related_methods_differ_in_their_arguments_alone() -> None:
 
 def test_the_teacher_learns_nothing_from_values_that_are_not_its_own() -> None:
     def pushes(enqueue: bool) -> float:
-        study = create(burn_in=0, resample_probability=0.0, population_size=2)
+        study = create(mutation="teacher", burn_in=0, resample_probability=0.0, population_size=2)
 
         def objective(trial: optuna.Trial) -> float:
             x = trial.suggest_float("x", -1, 1)
