@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import pytest
@@ -77,6 +77,7 @@ def test_the_search_does_what_the_table_says(
     assert outcome(study) == tuple(row(PAGE, name))
 
 
+@pytest.mark.parametrize("mutation", ["surrogate", "teacher"])
 @pytest.mark.parametrize(
     "name, which",
     [
@@ -86,13 +87,16 @@ def test_the_search_does_what_the_table_says(
     ],
 )
 def test_a_population_does_what_its_table_says(
-    page: dict[str, Any], name: str, which: Callable[[dict[str, Any]], Objective]
+    page: dict[str, Any],
+    name: str,
+    which: Callable[[dict[str, Any]], Objective],
+    mutation: Literal["surrogate", "teacher"],
 ) -> None:
     found = []
     for seed in range(4):
-        sampler = PopulationSampler(seed=seed, population_size=8, burn_in=0)
+        sampler = PopulationSampler(seed=seed, population_size=8, burn_in=0, mutation=mutation)
         study = optuna.create_study(sampler=sampler)
         study.optimize(which(page), n_trials=120)
         found.append(outcome(study))
-    cells = row((DOCS / "population.md").read_text(), name)
+    cells = row((DOCS / "population.md").read_text(), f"{mutation} | {name}")[1:]
     assert [*zip(*(cell.split(", ") for cell in cells), strict=True)] == found

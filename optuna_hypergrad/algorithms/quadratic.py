@@ -42,11 +42,11 @@ def minimum(points: Array, losses: Array) -> Array:
     else:
         gram = features.T @ features + penalty * np.eye(2 * n)
         weights = np.linalg.solve(gram, features.T @ target)
-    slope, curvature = weights[:n], weights[n:]
+    linear, curvature = weights[:n], weights[n:]
     low, high = z.min(axis=0), z.max(axis=0)
     is_bowl = curvature > FLAT
-    inside = np.clip(-slope / np.where(is_bowl, 2 * curvature, 1.0), low, high)
-    falls = slope * (high - low) + curvature * (high**2 - low**2) < 0
+    inside = np.clip(-linear / np.where(is_bowl, 2 * curvature, 1.0), low, high)
+    falls = linear * (high - low) + curvature * (high**2 - low**2) < 0
     lowest: Array = (np.where(is_bowl, inside, np.where(falls, high, low)) + 1) / 2
     return lowest
 
