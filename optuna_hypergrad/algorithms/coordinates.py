@@ -18,6 +18,7 @@ from scipy.linalg import block_diag
 
 from optuna_hypergrad.algorithms.ranges import Array
 
+CHOICE_LENGTH = 0.5  # where two choices have the distance 1
 MAX_DIMENSION = 64  # of all components; finer shapes of large groups are left as they are
 
 
@@ -73,7 +74,7 @@ class Coordinates:
     def kinds(self) -> tuple[int, ...]:
         """The length scale of each coordinate: each group has one for its level, one for shapes."""
         found: list[int] = []
-        for size in (*self._sizes,):
+        for size in self._sizes:
             first = max(found, default=-1) + 1
             found += [first, *[first + 1] * (size - 1)]
         for n in self.choices:
@@ -91,7 +92,16 @@ class Coordinates:
         found: list[float] = []
         for size, kept in zip(self.groups, self._sizes, strict=True):
             found += [length * np.sqrt(size)] * min(kept, 2)
-        return np.array(found + [length] * len(self.choices))
+        return np.array(found + [CHOICE_LENGTH] * len(self.choices))
+
+    @cached_property
+    def length_spreads(self) -> Array:
+        """Standard deviations of the logarithms of ``lengths``.
+
+        Small for categories: that one choice was bad at one point says little about it elsewhere.
+        """
+        n_numeric = len(self.lengths) - len(self.choices)
+        return np.array([0.75] * n_numeric + [0.25] * len(self.choices))
 
     def of(self, u: Array) -> Array:
         """Coordinates of points, shape (k, components)."""

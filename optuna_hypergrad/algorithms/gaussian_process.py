@@ -23,7 +23,6 @@ MAX_ITERATIONS = 40  # of the fit; most of the gain comes with the first ten
 # Losses are standardised, slopes in standard deviations per length scale.
 SIGNAL, NOISE = (0.0, 0.5), (np.log(0.1), 0.6)
 SLOPE_NOISE, RELATIVE_NOISE = (np.log(0.3), 1.0), (np.log(0.7), 1.0)
-LENGTH_SPREAD = 0.75
 STEEP = 3.0  # root mean square of the slopes of a run, from which on they are in doubt
 
 
@@ -229,17 +228,18 @@ def _scale_gradient(b: Array, z: Array, at: NDArray[np.int64]) -> Array:
     return total
 
 
-def fit(data: Data, kinds: Sequence[int], lengths: Array) -> GaussianProcess:
+def fit(data: Data, kinds: Sequence[int], lengths: Array, spreads: Array) -> GaussianProcess:
     """The process with the most probable hyperparameters.
 
     Args:
         data: What was observed.
         kinds: For each coordinate the length scale, from 0 on, that it shares with others.
         lengths: Most probable length scale of each kind before anything is observed.
+        spreads: Standard deviations of their logarithms.
     """
     index = np.asarray(kinds)
     means = np.array([*np.log(lengths), *(p[0] for p in _PRIORS)])
-    spreads = np.array([*np.full(len(lengths), LENGTH_SPREAD), *(p[1] for p in _PRIORS)])
+    deviations = np.array([*spreads, *(p[1] for p in _PRIORS)])
     k = len(lengths)
 
     def at(theta: Array) -> GaussianProcess:
@@ -251,10 +251,10 @@ def fit(data: Data, kinds: Sequence[int], lengths: Array) -> GaussianProcess:
         by = process.loss_gradient()
         of_lengths = np.bincount(index, by.lengths, minlength=k)
         gradient = np.array([*of_lengths, *by[1:]])
-        distance = (theta - means) / spreads
-        return process.loss() + 0.5 * float(distance @ distance), gradient + distance / spreads
+        distance = (theta - means) / deviations
+        return process.loss() + 0.5 * float(distance @ distance), gradient + distance / deviations
 
-    bounds = [(mean - 2.5 * s, mean + 2.5 * s) for mean, s in zip(means, spreads, strict=True)]
+    bounds = [(mean - 2.5 * s, mean + 2.5 * s) for mean, s in zip(means, deviations, strict=True)]
     options = {"maxiter": MAX_ITERATIONS}
     doubting = means + np.array([0.0] * (k + 2) + [2.0, 2.0])  # of slopes, before the losses
     found = [

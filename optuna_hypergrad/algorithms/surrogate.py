@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optuna_hypergrad.algorithms.acquisition import best_improvement, first_design
 from optuna_hypergrad.algorithms.coordinates import Coordinates
@@ -15,8 +16,11 @@ from optuna_hypergrad.algorithms.ranges import Array
 N_SCALE = 10  # first runs, whose losses set the scale
 CEILING = 3.0  # of losses above the best, in scales; what is worse is equally bad
 STEEPEST = 30.0  # root mean square of slopes, in losses' deviations per range; others are dropped
+REPEAT, MAX_REPEATS = 5, 3  # every how many runs the best point runs again, and how often
+PRICE = 6.0  # of a hypergradient, in plain trainings: 4 to 10 are measured
 FEWEST, MOST_FIRST = 5, 10  # runs that are spread over the space before the model decides
-FEW, MANY = 3, 20  # hyperparameters, of which a hypergradient is never or often worth its price
+PROBE = 15  # runs, of which one has a hypergradient in any case
+SLOPE_VARIANCE = 5.0 / 3.0  # of a Matérn process with signal 1, per length scale
 SHORTLIST = 0.25  # share of the runs, by their own losses, from which the best is chosen
 
 
@@ -54,81 +58,107 @@ def standardised(losses: Array) -> tuple[Array, Array]:
     return (values - values.mean()) / deviation, slopes / deviation
 
 
-def fit_runs(runs: Runs, coordinates: Coordinates, pending: Array | None = None) -> GaussianProcess:
-    """The Gaussian process of some runs.
+class Surrogate:
+    """The Gaussian process of some runs, and what follows from it.
 
     Args:
-        runs: At least one.
+        runs: At least one for whatever needs the process.
         coordinates: Of their points.
-        pending: Points that still run, shape (k, d). They count as runs with the loss that is
-            expected there, so that the next point is another one.
     """
-    values, factors = standardised(runs.losses)
-    slopes = coordinates.slopes_of(runs.slopes * factors[:, None])
-    known = np.isfinite(slopes)
-    square = (np.where(known, slopes, 0.0) ** 2).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    at = np.flatnonzero(known.any(axis=1) & (square < STEEPEST**2))
-    data = Data(coordinates.of(runs.points), values, slopes[at], at)
-    process = fit(data, coordinates.kinds, coordinates.lengths)
-    if pending is None or not len(pending):
-        return process
-    x = coordinates.of(pending)
-    believed = Data(
-        np.vstack([data.x, x]), np.concatenate([values, process.predict(x)[0]]), slopes[at], at
-    )
-    return GaussianProcess(believed, process.hyperparameters)
 
+    def __init__(self, runs: Runs, coordinates: Coordinates) -> None:
+        self.runs, self.coordinates = runs, coordinates
 
-def next_point(
-    runs: Runs, coordinates: Coordinates, pending: Array, seed: int, number: int
-) -> Array:
-    """Where the next run should be, shape (d,).
+    @cached_property
+    def process(self) -> GaussianProcess:
+        """The process with the most probable hyperparameters, fitted once."""
+        values, factors = standardised(self.runs.losses)
+        slopes = self.coordinates.slopes_of(self.runs.slopes * factors[:, None])
+        known = np.isfinite(slopes)
+        power = (np.where(known, slopes, 0.0) ** 2).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        at = np.flatnonzero(known.any(axis=1) & (power < STEEPEST**2))
+        data = Data(self.coordinates.of(self.runs.points), values, slopes[at], at)
+        own = self.coordinates
+        return fit(data, own.kinds, own.lengths, own.length_spreads)
 
-    Args:
-        runs: The finished runs.
-        coordinates: Of their points.
-        pending: Points that still run, shape (k, d).
-        seed: Seeds the draws, with ``number``.
-        number: Of the run.
-    """
-    if len(runs.losses) < n_first(coordinates):
-        return first_design(coordinates, number, seed)
-    process = fit_runs(runs, coordinates, pending)
-    rng = np.random.default_rng([seed, number])
-    return best_improvement(process, coordinates, runs.points, rng)
+    @property
+    def n_first(self) -> int:
+        """How many runs are spread over the space before the process decides."""
+        n_choices = sum(self.coordinates.choices)
+        return min(MOST_FIRST, max(FEWEST, len(self.coordinates.groups) + n_choices + 2))
 
+    def next_point(self, pending: Array, seed: int, number: int) -> Array:
+        """Where the next run should be, shape (d,).
 
-def n_first(coordinates: Coordinates) -> int:
-    """How many runs are spread over the space before the model decides."""
-    return min(MOST_FIRST, max(FEWEST, len(coordinates.groups) + len(coordinates.choices) + 2))
+        After the first runs, the point with the largest expected improvement, or, every fifth time,
+        the best one once more: its loss may have been low by chance.
 
+        Args:
+            pending: Points that still run, shape (k, d). They count as runs with the loss that is
+                expected there, so that the next point is another one.
+            seed: Seeds the draws, with ``number``.
+            number: Of the run.
+        """
+        if len(self.runs.losses) < self.n_first:
+            return first_design(self.coordinates, number, seed)
+        if number % REPEAT == REPEAT - 1:
+            best = self.runs.points[self.best_run()]
+            n_runs = sum(np.isclose(best, other).all() for other in (*self.runs.points, *pending))
+            if n_runs <= MAX_REPEATS and not self._is_exact:
+                return np.asarray(best)
+        rng = np.random.default_rng([seed, number])
+        process = self._believing(pending)
+        return best_improvement(process, self.coordinates, self.runs.points, rng)
 
-def worth_hypergradient(coordinates: Coordinates, n_finished: int, n_with_slopes: int) -> bool:
-    """Whether the hypergradient of the next run is worth its price.
+    def worth_hypergradient(self, n_asked: int) -> bool:
+        """Whether the hypergradient of the next run is worth its price.
 
-    Args:
-        coordinates: Of the search space.
-        n_finished: Number of finished runs.
-        n_with_slopes: How many of them have a hypergradient.
-    """
-    if coordinates.n_numeric <= FEW or n_finished < n_first(coordinates):
-        return False
-    share = 0.5 if coordinates.n_numeric >= MANY else 0.2
-    return n_with_slopes < share * (1 + n_finished - n_first(coordinates))
+        A slope tells as much as a loss, less what is noise in it; that is known once some have been
+        reported, so now and then one is wanted in any case.
 
+        Args:
+            n_asked: How many runs were to have one.
+        """
+        n, dimension = len(self.runs.losses) - self.n_first, len(self.coordinates.kinds)
+        if n < 0 or dimension < PRICE:
+            return False
+        if n_asked <= n // PROBE:
+            return True
+        h = self.process.hyperparameters
+        power = SLOPE_VARIANCE * h.signal**2
+        noise = h.slope_noise**2 + h.relative_noise**2 * power
+        return dimension * power / (power + noise) > PRICE and 2 * n_asked <= n + 1
 
-def best_run(runs: Runs, coordinates: Coordinates) -> int:
-    """The run with the smallest expected loss: the one to be recommended.
+    def best_run(self) -> int:
+        """The run at the point that is to be recommended.
 
-    Its own loss may be low by chance, so the model's mean decides among the best quarter.
-    """
-    losses = np.where(np.isfinite(runs.losses), runs.losses, np.inf)
-    limit = np.partition(losses, int(SHORTLIST * (len(losses) - 1)))[
-        int(SHORTLIST * (len(losses) - 1))
-    ]
-    shortlist: NDArray[np.int64] = np.flatnonzero(losses <= limit)
-    if len(shortlist) < 2:
-        return int(shortlist[0])
-    process = fit_runs(runs, coordinates)
-    means, _ = process.predict(coordinates.of(runs.points[shortlist]))
-    return int(shortlist[np.argmin(means)])
+        Of the best quarter of the points, by the mean of their losses, the one with the smallest
+        sum of the expected loss and its standard deviation: points that ran several times are
+        better known.
+        """
+        limit = np.minimum(self.runs.losses, np.finfo(float).max)
+        points = np.round(self.runs.points, 9)
+        _, first, own = np.unique(points, axis=0, return_index=True, return_inverse=True)
+        means = np.bincount(own.ravel(), limit) / np.bincount(own.ravel())
+        count = max(1, math.ceil(SHORTLIST * len(means)))
+        shortlist = first[np.argsort(means, kind="stable")[:count]]
+        if count == 1:
+            return int(shortlist[0])
+        mean, deviation = self.process.predict(self.coordinates.of(self.runs.points[shortlist]))
+        return int(shortlist[np.argmin(mean + deviation)])
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether runs of one point have had the same loss."""
+        points = np.round(self.runs.points, 9)
+        _, own, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
+        repeated = [self.runs.losses[own.ravel() == i] for i in np.flatnonzero(counts > 1)]
+        return bool(repeated) and all(np.ptp(losses) == 0 for losses in repeated)
+
+    def _believing(self, pending: Array) -> GaussianProcess:
+        if not len(pending):
+            return self.process
+        data, x = self.process.data, self.coordinates.of(pending)
+        y = np.concatenate([data.y, self.process.predict(x)[0]])
+        believed = Data(np.vstack([data.x, x]), y, data.slopes, data.at)
+        return GaussianProcess(believed, self.process.hyperparameters)

@@ -9,7 +9,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from optuna_hypergrad.algorithms import sign_descent, surrogate
+from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.algorithms.sign_descent import Settled
 from optuna_hypergrad.reports.claims import Claim
 from optuna_hypergrad.reports.objective import read_constraints
@@ -23,7 +23,7 @@ from optuna_hypergrad.samplers.describe import (
 )
 from optuna_hypergrad.samplers.distributions import is_log, to_distribution
 from optuna_hypergrad.samplers.gradient.history import OuterStep, outer_step
-from optuna_hypergrad.samplers.gradient.model import Observation, SearchSpace
+from optuna_hypergrad.samplers.gradient.model import Model
 from optuna_hypergrad.samplers.gradient.search import Decision
 from optuna_hypergrad.samplers.gradient.table import Chain
 from optuna_hypergrad.samplers.studies import violation
@@ -64,34 +64,25 @@ def describe_step(
     return f"{place}, after {_describe_result(decision, step)}: {_describe_next(decision, step)}."
 
 
-def describe_proposal(
-    number: int,
-    observations: Sequence[Observation],
-    space: SearchSpace,
-    wants: bool,
-    is_enqueued: bool,
-) -> str:
+def describe_proposal(number: int, model: Model, wants: bool, is_enqueued: bool) -> str:
     """What a trial of the Gaussian process runs.
 
     Args:
         number: Of the trial.
-        observations: The finished trials.
-        space: The search space.
+        model: Of the trials before.
         wants: Whether the trial's hypergradient is wanted.
         is_enqueued: Whether a user has fixed parameters of it.
     """
-    n, n_first = len(observations), surrogate.n_first(space.coordinates)
+    n = len(model.observations)
     if is_enqueued:
         what = "an enqueued point"
-    elif not space.space:
+    elif not model.space.space:
         what = "the start"
-    elif n < n_first:
-        what = f"one of the first {n_first} points, which are spread over the space"
+    elif n < model.n_first:
+        what = f"one of the first {model.n_first} points, which are spread over the space"
     else:
-        n_slopes = sum(bool(one.gradient) for one in observations)
-        what = f"the largest expected improvement, given {n} losses and {n_slopes} hypergradients"
-    price = "hypergradient wanted" if wants else "a hypergradient is not worth its price here"
-    return f"Trial {number}: {what}; {price}."
+        what = f"the best point given {n} losses and {model.n_slopes} hypergradients"
+    return f"Trial {number}: {what}; {'with' if wants else 'without'} a hypergradient."
 
 
 def describe_end(chains: Sequence[Chain], tolerance: float, best: FrozenTrial | None) -> str:

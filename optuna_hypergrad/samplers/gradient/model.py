@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.algorithms import surrogate
 from optuna_hypergrad.algorithms.coordinates import MAX_DIMENSION, Coordinates, one_hot
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
-from optuna_hypergrad.algorithms.surrogate import Runs
+from optuna_hypergrad.algorithms.surrogate import Runs, Surrogate
 from optuna_hypergrad.reports.objective import read_gradient
 from optuna_hypergrad.samplers.distributions import ranges_of, schedule_of, to_distribution
 
@@ -115,9 +115,9 @@ class SearchSpace:
         points = [self.point(one.trial.params) for one in own]
         slopes = [self.slopes(one.trial.params, one.gradient) for one in own]
         return Runs(
-            np.array(points).reshape(-1, d),
+            np.array(points).reshape(len(own), d),
             np.array([one.loss for one in own], dtype=float),
-            np.array(slopes).reshape(-1, d),
+            np.array(slopes).reshape(len(own), d),
         )
 
 
@@ -131,52 +131,67 @@ def chosen(observations: Sequence[Observation]) -> list[Observation]:
     return [older[i] for i in sorted(order)] + [*observations[-half:]]
 
 
-def propose(
-    space: SearchSpace,
-    observations: Sequence[Observation],
-    running: Sequence[FrozenTrial],
-    seed: int,
-    number: int,
-) -> dict[str, Any]:
-    """The parameters of a trial.
+class Model:
+    """What a study's trials say about a search space.
 
     Args:
-        space: The search space.
+        space: The distribution of each parameter.
         observations: The finished trials of the study.
-        running: Trials whose points are being evaluated, or were without a result.
-        seed: Of the sampler.
-        number: Of the trial.
     """
-    runs = space.runs(chosen(observations))
-    pending = [space.point(trial.params) for trial in running if space.contains(trial)]
-    points = np.array(pending).reshape(-1, space.coordinates.dimension)
-    found = surrogate.next_point(runs, space.coordinates, points, seed, number)
-    return space.params(found)
 
+    def __init__(
+        self, space: Mapping[str, BaseDistribution], observations: Sequence[Observation]
+    ) -> None:
+        self.space, self.observations = SearchSpace(space), observations
+        self._fitted = [one for one in chosen(observations) if self.space.contains(one.trial)]
+        self._surrogate = Surrogate(self.space.runs(self._fitted), self.space.coordinates)
 
-def wants_hypergradient(
-    space: SearchSpace, observations: Sequence[Observation], n_unanswered: int
-) -> bool:
-    """Whether the hypergradient of the next trial is worth its price.
+    @property
+    def n_first(self) -> int:
+        """How many trials are spread over the space before the process decides."""
+        return self._surrogate.n_first
 
-    Args:
-        space: The search space; empty before a trial has completed.
-        observations: The finished trials of the study.
-        n_unanswered: How many did not report one that was wanted.
-    """
-    n_with_slopes = sum(bool(one.gradient) for one in observations) + n_unanswered
-    return surrogate.worth_hypergradient(space.coordinates, len(observations), n_with_slopes)
+    @property
+    def n_slopes(self) -> int:
+        """How many trials have reported a hypergradient."""
+        return sum(bool(one.gradient) for one in self.observations)
+
+    def propose(self, running: Sequence[FrozenTrial], seed: int, number: int) -> dict[str, Any]:
+        """The parameters of a trial.
+
+        Args:
+            running: Trials whose points are being evaluated, or were without a result.
+            seed: Of the sampler.
+            number: Of the trial.
+        """
+        pending = [self.space.point(t.params) for t in running if self.space.contains(t)]
+        points = np.array(pending).reshape(len(pending), self.space.coordinates.dimension)
+        return self.space.params(self._surrogate.next_point(points, seed, number))
+
+    def wants_hypergradient(self, n_unanswered: int) -> bool:
+        """Whether the hypergradient of the next trial is worth its price.
+
+        Args:
+            n_unanswered: How many trials did not report one that was wanted.
+        """
+        if not self.space.space:
+            return False
+        return self._surrogate.worth_hypergradient(self.n_slopes + n_unanswered)
+
+    def recommended(self) -> FrozenTrial | None:
+        """The trial with the best expected loss; None while there are too few."""
+        is_possible = self.space.space and self.space.n_independent <= MAX_DIMENSION
+        if not is_possible or len(self._fitted) < surrogate.FEWEST:
+            return None
+        return self._fitted[self._surrogate.best_run()].trial
 
 
 def recommended_trial(observations: Sequence[Observation]) -> FrozenTrial:
-    """The complete trial with the smallest expected loss among those with the best one's space."""
+    """The complete trial with the best expected loss among those with the best one's space."""
     best = min(observations, key=lambda one: (one.loss, one.trial.number))
     free = {n: d for n, d in best.trial.distributions.items() if not d.single()}
-    space = SearchSpace(free)
-    own = [one for one in chosen(observations) if space.contains(one.trial)]
-    if not free or len(own) < surrogate.FEWEST or space.n_independent > MAX_DIMENSION:
-        return best.trial
-    return own[surrogate.best_run(space.runs(own), space.coordinates)].trial
+    complete = [one for one in observations if one.trial.state == TrialState.COMPLETE]
+    return Model(free, complete).recommended() or best.trial
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -32,8 +32,7 @@ from optuna_hypergrad.samplers.base import (
 from optuna_hypergrad.samplers.distributions import is_numeric, schedule_of, start_value
 from optuna_hypergrad.samplers.gradient.history import ChainSummary, summaries
 from optuna_hypergrad.samplers.gradient.log import describe_end, describe_proposal, describe_step
-from optuna_hypergrad.samplers.gradient.model import SearchSpace, wants_hypergradient
-from optuna_hypergrad.samplers.gradient.model import propose as propose_by_model
+from optuna_hypergrad.samplers.gradient.model import SearchSpace
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, is_enqueued_trial
 from optuna_hypergrad.samplers.gradient.table import Table
 
@@ -186,9 +185,8 @@ class GradientSampler(CompletedSampler[Table]):
         self._raise_error_if_multi_objective(study)
         if search_space and self._has_proposal(study, trial):
             with self.remembering(study, trial) as table:
-                space, observations = SearchSpace(search_space), table.observations
                 running = table.unresolved(trial.number)
-                return propose_by_model(space, observations, running, self._seed, trial.number)
+                return table.model(search_space).propose(running, self._seed, trial.number)
         proposal = self._proposal(study, trial, search_space)
         params = proposal.params
         rest = {name: dist for name, dist in search_space.items() if name not in params}
@@ -284,15 +282,14 @@ class GradientSampler(CompletedSampler[Table]):
         return SearchSpace(table.free_space).n_independent <= MAX_DIMENSION
 
     def _begin_proposal(self, study: Study, trial: FrozenTrial, table: Table) -> None:
-        space = SearchSpace(table.free_space)
-        observations = table.observations
-        wants = wants_hypergradient(space, observations, table.n_unanswered)
+        model = table.model(table.free_space)
+        wants = model.wants_hypergradient(table.n_unanswered)
         proposal = Proposal(trial.number, self._seed, wants)
         write_proposal(study._storage, trial._trial_id, proposal)
         self._proposals[trial.number] = study._study_id
         if logger.isEnabledFor(logging.INFO):
             is_enqueued = is_enqueued_trial(trial)
-            logger.info(describe_proposal(trial.number, observations, space, wants, is_enqueued))
+            logger.info(describe_proposal(trial.number, model, wants, is_enqueued))
 
     def _has_proposal(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the Gaussian process proposes a trial, as some process decided."""

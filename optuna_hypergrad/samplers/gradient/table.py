@@ -24,7 +24,7 @@ from optuna_hypergrad.reports.objective import read_constraints, read_gradient, 
 from optuna_hypergrad.reports.proposals import read_proposal
 from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.distributions import start_value, to_distribution
-from optuna_hypergrad.samplers.gradient.model import Observation
+from optuna_hypergrad.samplers.gradient.model import Model, Observation
 from optuna_hypergrad.samplers.gradient.search import (
     ClaimedTrial,
     Decision,
@@ -168,6 +168,7 @@ class Table(TrialReader[Claim]):
         self.n_unanswered = 0
         """Complete trials whose hypergradient was wanted but not reported."""
         self._failed: list[FrozenTrial] = []
+        self._model: tuple[Any, Model] | None = None  # the last one, and what it was made for
         self._trials: Sequence[FrozenTrial] = ()
         self._with_reports: set[str] = set()  # parameters that trials with hypergradients had
         self._has_completed = False  # whether a trial with a claim has
@@ -340,6 +341,13 @@ class Table(TrialReader[Claim]):
         if trial.state == TrialState.COMPLETE and not (observation and observation.gradient):
             proposal = read_proposal(trial.number, trial.system_attrs)
             self.n_unanswered += proposal is not None and proposal.wants_hypergradient
+
+    def model(self, space: Mapping[str, BaseDistribution]) -> Model:
+        """The model of the observations, fitted once for the same trials and space."""
+        key = len(self.observations), tuple(space.items())
+        if self._model is None or self._model[0] != key:
+            self._model = key, Model(space, [*self.observations])
+        return self._model[1]
 
     @property
     def free_space(self) -> dict[str, BaseDistribution]:
