@@ -17,7 +17,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -115,14 +115,16 @@ def report(cells: Path, out: Path, page: Path) -> None:
     for group, names in groups.items():
         measured = {name: found[name] for name in names if name in found}
         methods = [m for m in METHODS if all(m in gaps for gaps in measured.values())]
-        better = {name: better_than_default(gaps, methods) for name, gaps in measured.items()}
+        better = {name: separated(gaps, methods, "greater") for name, gaps in measured.items()}
+        worse = {name: separated(gaps, methods, "less") for name, gaps in measured.items()}
         level = sum(not ones for ones in better.values())
         print(f"{group}: none of the ablations is better on {level} of {len(measured)}: {better}")
         result[group] = {
             "better": better,
+            "worse": worse,
             "gaps": {n: {m: gaps[m].tolist() for m in methods} for n, gaps in measured.items()},
         }
-        write(page, group, table(measured, methods, better))
+        write(page, group, table(measured, methods, better, worse))
     out.write_text(json.dumps(result, indent=1, default=str) + "\n")
 
 
@@ -131,38 +133,44 @@ def clipped(gaps: Gaps) -> Gaps:
     return np.maximum(gaps, SOLVED).ravel()
 
 
-def better_than_default(gaps: dict[str, Gaps], methods: list[str]) -> list[str]:
-    """The ablations that beat the default on a function, by Holm's procedure."""
+def separated(
+    gaps: dict[str, Gaps], methods: list[str], alternative: Literal["greater", "less"]
+) -> list[str]:
+    """The ablations than which the default's gap is greater, or less, by Holm's procedure."""
     others = [method for method in methods if method != DEFAULT]
     default = np.log(clipped(gaps[DEFAULT]))
     p: dict[str, float] = {}
     for method in others:
         excess = default - np.log(clipped(gaps[method]))
-        p[method] = wilcoxon(excess, alternative="greater").pvalue if excess.any() else 1.0
-    better: list[str] = []
+        p[method] = wilcoxon(excess, alternative=alternative).pvalue if excess.any() else 1.0
+    found: list[str] = []
     for rejected, method in enumerate(sorted(others, key=lambda m: p[m])):
         if p[method] > LEVEL / (len(others) - rejected):
             break
-        better.append(method)
-    return better
+        found.append(method)
+    return found
 
 
 def table(
-    measured: dict[str, dict[str, Gaps]], methods: list[str], better: dict[str, list[str]]
+    measured: dict[str, dict[str, Gaps]],
+    methods: list[str],
+    better: dict[str, list[str]],
+    worse: dict[str, list[str]],
 ) -> str:
-    """Rows of methods: mean rank, functions where it beats the default, median gaps."""
+    """Rows of methods: mean rank, functions where it is better or worse than the default, gaps."""
     names = [*measured]
     ranks = {
         name: rankdata([clipped(gaps[m]) for m in methods], axis=0).mean(axis=1)
         for name, gaps in measured.items()
     }
-    rows = [f"| | mean rank | better on | {' | '.join(names)} |", "| --- " * (len(names) + 3) + "|"]
+    head = ["", "mean rank", "better", "worse", *names]
+    rows = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for i, method in enumerate(methods):
         mean = np.mean([ranks[name][i] for name in names])
-        wins = sum(method in better[name] for name in names)
+        wins, losses = (sum(method in on[name] for name in names) for on in (better, worse))
         medians = [np.median(measured[name][method], axis=1) for name in names]
         cells = [" / ".join(shown(value) for value in pair) for pair in medians]
-        rows.append(f"| {method} | {mean:.1f} | {wins or '–'} | {' | '.join(cells)} |")
+        rows.append(f"| {method} | {mean:.1f} | {wins} | {losses} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

@@ -71,7 +71,9 @@ def test_it_compares_the_default_with_ablations(tmp_path: Path) -> None:
 def test_holm_finds_what_is_better_on_every_seed(problems: ModuleType) -> None:
     benchmark = importlib.import_module("population_functions")
     gaps = {name: np.full((2, 10), 0.1) for name in benchmark.METHODS}
-    assert benchmark.better_than_default(gaps, [*gaps]) == []
+    assert benchmark.separated(gaps, [*gaps], "greater") == []
+    assert benchmark.separated(gaps, [*gaps], "less") == []
     gaps["perturb"] = 0.1 * np.linspace(0.1, 0.9, 20).reshape(2, 10)
-    gaps["teacher"] = 2 * gaps["perturb"] + 0.08
-    assert benchmark.better_than_default(gaps, [*gaps]) == ["perturb"]
+    gaps["teacher"] = gaps["perturb"] + 0.1
+    assert benchmark.separated(gaps, [*gaps], "greater") == ["perturb"]
+    assert benchmark.separated(gaps, [*gaps], "less") == ["teacher"]
