@@ -51,6 +51,11 @@ class Coordinates:
         """Length of a point of the unit cube: a number, or one entry for each choice."""
         return self.n_numeric + sum(self.choices)
 
+    @property
+    def n_slopes(self) -> int:
+        """How many coordinates of a point can have a slope."""
+        return sum(self._sizes)
+
     @cached_property
     def _sizes(self) -> tuple[int, ...]:
         """How many components of each group count."""

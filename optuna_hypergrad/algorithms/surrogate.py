@@ -113,21 +113,22 @@ class Surrogate:
     def worth_hypergradient(self, n_asked: int) -> bool:
         """Whether the hypergradient of the next run is worth its price.
 
-        A slope tells as much as a loss, less what is noise in it; that is known once some have been
-        reported, so now and then one is wanted in any case.
+        Its slopes tell as much as a loss each, less what is noise in them, but only of one place;
+        so they must be twice as many as the plain runs of the same price. Their noise is known once
+        some have been reported, so now and then one is wanted in any case.
 
         Args:
             n_asked: How many runs were to have one.
         """
-        n, dimension = len(self.runs.losses) - self.n_first, len(self.coordinates.kinds)
-        if n < 0 or dimension < PRICE:
+        n, n_slopes = len(self.runs.losses) - self.n_first, self.coordinates.n_slopes
+        if n < 0 or n_slopes < 2 * PRICE:
             return False
         if n_asked <= n // PROBE:
             return True
         h = self.process.hyperparameters
         power = SLOPE_VARIANCE * h.signal**2
         noise = h.slope_noise**2 + h.relative_noise**2 * power
-        return dimension * power / (power + noise) > PRICE and 2 * n_asked <= n + 1
+        return n_slopes * power / (power + noise) > 2 * PRICE and 2 * n_asked <= n + 1
 
     def best_run(self) -> int:
         """The run at the point that is to be recommended.
