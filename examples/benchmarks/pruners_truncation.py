@@ -73,7 +73,8 @@ def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
     del search  # there is one
     witness = Witness(TruncationPruner())
     study = optuna.create_study(
-        sampler=PopulationSampler(seed=seed, population_size=POPULATION),
+        # The surrogate sees what the pruner stops, so the two populations would differ.
+        sampler=PopulationSampler(seed=seed, population_size=POPULATION, mutation="teacher"),
         pruner=TruncationPruner() if prunes else witness,
     )
     with tempfile.TemporaryDirectory() as folder:
