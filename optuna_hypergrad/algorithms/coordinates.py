@@ -29,6 +29,9 @@ class Coordinates:
     Args:
         groups: How many numeric hyperparameters each group holds, in order.
         choices: How many choices each categorical hyperparameter has; these come last.
+        slopes: Slopes of some runs by the numeric hyperparameters, shape (m, n). Groups that are
+            too large for all their components have the main directions of these beside the
+            smoothest shapes, so that any pattern in them can be followed.
 
     Example:
         >>> coordinates = Coordinates((2, 1), (3,))
@@ -40,6 +43,7 @@ class Coordinates:
 
     groups: tuple[int, ...]
     choices: tuple[int, ...] = ()
+    slopes: Array | None = None
 
     @property
     def n_numeric(self) -> int:
@@ -54,11 +58,11 @@ class Coordinates:
     @property
     def n_slopes(self) -> int:
         """How many coordinates of a point can have a slope."""
-        return sum(self._sizes)
+        return sum(map(len, self._parts))
 
     @cached_property
-    def _sizes(self) -> tuple[int, ...]:
-        """How many components of each group count."""
+    def _room(self) -> tuple[int, ...]:
+        """How many components of each group may count."""
         room = max(1, (MAX_DIMENSION - sum(self.choices)) // max(1, len(self.groups)))
         small = sum(size for size in self.groups if size <= room)
         large = [size for size in self.groups if size > room]
@@ -66,20 +70,29 @@ class Coordinates:
         return tuple(min(size, room) for size in self.groups)
 
     @cached_property
+    def _parts(self) -> list[Array]:
+        """The orthonormal components of each group, shape (components, size)."""
+        found, start = list[Array](), 0
+        for size, room in zip(self.groups, self._room, strict=True):
+            waves = np.asarray(dct(np.eye(size), axis=0, norm="ortho"), dtype=float)
+            if room < size:
+                own = None if self.slopes is None else self.slopes[:, start : start + size]
+                waves = _with_directions(waves[: max(1, room // 2)], own, room - room // 2)
+            found.append(waves)
+            start += size
+        return found
+
+    @cached_property
     def basis(self) -> Array:
         """Transposed transform, shape (dimension, components)."""
-        own = [
-            dct(np.eye(n), axis=0, norm="ortho")[:k].T
-            for n, k in zip(self.groups, self._sizes, strict=True)
-        ]
         codes = [np.eye(n) / np.sqrt(2.0) for n in self.choices]
-        return np.asarray(block_diag(*own, *codes), dtype=float)
+        return np.asarray(block_diag(*(part.T for part in self._parts), *codes), dtype=float)
 
     @cached_property
     def kinds(self) -> tuple[int, ...]:
         """The length scale of each coordinate: each group has one for its level, one for shapes."""
         found: list[int] = []
-        for size in self._sizes:
+        for size in map(len, self._parts):
             first = max(found, default=-1) + 1
             found += [first, *[first + 1] * (size - 1)]
         for n in self.choices:
@@ -95,8 +108,8 @@ class Coordinates:
         n_independent = len(self.groups) + len(self.choices)
         length = 0.5 * np.sqrt(max(1.0, n_independent / 2))
         found: list[float] = []
-        for size, kept in zip(self.groups, self._sizes, strict=True):
-            found += [length * np.sqrt(size)] * min(kept, 2)
+        for size, part in zip(self.groups, self._parts, strict=True):
+            found += [length * np.sqrt(size)] * min(len(part), 2)
         return np.array(found + [CHOICE_LENGTH] * len(self.choices))
 
     @cached_property
@@ -131,6 +144,19 @@ class Coordinates:
             bent = shape[:, g, : len(waves)] @ waves * np.sqrt(size)
             columns.append(level[:, g : g + 1] + bent)
         return np.clip(np.hstack(columns), 0.0, 1.0) if columns else np.empty((len(level), 0))
+
+
+def _with_directions(waves: Array, slopes: Array | None, n: int) -> Array:
+    """Orthonormal shapes, and up to ``n`` main directions of what slopes have beside them."""
+    if slopes is None:
+        return waves
+    known = slopes[np.isfinite(slopes).all(axis=1)]
+    rest = known - known @ waves.T @ waves
+    rest = rest[np.linalg.norm(rest, axis=1) > 1e-9]
+    if not len(rest):
+        return waves
+    _, sizes, directions = np.linalg.svd(rest, full_matrices=False)
+    return np.vstack([waves, directions[: min(n, int((sizes > 1e-9 * sizes[0]).sum()))]])
 
 
 def one_hot(codes: Sequence[int] | NDArray[np.int64], choices: Sequence[int]) -> Array:

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from optuna_hypergrad.algorithms.ranges import Array
 
 JITTER = 1e-8
-MAX_ITERATIONS = 40  # of the fit; most of the gain comes with the first ten
+MAX_ITERATIONS = 25  # of the fit; most of the gain comes with the first ten
 
 # Means and standard deviations of the logarithms of the hyperparameters, the priors of the fit.
 # Losses are standardised, slopes in standard deviations per length scale.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ STEEPEST = 30.0  # root mean square of slopes, in losses' deviations per range; 
 REPEAT, MAX_REPEATS = 5, 3  # every how many runs the best point runs again, and how often
 PRICE = 6.0  # of a hypergradient, in plain trainings: 4 to 10 are measured
 FEWEST, MOST_FIRST = 5, 10  # runs that are spread over the space before the model decides
+MAX_SLOPES = 512  # of the best runs, that the process is fitted to
 PROBE = 15  # runs, of which one has a hypergradient in any case
 SLOPE_VARIANCE = 5.0 / 3.0  # of a Matérn process with signal 1, per length scale
 SHORTLIST = 0.25  # share of the runs, by their own losses, from which the best is chosen
@@ -67,18 +69,24 @@ class Surrogate:
     """
 
     def __init__(self, runs: Runs, coordinates: Coordinates) -> None:
-        self.runs, self.coordinates = runs, coordinates
+        self.runs = runs
+        self._values, factors = standardised(runs.losses)
+        slopes = runs.slopes * factors[:, None]
+        known = np.isfinite(slopes)
+        power = (np.where(known, slopes, 0.0) ** 2).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        usable = np.flatnonzero(known.any(axis=1) & (power < STEEPEST**2))
+        best = usable[np.argsort(runs.losses[usable], kind="stable")]
+        self._at = np.sort(best[: max(2, MAX_SLOPES // max(1, coordinates.n_slopes))])
+        self._slopes = slopes[self._at]
+        directions = self._slopes[:, : coordinates.n_numeric]
+        self.coordinates = replace(coordinates, slopes=directions if len(self._at) else None)
 
     @cached_property
     def process(self) -> GaussianProcess:
         """The process with the most probable hyperparameters, fitted once."""
-        values, factors = standardised(self.runs.losses)
-        slopes = self.coordinates.slopes_of(self.runs.slopes * factors[:, None])
-        known = np.isfinite(slopes)
-        power = (np.where(known, slopes, 0.0) ** 2).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        at = np.flatnonzero(known.any(axis=1) & (power < STEEPEST**2))
-        data = Data(self.coordinates.of(self.runs.points), values, slopes[at], at)
         own = self.coordinates
+        slopes = own.slopes_of(self._slopes)
+        data = Data(own.of(self.runs.points), self._values, slopes, self._at)
         return fit(data, own.kinds, own.lengths, own.length_spreads)
 
     @property
