@@ -16,9 +16,9 @@ from optuna_hypergrad.arguments import check_kind, checked_count
 from optuna_hypergrad.reports.attributes import SCHEDULES, StoredDataError, reading
 from optuna_hypergrad.reports.objective import Shape, read_shapes
 from optuna_hypergrad.reports.segments import read_restored
-from optuna_hypergrad.samplers.gradient.model import Observation, recommended_trial
+from optuna_hypergrad.samplers.gradient.model import recommendation
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage
-from optuna_hypergrad.samplers.studies import check_one_objective, maximizes, violation
+from optuna_hypergrad.samplers.studies import check_one_objective, violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, interpolate, parameter_names
 
 __all__ = ["best_schedules", "lineage_schedules", "recommended"]
@@ -86,14 +86,8 @@ def recommended(study: Study) -> FrozenTrial:
         True
     """
     check_one_objective(study)
-    best = _best(study)
-    maximize = maximizes(study)
-    trials = study.get_trials(deepcopy=False)
-    found = (Observation.of(t, maximize) for t in trials if not violation(t))
-    observations = [one for one in found if one is not None]
-    if not any(math.isfinite(one.loss) for one in observations):
-        return best
-    return copy.deepcopy(recommended_trial(observations))
+    best, found = _best(study), recommendation(study)
+    return best if found is None else copy.deepcopy(found.trial)
 
 
 def schedules_of(trial: FrozenTrial, params: Mapping[str, Any]) -> Schedules:

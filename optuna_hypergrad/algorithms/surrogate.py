@@ -42,22 +42,41 @@ def standardised(losses: Array) -> tuple[Array, Array]:
 
     Example:
         >>> standardised(np.array([0.1, 0.2, 0.4, np.inf]))[0].round(2)
-        array([-1.26, -0.55,  0.29,  1.52])
+        array([-1.51, -0.3 ,  0.9 ,  0.9 ])
     """
-    finite = losses[np.isfinite(losses)]
-    if not len(finite):
-        return np.zeros(len(losses)), np.full(len(losses), np.nan)
-    best = finite.min()
-    first = losses[:N_SCALE]
-    first = first[np.isfinite(first)]
-    scale = float(np.median(first)) - best if len(first) else 0.0
-    scale = scale if scale > 0 else float(finite.max()) - best
-    scale = scale if scale > 0 else 1.0
+    best, scale = _scale(losses)
     above = np.minimum(losses - best, CEILING * scale)
     values = np.log1p(above / scale)
     slopes = np.where(above < CEILING * scale, 1.0 / (scale + above), np.nan)
     deviation = float(values.std()) or 1.0
     return (values - values.mean()) / deviation, slopes / deviation
+
+
+def loss_at(value: float, losses: Array) -> float:
+    """The loss whose standardised value is this, given the losses of all runs.
+
+    Example:
+        >>> losses = np.array([0.1, 0.2, 0.4, np.inf])
+        >>> round(loss_at(standardised(losses)[0][1], losses), 6)
+        0.2
+    """
+    best, scale = _scale(losses)
+    known = np.log1p(np.minimum(losses - best, CEILING * scale) / scale)
+    deviation = float(known.std()) or 1.0
+    return best + scale * math.expm1(float(known.mean()) + deviation * value)
+
+
+def _scale(losses: Array) -> tuple[float, float]:
+    """The best loss, and the scale of differences to it."""
+    finite = losses[np.isfinite(losses)]
+    if not len(finite):
+        return 0.0, 1.0
+    best = float(finite.min())
+    first = losses[:N_SCALE]
+    first = first[np.isfinite(first)]
+    scale = float(np.median(first)) - best if len(first) else 0.0
+    scale = scale if scale > 0 else float(finite.max()) - best
+    return best, scale if scale > 0 else 1.0
 
 
 class Surrogate:
@@ -155,6 +174,11 @@ class Surrogate:
             return int(shortlist[0])
         mean, deviation = self.process.predict(self.coordinates.of(self.runs.points[shortlist]))
         return int(shortlist[np.argmin(mean + deviation)])
+
+    def expected_loss(self, point: Array) -> float:
+        """The loss that is expected at a point, shape (d,)."""
+        mean, _ = self.process.predict(self.coordinates.of(point[None]))
+        return loss_at(float(mean[0]), self.runs.losses)
 
     @property
     def _is_exact(self) -> bool:

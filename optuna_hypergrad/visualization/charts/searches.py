@@ -1,18 +1,21 @@
-"""One search of a study: its finished outer steps, and the hyperparameters that figures show."""
+"""One search of a study: its outer steps or trials, and the hyperparameters that figures show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.arguments import check_choice, check_names, checked_count, lookup
+from optuna_hypergrad.reports.objective import read_gradient
 from optuna_hypergrad.samplers.describe import short
-from optuna_hypergrad.samplers.gradient.history import OuterStep, Status, outer_steps
-from optuna_hypergrad.samplers.studies import maximizes
+from optuna_hypergrad.samplers.gradient.history import OuterStep, Status, failure_of, outer_steps
+from optuna_hypergrad.samplers.gradient.model import is_modelled, recommendation
+from optuna_hypergrad.samplers.studies import best_first, check_one_objective, maximizes, violation
 from optuna_hypergrad.visualization.charts import Axis, Chart, Panel, Points, Scale
 from optuna_hypergrad.visualization.charts.parameters import PlottedHparam, plotted_hparams
 
@@ -20,7 +23,11 @@ MAX_COLUMNS, MAX_PANELS = 3, 12
 MAX_WINDOWS = 12  # with a line each
 MAX_STEPS, MIN_STEPS, MAX_POINTS = 300, 40, 4000
 
-NO_STEPS = "No outer step of a GradientSampler has finished yet."
+NO_STEPS = "No trial of a GradientSampler has finished yet."
+NO_OUTER_STEPS = (
+    "A Gaussian process proposes the trials, which are no outer steps.\n"
+    "This figure is of GradientSampler(strategy='sign_descent')."
+)
 NO_GRADIENTS = "No hyperparameter of the search has a hypergradient yet."
 NO_HPARAMS = "No hyperparameter has been suggested yet."
 STEPS = Axis("outer step", is_integer=True)
@@ -46,8 +53,35 @@ def subsample(n: int, size: int, keep: Iterable[int] = ()) -> list[int]:
     return sorted({*even, *keep})
 
 
+class ShownTrial(OuterStep):
+    """A trial that figures show in place of an outer step: of the Gaussian process."""
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, maximize: bool) -> ShownTrial:
+        """A finished trial."""
+        gradient = read_gradient(trial) or {}
+        has_value = bool(best_first([trial], maximize))
+        return cls(
+            chain=0,
+            step=trial.number,
+            trials=(trial.number,),
+            verdict="accepted" if has_value else "diverged",
+            value=trial.value if has_value else None,
+            params=trial.params,
+            gradient=gradient,
+            reports=(gradient,),
+            step_size={},
+            sign={},
+            flipped=frozenset(),
+            proposal={},
+            windows={},
+            violation=violation(trial),
+            status="accepted" if has_value else failure_of(trial),
+        )
+
+
 class Search(NamedTuple):
-    """The finished outer steps of one search."""
+    """The finished outer steps of one search, or the trials of a Gaussian process."""
 
     chain: int
     n_chains: int
@@ -56,12 +90,27 @@ class Search(NamedTuple):
     n_omitted: int  # hyperparameters without a panel
     best: OuterStep | None
 
+    @property
+    def unit(self) -> Literal["outer step", "trial"]:
+        """What lines and points stand for."""
+        return "trial" if isinstance(self.steps[0], ShownTrial) else "outer step"
+
+    @property
+    def name_of_best(self) -> Literal["best", "recommended"]:
+        """What legends call the best outer step or the recommended trial."""
+        return "recommended" if self.unit == "trial" else "best"
+
+    @property
+    def axis(self) -> Axis:
+        """The axis of outer steps or trials."""
+        return Axis(self.unit, is_integer=True)
+
     def subsample(self, size: int | None = None) -> list[OuterStep]:
         """About ``size`` evenly spaced steps with the first, the last and the best."""
         if size is None:  # figures with a line for each window must be small enough to be stored
             n_lines = sum(min(len(hparam.parameters), MAX_WINDOWS) for hparam in self.hparams)
             size = max(MIN_STEPS, min(MAX_STEPS, MAX_POINTS // max(n_lines, 1)))
-        keep = [] if self.best is None else [self.best.step - self.steps[0].step]
+        keep = [i for i, step in enumerate(self.steps) if step is self.best]
         return [self.steps[i] for i in subsample(len(self.steps), size, keep)]
 
     def title(self, title: str, n_shown: int) -> str:
@@ -70,7 +119,7 @@ class Search(NamedTuple):
         if self.n_chains > 1:
             parts.append(f"chain {self.chain} ({self.n_chains} in all)")
         if n_shown < len(self.steps):
-            parts.append(f"{n_shown} of {len(self.steps):,} outer steps")
+            parts.append(f"{n_shown} of {len(self.steps):,} {self.unit}s")
         if self.n_omitted:
             n = len(self.hparams)
             parts.append(f"{n} of {n + self.n_omitted} hyperparameters")
@@ -83,7 +132,12 @@ class Search(NamedTuple):
 
 
 def read_search(
-    study: Study, names: Sequence[str] | None, chain: int | None, *, has_gradient: bool = True
+    study: Study,
+    names: Sequence[str] | None,
+    chain: int | None,
+    *,
+    has_gradient: bool = True,
+    of_trials: bool = True,
 ) -> Search | str:
     """One search of a study, or the reason why there is nothing to draw.
 
@@ -91,7 +145,9 @@ def read_search(
         study: The study.
         names: The hyperparameters to show, schedules or parameters; None for the first twelve.
         chain: Which search; None for the one with the best value.
-        has_gradient: Leave out hyperparameters without a hypergradient.
+        has_gradient: Leave out hyperparameters without a hypergradient, and trials of the Gaussian
+            process without one.
+        of_trials: Whether trials of the Gaussian process are shown in place of outer steps.
 
     Raises:
         ValueError: If an argument has the wrong type, or names what the study does not have.
@@ -99,17 +155,20 @@ def read_search(
     check_names("names", names)
     if chain is not None:
         checked_count("chain", chain, least=0)
-    steps = outer_steps(study)
+    steps = read_steps(study)
     if not steps:
         return NO_STEPS
-    maximize = maximizes(study)
+    if not of_trials and isinstance(steps[0], ShownTrial):
+        return NO_OUTER_STEPS
+    best = best_of(study, steps)
     chains = sorted({step.chain for step in steps})
     if chain is None:
-        best = best_step(steps, maximize)
         chain = chains[0] if best is None else best.chain
     else:
         check_choice("chain", chain, chains)
     steps = [step for step in steps if step.chain == chain]
+    if best is None or best.chain != chain:
+        best = best_of(study, steps)
     hparams = plotted_hparams(study.get_trials(deepcopy=False), steps, has_gradient)
     if not hparams:
         return NO_GRADIENTS if has_gradient else NO_HPARAMS
@@ -120,7 +179,26 @@ def read_search(
     else:
         by_name = {hparam.name: hparam for hparam in hparams}
         hparams = [lookup("names", name, by_name) for name in dict.fromkeys(names)]
-    return Search(chain, len(chains), steps, hparams, n_omitted, best_step(steps, maximize))
+    if has_gradient and isinstance(steps[0], ShownTrial):
+        steps = [step for step in steps if step.gradient]
+    return Search(chain, len(chains), steps, hparams, n_omitted, best)
+
+
+def read_steps(study: Study) -> Sequence[OuterStep]:
+    """The outer steps of a study, or its finished trials if a Gaussian process proposes them."""
+    check_one_objective(study)
+    if not is_modelled(study):
+        return outer_steps(study)
+    maximize, trials = maximizes(study), study.get_trials(deepcopy=False)
+    return [ShownTrial.of(t, maximize) for t in trials if t.state.is_finished() and t.params]
+
+
+def best_of(study: Study, steps: Sequence[OuterStep]) -> OuterStep | None:
+    """The best outer step, or the trial that the study recommends."""
+    if not steps or not isinstance(steps[0], ShownTrial):
+        return best_step(steps, maximizes(study))
+    found = recommendation(study)
+    return next((s for s in steps if found and s.step == found.trial.number), None)
 
 
 def best_step(steps: Iterable[OuterStep], maximize: bool) -> OuterStep | None:
@@ -135,10 +213,21 @@ def best_step(steps: Iterable[OuterStep], maximize: bool) -> OuterStep | None:
 
 
 def describe_step(step: OuterStep) -> str:
+    if isinstance(step, ShownTrial):
+        parts = [f"infeasible by {short(step.violation)}"] if step.violation else []
+        result = step.status if step.value is None else f"value {step.value:.4g}"
+        return f"trial {step.step}: {', '.join([*parts, result])}"
     trials = "+".join(map(str, step.trials[:4])) + ("+…" if len(step.trials) > 4 else "")
     excess = f", infeasible by {short(step.violation)}" if step.violation else ""
     value = "" if step.value is None else f", value {step.value:.4g}"
     return f"step {step.step} (trial {trials}): {step.status}{excess}{value}"
+
+
+def label(step: OuterStep) -> str:
+    """What legends call an outer step or a trial."""
+    if step.status in NOT_ACCEPTED:
+        return step.status
+    return "trial" if isinstance(step, ShownTrial) else "accepted"
 
 
 def crosses(

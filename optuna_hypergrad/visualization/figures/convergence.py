@@ -14,8 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.arguments import checked_number
 from optuna_hypergrad.reports.claims import read_claim
+from optuna_hypergrad.reports.objective import read_gradient
+from optuna_hypergrad.reports.proposals import read_proposal
 from optuna_hypergrad.samplers.describe import short
 from optuna_hypergrad.samplers.gradient.history import failure_of, outer_steps
+from optuna_hypergrad.samplers.gradient.model import is_modelled, recommendation
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial
 from optuna_hypergrad.samplers.studies import maximizes, violation
 from optuna_hypergrad.visualization import charts
@@ -29,6 +32,7 @@ WIDE = 10.0  # ratio of the highest to the lowest value beyond which the axis is
 STYLES: dict[str, tuple[str, charts.Symbol]] = {
     "trial": (colors.GREY, "circle"),
     "accepted": (colors.BLUE, "circle"),
+    "with hypergradient": (colors.BLUE, "circle"),
     "measured again": (colors.SKY, "square"),
     "rejected": (colors.ORANGE, "triangle"),
     "infeasible": (colors.BLACK, "open circle"),
@@ -45,7 +49,8 @@ def convergence(study: Study, retrained: float | Sequence[float] | None = None) 
     """Plot the objective value and the outcome of each trial, and the best value so far.
 
     Trials without a value lie in a separate strip above the others. Where values span more than a
-    decade, the axis is logarithmic.
+    decade, the axis is logarithmic. Of trials that a Gaussian process proposes, those that reported
+    a hypergradient are blue, and a star marks the recommended one.
 
     Args:
         study: A study of any sampler, with one objective.
@@ -99,6 +104,7 @@ def convergence(study: Study, retrained: float | Sequence[float] | None = None) 
         *_retrained(retrained, last),
         *_best_so_far(feasible, last, maximizes(study)),
         *_points(outcomes, values, violations, strip),
+        *_recommended(study),
     ]
     y = Axis("objective value", is_log)
     if any(number not in values for number in outcomes):
@@ -118,12 +124,24 @@ def _checked(retrained: Any) -> list[float]:
     return [checked_number("retrained", value, "be finite", math.isfinite) for value in values]
 
 
+def _recommended(study: Study) -> list[Points]:
+    """A star at the recommended trial of a Gaussian process."""
+    found = recommendation(study) if is_modelled(study) else None
+    if found is None or found.trial.value is None:
+        return []
+    number, value = found.trial.number, found.trial.value
+    texts = [_text(number, "recommended", value, None)]
+    return [Points([number], [value], colors.RED, "recommended", "star", 9.0, texts=texts)]
+
+
 def _outcome(trial: FrozenTrial, has_value: bool, verdicts: Mapping[int, Verdict]) -> str:
     if trial.state == TrialState.RUNNING:
         return "running"
     claim = read_claim(trial.number, trial.system_attrs)
     if not has_value or (claim is not None and ClaimedTrial.of(trial, claim).diverged):
         return failure_of(trial)
+    if read_proposal(trial.number, trial.system_attrs) is not None and read_gradient(trial):
+        return "with hypergradient"
     is_undecided = bool(verdicts) and claim is not None
     return verdicts.get(trial.number) or ("undecided" if is_undecided else "trial")
 

@@ -1,9 +1,10 @@
-"""The hypergradients of a search over its outer steps, by window."""
+"""The hypergradients of a search over its outer steps or trials, by window."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from optuna.study import Study
@@ -14,7 +15,7 @@ from optuna_hypergrad.visualization.charts import Axis, Line, Panel, Points, col
 from optuna_hypergrad.visualization.charts.axes import SignedScale
 from optuna_hypergrad.visualization.charts.parameters import PlottedHparam
 
-TITLE = "Hypergradients by outer step"
+TITLE = "Hypergradients"
 CELLS = charts.Scale(
     "hypergradient, relative to its schedule",
     low=-1,
@@ -32,7 +33,9 @@ def hypergradients(
     It is in units of the loss per unit of the hyperparameter. Where outer steps have replicates, a
     band shows their range. Open circles mark where the direction of the search has turned.
     Schedules with more than twelve windows are shown as cells, coloured by sign and magnitude.
-    Where magnitudes differ much, the axis is logarithmic on both sides of zero.
+    Where magnitudes differ much, the axis is logarithmic on both sides of zero. If a Gaussian
+    process proposes the trials, there is a point for each one that reported a hypergradient, and a
+    star on the axis at the recommended trial.
 
     Args:
         study: A study. Without finished trials of a ``GradientSampler``, the figure says so.
@@ -70,8 +73,9 @@ def hypergradients(
     panels = []
     for hparam in search.hparams:
         is_fine = len(hparam.parameters) > searches.MAX_WINDOWS
-        panels.append(_cells(hparam, shown) if is_fine else _lines(hparam, shown))
-    return search.chart(TITLE, panels, len(shown))
+        panel = (_cells if is_fine else _lines)(hparam, shown)
+        panels.append(replace(panel, x=search.axis, marks=[*panel.marks, *_recommended(search)]))
+    return search.chart(f"{TITLE} by {search.unit}", panels, len(shown))
 
 
 def _lines(hparam: PlottedHparam, steps: Sequence[OuterStep]) -> Panel:
@@ -102,12 +106,21 @@ def _window(
         yield charts.Band(x, low, high, color, "range of replicates")
     y = scale.positions([step.gradient[name] for step in steps]).tolist()
     texts = [f"{name}: {step.gradient[name]:.3g}" for step in steps]
-    yield Points(x, y, color, texts=texts) if len(x) == 1 else Line(x, y, color, texts=texts)
+    is_path = len(x) > 1 and not isinstance(steps[0], searches.ShownTrial)
+    yield Line(x, y, color, texts=texts) if is_path else Points(x, y, color, texts=texts)
     turned = [i for i, step in enumerate(steps) if name in step.flipped]
     if turned:
         at = [x[i] for i in turned], [y[i] for i in turned]
         yield Points(*at, color, "direction has turned", "open circle", 6.0)
     yield from searches.crosses(steps, x, y, colors.GREY)
+
+
+def _recommended(search: searches.Search) -> list[Points]:
+    """A star on the axis at the recommended trial, which may have no hypergradient."""
+    if search.best is None or search.unit != "trial":
+        return []
+    text, x = searches.describe_step(search.best), [search.best.step]
+    return [Points(x, [0.0], colors.BLACK, "recommended", "star", 9.0, texts=[text])]
 
 
 def _cells(hparam: PlottedHparam, steps: Sequence[OuterStep]) -> Panel:

@@ -61,7 +61,7 @@ def hypervariance(
         >>> [round(bar, 2) for bar in plot_hypervariance(study).data[0].y]
         [0.57, 0.65, 8.49]
     """
-    search = searches.read_search(study, names, chain)
+    search = searches.read_search(study, names, chain, of_trials=False)
     if isinstance(search, str):
         return charts.message(TITLE, search)
     parameters = [name for hparam in search.hparams for name in hparam.parameters]

@@ -1,4 +1,4 @@
-"""The schedules of a search, one line for each outer step."""
+"""The schedules of a search, one line for each outer step or trial."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 from optuna.study import Study
 
-from optuna_hypergrad.samplers.gradient.history import OuterStep, Status
+from optuna_hypergrad.samplers.gradient.history import OuterStep
 from optuna_hypergrad.schedules import Schedule
 from optuna_hypergrad.visualization import charts
 from optuna_hypergrad.visualization.charts import Axis, Line, Panel, Points, colors, searches
 from optuna_hypergrad.visualization.charts.parameters import PlottedHparam
 
-TITLE = "Schedules by outer step"
+TITLE = "Schedules"
 MIN_LINES, MAX_LINES, MAX_LINES_IN_ALL, MAX_POINTS = 15, 60, 240, 300
 RESOLUTION = 128  # points of a line that is not straight between its knots
-SYMBOLS: tuple[tuple[str, charts.Symbol, Sequence[Status]], ...] = (
-    ("accepted", "circle", ("accepted", "measured again")),
-    ("rejected", "open circle", ("rejected",)),
-    ("diverged", "cross", ("diverged",)),
-    ("pruned", "square", ("pruned",)),
-    ("failed", "triangle", ("failed",)),
-)
+SYMBOLS: dict[str, charts.Symbol] = {
+    "trial": "circle",
+    "accepted": "circle",
+    "rejected": "open circle",
+    "diverged": "cross",
+    "pruned": "square",
+    "failed": "triangle",
+}
 
 
 def schedules(
@@ -34,7 +35,9 @@ def schedules(
 
     Accepted steps are solid; steps that were rejected, diverged, were pruned or failed are dotted
     and faded; the best is black. Hyperparameters with a single value are shown over outer steps. Of
-    many outer steps, an evenly spaced selection is shown, and the title gives its size.
+    many outer steps, an evenly spaced selection is shown, and the title gives its size. If a
+    Gaussian process proposes the trials, there is a line for each finished trial, and that of the
+    recommended one is black.
 
     Args:
         study: A study. Without finished trials of a ``GradientSampler``, the figure says so.
@@ -75,14 +78,13 @@ def schedules(
     first, last = search.steps[0].step, search.steps[-1].step
     span = last - first
     shades = [colors.sequential((s.step - first) / span if span else 1.0) for s in shown]
-    scale = charts.Scale("outer step", first, last, is_integer=True) if span else None
+    scale = charts.Scale(search.unit, first, last, is_integer=True) if span else None
     panels = []
     for hparam in search.hparams:
         panel = _lines if hparam.is_schedule else _points
         ran = [(s, c) for s, c in zip(shown, shades, strict=True) if _has(hparam, s)]
-        best = search.best if search.best and _has(hparam, search.best) else None
-        panels.append(replace(panel(hparam, ran, best), scale=scale))
-    return search.chart(TITLE, panels, len(shown))
+        panels.append(replace(panel(hparam, ran, search), scale=scale))
+    return search.chart(f"{TITLE} by {search.unit}", panels, len(shown))
 
 
 def _has(hparam: PlottedHparam, step: OuterStep) -> bool:
@@ -91,17 +93,19 @@ def _has(hparam: PlottedHparam, step: OuterStep) -> bool:
 
 
 def _lines(
-    hparam: PlottedHparam, steps: Sequence[tuple[OuterStep, str]], best: OuterStep | None
+    hparam: PlottedHparam, steps: Sequence[tuple[OuterStep, str]], search: searches.Search
 ) -> Panel:
     """One line for each step over the training, the best on top."""
-    lines = []
+    lines, best = [], search.best
     for step, color in (pair for pair in steps if pair[0] is not best):
-        style: dict[str, Any] = {"color": color, "name": "accepted"}
-        if step.status in searches.NOT_ACCEPTED:
-            style |= {"name": step.status, "dash": "dot", "width": 1.2, "opacity": 0.6}
+        style: dict[str, Any] = {"color": color, "name": searches.label(step)}
+        is_left = step.status in searches.NOT_ACCEPTED
+        if is_left or search.unit == "trial":
+            style |= {"dash": "dot" if is_left else "solid", "width": 1.2, "opacity": 0.6}
         lines.append(_curve(hparam, step, **style))
-    if best is not None:
-        lines.append(_curve(hparam, best, color=colors.BLACK, name="best", width=3.0))
+    if best is not None and _has(hparam, best):
+        style = {"color": colors.BLACK, "name": search.name_of_best, "width": 3.0}
+        lines.append(_curve(hparam, best, **style))
     return Panel(hparam.name, Axis("fraction of training"), Axis("", hparam.is_log), lines)
 
 
@@ -119,25 +123,29 @@ def _curve(hparam: PlottedHparam, step: OuterStep, **style: Any) -> Line:
 
 
 def _points(
-    hparam: PlottedHparam, steps: Sequence[tuple[OuterStep, str]], best: OuterStep | None
+    hparam: PlottedHparam, steps: Sequence[tuple[OuterStep, str]], search: searches.Search
 ) -> Panel:
     """A hyperparameter with a single value, over outer steps."""
+    best = search.best
 
     def points(chosen: Sequence[OuterStep], color: str | list[str], **style: Any) -> Points:
         y = [hparam.first.position(step.params) for step in chosen]
         texts = [searches.describe_step(step) for step in chosen]
         return Points([step.step for step in chosen], y, color, texts=texts, **style)
 
-    y = [hparam.first.position(step.params) for step, _ in steps]
-    line = Line([step.step for step, _ in steps], y, colors.GREY, width=0.8, opacity=0.6)
-    marks: list[charts.Mark] = [line]
-    for name, symbol, statuses in SYMBOLS:
-        chosen = [(s, color) for s, color in steps if s is not best and s.status in statuses]
+    marks: list[charts.Mark] = []
+    if search.unit == "outer step":  # a path; the trials of a Gaussian process are none
+        y = [hparam.first.position(step.params) for step, _ in steps]
+        x = [step.step for step, _ in steps]
+        marks.append(Line(x, y, colors.GREY, width=0.8, opacity=0.6))
+    for name, symbol in SYMBOLS.items():
+        chosen = [(s, color) for s, color in steps if s is not best and searches.label(s) == name]
         if chosen:
             shades = [color for _, color in chosen]
             style: dict[str, Any] = {"name": name, "symbol": symbol, "size": 5.0}
             marks.append(points([step for step, _ in chosen], shades, **style))
-    if best is not None:
-        marks.append(points([best], colors.BLACK, name="best", symbol="star", size=9))
+    if best is not None and _has(hparam, best):
+        name = search.name_of_best
+        marks.append(points([best], colors.BLACK, name=name, symbol="star", size=9))
     axis = replace(hparam.first.axis(), label="")  # the panel's title has the name
-    return Panel(hparam.name, searches.STEPS, axis, marks)
+    return Panel(hparam.name, search.axis, axis, marks)

@@ -56,7 +56,7 @@ def step_sizes(
         >>> [round(size, 3) for size in plot_step_sizes(study).data[2].y][:-1]
         [0.05, 0.05, 0.05, 0.05, 0.05, 0.05]
     """
-    search = searches.read_search(study, names, chain)
+    search = searches.read_search(study, names, chain, of_trials=False)
     if isinstance(search, str):
         return charts.message(TITLE, search)
     shown = search.subsample()

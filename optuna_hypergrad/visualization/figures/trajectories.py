@@ -11,8 +11,7 @@ from optuna.study import Study
 
 from optuna_hypergrad.arguments import check_callable, check_name, lookup
 from optuna_hypergrad.samplers.distributions import is_numeric
-from optuna_hypergrad.samplers.gradient.history import OuterStep, outer_steps
-from optuna_hypergrad.samplers.studies import maximizes
+from optuna_hypergrad.samplers.gradient.history import OuterStep
 from optuna_hypergrad.visualization import charts
 from optuna_hypergrad.visualization.charts import Line, Points, colors, genealogy, searches
 from optuna_hypergrad.visualization.charts.genealogy import Genealogy, Point
@@ -31,6 +30,8 @@ STYLES: dict[str, tuple[str, charts.Symbol, float]] = {
     "start": (colors.BLUE, "open circle", 6.0),
     "not accepted": (colors.RED, "cross", 6.0),
     "best of the searches": (colors.RED, "star", 12.0),
+    "trial": (colors.BLUE, "circle", 4.0),
+    "recommended": (colors.RED, "star", 12.0),
 }
 
 
@@ -69,7 +70,7 @@ def trajectories(
 
     The path of a member leads through the first and last values of its segments; a dotted line
     leads from a parent to its clone. The path of a search leads through its accepted outer steps;
-    crosses mark steps that were not accepted.
+    crosses mark steps that were not accepted. The trials of a Gaussian process are points.
 
     Args:
         study: A study. Without finished trials of a ``PopulationSampler`` or a
@@ -108,7 +109,10 @@ def trajectories(
             check_name(argument, name)
     if surface is not None:
         check_callable("surface", surface)
-    tree, steps = Genealogy.of(study), sorted(outer_steps(study), key=lambda step: step.trials)
+    tree, steps = (
+        Genealogy.of(study),
+        sorted(searches.read_steps(study), key=lambda step: step.trials),
+    )
     numbers = [*tree.segments, *(number for step in steps for number in step.trials)]
     if not numbers:
         text = "No trial of a PopulationSampler or a GradientSampler has finished yet."
@@ -125,7 +129,7 @@ def trajectories(
     marks = [
         *([] if surface is None else _surface(surface, plane)),
         *(_population(tree, plane) if tree.shown else []),
-        *_searches(steps[-MAX_STEPS:], plane, searches.best_step(steps, maximizes(study))),
+        *_searches(steps[-MAX_STEPS:], plane, searches.best_of(study, steps)),
     ]
     axes = plane.x.axis(full_range=True), plane.y.axis(full_range=True)
     return charts.Chart(title, [charts.Panel("", *axes, marks)], size=(6.5, 5.5))
@@ -192,14 +196,17 @@ def _path(run: genealogy.Run, plane: Plane) -> list[Point]:
 def _searches(
     steps: Sequence[OuterStep], plane: Plane, best: OuterStep | None
 ) -> list[charts.Mark]:
-    """The accepted steps of each search, joined; the others as crosses."""
+    """The accepted steps of each search, joined, or the trials; the others as crosses."""
 
     def points(style: str, some: Sequence[OuterStep], name: str | None = None) -> list[charts.Mark]:
         found = [(step.params, searches.describe_step(step)) for step in some]
         return plane.points(style, found, name)
 
     marks: list[charts.Mark] = []
-    chains = sorted({step.chain for step in steps})
+    is_of_trials = bool(steps) and isinstance(steps[0], searches.ShownTrial)
+    if is_of_trials:
+        marks += points("trial", [step for step in steps if step.value is not None])
+    chains = [] if is_of_trials else sorted({step.chain for step in steps})
     for i, chain in enumerate(chains):
         path = [s for s in steps if s.chain == chain and s.verdict == "accepted"]
         if path:
@@ -212,4 +219,5 @@ def _searches(
     rejected = [step for step in steps if step.status in searches.NOT_ACCEPTED]
     if rejected:
         marks += points("not accepted", rejected, searches.describe_statuses(rejected))
-    return marks + points("best of the searches", [] if best is None else [best])
+    style = "recommended" if is_of_trials else "best of the searches"
+    return marks + points(style, [] if best is None else [best])
