@@ -35,11 +35,11 @@ def publish(study: Study, artifact_store: ArtifactStore | None = None) -> None:
 
     - The figures of ``optuna_hypergrad.visualization`` that have something to show, under constant
       ids: the next call replaces them.
-    - In the study's note, a table of the best schedule or, for a population, the lineage of the
-      best member. What people write above or below stays.
-    - Numbers as user attributes of the study: ``hg:outer_steps``, ``hg:generations``, ….
-    - With an artifact store, the best schedule as CSV and JSON: a pair of files for each trial that
-      was the best when it was published.
+    - In the study's note, a table of the best or the recommended schedule or, for a population,
+      the lineage of the best member. What people write above or below stays.
+    - Numbers as user attributes of the study: ``hg:recommended_trial``, ``hg:generations``, ….
+    - With an artifact store, this schedule as CSV and JSON: a pair of files for each trial that was
+      the best, or recommended, when it was published.
 
     It may be called repeatedly, by any worker, while trials run, and writes only what has changed.
     optuna-dashboard stores 2045 characters a write: a study takes some 20 to 50 writes, one with
@@ -66,7 +66,7 @@ def publish(study: Study, artifact_store: ArtifactStore | None = None) -> None:
         >>> study = optuna.create_study(sampler=GradientSampler(seed=0))
         >>> study.optimize(objective, n_trials=5)
         >>> publish(study)
-        >>> study.user_attrs["hg:outer_steps"]
+        >>> study.user_attrs["hg:losses"]
         5
     """
     check_one_objective(study)

@@ -10,8 +10,10 @@ from typing import NamedTuple
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_hypergrad.reports.objective import read_gradient
 from optuna_hypergrad.results import best_schedules, lineage_schedules
 from optuna_hypergrad.samplers.gradient.history import outer_steps
+from optuna_hypergrad.samplers.gradient.model import is_modelled, recommendation
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage, students
 from optuna_hypergrad.samplers.studies import best_first, maximizes, violation
 from optuna_hypergrad.schedules import Schedule, Schedules
@@ -47,7 +49,35 @@ def summarize(study: Study) -> Summary | None:
     segments = students(study)
     if any(segment.value is not None for segment in segments):
         return _population_summary(study, segments)
-    return _search_summary(study)
+    return _model_summary(study) if is_modelled(study) else _search_summary(study)
+
+
+def _model_summary(study: Study) -> Summary:
+    """The summary of a study whose trials a Gaussian process proposes."""
+    trials = study.get_trials(deepcopy=False)
+    ranked = best_first(trials, maximizes(study))
+    found = recommendation(study)
+    best = ranked[0] if ranked else study.best_trial
+    trial, expected = (best, None) if found is None else found
+    n_gradients = sum(t.state.is_finished() and bool(read_gradient(t)) for t in trials)
+    numbers = {
+        "hg:best_trial": best.number,
+        "hg:recommended_trial": trial.number,
+        "hg:losses": len(ranked),
+        "hg:hypergradients": n_gradients,
+    }
+    schedules = best_schedules(study, trial.number)
+    parts = []
+    if expected is not None:
+        parts.append(
+            f"Trial **{trial.number}** is recommended: its value was **{trial.value:.4g}**, and "
+            f"**{expected:.4g}** is expected of another training, given {len(ranked)} losses and "
+            f"{n_gradients} hypergradients."
+        )
+    if trial.number != best.number or expected is None:
+        parts.append(_best_value(best))
+    text = _text("Recommended schedule", " ".join(parts), _schedule_tables(trial, schedules))
+    return Summary(numbers, text, f"recommended_schedules_trial_{trial.number}", schedules)
 
 
 def _search_summary(study: Study) -> Summary | None:
@@ -62,7 +92,7 @@ def _search_summary(study: Study) -> Summary | None:
         "hg:outer_steps": len(steps),
         "hg:accepted_steps": sum(step.verdict == "accepted" for step in steps),
     }
-    text = _text("Best schedule", best, _schedule_tables(best, schedules))
+    text = _text("Best schedule", _best_value(best), _schedule_tables(best, schedules))
     return Summary(numbers, text, f"best_schedules_trial_{best.number}", schedules)
 
 
@@ -75,18 +105,21 @@ def _population_summary(study: Study, segments: Sequence[SegmentRecord]) -> Summ
         "hg:members": len({s.member for s in segments if s.member is not None}),
         "hg:clones": sum(segment.is_clone for segment in segments),
     }
-    text = _text("Lineage of the best member", best, [_lineage_table(path)])
+    text = _text("Lineage of the best member", _best_value(best), [_lineage_table(path)])
     # Segments with different parameters have no schedules in common.
     are_alike = all(one.params.keys() == path[0].params.keys() for one in path)
     schedules = lineage_schedules(study) if are_alike else Schedules()
     return Summary(numbers, text, f"lineage_schedules_trial_{best.number}", schedules)
 
 
-def _text(title: str, best: FrozenTrial, tables: Sequence[str]) -> str:
-    value = f"Trial **{best.number}** has the best value, **{best.value:.4g}**."
+def _text(title: str, result: str, tables: Sequence[str]) -> str:
+    return "\n\n".join([f"### {title}", result, *tables, HINT])
+
+
+def _best_value(best: FrozenTrial) -> str:
     if excess := violation(best):
-        value = f"No trial is feasible; trial **{best.number}** is closest, by {excess:.4g}."
-    return "\n\n".join([f"### {title}", value, *tables, HINT])
+        return f"No trial is feasible; trial **{best.number}** is closest, by {excess:.4g}."
+    return f"Trial **{best.number}** has the best value, **{best.value:.4g}**."
 
 
 def _schedule_tables(trial: FrozenTrial, schedules: Schedules) -> list[str]:
