@@ -9,7 +9,14 @@ import pytest
 import torch
 from optuna.trial import FixedTrial
 
-from optuna_hypergrad import DivergencePruner, Schedule, watch
+from optuna_hypergrad import (
+    DivergencePruner,
+    GradientSampler,
+    Schedule,
+    report_hypergradient,
+    wants_hypergradient,
+    watch,
+)
 from optuna_hypergrad.autodiff import SGD, ForwardMode, hypergradient
 
 
@@ -113,3 +120,25 @@ def test_your_own_loop_attaches_its_tangents() -> None:
     norms = list(seen(trial).system_attrs["hg:tangents"]["norms"].values())
     assert all(later >= 10 * norm for norm, later in pairwise(norms))
     assert run.tangent_norm / 10 < norms[-1] <= run.tangent_norm
+
+
+def test_trials_of_a_gaussian_process_are_watched() -> None:
+    sampler = GradientSampler(seed=0, strategy="gaussian_process")
+    study = optuna.create_study(sampler=sampler, pruner=DivergencePruner(factor=100.0))
+
+    def objective(trial: optuna.Trial) -> float:
+        lr, on_step, x = (
+            trial.suggest_float("lr", 0.0, 4.0),
+            watch(trial, every=5),
+            torch.ones(1, 1),
+        )
+        on = {"learn": None if wants_hypergradient(trial) else ()}
+        result = hypergradient(*run_of(lr), [x], x, steps=30, on_step=on_step, **on)
+        report_hypergradient(trial, result)
+        return result.loss
+
+    study.enqueue_trial({"lr": 3.5})
+    study.optimize(objective, n_trials=7)
+    states = [trial.state.name for trial in study.trials]
+    assert states[0] == "PRUNED" and "COMPLETE" in states
+    assert all(0 in trial.intermediate_values for trial in study.trials)

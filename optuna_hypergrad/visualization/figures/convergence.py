@@ -75,7 +75,7 @@ def convergence(study: Study, retrained: float | Sequence[float] | None = None) 
         >>> study = optuna.create_study(sampler=GradientSampler(seed=0))
         >>> study.optimize(objective, n_trials=6)
         >>> [trace.name for trace in plot_convergence(study, retrained=0.01).data]
-        ['retrained best', 'best so far', 'accepted']
+        ['retrained best', 'best so far', 'with hypergradient', 'recommended']
     """
     retrained = _checked(retrained)
     verdicts = {number: step.verdict for step in outer_steps(study) for number in step.trials}

@@ -32,7 +32,7 @@ def hypervariance(
     ``n_replicates`` or several workers.
 
     Args:
-        study: A study. Without finished trials of a ``GradientSampler``, the figure says so.
+        study: A study. Without outer steps of a ``GradientSampler``, the figure says so.
         names: Names of hyperparameters with hypergradients, schedules or single parameters; by
             default the first twelve.
         chain: The number of the search; by default that of the search with the best value.

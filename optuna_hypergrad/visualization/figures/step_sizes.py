@@ -28,7 +28,7 @@ def step_sizes(
     Crosses mark outer steps that were rejected, diverged, were pruned or failed.
 
     Args:
-        study: A study. Without finished trials of a ``GradientSampler``, the figure says so.
+        study: A study. Without outer steps of a ``GradientSampler``, the figure says so.
         names: Names of hyperparameters with hypergradients, schedules or single parameters; by
             default the first twelve. Of schedules with more than twelve windows, twelve are shown.
         chain: The number of the search; by default that of the search with the best value.
@@ -51,7 +51,8 @@ def step_sizes(
         ...     errors = [value - best for value, best in zip(lr.values, [0.8, 0.7, 0.1])]
         ...     report_hypergradient(trial, dict(zip(lr.names, errors)))
         ...     return sum(error**2 for error in errors) / 2
-        >>> study = optuna.create_study(sampler=GradientSampler(seed=0))
+        >>> sampler = GradientSampler(seed=0, strategy="sign_descent")
+        >>> study = optuna.create_study(sampler=sampler)
         >>> study.optimize(objective, n_trials=6)
         >>> [round(size, 3) for size in plot_step_sizes(study).data[2].y][:-1]
         [0.05, 0.05, 0.05, 0.05, 0.05, 0.05]
