@@ -73,7 +73,7 @@ def describe_proposal(number: int, model: Model, wants: bool, is_enqueued: bool)
         wants: Whether the trial's hypergradient is wanted.
         is_enqueued: Whether a user has fixed parameters of it.
     """
-    n, n_slopes = len(model.observations), model.n_slopes
+    n, n_gradients = len(model.observations), model.n_slopes
     if is_enqueued:
         what = "an enqueued point"
     elif not model.space.space:
@@ -83,7 +83,7 @@ def describe_proposal(number: int, model: Model, wants: bool, is_enqueued: bool)
     else:
         best = min(model.observations, key=lambda one: one.loss).trial
         value = "" if best.value is None else f" ({short(best.value)})"
-        given = f"{n} losses and {n_slopes} hypergradient{'' if n_slopes == 1 else 's'}"
+        given = f"{n} losses and {n_gradients} hypergradient{'' if n_gradients == 1 else 's'}"
         what = f"to improve on trial {best.number}{value}, given {given}"
     return f"Trial {number}: {what}; {'with' if wants else 'without'} a hypergradient."
 
