@@ -44,6 +44,8 @@ def standardised(losses: Array) -> tuple[Array, Array]:
         >>> standardised(np.array([0.1, 0.2, 0.4, np.inf]))[0].round(2)
         array([-1.51, -0.3 ,  0.9 ,  0.9 ])
     """
+    if not np.isfinite(losses).any():
+        return np.zeros(len(losses)), np.full(len(losses), np.nan)
     best, scale = _scale(losses)
     above = np.minimum(losses - best, CEILING * scale)
     values = np.log1p(above / scale)
@@ -67,10 +69,8 @@ def loss_at(value: float, losses: Array) -> float:
 
 
 def _scale(losses: Array) -> tuple[float, float]:
-    """The best loss, and the scale of differences to it."""
+    """The best loss, and the scale of differences to it; one loss at least is finite."""
     finite = losses[np.isfinite(losses)]
-    if not len(finite):
-        return 0.0, 1.0
     best = float(finite.min())
     first = losses[:N_SCALE]
     first = first[np.isfinite(first)]
