@@ -1,5 +1,17 @@
 """What all tests share: two processes, each of which leaves the other its core."""
 
 import os
+from typing import Any
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is imported
+
+
+@pytest.fixture
+def sign_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GradientSampler moves by outer steps, unless a test names another strategy."""
+    from optuna_hypergrad import GradientSampler
+
+    defaults: Any = GradientSampler.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "strategy", "sign_descent")

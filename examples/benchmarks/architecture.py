@@ -95,7 +95,7 @@ def trial() -> dict[str, Any]:
         report_hypergradient(trial, gradient)
         return sum(value**2 for value in gradient.values()) / 2
 
-    study = optuna.create_study(sampler=GradientSampler(seed=0))
+    study = optuna.create_study(sampler=GradientSampler(seed=0, strategy="sign_descent"))
     study.optimize(objective, n_trials=9)
     with profiling() as profile:
         study.optimize(objective, n_trials=1)

@@ -43,7 +43,9 @@ def history(n_trials: int) -> list[FrozenTrial]:
 
 def long_search(n_trials: int) -> list[FrozenTrial]:
     """A search of one chain that continues after it has converged."""
-    study = optuna.create_study(sampler=GradientSampler(seed=0, stop_when_converged=False))
+    study = optuna.create_study(
+        sampler=GradientSampler(seed=0, strategy="sign_descent", stop_when_converged=False)
+    )
     study.optimize(objective, n_trials=min(n_trials, 60))
     first = study.get_trials(deepcopy=False)
     return first + [_later_step(first[-1], number) for number in range(len(first), n_trials)]
@@ -85,7 +87,7 @@ def measure(size: int, kind: str, rounds: int) -> dict[str, float]:
     samplers = {
         "random": RandomSampler(seed=0),
         "TPE": TPESampler(seed=0),
-        "gradient": GradientSampler(seed=0, stop_when_converged=False),
+        "gradient": GradientSampler(seed=0, strategy="sign_descent", stop_when_converged=False),
         "population": PopulationSampler(seed=0),
     }
     with storage_of(kind) as storage:

@@ -62,7 +62,7 @@ class MortalStore(FileSystemArtifactStore):
 
 def new_sampler(name: str) -> BaseSampler:
     if name == "gradient":
-        return GradientSampler(seed=0, stop_when_converged=False)
+        return GradientSampler(seed=0, strategy="sign_descent", stop_when_converged=False)
     return PopulationSampler(seed=0, population_size=4)
 
 

@@ -51,7 +51,9 @@ def search(
         report_hypergradient(trial, result.gradient)
         return result.loss
 
-    sampler = GradientSampler(seed=seed, stop_when_converged=False, **RULES[rule])
+    sampler = GradientSampler(
+        seed=seed, strategy="sign_descent", stop_when_converged=False, **RULES[rule]
+    )
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=trials)
     return [float("nan") if t.value is None else t.value for t in study.trials]

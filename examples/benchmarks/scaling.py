@@ -29,7 +29,7 @@ from optuna_hypergrad import GradientSampler, PopulationSampler
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
     "random": lambda: RandomSampler(),
     "TPE": lambda: TPESampler(),
-    "gradient": lambda: GradientSampler(seed=0, stop_when_converged=False),
+    "gradient": lambda: GradientSampler(seed=0, strategy="sign_descent", stop_when_converged=False),
     "population": lambda: PopulationSampler(seed=0),
 }
 

@@ -36,7 +36,9 @@ FAILS, PRUNED, VANISHED = 0.02, 0.02, 0.001  # probabilities of the outcomes of 
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": lambda workers: RandomSampler(seed=0),
-    "gradient": lambda workers: GradientSampler(seed=0, tolerance=0.0, stop_when_converged=False),
+    "gradient": lambda workers: GradientSampler(
+        seed=0, strategy="sign_descent", tolerance=0.0, stop_when_converged=False
+    ),
     "population": lambda workers: PopulationSampler(seed=0, population_size=workers),
 }
 

@@ -154,7 +154,7 @@ def search(job: Job, root: Path, seed: int, estimate: str, n_trials: int = 12) -
         report_hypergradient(trial, result)
         return result.loss
 
-    sampler = GradientSampler(seed=seed, stop_when_converged=False)
+    sampler = GradientSampler(seed=seed, strategy="sign_descent", stop_when_converged=False)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=n_trials)
     best = {name: float(study.best_params[name]) for name in job.scales}

@@ -57,7 +57,7 @@ def search(
         report_hypergradient(trial, result.gradient)
         return result.loss
 
-    sampler = GradientSampler(seed=seed, stop_when_converged=False)
+    sampler = GradientSampler(seed=seed, strategy="sign_descent", stop_when_converged=False)
     study = optuna.create_study(sampler=sampler)
     cuts = []
     for _ in range(trials):

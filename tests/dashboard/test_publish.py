@@ -34,6 +34,8 @@ from optuna_hypergrad.schedules import Schedules
 from samplers import populations
 from samplers.studies import create, quadratic
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 
 def search(n_trials: int = 5, **options: Any) -> optuna.Study:
     study = create(**options)

@@ -17,6 +17,8 @@ from optuna_hypergrad import GradientSampler, PopulationSampler
 from optuna_hypergrad.reports import attributes
 from samplers.studies import quadratic
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 SECRET = "postgresql://user:hunter2@host/db"
 Sampler = Callable[..., optuna.samplers.BaseSampler]
 samplers = pytest.mark.parametrize("sampler", [GradientSampler, PopulationSampler])

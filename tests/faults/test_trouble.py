@@ -37,6 +37,8 @@ from optuna_hypergrad.reports.segments import read_checkpoint
 from samplers.populations import assert_no_gaps, bowl, create, places, population_of
 from samplers.studies import quadratic
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 Sampler = GradientSampler | PopulationSampler
 
 

@@ -23,6 +23,8 @@ from pruners.trials import is_pruned, reported
 from samplers.populations import assert_no_gaps, segments
 from samplers.studies import ask, claims, finish
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 OURS: list[Callable[[], BasePruner]] = [DivergencePruner, TruncationPruner, ConsensusPruner]
 SAMPLERS: list[Callable[[], BaseSampler]] = [
     lambda: GradientSampler(seed=0, stop_when_converged=False),

@@ -15,6 +15,8 @@ from optuna_hypergrad import ConsensusPruner, GradientSampler, report_hypergradi
 from optuna_hypergrad.pruners.consensus import _keeps_sign
 from samplers.studies import claims, finish, points
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 
 def create(margin: float = 1.0, **arguments: Any) -> optuna.Study:
     sampler = GradientSampler(seed=0, **arguments)

@@ -8,6 +8,8 @@ import pytest
 
 from optuna_hypergrad import GradientSampler, PopulationSampler
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 NAN, INF = float("nan"), float("inf")
 NO_COUNT = [0, -1, 1.5, True, None, "3", NAN]
 NO_CHOICE = ["x", None, 3, [], {}]

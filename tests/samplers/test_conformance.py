@@ -16,9 +16,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:GradientSampler. no trial has re
 
 
 class TestGradientSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
-    @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
-        return lambda: GradientSampler(seed=0)
+    @pytest.fixture(params=["gaussian_process", "sign_descent"])
+    def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
+        return lambda: GradientSampler(seed=0, strategy=request.param)
 
 
 class TestPopulationSampler(

@@ -28,6 +28,8 @@ from optuna_hypergrad.visualization.charts import Line
 from optuna_hypergrad.visualization.figures import convergence
 from samplers.studies import IS_OPTUNA_5, constrain, create, points
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 needs_optuna_5 = pytest.mark.skipif(not IS_OPTUNA_5, reason="Trial.set_constraint is of Optuna 5")
 
 TARGET = np.array([0.8, 0.6])

@@ -16,6 +16,8 @@ from optuna_hypergrad import (
 from optuna_hypergrad.samplers.describe import describe_change
 from samplers.studies import ask, constrain, create, finish, quadratic
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 
 def test_a_search_tells_what_moves_and_what_became_of_the_step_before(lines: list[str]) -> None:
     study = create(GradientSampler(seed=0, start={"y": 0.5}))

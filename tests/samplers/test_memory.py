@@ -16,6 +16,8 @@ from optuna_hypergrad.reports.segments import read_segment
 from optuna_hypergrad.samplers import ChainSummary
 from samplers import populations, studies
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 
 def random_history(study: optuna.Study, seed: int, n_events: int) -> None:
     """Four workers that ask, finish, fail, prune and vanish in any order."""

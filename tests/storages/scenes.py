@@ -16,7 +16,7 @@ from samplers.populations import assert_no_gaps
 from samplers.studies import quadratic
 
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
-    "gradient": lambda: GradientSampler(seed=0, stop_when_converged=False),
+    "gradient": lambda: GradientSampler(seed=0, strategy="sign_descent", stop_when_converged=False),
     "population": lambda: PopulationSampler(seed=0, population_size=5),
 }
 

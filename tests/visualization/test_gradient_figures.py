@@ -34,6 +34,8 @@ from optuna_hypergrad.visualization.figures import (
 )
 from samplers.test_constraints import constrain
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 matplotlib.use("Agg")
 
 CHARTS: list[Callable[..., Chart]] = [

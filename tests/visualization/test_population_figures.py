@@ -19,6 +19,8 @@ from optuna_hypergrad.visualization.figures import lineage, mutations, populatio
 from samplers.populations import bowl, create, run, silent
 from visualization.stored_populations import large, segment, study_of, trial
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 CHARTS: list[Callable[..., Chart]] = [lineage, population, mutations, trajectories]
 NAMES = [f"plot_{chart.__name__}" for chart in CHARTS]
 

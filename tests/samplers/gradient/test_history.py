@@ -16,6 +16,8 @@ from optuna_hypergrad.samplers.gradient.history import OuterStep
 from samplers.studies import ask, create, finish, quadratic
 from samplers.test_constraints import constrain
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 
 def searched(
     losses: Sequence[float], gradients: Sequence[float], log: bool = False, **options: Any

@@ -17,6 +17,8 @@ from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.algorithms.ranges import Ranges
 from samplers.studies import OPTIMUM, ask, claims, create, finish, points, quadratic
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 
 def test_finds_the_optimum_and_stops_when_it_has() -> None:
     study = create()
@@ -285,7 +287,8 @@ def test_the_order_of_draws_does_not_depend_on_hashing(tmp_path: Path) -> None:
         "from optuna_hypergrad import GradientSampler\n"
         "from samplers.studies import create, quadratic\n"
         "tpe = optuna.samplers.TPESampler(seed=0)\n"
-        "study = create(GradientSampler(seed=0, independent_sampler=tpe))\n"
+        "study = create(GradientSampler(\n"
+        "    seed=0, strategy='sign_descent', independent_sampler=tpe))\n"
         "names = 'abcdef'\n"
         "study.optimize(lambda t: [t.suggest_categorical(n, [*names]) for n in names]\n"
         "               and quadratic(t), n_trials=4)\n"

@@ -13,6 +13,8 @@ from optuna_hypergrad.samplers.gradient.table import Table, ancestry
 from optuna_hypergrad.suggest import FINE_WINDOWS as N
 from samplers.studies import create, points
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 TARGET = np.repeat([0.6, -0.4], N // 2)
 NAMES = [f"lr_{i}" for i in range(N)]
 

@@ -18,6 +18,8 @@ from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, Search, deci
 from optuna_hypergrad.samplers.gradient.table import Table, ancestry, deciding_trials
 from samplers.studies import ask, claims, create, finish, points, quadratic
 
+pytestmark = pytest.mark.usefixtures("sign_descent")
+
 WORKER = Path(__file__).with_name("worker.py")
 RULE = Rule(safeguard=0.05, start={}, step_size={}, n_replicates=1, tolerance=1e-3)
 

@@ -23,6 +23,6 @@ if __name__ == "__main__":
     study = optuna.load_study(
         study_name="shared",
         storage=sys.argv[1],
-        sampler=GradientSampler(seed=0, stop_when_converged=False),
+        sampler=GradientSampler(seed=0, strategy="sign_descent", stop_when_converged=False),
     )
     study.optimize(objective, n_trials=int(sys.argv[2]))
