@@ -9,7 +9,13 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FixedTrial
 
-from optuna_hypergrad import GradientSampler, PopulationSampler, report_hypergradient, trial_seed
+from optuna_hypergrad import (
+    GradientSampler,
+    PopulationSampler,
+    report_hypergradient,
+    trial_seed,
+    wants_hypergradient,
+)
 from optuna_hypergrad.reports import StoredDataError, report_refined
 from optuna_hypergrad.reports.claims import Claim, Rule, read_claim, write_claim
 from optuna_hypergrad.reports.objective import Shape, read_gradient, read_shapes, report_shape
@@ -85,11 +91,21 @@ def test_the_norm_is_a_scalar_for_the_dashboard() -> None:
 def test_a_report_that_cannot_be_used_is_refused_and_costs_nothing(
     gradient: Any, message: str
 ) -> None:
-    study, trial = asked()
+    study, trial = asked(GradientSampler(seed=0, strategy="sign_descent"))
+    before = study.trials[0].user_attrs
     with pytest.raises(ValueError, match=message):
         report_hypergradient(trial, gradient)
-    assert study.trials[0].user_attrs == {}
+    assert study.trials[0].user_attrs == before
     report_hypergradient(trial, {"x": 1.0})
+
+
+@pytest.mark.parametrize("sampler", [None, GradientSampler(seed=0)], ids=["random", "gradient"])
+def test_an_empty_report_is_one_only_where_none_is_wanted(sampler: Any) -> None:
+    study, trial = asked(sampler)
+    assert not wants_hypergradient(trial)
+    report_hypergradient(trial, {})
+    assert "hg:gradient" not in study.trials[0].user_attrs
+    report_hypergradient(trial, {"x": 1.0})  # nothing has been reported yet
 
 
 def test_reporting_twice_is_refused() -> None:
@@ -216,7 +232,7 @@ def test_damaged_shapes_name_the_trial(stored: Any) -> None:
 
 
 def test_claims_that_were_stored_before_windows_were_cut_are_read() -> None:
-    study, _ = asked(GradientSampler(seed=0))
+    study, _ = asked(GradientSampler(seed=0, strategy="sign_descent"))
     stored = dict(study.trials[0].system_attrs["hg:claim"])
     assert stored.pop("windows") == {}
     claim = read_claim(0, {"hg:claim": stored})

@@ -27,7 +27,7 @@ SHORTLIST = 0.25  # share of the runs, by their own losses, from which the best 
 
 
 class Runs(NamedTuple):
-    """Finished runs, in the order in which they ended."""
+    """Finished runs, in the order in which they began."""
 
     points: Array  # in the unit cube, categories in one-hot code, shape (n, d)
     losses: Array  # shape (n,); infinite where a run diverged
@@ -135,7 +135,8 @@ class Surrogate:
                 return np.asarray(best)
         rng = np.random.default_rng([seed, number])
         process = self._believing(pending)
-        return best_improvement(process, self.coordinates, self.runs.points, rng)
+        known = np.vstack([self.runs.points, pending])  # what is expected of these is no news
+        return best_improvement(process, self.coordinates, known, rng)
 
     def worth_hypergradient(self, n_asked: int) -> bool:
         """Whether the hypergradient of the next run is worth its price.
@@ -152,6 +153,8 @@ class Surrogate:
             return False
         if n_asked <= n // PROBE:
             return True
+        if not len(self.process.data.at) and np.isfinite(self.runs.slopes).any():
+            return False  # all that were reported exploded
         h = self.process.hyperparameters
         power = SLOPE_VARIANCE * h.signal**2
         noise = h.slope_noise**2 + h.relative_noise**2 * power

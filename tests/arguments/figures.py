@@ -1,7 +1,7 @@
 """What the functions that draw a study must not be given."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import optuna
@@ -18,6 +18,9 @@ OF_SEARCHES = NO_STUDY | {
 OF_POPULATIONS = NO_STUDY | {"names": ["x", 3, [3], ["other"], object()]}
 
 
+OUTER_STEPS = partial(GradientSampler, strategy="sign_descent")
+
+
 @cache
 def study(sampler: Callable[..., Any]) -> optuna.Study:
     created = optuna.create_study(sampler=sampler(seed=0))
@@ -25,7 +28,7 @@ def study(sampler: Callable[..., Any]) -> optuna.Study:
     return created
 
 
-def plot(name: str, sampler: Callable[..., Any] = GradientSampler) -> Callable[..., Any]:
+def plot(name: str, sampler: Callable[..., Any] = OUTER_STEPS) -> Callable[..., Any]:
     """A function of ``visualization``, of a study of this sampler."""
     return lambda **more: getattr(visualization, name)(**{"study": study(sampler), **more})
 

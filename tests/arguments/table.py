@@ -69,7 +69,9 @@ class Case(NamedTuple):
 
 
 def trial() -> optuna.Trial:
-    asked = optuna.create_study().ask()
+    """A running trial whose hypergradient is wanted."""
+    sampler = optuna_hypergrad.GradientSampler(strategy="sign_descent")
+    asked = optuna.create_study(sampler=sampler).ask()
     asked.suggest_float("lr", 0.0, 1.0)
     return asked
 
@@ -240,6 +242,10 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         optuna_hypergrad.trial_seed,
         {"trial": NO_OBJECT},
     ),
+    "wants_hypergradient": (
+        optuna_hypergrad.wants_hypergradient,
+        {"trial": NO_OBJECT},
+    ),
     "Schedule": (
         schedule,
         {
@@ -295,6 +301,10 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
     "best_schedules": (
         partial(optuna_hypergrad.best_schedules, study=searched()),
         {"study": [*NO_OBJECT, optuna.create_study], "trial": [-1, 5, "x", 0.5, NAN, [0]]},
+    ),
+    "recommended": (
+        optuna_hypergrad.recommended,
+        {"study": [*NO_OBJECT, optuna.create_study]},
     ),
     "lineage_schedules": (
         lambda **given: optuna_hypergrad.lineage_schedules(**{"study": populated(), **given}),

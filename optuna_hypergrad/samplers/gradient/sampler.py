@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -20,6 +20,7 @@ from optuna_hypergrad.arguments import check_choice, check_kind, checked_count
 from optuna_hypergrad.logger import logger
 from optuna_hypergrad.reports.attributes import MOST
 from optuna_hypergrad.reports.claims import Rule, read_claim, stored_claim, write_claim, write_drawn
+from optuna_hypergrad.reports.objective import Report
 from optuna_hypergrad.reports.proposals import Proposal, read_proposal, write_proposal
 from optuna_hypergrad.samplers import studies
 from optuna_hypergrad.samplers.base import (
@@ -40,18 +41,28 @@ Strategy = Literal["auto", "gaussian_process", "sign_descent"]
 
 
 class GradientSampler(CompletedSampler[Table]):
-    """Search by hypergradients: one trial is one outer step of sign descent.
+    """Search by losses and hypergradients.
 
-    Each trial trains with the hyperparameters it is given and reports the hypergradient of its
-    loss (``report_hypergradient``). The next trial moves every hyperparameter against the sign of
-    its hypergradient by a step size of its own, which is halved when the sign flips.
+    Each trial trains with the hyperparameters it is given, and reports the hypergradient of its
+    loss (``report_hypergradient``) if ``wants_hypergradient``. There are two strategies:
+
+    A Gaussian process over the losses and hypergradients of all finished trials, whatever sampler
+    proposed them, proposes the point with the largest expected improvement, the first few spread
+    over the space. Failed trials are avoided; pruned and diverged ones are bad losses.
+
+    Sign descent moves every hyperparameter against the sign of its hypergradient, by a step size
+    of its own, which is halved when the sign flips. One trial is one outer step. Workers never
+    wait: while the trial of an outer step runs, the next one to ask gets a replicate of it, the
+    same point with another ``trial_seed``. A step is decided by the mean hypergradient of its
+    finished replicates; those that finish later do not change it. Failed trials are repeated;
+    pruned trials (except those that ``ConsensusPruner`` ends) and trials with hypergradients that
+    are not finite count as diverged.
 
     The next proposal depends on the stored trials alone: any process with the same arguments
-    continues where another stopped. Workers never wait: while the trial of an outer step runs, the
-    next one to ask gets a replicate of it, the same point with another ``trial_seed``. A step is
-    decided by the mean hypergradient of its finished replicates; those that finish later do not
-    change it. Failed trials are repeated; pruned trials (except those that ``ConsensusPruner``
-    ends) and trials with hypergradients that are not finite count as diverged.
+    continues where another stopped.
+
+    What follows is about sign descent, as are all arguments but ``seed``, ``strategy``, ``start``,
+    ``independent_sampler`` and ``constraints_func``.
 
     As in Optuna's own samplers, feasible trials are better than infeasible ones, and of these the
     smaller total violation is better. A point that violates constraints is left along their
@@ -67,6 +78,9 @@ class GradientSampler(CompletedSampler[Table]):
 
     Args:
         seed: Seeds everything random; the same seed repeats a single-worker study. None draws one.
+        strategy: ``"gaussian_process"``, ``"sign_descent"``, or ``"auto"``: the Gaussian process
+            unless an argument of sign descent is given, a finished trial has constraints, or there
+            are more than 64 hyperparameters (a schedule counts as one).
         safeguard: Fraction of the progress since the first trial that a trial's loss may fall
             behind the best one before it is rejected: the search returns to the best point,
             measures it once more, and takes smaller steps from there. Divergence is always
@@ -137,6 +151,7 @@ class GradientSampler(CompletedSampler[Table]):
             start = {}
         rule = Rule(safeguard, start, step_size or {}, n_replicates, tolerance)
         super().__init__(independent_sampler, Memory(partial(_new_table, rule)), constraints_func)
+        self._rule = rule
         self._n_chains = checked_count("n_chains", n_chains, most=MOST)
         of_descent = _arguments_of_descent(rule, self._n_chains)
         if strategy == "gaussian_process" and of_descent:
@@ -224,7 +239,12 @@ class GradientSampler(CompletedSampler[Table]):
     ) -> None:
         """Stop ``study.optimize`` when all chains have converged."""
         super().after_trial(study, trial, state, values)
-        if len(study.directions) > 1 or stored_claim(trial) is None:
+        if len(study.directions) > 1:
+            return
+        if stored_claim(trial) is None:
+            if state == TrialState.COMPLETE and self._has_proposal(study, trial):
+                finished = finished_trial(study, trial, state, values)
+                self._check_complete(finished, Report.of(finished), {_LOSS_ALONE: None})
             return
 
         def is_enough(table: Table) -> bool:
@@ -236,12 +256,9 @@ class GradientSampler(CompletedSampler[Table]):
         with self.memory.reading(study, is_enough) as table:
             ended = table.end(finished)
             if ended is not None and state == TrialState.COMPLETE:
-                if not self._has_checked_names:
-                    known, rule = {*trial.params, *map(schedule_of, trial.params)}, table.rule
-                    self._check_names(known, start=rule.start, step_size=rule.step_size)
                 left_to = f"left to {self._independent_name} until one is"
                 consequences = {"not moved by it": table.reported, left_to: None}
-                self._check_report(finished, ended.report, consequences)
+                self._check_complete(finished, ended.report, consequences)
             if ended is not None and self._stop_when_converged:
                 self._stop_if_converged(study, ended, table)
 
@@ -272,6 +289,18 @@ class GradientSampler(CompletedSampler[Table]):
                 self._has_warned = True
                 warnings.warn(_NO_REPORTS.format(self._independent_name), stacklevel=3)
         return _Proposal(False, {}, [self._seed, number])
+
+    def _check_complete(
+        self,
+        trial: FrozenTrial,
+        report: Report,
+        consequences: Mapping[str, Collection[str] | None],
+    ) -> None:
+        """Log what a complete trial shows to be misnamed or not reported; see ``_check_report``."""
+        if not self._has_checked_names:
+            known, rule = {*trial.params, *map(schedule_of, trial.params)}, self._rule
+            self._check_names(known, start=rule.start, step_size=rule.step_size)
+        self._check_report(trial, report, consequences)
 
     def _is_modelled(self, table: Table) -> bool:
         """Whether the Gaussian process proposes the next trial."""
@@ -365,6 +394,7 @@ class _Proposal(NamedTuple):
     entropy: list[int]  # seeds the draws of the others
 
 
+_LOSS_ALONE = "known to the Gaussian process by the losses alone"
 _NO_REPORTS = (
     "GradientSampler: no trial has reported a hypergradient, so {} proposes all parameters; see "
     "optuna_hypergrad.report_hypergradient."

@@ -7,7 +7,7 @@ claims the next step names them, so that they do not change, whoever finishes la
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
@@ -162,7 +162,7 @@ class Table(TrialReader[Claim]):
         self.reported: set[str] = set()
         """The parameters with a hypergradient in any trial."""
         self.observations: list[Observation] = []
-        """The finished trials that say something about their points, of all samplers."""
+        """The finished trials that say something about their points, of all samplers, by number."""
         self.has_constraints = False
         """Whether a finished trial has any."""
         self.n_unanswered = 0
@@ -334,9 +334,10 @@ class Table(TrialReader[Claim]):
         """Take note of what a finished trial says about its point."""
         observation = Observation.of(trial, self.maximize)
         if observation is not None:
-            self.observations.append(observation)
+            # Whoever reads the study, whenever, has them in the same order.
+            insort(self.observations, observation, key=lambda one: one.trial.number)
         elif trial.params:
-            self._failed.append(trial)
+            insort(self._failed, trial, key=lambda one: one.number)
         self.has_constraints |= bool(read_constraints(trial))
         if trial.state == TrialState.COMPLETE and not (observation and observation.gradient):
             proposal = read_proposal(trial.number, trial.system_attrs)
