@@ -91,19 +91,19 @@ class TestWorthHypergradient:
         assert not any(model.worth_hypergradient(n) for n in range(16))
 
     def test_one_is_wanted_now_and_then_to_learn_how_noisy_they_are(self) -> None:
-        coordinates = Coordinates((8,))
-        n_first = Surrogate(bowl(0, 8), coordinates).n_first
-        assert not Surrogate(bowl(n_first - 1, 8), coordinates).worth_hypergradient(0)
-        assert Surrogate(bowl(n_first, 8), coordinates).worth_hypergradient(0)
-        assert Surrogate(bowl(n_first + PROBE, 8), coordinates).worth_hypergradient(1)
+        coordinates = Coordinates((16,))
+        n_first = Surrogate(bowl(0, 16), coordinates).n_first
+        assert not Surrogate(bowl(n_first - 1, 16), coordinates).worth_hypergradient(0)
+        assert Surrogate(bowl(n_first, 16), coordinates).worth_hypergradient(0)
+        assert Surrogate(bowl(n_first + PROBE, 16), coordinates).worth_hypergradient(1)
 
     @pytest.mark.parametrize("size", [4.0, 1e9], ids=["noise", "exploded"])
     def test_while_the_model_finds_them_exact_but_not_when_they_are_noise(
         self, size: float
     ) -> None:
-        coordinates, exact = Coordinates((1,) * 10), bowl(18, 10, with_slopes=True)
+        coordinates, exact = Coordinates((1,) * 18), bowl(15, 18, with_slopes=True)
         assert Surrogate(exact, coordinates).worth_hypergradient(2)
-        assert not Surrogate(exact, coordinates).worth_hypergradient(18)
+        assert not Surrogate(exact, coordinates).worth_hypergradient(15)
         noise = size * np.random.default_rng(1).normal(size=exact.slopes.shape)
         assert not Surrogate(exact._replace(slopes=noise), coordinates).worth_hypergradient(2)
 
