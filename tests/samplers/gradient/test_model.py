@@ -1,0 +1,331 @@
+"""GradientSampler's Gaussian process in studies: what it finds, and what it does not depend on."""
+
+import pickle
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+import optuna_hypergrad.samplers.gradient.model as model_module
+from optuna_hypergrad import (
+    GradientSampler,
+    PopulationSampler,
+    recommended,
+    report_hypergradient,
+    trial_seed,
+    wants_hypergradient,
+)
+from optuna_hypergrad.reports.objective import read_gradient
+from samplers.studies import constrain, create, points
+
+Objective = Callable[[optuna.Trial], float]
+
+
+def sampler(seed: int = 0, **options: Any) -> GradientSampler:
+    return GradientSampler(seed=seed, strategy="gaussian_process", **options)
+
+
+def shifted(trial: optuna.Trial) -> float:
+    """A bowl in x with exact hypergradients, shifted by a category."""
+    x = trial.suggest_float("x", 0.1, 1.1)
+    kind = trial.suggest_categorical("kind", ["a", "b", "c"])
+    report_hypergradient(trial, {"x": 2 * (x - 0.9)})
+    return (x - 0.9) ** 2 + {"a": 0.3, "b": 0.0, "c": 0.6}[kind]
+
+
+def bowl_of(d: int, noise: float = 0.0) -> Objective:
+    """A bowl in d floats; its hypergradient is exact, its loss has noise of the trial's own."""
+
+    def objective(trial: optuna.Trial) -> float:
+        names = [f"x_{i}" for i in range(d)] if d > 1 else ["x"]
+        errors = np.array([trial.suggest_float(name, 0.0, 1.0) for name in names]) - 0.3
+        errors[1::2] -= 0.4
+        if wants_hypergradient(trial):
+            report_hypergradient(trial, dict(zip(names, (2 * errors).tolist(), strict=True)))
+        error = np.random.default_rng(trial_seed(trial)).normal()
+        return float(errors @ errors + noise * error)
+
+    return objective
+
+
+def true_loss(trial: optuna.trial.FrozenTrial) -> float:
+    errors = np.array([*trial.params.values()]) - 0.3
+    errors[1::2] -= 0.4
+    return float(errors @ errors)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_category_that_shifts_the_loss_hides_no_optimum(seed: int) -> None:
+    study = create(GradientSampler(seed=seed))
+    study.optimize(shifted, n_trials=25)
+    assert study.best_params["kind"] == "b"
+    assert abs(study.best_params["x"] - 0.9) < 0.05
+
+
+class TestRepetition:
+    def test_a_seed_repeats_a_study_and_another_does_not(self) -> None:
+        studies = [create(sampler(seed)) for seed in (3, 3, 4)]
+        for study in studies:
+            study.optimize(bowl_of(2, noise=0.1), n_trials=9)
+        assert points(studies[0]) == points(studies[1]) != points(studies[2])
+
+    def test_another_process_goes_on_where_the_first_stopped(self) -> None:
+        whole, halved = create(sampler()), create(sampler())
+        whole.optimize(shifted, n_trials=12)
+        for again in (pickle.loads(pickle.dumps(halved.sampler)), sampler(), sampler()):
+            halved.sampler = again
+            halved.optimize(shifted, n_trials=4)
+        assert points(whole) == points(halved)
+
+    def test_the_order_in_which_workers_finished_does_not_matter(self) -> None:
+        found = []
+        for has_memory in (True, False):
+            study = create(sampler())
+            for batch in range(3):
+                trials = [study.ask() for _ in range(3)]
+                values = [bowl_of(2)(trial) for trial in trials]
+                for trial, value in [*zip(trials, values, strict=True)][:: -1 if batch else 1]:
+                    study.tell(trial, value)
+                    if has_memory:
+                        study.sampler.infer_relative_search_space(study, study.trials[0])
+            if not has_memory:
+                study.sampler = sampler()
+            bowl_of(2)(study.ask())
+            found.append(study.trials[-1].params)
+        assert found[0] == found[1]
+
+
+def rounds(n_workers: int, target: float, most: int) -> int:
+    """How many rounds of asking and telling it takes until a trial's true loss is small."""
+    study = create(sampler())
+    objective = bowl_of(9, noise=0.02)
+    for done in range(1, most + 1):
+        trials = [study.ask() for _ in range(n_workers)]
+        values = [objective(trial) for trial in trials]
+        for trial, value in zip(trials, values, strict=True):
+            study.tell(trial, value)
+        if min(map(true_loss, study.trials[-n_workers:])) < target:
+            return done
+    return most + 1
+
+
+def test_four_workers_need_less_than_half_as_many_rounds_as_one() -> None:
+    assert rounds(4, 0.15, 25) < 0.5 * rounds(1, 0.15, 60)
+
+
+class TestOtherTrials:
+    def test_an_enqueued_point_runs_and_counts(self) -> None:
+        study = create(sampler())
+        study.enqueue_trial({"x": 0.91, "kind": "b"})
+        study.optimize(shifted, n_trials=12)
+        assert study.trials[0].params == {"x": 0.91, "kind": "b"}
+        assert abs(study.best_params["x"] - 0.9) < 0.01
+
+    def test_trials_of_other_samplers_count(self) -> None:
+        study = create(optuna.samplers.RandomSampler(seed=0))
+        study.optimize(shifted, n_trials=12)
+        study.sampler = sampler()
+        study.optimize(shifted, n_trials=3)
+        assert study.best_trial.number >= 12
+        assert abs(study.best_params["x"] - 0.9) < 0.05
+
+    @pytest.mark.parametrize("how", ["failed", "nan", "pruned"])
+    def test_trials_that_end_without_a_loss_are_passed_over(self, how: str) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            value = shifted(trial)
+            if trial.params["x"] < 0.4:
+                if how == "nan":
+                    return float("nan")
+                raise optuna.TrialPruned if how == "pruned" else RuntimeError
+            return value
+
+        study = create(sampler())
+        study.optimize(objective, n_trials=25, catch=RuntimeError)
+        n_lost = len([t for t in study.trials if t.state != TrialState.COMPLETE])
+        assert 1 <= n_lost < 10
+        assert abs(study.best_params["x"] - 0.9) < 0.05
+
+    def test_a_failed_point_is_not_the_next_again(self) -> None:
+        study = create(sampler())
+        study.optimize(bowl_of(2), n_trials=8)
+        failed = []
+        for _ in range(4):
+            trial = study.ask()
+            bowl_of(2)(trial)
+            failed.append([*trial.params.values()])
+            study.tell(trial, state=TrialState.FAIL)
+        distances = [np.abs(np.subtract(a, b)).max() for a, b in pairwise(failed)]
+        assert min(distances) > 1e-3
+
+    def test_a_worker_that_died_changes_no_result(self) -> None:
+        study = create(sampler())
+        study.optimize(bowl_of(2), n_trials=3)
+        bowl_of(2)(study.ask())  # runs for ever
+        study.ask()  # died before it had parameters
+        study.optimize(bowl_of(2), n_trials=18)
+        assert study.best_value < 1e-3
+
+    def test_a_parameter_that_is_new_is_searched(self) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            x = trial.suggest_float("x", -1, 1)
+            y = trial.suggest_float("y", -1, 1) if trial.number >= 4 else 0.5
+            return x**2 + y**2
+
+        study = create(sampler())
+        study.optimize(objective, n_trials=12)
+        assert all(-1 <= trial.params["y"] <= 1 for trial in study.trials[4:])
+
+    def test_a_fixed_parameter_stays_fixed(self) -> None:
+        with pytest.warns(optuna.exceptions.ExperimentalWarning):
+            fixed = optuna.samplers.PartialFixedSampler({"kind": "c"}, sampler())
+        study = create(fixed)
+        study.optimize(shifted, n_trials=15)
+        assert {trial.params["kind"] for trial in study.trials} == {"c"}
+        assert abs(study.best_params["x"] - 0.9) < 0.1
+
+    def test_a_study_that_is_maximised(self) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            return -shifted(trial)  # the hypergradient is that of the loss, all the same
+
+        study = create(sampler(), direction="maximize")
+        study.optimize(objective, n_trials=25)
+        assert study.best_value > -0.0025
+
+    def test_threads_share_a_sampler(self) -> None:
+        study = create(sampler())
+        study.optimize(bowl_of(2), n_trials=16, n_jobs=4)
+        assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+        assert len({tuple(trial.params.values()) for trial in study.trials}) > 12
+
+
+def test_constraints_hand_over_to_sign_descent() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        constrain(trial, 0.5 - trial.suggest_float("x", 0.0, 1.0))
+        report_hypergradient(trial, {"x": 1.0})
+        return trial.params["x"]
+
+    study = create(GradientSampler(seed=0, stop_when_converged=False))
+    study.optimize(objective, n_trials=3)
+    kinds = [("hg:proposal" in t.system_attrs, "hg:claim" in t.system_attrs) for t in study.trials]
+    assert kinds == [(True, False), (False, True), (False, True)]
+
+
+@pytest.mark.parametrize(
+    "given", [{"n_replicates": 2}, {"step_size": {"x": 0.1}}, {"safeguard": None}, {"n_chains": 2}]
+)
+def test_arguments_of_descent_ask_for_descent(given: dict[str, Any]) -> None:
+    study = create(GradientSampler(seed=0, **given))
+    study.ask()
+    assert "hg:claim" in study.trials[0].system_attrs
+    with pytest.raises(
+        ValueError, match=f"{next(iter(given))} is an argument of strategy='sign_descent'"
+    ):
+        sampler(**given)
+
+
+def test_more_than_64_parameters_are_left_to_descent() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        return sum(trial.suggest_float(f"x{i}y", 0, 1) for i in range(65))
+
+    study = create(GradientSampler(seed=0))
+    study.optimize(objective, n_trials=2)
+    assert "hg:claim" in study.trials[1].system_attrs
+
+
+def test_the_process_is_fitted_to_a_bounded_number_of_trials() -> None:
+    study = create(optuna.samplers.RandomSampler(seed=0))
+    study.optimize(bowl_of(2), n_trials=150)
+    observations = [model_module.Observation.of(t, maximize=False) for t in study.trials]
+    known = [one for one in observations if one is not None]
+    fitted = model_module.chosen(known)
+    assert len(fitted) == model_module.MAX_RUNS
+    assert min(known, key=lambda one: one.loss) in fitted and known[-1] in fitted
+    study.sampler = sampler()
+    began = time.perf_counter()
+    study.optimize(bowl_of(2), n_trials=2)
+    assert time.perf_counter() - began < 20
+
+
+class TestWanting:
+    def test_samplers_without_a_use_for_it_do_not_want_one(self) -> None:
+        def wanted(one: optuna.samplers.BaseSampler) -> bool:
+            return wants_hypergradient(create(one).ask())
+
+        assert not wanted(optuna.samplers.TPESampler())
+        assert wanted(PopulationSampler(seed=0))
+        assert wanted(GradientSampler(strategy="sign_descent"))
+        assert not wanted(sampler())  # before anything is known
+
+    def test_many_hyperparameters_want_some(self) -> None:
+        study = create(sampler())
+        study.optimize(bowl_of(18), n_trials=12)
+        reported = [bool(read_gradient(trial)) for trial in study.trials]
+        assert [wants_hypergradient(trial) for trial in study.trials] == reported
+        assert not any(reported[:5]) and 1 <= sum(reported[5:]) < 7
+
+    def test_what_was_wanted_but_is_never_reported_is_not_asked_for_again_and_again(self) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            return sum(trial.suggest_float(f"x_{i}", 0, 1) ** 2 for i in range(18))
+
+        study = create(sampler())
+        study.optimize(objective, n_trials=14)
+        assert 1 <= sum(wants_hypergradient(trial) for trial in study.trials) <= 5
+
+    def test_a_finished_trial_and_another_process_say_the_same(self) -> None:
+        study = create(sampler())
+        study.optimize(bowl_of(18), n_trials=6)
+        running = study.ask()
+        assert wants_hypergradient(running) == wants_hypergradient(study.trials[-1])
+
+
+class TestRecommended:
+    def test_it_is_better_than_the_luckiest_trial(self) -> None:
+        best, chosen = [], []
+        for seed in range(20):
+            study = create(optuna.samplers.RandomSampler(seed=seed))
+            noise = np.random.default_rng(seed)
+            study.optimize(lambda t, n=noise: bowl_of(2)(t) + 0.15 * n.normal(), n_trials=30)
+            best.append(true_loss(study.best_trial))
+            chosen.append(true_loss(recommended(study)))
+        assert np.mean(chosen) < 0.8 * np.mean(best)
+
+    def test_of_few_trials_it_is_the_best(self) -> None:
+        study = create(sampler())
+        study.optimize(bowl_of(2, noise=1.0), n_trials=4)
+        assert recommended(study).number == study.best_trial.number
+
+    def test_of_a_study_that_is_maximised(self) -> None:
+        study = create(optuna.samplers.RandomSampler(seed=0), direction="maximize")
+        study.optimize(lambda trial: -bowl_of(2)(trial), n_trials=30)
+        ranked = sorted(study.trials, key=true_loss)
+        assert recommended(study).number in [trial.number for trial in ranked[:3]]
+
+    def test_no_infeasible_pruned_or_failed_trial(self) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            value = bowl_of(2)(trial)
+            constrain(trial, 0.5 - trial.params["x_0"])
+            if trial.number % 5 == 0:
+                raise optuna.TrialPruned
+            return float("nan") if trial.number % 5 == 1 else value
+
+        study = create(optuna.samplers.RandomSampler(seed=0))
+        study.optimize(objective, n_trials=40)
+        chosen = recommended(study)
+        assert chosen.params["x_0"] >= 0.5 and chosen.state == TrialState.COMPLETE
+
+    def test_it_is_refused_where_nothing_can_be_recommended(self) -> None:
+        with pytest.raises(ValueError, match="no trial has completed"):
+            recommended(create(sampler()))
+        with pytest.raises(ValueError, match="study"):
+            recommended(optuna.create_study(directions=["minimize"] * 2))
+
+    def test_a_copy_is_returned(self) -> None:
+        study = create(sampler())
+        study.optimize(bowl_of(2), n_trials=6)
+        recommended(study).user_attrs["mine"] = 1
+        assert "mine" not in study.trials[recommended(study).number].user_attrs
