@@ -1,8 +1,8 @@
-"""Draw the ten figures of docs/figures.md, from four small studies.
+"""Draw the pictures of docs/figures.md, from five small studies.
 
-A search for the schedules of a classifier of digits, the same with three replicates of each outer
-step on different batches, trials with ever larger learning rates, and a population on Rastrigin's
-function:
+A search for the schedules of a classifier of digits by sign descent, the same with three replicates
+of each outer step on different batches, the same by a Gaussian process, trials with ever larger
+learning rates, and a population on Rastrigin's function:
 
     python examples/figures.py --output docs
 """
@@ -29,7 +29,7 @@ from optuna_hypergrad import (
 from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.visualization import matplotlib as figures
 
-SEARCH_TRIALS, REPLICATES, NOISY_STEPS = 14, 3, 5
+SEARCH_TRIALS, REPLICATES, NOISY_STEPS, MODELLED_TRIALS = 14, 3, 5, 25
 MEMBERS, GENERATIONS = 8, 30
 RATES = [0.05 * 1.5**i for i in range(8)]  # the last ones make the training chaotic
 DPI = 64
@@ -40,6 +40,14 @@ def search(data: Digits) -> optuna.Study:
     sampler = GradientSampler(seed=0, step_size={"lr": 0.3, "momentum": 0.3})
     study = optuna.create_study(sampler=sampler)
     study.optimize(make_objective(data, "cpu", 0, differentiate=True), n_trials=SEARCH_TRIALS)
+    return study
+
+
+def modelled_search(data: Digits) -> optuna.Study:
+    """A search whose trials a Gaussian process proposes."""
+    sampler = GradientSampler(seed=0, strategy="gaussian_process")
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(make_objective(data, "cpu", 0, differentiate=True), n_trials=MODELLED_TRIALS)
     return study
 
 
@@ -94,6 +102,7 @@ def drawn() -> dict[str, Figure]:
     surface = PROBLEMS["Rastrigin"].slice
     return {
         "schedules": figures.plot_schedules(searched),
+        "schedules_by_trial": figures.plot_schedules(modelled_search(data)),
         "hypergradients": figures.plot_hypergradients(searched),
         "step_sizes": figures.plot_step_sizes(searched),
         "convergence": figures.plot_convergence(searched),

@@ -18,7 +18,6 @@ from optuna_hypergrad import (
     suggest_schedule,
     trial_seed,
     visualization,
-    wants_hypergradient,
 )
 from optuna_hypergrad.visualization import matplotlib as mpl
 from optuna_hypergrad.visualization.charts import Chart, Heat, Line, Points, colors
@@ -42,7 +41,7 @@ def no_figure_stays_open() -> Iterator[None]:
     plt.close("all")
 
 
-def objective(trial: optuna.Trial) -> float:
+def objective(trial: optuna.Trial, every: int = 3) -> float:
     """A noisy quadratic function of seven windows and two constants; two trials fail."""
     lr = suggest_schedule(trial, "lr", 0.0, 1.0, windows=7)
     momentum = trial.suggest_float("momentum", 0.0, 0.99)
@@ -54,7 +53,7 @@ def objective(trial: optuna.Trial) -> float:
     errors = {name: lr.params[name] - 0.9 + 0.1 * i for i, name in enumerate(lr.names)}
     errors["momentum"] = momentum - 0.5
     log_error = math.log(decay / 1e-3) / 10
-    if wants_hypergradient(trial):
+    if trial.number % every == 0:
         slopes = {name: 2 * error for name, error in errors.items()}
         report_hypergradient(trial, {**slopes, "decay": log_error / 5 / decay})
     noise = trial_seed(trial) % 1000 / 20_000
@@ -144,6 +143,22 @@ class TestHypergradients:
             "recommended", "star", [recommended(study).number],
         )  # fmt: skip
 
+    def test_a_trial_that_exploded_does_not_flatten_the_others(self) -> None:
+        def exploding(trial: optuna.Trial) -> float:
+            x = trial.suggest_float("x", 0, 1)
+            report_hypergradient(trial, {"x": 1e22 if trial.number == 3 else x - 0.5})
+            return 1e32 if trial.number == 3 else 1 + (x - 0.5) ** 2
+
+        study = run(8, exploding)
+        panel = hypergradients(study).panels[0]
+        (points,) = (m for m in panel.marks if isinstance(m, Points) and m.name is None)
+        assert points.y[3] == max(points.y) < 10 and "1e+22" in points.texts[3]
+        assert max(map(abs, points.y[:3])) > 0.2
+        (points,) = (
+            m for m in convergence(study).panels[0].marks if m.name == "with hypergradient"
+        )
+        assert 1e3 < max(points.y) < 1e5 and "1e+32" in points.texts[3]
+
     def test_fine_schedules_are_cells(self) -> None:
         def fine(trial: optuna.Trial) -> float:
             lr = suggest_schedule(trial, "lr", -1, 1, windows=16)
@@ -189,7 +204,7 @@ def test_a_study_that_went_on_by_sign_descent_shows_its_outer_steps() -> None:
     study = run(4)
     assert schedules(study).title == "Schedules by trial"
     study.sampler = GradientSampler(seed=0, strategy="sign_descent")
-    study.optimize(lambda trial: objective(trial), n_trials=2)
+    study.optimize(lambda trial: objective(trial, every=1), n_trials=2)
     assert schedules(study).title == "Schedules by outer step"
     assert len(schedules(study).panels[0].marks) == len(outer_steps(study)) == 2
     study.sampler = GradientSampler(seed=0, strategy="gaussian_process")

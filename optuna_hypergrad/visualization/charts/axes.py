@@ -17,7 +17,7 @@ MAX_LOG = 700.0  # whose exponential is still a float
 MIN_EXCESS = 1e-4  # of a factor over 1 that is written as one number
 MIN_PLAIN, MAX_PLAIN = 0.001, 10_000  # written without powers of ten
 MAX_RATIO = 12.0  # of the largest magnitude to the median on a linear axis
-MAX_DECADES = 6  # on each side of a signed logarithmic axis
+MAX_EXCESS = 1e4  # of a magnitude over the median; larger ones lie at the edge
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -103,6 +103,9 @@ def _label(value: float, as_power: bool) -> str:
 class SignedScale:
     """A signed axis: linear, or logarithmic on both sides of a linear part around zero.
 
+    Values of more than ten thousand times the median size, as of a training that exploded, lie at
+    its edge.
+
     Args:
         values: What the axis must show; NaN and infinite values are ignored.
 
@@ -117,15 +120,14 @@ class SignedScale:
     def __init__(self, values: ArrayLike) -> None:
         sizes = np.abs(np.asarray(values, dtype=float))
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-        self.largest = float(sizes.max()) if len(sizes) else 1.0
         median = float(np.median(sizes)) if len(sizes) else 1.0
-        low = max(median / 10, self.largest / 10**MAX_DECADES)
+        self.largest = min(float(sizes.max(initial=0.0)) or 1.0, MAX_EXCESS * median)
         is_wide = self.largest > MAX_RATIO * median
-        self.unit: float | None = 10.0 ** np.floor(np.log10(low)) if is_wide else None
+        self.unit: float | None = 10.0 ** np.floor(np.log10(median / 10)) if is_wide else None
 
     def positions(self, values: ArrayLike) -> Array:
         """Where values lie on the axis: asinh(v / 2u) / ln 10, which is linear for |v| < u."""
-        array = np.asarray(values, dtype=float)
+        array: Array = np.clip(np.asarray(values, dtype=float), -self.largest, self.largest)
         if self.unit is None:
             return array
         return np.asarray(np.arcsinh(array / (2 * self.unit)) / np.log(10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +50,8 @@ def convergence(study: Study, retrained: float | Sequence[float] | None = None) 
     """Plot the objective value and the outcome of each trial, and the best value so far.
 
     Trials without a value lie in a separate strip above the others. Where values span more than a
-    decade, the axis is logarithmic. Of trials that a Gaussian process proposes, those that reported
+    decade, the axis is logarithmic; losses of more than ten thousand times the median lie at its
+    edge. Of trials that a Gaussian process proposes, those that reported
     a hypergradient are blue, and a star marks the recommended one.
 
     Args:
@@ -97,13 +99,16 @@ def convergence(study: Study, retrained: float | Sequence[float] | None = None) 
     }
     drawn = [*values.values(), *retrained]
     is_log = min(drawn) > 0 and max(drawn) > WIDE * min(drawn)
+    if is_log and not maximizes(study):
+        edge = axes.MAX_EXCESS * statistics.median(drawn)
+        drawn = [min(value, edge) for value in drawn]
     low, high, strip = _ends(drawn, is_log)
     last = trials[-1].number
     feasible = {number: value for number, value in values.items() if number not in violations}
     marks = [
         *_retrained(retrained, last),
         *_best_so_far(feasible, last, maximizes(study)),
-        *_points(outcomes, values, violations, strip),
+        *_points(outcomes, values, violations, max(drawn), strip),
         *_recommended(study),
     ]
     y = Axis("objective value", is_log)
@@ -160,6 +165,7 @@ def _points(
     outcomes: Mapping[int, str],
     values: Mapping[int, float],
     violations: Mapping[int, float],
+    edge: float,
     strip: float,
 ) -> list[Points]:
     numbers: dict[str, list[int]] = defaultdict(list)
@@ -170,7 +176,7 @@ def _points(
     for name, (color, symbol) in STYLES.items():
         x = numbers.get(name, [])
         texts = [_text(n, outcomes[n], values.get(n), violations.get(n)) for n in x]
-        y = [values.get(n, strip) for n in x]
+        y = [min(values[n], edge) if n in values else strip for n in x]
         if 0 < len(x) <= MAX_TEXTS:
             points.append(Points(x, y, color, name, symbol, 5.0, texts=texts))
         elif x:

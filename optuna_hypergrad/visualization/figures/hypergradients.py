@@ -33,9 +33,10 @@ def hypergradients(
     It is in units of the loss per unit of the hyperparameter. Where outer steps have replicates, a
     band shows their range. Open circles mark where the direction of the search has turned.
     Schedules with more than twelve windows are shown as cells, coloured by sign and magnitude.
-    Where magnitudes differ much, the axis is logarithmic on both sides of zero. If a Gaussian
-    process proposes the trials, there is a point for each one that reported a hypergradient, and a
-    star on the axis at the recommended trial.
+    Where magnitudes differ much, the axis is logarithmic on both sides of zero, and those of more
+    than ten thousand times the median lie at its edge. If a Gaussian process proposes the trials,
+    there is a point for each one that reported a hypergradient, and a star on the axis at the
+    recommended trial.
 
     Args:
         study: A study. Without finished trials of a ``GradientSampler``, the figure says so.
