@@ -86,9 +86,8 @@ def search(storage: str, trials: int = 12) -> optuna.Study:
         decay = suggest_schedule(trial, "weight_decay", 0.0, 4e-3)
         return trained(trial, new_model(trial), SGD(lr, momentum, decay), steps=40)
 
-    study = optuna.create_study(
-        study_name="search", storage=storage, sampler=GradientSampler(seed=0)
-    )
+    sampler = GradientSampler(seed=0, strategy="sign_descent")  # whose step sizes are shown, too
+    study = optuna.create_study(study_name="search", storage=storage, sampler=sampler)
     study.optimize(objective, n_trials=trials)
     return study
 

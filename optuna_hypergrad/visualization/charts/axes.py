@@ -121,13 +121,14 @@ class SignedScale:
         sizes = np.abs(np.asarray(values, dtype=float))
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
         median = float(np.median(sizes)) if len(sizes) else 1.0
-        self.largest = min(float(sizes.max(initial=0.0)) or 1.0, MAX_EXCESS * median)
+        self.edge = MAX_EXCESS * median
+        self.largest = min(float(sizes.max(initial=0.0)) or 1.0, self.edge)
         is_wide = self.largest > MAX_RATIO * median
         self.unit: float | None = 10.0 ** np.floor(np.log10(median / 10)) if is_wide else None
 
     def positions(self, values: ArrayLike) -> Array:
         """Where values lie on the axis: asinh(v / 2u) / ln 10, which is linear for |v| < u."""
-        array: Array = np.clip(np.asarray(values, dtype=float), -self.largest, self.largest)
+        array: Array = np.clip(np.asarray(values, dtype=float), -self.edge, self.edge)
         if self.unit is None:
             return array
         return np.asarray(np.arcsinh(array / (2 * self.unit)) / np.log(10))
