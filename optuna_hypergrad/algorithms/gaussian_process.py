@@ -75,7 +75,7 @@ class GaussianProcess:
         >>> x = np.array([[0.1], [0.5], [0.9]])
         >>> slopes, at = 2 * (x[:1] - 0.6), np.array([0])
         >>> data = Data(x, (x[:, 0] - 0.6) ** 2, slopes, at)
-        >>> known = GaussianProcess(data, Hyperparameters(np.ones(1), 1.0, 1e-3, 1e-3, 0.0))
+        >>> known = GaussianProcess(data, Hyperparameters(np.full(1, 2.0), 1.0, 1e-3, 1e-3, 0))
         >>> mean, deviation = known.predict(np.array([[0.6]]))
         >>> bool(abs(mean[0]) < 0.01)
         True

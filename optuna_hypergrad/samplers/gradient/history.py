@@ -122,7 +122,8 @@ def outer_steps(study: Study) -> list[OuterStep]:
         ...     x = trial.suggest_float("x", -1, 1)
         ...     report_hypergradient(trial, {"x": 2 * (x - 0.25)})
         ...     return (x - 0.25) ** 2
-        >>> study = optuna.create_study(sampler=GradientSampler(seed=0))
+        >>> sampler = GradientSampler(seed=0, strategy="sign_descent")
+        >>> study = optuna.create_study(sampler=sampler)
         >>> study.optimize(objective, n_trials=5)
         >>> [(step.params["x"].__round__(2), step.verdict) for step in outer_steps(study)][:3]
         [(0.0, 'accepted'), (0.1, 'accepted'), (0.2, 'accepted')]
