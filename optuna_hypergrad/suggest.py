@@ -43,9 +43,10 @@ def suggest_schedule(
         low: Lower bound of every value, inclusive.
         high: Upper bound of every value, inclusive.
         windows: Number of windows of equal length. Linear and cosine schedules have
-            ``windows + 1`` knots. ``"auto"`` means 64 windows, of which ``GradientSampler`` decides
-            after each trial which adjacent ones move together: those whose hypergradients differ
-            only by noise (``sampler.chains(study)`` returns them). Other samplers search all 64.
+            ``windows + 1`` knots. ``"auto"`` means 64 windows, of which sign descent
+            (``GradientSampler(strategy="sign_descent")``) decides after each trial which adjacent
+            ones move together: those whose hypergradients differ only by noise
+            (``sampler.chains(study)`` returns them). Other samplers search all 64.
         log: Search, and move between knots, on a logarithmic scale; requires ``low > 0``.
         form: ``"constant"`` within each window, ``"linear"`` from knot to knot, or ``"cosine"``
             (one window: cosine annealing with both ends learned).
