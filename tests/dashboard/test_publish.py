@@ -44,7 +44,7 @@ def search(n_trials: int = 5, **options: Any) -> optuna.Study:
 
 
 def population(n_trials: int = 20) -> optuna.Study:
-    study = populations.create()
+    study = populations.create(mutation="perturb")
     study.optimize(populations.bowl, n_trials=n_trials)
     return study
 
