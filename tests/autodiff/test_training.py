@@ -63,6 +63,19 @@ def test_without_learning_the_weights_are_those_of_torch(
     assert result.gradient == {} and result.products == 0
 
 
+def test_learn_false_only_trains_and_true_learns_all() -> None:
+    update, data, initial = SGD(Schedule("lr", [0.2])), batches(STEPS), mlp()
+    trained, learned, default = (
+        hypergradient(
+            copy.deepcopy(initial), loss_fn, update, data, data[0], steps=STEPS, **options
+        )
+        for options in ({"learn": False}, {"learn": True}, {})
+    )
+    assert trained.gradient == {} and trained.products == 0 < learned.products
+    assert trained.loss == pytest.approx(learned.loss)
+    assert learned.gradient == default.gradient
+
+
 @pytest.mark.parametrize("update", [SGDS["schedules"], SGDS["momentum visits zero"]])
 def test_learning_does_not_change_the_weights(update: SGD) -> None:
     # With momentum learned, v goes on at a momentum of 0; torch does so just above 0.

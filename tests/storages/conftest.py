@@ -43,7 +43,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not table:
         return
     terminalreporter.section("storages × scenarios")
-    terminalreporter.write_line(f"{'':53}" + "".join(f"{kind:>11}" for kind in KINDS))
+    terminalreporter.write_line(f"{'':59}" + "".join(f"{kind:>11}" for kind in KINDS))
     for (scenario, sampler), row in sorted(table.items()):
         cells = "".join(f"{row.get(kind, '-'):>11}" for kind in KINDS)
-        terminalreporter.write_line(f"{scenario.replace('_', ' '):42} {sampler:10}" + cells)
+        terminalreporter.write_line(f"{scenario.replace('_', ' '):42} {sampler:16}" + cells)
