@@ -35,9 +35,16 @@ class Observation(NamedTuple):
 
     @classmethod
     def of(cls, trial: FrozenTrial, maximize: bool) -> Observation | None:
-        """A finished trial; None if it says nothing: it failed, or has no parameters."""
-        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or not trial.params:
+        """A finished trial; None if it says nothing: it failed, or has no parameters.
+
+        Optuna calls a NaN loss a failure; one with a hypergradient of NaN has diverged.
+        """
+        if not trial.state.is_finished() or not trial.params:
             return None
+        if trial.state == TrialState.FAIL:
+            reported = read_gradient(trial) or {}
+            has_diverged = not all(map(math.isfinite, reported.values()))
+            return cls(trial, math.inf, {}) if has_diverged else None
         value = trial.value if trial.state == TrialState.COMPLETE else None
         loss = math.inf if value is None or not math.isfinite(value) else value
         sign = -1.0 if maximize and math.isfinite(loss) else 1.0

@@ -1,5 +1,6 @@
 """GradientSampler's Gaussian process in studies: what it finds, and what it does not depend on."""
 
+import math
 import pickle
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from optuna_hypergrad import (
     wants_hypergradient,
 )
 from optuna_hypergrad.reports.objective import read_gradient
+from optuna_hypergrad.samplers.gradient.model import Observation
 from samplers.studies import constrain, create, points
 
 Objective = Callable[[optuna.Trial], float]
@@ -149,6 +151,20 @@ class TestOtherTrials:
         n_lost = len([t for t in study.trials if t.state != TrialState.COMPLETE])
         assert 1 <= n_lost < 10
         assert abs(study.best_params["x"] - 0.9) < 0.05
+
+    def test_a_failure_that_reported_nan_has_diverged(self) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            x = trial.suggest_float("x", 0.0, 1.0)
+            report_hypergradient(trial, {"x": math.nan if x < 0.3 else 2 * (x - 0.6)})
+            return math.nan if x < 0.3 else (x - 0.6) ** 2
+
+        study = create(sampler())
+        study.optimize(objective, n_trials=15)
+        failed = [t for t in study.trials if t.state == TrialState.FAIL]
+        known = [Observation.of(trial, maximize=False) for trial in failed]
+        assert failed
+        assert all(one is not None and one.loss == math.inf for one in known)
+        assert abs(study.best_params["x"] - 0.6) < 0.02
 
     def test_a_failed_point_is_not_the_next_again(self) -> None:
         study = create(sampler())
