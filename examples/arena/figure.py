@@ -6,6 +6,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from results import Scores
 
 from samplers import SAMPLERS
@@ -29,7 +31,7 @@ def draw(scores: Scores, file: Path) -> None:
             ax.plot(compute, mean, "o-", markersize=3, linewidth=2 if is_ours else 1, **style)
             ax.fill_between(compute, mean - error, mean + error, color=style["color"], alpha=0.12)
         ax.set_title(job, fontsize=9)
-        ax.set_yscale("log")
+        _label(ax, [score.mean for by in by_sampler.values() for score in by.values()])
     for ax in axes.flat[len(scores) :]:
         ax.axis("off")
     axes[-1][0].set_xlabel("compute in plain trainings")
@@ -46,3 +48,15 @@ def draw(scores: Scores, file: Path) -> None:
     figure.tight_layout(rect=(0, 0.35 / rows / 2.5 + 0.03, 1, 1))
     figure.savefig(file, dpi=110)
     plt.close(figure)
+
+
+def _label(ax: Axes, means: list[float]) -> None:
+    """Logarithmic axes with a few plain numbers."""
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    low, high = min(means), max(means)
+    ax.set_ylim(low / (high / low) ** 0.15, high * (high / low) ** 0.15)
+    for axis, at in ((ax.xaxis, (10, 25, 50, 500)), (ax.yaxis, np.geomspace(low, high, 4))):
+        axis.set_major_locator(FixedLocator(list(at)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))

@@ -86,6 +86,8 @@ def loss_tables(scores: Scores) -> list[str]:
         lines.append(_row(["---"] * (len(names) + 1)))
         for job, by_sampler in scores.items():
             own = {name: by[budget] for name, by in by_sampler.items() if budget in by}
+            if not own:
+                continue
             best = min((score.mean for score in own.values()), default=math.nan)
             cells = [job]
             for name in names:
@@ -134,12 +136,12 @@ def tuning_table(scores: Scores) -> list[str]:
         "of random's loss",
     )
     lines = [_row(head), _row(["---"] * len(head))]
-    last = budgets(scores)[-1]
     for job, by_sampler in scores.items():
-        pair = [by_sampler.get(name, {}).get(last) for name in ("random", "tpe")]
-        if pair[0] is None or pair[1] is None:
+        of_random, of_tpe = (by_sampler.get(name, {}) for name in ("random", "tpe"))
+        both = sorted(of_random.keys() & of_tpe.keys(), key=float)
+        if not both:
             continue
-        random, tpe = pair[0], pair[1]
+        random, tpe = of_random[both[-1]], of_tpe[both[-1]]
         difference = random.mean - tpe.mean
         error = math.hypot(random.error, tpe.error)
         clear = f"{difference / error:.1f}" if error > 0 else "–"
