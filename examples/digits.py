@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,7 +128,7 @@ def retrain(params: dict[str, float], data: Digits, device: str, seed: int) -> f
 
 def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     samplers: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
-        "gradient": GradientSampler,
+        "gradient": partial(GradientSampler, strategy="sign_descent"),
         "random": optuna.samplers.RandomSampler,
         "tpe": optuna.samplers.TPESampler,
         "cmaes": optuna.samplers.CmaEsSampler,

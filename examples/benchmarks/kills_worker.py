@@ -63,7 +63,8 @@ class MortalStore(FileSystemArtifactStore):
 def new_sampler(name: str) -> BaseSampler:
     if name == "gradient":
         return GradientSampler(seed=0, strategy="sign_descent", stop_when_converged=False)
-    return PopulationSampler(seed=0, population_size=4)
+    # Late segments count for the model of losses, and so change mutations; the teacher sees none.
+    return PopulationSampler(seed=0, population_size=4, mutation="teacher")
 
 
 def mortal_sampler(name: str, die: Callable[[str], None]) -> BaseSampler:

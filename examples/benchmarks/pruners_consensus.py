@@ -58,7 +58,12 @@ def training(trial: optuna.Trial, data: Digits) -> Training:
 def run(search: str, trials: int, seed: int, prunes: bool) -> dict[str, Any]:
     """Training steps and time until this many outer steps are decided, and the loss of the last."""
     data, paces = Digits.load("cpu"), np.random.default_rng(seed)
-    sampler = GradientSampler(seed=seed, n_replicates=REPLICATES[search], stop_when_converged=False)
+    sampler = GradientSampler(
+        seed=seed,
+        strategy="sign_descent",
+        n_replicates=REPLICATES[search],
+        stop_when_converged=False,
+    )
     study = optuna.create_study(
         sampler=sampler, pruner=ConsensusPruner() if prunes else NopPruner()
     )

@@ -228,7 +228,6 @@ def test_neither_a_mapping_nor_a_result_is_refused(gradient: Any) -> None:
 @pytest.mark.parametrize(
     ("gradient", "message"),
     [
-        ({}, "gradient is empty"),
         ([1.0], "gradient must map parameter names to floats"),
         ({"z": 1.0}, "'z' is not a parameter of this trial"),
     ],

@@ -78,13 +78,14 @@ def test_a_retried_trial_resumes_its_claim(orphaned: storages.RDBStorage, sample
     study.optimize(quadratic, n_trials=8)
     dead, retried, *others = study.trials[DIES:]
     assert dead.state == TrialState.FAIL and retried.system_attrs["failed_trial"] == DIES
-    key = KEYS[sampler]
-    assert retried.system_attrs[key] == dead.system_attrs[key]
+    if sampler != "gaussian process":  # which decides anew, about the same parameters
+        key = KEYS[sampler]
+        assert retried.system_attrs[key] == dead.system_attrs[key]
     assert retried.params["x"] == dead.params["x"]
     assert all(trial.state == TrialState.COMPLETE for trial in (retried, *others))
     if sampler == "population":
         assert_no_gaps(study)
-    else:
+    elif sampler == "gradient":
         alone = optuna.create_study(sampler=SAMPLERS[sampler]())
         alone.optimize(quadratic, n_trials=DIES + 8)
         assert points(study)[:DIES] + points(study)[DIES + 1 :] == points(alone)
