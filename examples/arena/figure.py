@@ -54,7 +54,7 @@ def _label(ax: Axes, means: list[float]) -> None:
     """Logarithmic axes with a few plain numbers."""
     ax.set_xscale("log")
     ax.set_yscale("log")
-    low, high = min(means), max(means)
+    low, high = min(means), 1.001 * max(means)  # one value alone has a range, too
     ax.set_ylim(low / (high / low) ** 0.15, high * (high / low) ** 0.15)
     for axis, at in ((ax.xaxis, (10, 25, 50, 500)), (ax.yaxis, np.geomspace(low, high, 4))):
         axis.set_major_locator(FixedLocator(list(at)))

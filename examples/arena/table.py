@@ -146,7 +146,7 @@ def tuning_table(scores: Scores) -> list[str]:
         error = math.hypot(random.error, tpe.error)
         clear = f"{difference / error:.1f}" if error > 0 else "–"
         lines.append(_row([job, f"{difference:.3g}", clear, f"{difference / random.mean:.0%}"]))
-    return lines
+    return lines if len(lines) > 2 else ["No stored job has both."]
 
 
 def as_json(scores: Scores, seconds: dict[str, float]) -> dict[str, Any]:
