@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ class Coordinates:
         """The orthonormal components of each group, shape (components, size)."""
         found, start = list[Array](), 0
         for size, room in zip(self.groups, self._room, strict=True):
-            waves = np.asarray(dct(np.eye(size), axis=0, norm="ortho"), dtype=float)
+            waves = _waves(size)
             if room < size:
                 own = None if self.slopes is None else self.slopes[:, start : start + size]
                 waves = _with_directions(waves[: max(1, room // 2)], own, room - room // 2)
@@ -140,10 +140,16 @@ class Coordinates:
         """
         columns = []
         for g, size in enumerate(self.groups):
-            waves = dct(np.eye(size), axis=0, norm="ortho")[1 : 1 + shape.shape[2]]
+            waves = _waves(size)[1 : 1 + shape.shape[2]]
             bent = shape[:, g, : len(waves)] @ waves * np.sqrt(size)
             columns.append(level[:, g : g + 1] + bent)
         return np.clip(np.hstack(columns), 0.0, 1.0) if columns else np.empty((len(level), 0))
+
+
+@cache
+def _waves(size: int) -> Array:
+    """The cosine transform of a group, its level first, shape (size, size)."""
+    return np.asarray(dct(np.eye(size), axis=0, norm="ortho"), dtype=float)
 
 
 def _with_directions(waves: Array, slopes: Array | None, n: int) -> Array:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optuna_hypergrad.algorithms.acquisition import best_improvement, first_design
 from optuna_hypergrad.algorithms.coordinates import Coordinates
@@ -168,9 +169,8 @@ class Surrogate:
         better known.
         """
         limit = np.minimum(self.runs.losses, np.finfo(float).max)
-        points = np.round(self.runs.points, 9)
-        _, first, own = np.unique(points, axis=0, return_index=True, return_inverse=True)
-        means = np.bincount(own.ravel(), limit) / np.bincount(own.ravel())
+        first, own = self._distinct
+        means = np.bincount(own, limit) / np.bincount(own)
         count = max(1, math.ceil(SHORTLIST * len(means)))
         shortlist = first[np.argsort(means, kind="stable")[:count]]
         if count == 1:
@@ -183,12 +183,18 @@ class Surrogate:
         mean, _ = self.process.predict(self.coordinates.of(point[None]))
         return loss_at(float(mean[0]), self.runs.losses)
 
+    @cached_property
+    def _distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first run at each distinct point, and which of these points each run was at."""
+        points = np.round(self.runs.points, 9)
+        _, first, own = np.unique(points, axis=0, return_index=True, return_inverse=True)
+        return first, own.ravel()
+
     @property
     def _is_exact(self) -> bool:
         """Whether runs of one point have had the same loss."""
-        points = np.round(self.runs.points, 9)
-        _, own, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
-        repeated = [self.runs.losses[own.ravel() == i] for i in np.flatnonzero(counts > 1)]
+        _, own = self._distinct
+        repeated = [self.runs.losses[own == i] for i in np.flatnonzero(np.bincount(own) > 1)]
         return bool(repeated) and all(np.ptp(losses) == 0 for losses in repeated)
 
     def _believing(self, pending: Array) -> GaussianProcess:

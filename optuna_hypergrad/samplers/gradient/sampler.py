@@ -324,8 +324,9 @@ class GradientSampler(CompletedSampler[Table]):
         """Whether the Gaussian process proposes a trial, as some process decided."""
         if self._proposals.get(trial.number) == study._study_id:
             return True
-        if len(study.directions) > 1:
-            return False
+        with self.remembering(study, trial) as table:
+            if trial.number in table.pending:  # a claim of this process
+                return False
         attributes = study._storage.get_trial_system_attrs(trial._trial_id)
         return read_proposal(trial.number, attributes) is not None
 
