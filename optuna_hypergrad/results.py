@@ -16,7 +16,7 @@ from optuna_hypergrad.arguments import check_kind, checked_count
 from optuna_hypergrad.reports.attributes import SCHEDULES, StoredDataError, reading
 from optuna_hypergrad.reports.objective import Shape, read_shapes
 from optuna_hypergrad.reports.segments import read_restored
-from optuna_hypergrad.samplers.gradient.model import recommendation
+from optuna_hypergrad.samplers.gradient.recommendation import recommendation
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage
 from optuna_hypergrad.samplers.studies import check_one_objective, violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, interpolate, parameter_names

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.reports.objective import read_gradient
 from optuna_hypergrad.results import best_schedules, lineage_schedules
 from optuna_hypergrad.samplers.gradient.history import outer_steps
-from optuna_hypergrad.samplers.gradient.model import is_modelled, recommendation
+from optuna_hypergrad.samplers.gradient.recommendation import is_modelled, recommendation
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage, students
 from optuna_hypergrad.samplers.studies import best_first, maximizes, violation
 from optuna_hypergrad.schedules import Schedule, Schedules

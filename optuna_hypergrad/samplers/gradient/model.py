@@ -10,18 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.algorithms import surrogate
 from optuna_hypergrad.algorithms.coordinates import MAX_DIMENSION, Coordinates, one_hot
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.surrogate import Runs, Surrogate
-from optuna_hypergrad.reports.claims import read_claim
 from optuna_hypergrad.reports.objective import read_gradient
-from optuna_hypergrad.reports.proposals import read_proposal
 from optuna_hypergrad.samplers.distributions import ranges_of, schedule_of, to_distribution
-from optuna_hypergrad.samplers.studies import maximizes, violation
 
 MAX_RUNS = 96  # that the process is fitted to, so that asking does not slow down
 
@@ -154,8 +150,14 @@ class Model:
         self, space: Mapping[str, BaseDistribution], observations: Sequence[Observation]
     ) -> None:
         self.space, self.observations = SearchSpace(space), observations
-        self._fitted = [one for one in chosen(observations) if self.space.contains(one.trial)]
-        self._surrogate = Surrogate(self.space.runs(self._fitted), self.space.coordinates)
+
+    @cached_property
+    def _fitted(self) -> list[Observation]:
+        return [one for one in chosen(self.observations) if self.space.contains(one.trial)]
+
+    @cached_property
+    def _surrogate(self) -> Surrogate:
+        return Surrogate(self.space.runs(self._fitted), self.space.coordinates)
 
     @property
     def n_first(self) -> int:
@@ -199,47 +201,6 @@ class Model:
     def expected_loss(self, trial: FrozenTrial) -> float:
         """The loss that is expected at a trial's point; to be minimised, as in observations."""
         return self._surrogate.expected_loss(self.space.point(trial.params))
-
-
-class Recommendation(NamedTuple):
-    """The trial whose hyperparameters are expected to do best in another training."""
-
-    trial: FrozenTrial
-    expected: float | None
-    """The objective value expected there; None without a model, which needs five trials."""
-
-
-def recommendation(study: Study) -> Recommendation | None:
-    """What a study recommends; None if no trial is complete, finite and feasible.
-
-    Args:
-        study: A study of any sampler, with one objective.
-    """
-    maximize = maximizes(study)
-    trials = study.get_trials(deepcopy=False)
-    found = (Observation.of(t, maximize) for t in trials if not violation(t))
-    observations = [one for one in found if one is not None]
-    best = min(observations, key=lambda one: (one.loss, one.trial.number), default=None)
-    if best is None or not math.isfinite(best.loss):
-        return None
-    free = {n: d for n, d in best.trial.distributions.items() if not d.single()}
-    complete = [one for one in observations if one.trial.state == TrialState.COMPLETE]
-    model = Model(free, complete)
-    trial = model.recommended()
-    if trial is None:
-        return Recommendation(best.trial, None)
-    loss = model.expected_loss(trial)
-    return Recommendation(trial, -loss if maximize else loss)
-
-
-def is_modelled(study: Study) -> bool:
-    """Whether the Gaussian process proposed the latest trial of a ``GradientSampler``."""
-    for trial in reversed(study.get_trials(deepcopy=False)):
-        if read_proposal(trial.number, trial.system_attrs) is not None:
-            return True
-        if read_claim(trial.number, trial.system_attrs) is not None:
-            return False
-    return False
 
 
 def _place(name: str) -> tuple[int, str]:

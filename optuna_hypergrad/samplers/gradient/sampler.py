@@ -1,4 +1,4 @@
-"""GradientSampler: the Optuna glue around searches by sign descent."""
+"""GradientSampler: the Optuna glue around its two strategies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
@@ -19,7 +19,14 @@ from optuna_hypergrad.algorithms.coordinates import MAX_DIMENSION
 from optuna_hypergrad.arguments import check_choice, check_kind, checked_count
 from optuna_hypergrad.logger import logger
 from optuna_hypergrad.reports.attributes import MOST
-from optuna_hypergrad.reports.claims import Rule, read_claim, stored_claim, write_claim, write_drawn
+from optuna_hypergrad.reports.claims import (
+    Claim,
+    Rule,
+    read_claim,
+    stored_claim,
+    write_claim,
+    write_drawn,
+)
 from optuna_hypergrad.reports.objective import Report
 from optuna_hypergrad.reports.proposals import Proposal, read_proposal, write_proposal
 from optuna_hypergrad.samplers import studies
@@ -33,7 +40,6 @@ from optuna_hypergrad.samplers.base import (
 from optuna_hypergrad.samplers.distributions import is_numeric, schedule_of, start_value
 from optuna_hypergrad.samplers.gradient.history import ChainSummary, summaries
 from optuna_hypergrad.samplers.gradient.log import describe_end, describe_proposal, describe_step
-from optuna_hypergrad.samplers.gradient.model import SearchSpace
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, is_enqueued_trial
 from optuna_hypergrad.samplers.gradient.table import Table
 
@@ -164,7 +170,6 @@ class GradientSampler(CompletedSampler[Table]):
         check_kind("stop_when_converged", stop_when_converged, bool, "True or False")
         self._stop_when_converged = stop_when_converged
         self._has_warned = False
-        self._proposals: dict[int, int] = {}  # studies by trial, of proposals of this process
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Claim an outer step for the trial; a retried trial keeps that of the failed one."""
@@ -198,17 +203,15 @@ class GradientSampler(CompletedSampler[Table]):
     ) -> dict[str, Any]:
         """The point of the trial's outer step, completed by the independent sampler."""
         self._raise_error_if_multi_objective(study)
-        if search_space and self._has_proposal(study, trial):
-            with self.remembering(study, trial) as table:
-                running = table.unresolved(trial.number)
-                return table.model(search_space).propose(running, self._seed, trial.number)
-        proposal = self._proposal(study, trial, search_space)
-        params = proposal.params
+        decision = self._decision(study, trial)
+        if isinstance(decision, Proposal):
+            return self._modelled(study, trial, search_space)
+        params, entropy = self._of_step(study, trial, decision, search_space)
         rest = {name: dist for name, dist in search_space.items() if name not in params}
         if not rest:
             return params
-        params |= propose(self._independent_for(proposal.entropy), study, trial, rest)
-        if proposal.is_claimed:
+        params |= propose(self._independent_for(entropy), study, trial, rest)
+        if decision is not None:
             drawn = {name: dist.to_internal_repr(params[name]) for name, dist in rest.items()}
             write_drawn(study._storage, trial._trial_id, drawn)
         return params
@@ -222,12 +225,14 @@ class GradientSampler(CompletedSampler[Table]):
     ) -> Any:
         """A parameter that some complete trial lacks: its start, or an independent value."""
         self._raise_error_if_multi_objective(study)
-        if self._has_proposal(study, trial):
+        decision = self._decision(study, trial)
+        if isinstance(decision, Proposal):
             return self._unmodelled(study, trial, param_name, param_distribution)
-        proposal = self._proposal(study, trial, {param_name: param_distribution})
-        if param_name in proposal.params:
-            return proposal.params[param_name]
-        sampler = self._independent_for([*proposal.entropy, zlib.crc32(param_name.encode())])
+        space = {param_name: param_distribution}
+        params, entropy = self._of_step(study, trial, decision, space)
+        if param_name in params:
+            return params[param_name]
+        sampler = self._independent_for([*entropy, zlib.crc32(param_name.encode())])
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -242,7 +247,8 @@ class GradientSampler(CompletedSampler[Table]):
         if len(study.directions) > 1:
             return
         if stored_claim(trial) is None:
-            if state == TrialState.COMPLETE and self._has_proposal(study, trial):
+            is_complete = state == TrialState.COMPLETE
+            if is_complete and isinstance(self._decision(study, trial), Proposal):
                 finished = finished_trial(study, trial, state, values)
                 self._check_complete(finished, Report.of(finished), {_LOSS_ALONE: None})
             return
@@ -267,28 +273,54 @@ class GradientSampler(CompletedSampler[Table]):
         with self.memory.reading(study) as table:
             return summaries(table, self._n_chains)
 
-    def _proposal(
-        self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
-    ) -> _Proposal:
+    def _decision(self, study: Study, trial: FrozenTrial) -> Claim | Proposal | None:
+        """What was decided when a trial began, by this process or another one."""
+        with self.remembering(study, trial) as table:
+            if trial.number in table.pending:
+                return table.pending[trial.number]
+        # Another process decided. ``trial`` is older than that.
+        attributes = study._storage.get_trial_system_attrs(trial._trial_id)
+        return read_claim(trial.number, attributes) or read_proposal(trial.number, attributes)
+
+    def _of_step(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        claim: Claim | None,
+        space: Mapping[str, BaseDistribution],
+    ) -> tuple[dict[str, Any], list[int]]:
+        """The parameters that an outer step determines, and what seeds the draws of the others."""
         number = trial.number
 
         def is_enough(table: Table) -> bool:
             """Whether the point is known that a replicate has to repeat."""
-            claim = table.pending.get(number)
-            return claim is not None and not table.lacks_point(claim, number)
+            if claim is None or number not in table.pending:
+                return False
+            return not table.lacks_point(claim, number)
 
         with self.memory.reading(study, is_enough) as table:
-            claim = table.pending.get(number)
-            if claim is None:  # Another process decided. ``trial`` is older than that.
-                attributes = study._storage.get_trial_system_attrs(trial._trial_id)
-                claim = read_claim(number, attributes)
             if claim is not None:
-                params = table.params(claim, number, space)
-                return _Proposal(True, params, table.entropy(claim))
+                return table.params(claim, number, space), table.entropy(claim)
             if table.lacks_reports and not self._has_warned:
                 self._has_warned = True
                 warnings.warn(_NO_REPORTS.format(self._independent_name), stacklevel=3)
-        return _Proposal(False, {}, [self._seed, number])
+        return {}, [self._seed, number]
+
+    def _modelled(
+        self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The point that the Gaussian process proposes."""
+        number = trial.number
+
+        def is_enough(table: Table) -> bool:
+            """Whether the points of all other running trials are known, to keep away from."""
+            return number in table.pending and table.knows_others(number)
+
+        if not space:
+            return {}
+        with self.memory.reading(study, is_enough) as table:
+            running = table.unresolved(number)
+            return table.model(space).propose(running, self._seed, number)
 
     def _check_complete(
         self,
@@ -308,27 +340,17 @@ class GradientSampler(CompletedSampler[Table]):
             return self._strategy == "gaussian_process"
         if table.has_constraints or self._constraints_func is not None:
             return False
-        return SearchSpace(table.free_space).n_independent <= MAX_DIMENSION
+        return table.model(table.free_space).space.n_independent <= MAX_DIMENSION
 
     def _begin_proposal(self, study: Study, trial: FrozenTrial, table: Table) -> None:
         model = table.model(table.free_space)
         wants = model.wants_hypergradient(table.n_unanswered)
         proposal = Proposal(trial.number, self._seed, wants)
         write_proposal(study._storage, trial._trial_id, proposal)
-        self._proposals[trial.number] = study._study_id
+        table.pending[trial.number] = proposal
         if logger.isEnabledFor(logging.INFO):
             is_enqueued = is_enqueued_trial(trial)
             logger.info(describe_proposal(trial.number, model, wants, is_enqueued))
-
-    def _has_proposal(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether the Gaussian process proposes a trial, as some process decided."""
-        if self._proposals.get(trial.number) == study._study_id:
-            return True
-        with self.remembering(study, trial) as table:
-            if trial.number in table.pending:  # a claim of this process
-                return False
-        attributes = study._storage.get_trial_system_attrs(trial._trial_id)
-        return read_proposal(trial.number, attributes) is not None
 
     def _unmodelled(
         self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
@@ -385,14 +407,6 @@ def _arguments_of_descent(rule: Rule, n_chains: int) -> list[str]:
 
 def _new_table(rule: Rule, study: Study) -> Table:
     return Table(rule, studies.maximizes(study))
-
-
-class _Proposal(NamedTuple):
-    """What an outer step says about a trial's parameters."""
-
-    is_claimed: bool
-    params: dict[str, Any]  # those that it determines
-    entropy: list[int]  # seeds the draws of the others
 
 
 _LOSS_ALONE = "known to the Gaussian process by the losses alone"

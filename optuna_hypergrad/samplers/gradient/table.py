@@ -21,7 +21,7 @@ from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.reports.attributes import StoredDataError
 from optuna_hypergrad.reports.claims import Claim, Rule, read_claim, read_drawn, stored_claim
 from optuna_hypergrad.reports.objective import read_constraints, read_gradient, values_by_name
-from optuna_hypergrad.reports.proposals import read_proposal
+from optuna_hypergrad.reports.proposals import Proposal, read_proposal
 from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.distributions import start_value, to_distribution
 from optuna_hypergrad.samplers.gradient.model import Model, Observation
@@ -146,7 +146,7 @@ class Chain(NamedTuple):
         return sign_descent.has_converged(search.state, search.ranges, tolerance)
 
 
-class Table(TrialReader[Claim]):
+class Table(TrialReader[Claim | Proposal]):
     """What a study's trials say about its searches.
 
     Args:
@@ -196,7 +196,7 @@ class Table(TrialReader[Claim]):
 
         Neither that nor the decisions made with it are repeated when the stored trial is read.
         """
-        claim = self._read_decision(trial)
+        claim = self._read_claim(trial)
         if claim is None:
             return None
         self._ended[trial.number] = ClaimedTrial.of(trial, claim)
@@ -301,7 +301,11 @@ class Table(TrialReader[Claim]):
                 params[name] = start_value(name, distribution, self.rule.start, entropy)
         return params
 
-    def _read_decision(self, trial: FrozenTrial) -> Claim | None:
+    def _read_decision(self, trial: FrozenTrial) -> Claim | Proposal | None:
+        claim = self._read_claim(trial)
+        return claim or read_proposal(trial.number, trial.system_attrs)
+
+    def _read_claim(self, trial: FrozenTrial) -> Claim | None:
         stored = stored_claim(trial)
         if stored is None:
             return None
@@ -311,15 +315,17 @@ class Table(TrialReader[Claim]):
             self._claims[trial.number] = known
         return known[1]
 
-    def _basis(self, decision: Claim) -> tuple[Collection[int], int]:
+    def _basis(self, decision: Claim | Proposal) -> tuple[Collection[int], int]:
+        if isinstance(decision, Proposal):
+            return (), 0
         start = () if decision.start is None else (decision.start,)
         return (*decision.used, *start), decision.step
 
-    def _add(self, trial: FrozenTrial, decision: Claim | None) -> None:
+    def _add(self, trial: FrozenTrial, decision: Claim | Proposal | None) -> None:
         if trial.state.is_finished():
             self._claims.pop(trial.number, None)
-            self._observe(trial)
-        if decision is None:
+            self._observe(trial, decision)
+        if not isinstance(decision, Claim):
             if trial.params:
                 self.reported.update(read_gradient(trial) or ())
             return
@@ -330,7 +336,7 @@ class Table(TrialReader[Claim]):
         self._has_completed |= trial.state == TrialState.COMPLETE
         add_claimed(self.steps[decision.chain], one)
 
-    def _observe(self, trial: FrozenTrial) -> None:
+    def _observe(self, trial: FrozenTrial, decision: Claim | Proposal | None) -> None:
         """Take note of what a finished trial says about its point."""
         observation = Observation.of(trial, self.maximize)
         if observation is not None:
@@ -339,9 +345,9 @@ class Table(TrialReader[Claim]):
         elif trial.params:
             insort(self._failed, trial, key=lambda one: one.number)
         self.has_constraints |= bool(read_constraints(trial))
-        if trial.state == TrialState.COMPLETE and not (observation and observation.gradient):
-            proposal = read_proposal(trial.number, trial.system_attrs)
-            self.n_unanswered += proposal is not None and proposal.wants_hypergradient
+        if trial.state == TrialState.COMPLETE and isinstance(decision, Proposal):
+            is_answered = bool(observation and observation.gradient)
+            self.n_unanswered += decision.wants_hypergradient and not is_answered
 
     def model(self, space: Mapping[str, BaseDistribution]) -> Model:
         """The model of the observations, fitted once for the same trials and space."""
@@ -355,6 +361,10 @@ class Table(TrialReader[Claim]):
         """The parameters that all complete trials have and that may vary, by name."""
         space = sorted((self.space or {}).items())
         return {name: distribution for name, distribution in space if not distribution.single()}
+
+    def knows_others(self, number: int) -> bool:
+        """Whether all running trials but the one of this number have parameters."""
+        return all(n == number or self._trials[n].params for n in self._open)
 
     def unresolved(self, number: int) -> list[FrozenTrial]:
         """Running trials other than the one of this number, and the last that failed.

@@ -46,8 +46,8 @@ from optuna_hypergrad.samplers.population.exploit import exploit, next_assignmen
 from optuna_hypergrad.samplers.population.explore import explore
 from optuna_hypergrad.samplers.population.hyperparameters import continued, warm_start_values
 from optuna_hypergrad.samplers.population.log import describe_segment
+from optuna_hypergrad.samplers.population.loss_model import lowest_point
 from optuna_hypergrad.samplers.population.population import Population
-from optuna_hypergrad.samplers.population.surrogate import lowest_point
 from optuna_hypergrad.samplers.population.teaching import current_teacher
 
 

@@ -14,7 +14,7 @@ from optuna_hypergrad.arguments import check_choice, check_names, checked_count,
 from optuna_hypergrad.reports.objective import read_gradient
 from optuna_hypergrad.samplers.describe import short
 from optuna_hypergrad.samplers.gradient.history import OuterStep, Status, failure_of, outer_steps
-from optuna_hypergrad.samplers.gradient.model import is_modelled, recommendation
+from optuna_hypergrad.samplers.gradient.recommendation import is_modelled, recommendation
 from optuna_hypergrad.samplers.studies import best_first, check_one_objective, maximizes, violation
 from optuna_hypergrad.visualization.charts import Axis, Chart, Panel, Points, Scale
 from optuna_hypergrad.visualization.charts.parameters import PlottedHparam, plotted_hparams

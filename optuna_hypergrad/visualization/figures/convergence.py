@@ -19,7 +19,7 @@ from optuna_hypergrad.reports.objective import read_gradient
 from optuna_hypergrad.reports.proposals import read_proposal
 from optuna_hypergrad.samplers.describe import short
 from optuna_hypergrad.samplers.gradient.history import failure_of, outer_steps
-from optuna_hypergrad.samplers.gradient.model import is_modelled, recommendation
+from optuna_hypergrad.samplers.gradient.recommendation import is_modelled, recommendation
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial
 from optuna_hypergrad.samplers.studies import maximizes, violation
 from optuna_hypergrad.visualization import charts

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from optuna_hypergrad import report_hypergradient, students
 from optuna_hypergrad.reports import report_refined
 from optuna_hypergrad.samplers.population.hyperparameters import Numeric
-from optuna_hypergrad.samplers.population.surrogate import lowest_point
+from optuna_hypergrad.samplers.population.loss_model import lowest_point
 from samplers.populations import create, population_of, run, silent
 
 

@@ -1,0 +1,69 @@
+"""What a study recommends: the hyperparameters expected to do best in another training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_hypergrad.reports.claims import read_claim
+from optuna_hypergrad.reports.proposals import read_proposal
+from optuna_hypergrad.samplers.gradient.model import Model, Observation
+from optuna_hypergrad.samplers.studies import maximizes, violation
+
+
+class Recommendation(NamedTuple):
+    """The trial whose hyperparameters are expected to do best in another training."""
+
+    trial: FrozenTrial
+    expected: float | None
+    """The objective value expected there; None without a model, which needs five trials."""
+
+
+_KNOWN: WeakKeyDictionary[Study, tuple[int, Recommendation | None]] = WeakKeyDictionary()
+
+
+def recommendation(study: Study) -> Recommendation | None:
+    """What a study recommends; None if no trial is complete, finite and feasible.
+
+    The model is fitted once for the same finished trials: several figures and the note show it.
+
+    Args:
+        study: A study of any sampler, with one objective.
+    """
+    trials = study.get_trials(deepcopy=False)
+    n_finished = sum(trial.state.is_finished() for trial in trials)
+    known = _KNOWN.get(study)
+    if known is None or known[0] != n_finished:
+        known = _KNOWN[study] = n_finished, _recommendation(trials, maximizes(study))
+    return known[1]
+
+
+def _recommendation(trials: Sequence[FrozenTrial], maximize: bool) -> Recommendation | None:
+    found = (Observation.of(t, maximize) for t in trials if not violation(t))
+    observations = [one for one in found if one is not None]
+    best = min(observations, key=lambda one: (one.loss, one.trial.number), default=None)
+    if best is None or not math.isfinite(best.loss):
+        return None
+    free = {n: d for n, d in best.trial.distributions.items() if not d.single()}
+    complete = [one for one in observations if one.trial.state == TrialState.COMPLETE]
+    model = Model(free, complete)
+    trial = model.recommended()
+    if trial is None:
+        return Recommendation(best.trial, None)
+    loss = model.expected_loss(trial)
+    return Recommendation(trial, -loss if maximize else loss)
+
+
+def is_modelled(study: Study) -> bool:
+    """Whether the Gaussian process proposed the latest trial of a ``GradientSampler``."""
+    for trial in reversed(study.get_trials(deepcopy=False)):
+        if read_proposal(trial.number, trial.system_attrs) is not None:
+            return True
+        if read_claim(trial.number, trial.system_attrs) is not None:
+            return False
+    return False
