@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,21 @@ def digits_parts() -> tuple[Batch, Batch, Batch]:
     return split(x / 16.0, y, (900, 450))
 
 
+def parabola(root: Path) -> Data:
+    """The data of README's objective, whose batches are the same in all trainings."""
+    del root
+    draws = torch.Generator().manual_seed(1)
+    x = torch.randn(6000, 20, generator=draws)
+    y = (x[:, 0] + x[:, 1] > x[:, 2] ** 2).long()
+    train = x[:800], y[:800]
+
+    def batches(seed: int, steps: int, size: int) -> Callable[[int], Batch]:
+        del seed, steps, size
+        return lambda step: tuple(part[step % 8 :: 8] for part in train)
+
+    return Data(batches, (x[800:1000], y[800:1000]), (x[1000:], y[1000:]))
+
+
 def standardised(x: Any, n_train: int, order: Any) -> Any:
     """Columns with mean 0 and variance 1 in the training data."""
     train = x[order[:n_train]]
@@ -86,6 +102,15 @@ def digits_sgd(trial: BaseTrial, rates: Rates) -> Training:
     """Three parameters."""
     lr = rates(trial, "lr", 1e-4, 1.0, log=True)
     return Training(partial(mlp, (64, 64, 64, 10)), "sgd", sgd_options(trial, lr))
+
+
+def readme(trial: BaseTrial, rates: Rates) -> Training:
+    """README's objective: five learning rates, also negative ones, and momentum."""
+    options = {
+        "lr": rates(trial, "lr", -1.0, 1.0, windows=5),
+        "momentum": suggest_schedule(trial, "momentum", 0.0, 0.99),
+    }
+    return Training(partial(mlp, (20, 64, 2), activation=nn.Tanh), "sgd", options)
 
 
 def digits_readme(trial: BaseTrial, rates: Rates) -> Training:
@@ -167,6 +192,7 @@ TWO_CLASSES = 2 * math.log(2)
 JOBS = (
     Job("digits-sgd", digits_sgd, digits),
     Job("digits-sgd-bad", digits_sgd, digits, start={"lr": 1e-4}),
+    Job("readme", readme, parabola, TWO_CLASSES, start={"lr": 0.0, "momentum": 0.0}),
     Job(
         "digits-readme",
         digits_readme,

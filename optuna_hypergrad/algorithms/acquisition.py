@@ -1,4 +1,4 @@
-"""Where a Gaussian process expects the largest improvement."""
+"""The next point of a search: where a Gaussian process expects the largest improvement."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from optuna_hypergrad.algorithms.coordinates import Coordinates, one_hot
 from optuna_hypergrad.algorithms.gaussian_process import GaussianProcess
 from optuna_hypergrad.algorithms.ranges import Array
 
+BELIEF = 10.0  # observations, after which the belief counts once
 N_UNIFORM, N_LOCAL, N_REFINED = 256, 512, 4
 TILT = 0.12  # of the windows of a schedule in the first design, as a fraction of the range
 
@@ -48,12 +49,51 @@ def first_design(coordinates: Coordinates, index: int, seed: int) -> Array:
     return np.concatenate([numeric, one_hot(codes, choices)])
 
 
-def best_improvement(
+class Acquisition:
+    """How promising points are: log of the expected improvement and of a belief.
+
+    Expected improvement alone is largest in corners while little is known: they are farthest from
+    all runs. So it is multiplied by a belief about where good points are, to a power that falls
+    with the number of observations.
+
+    Args:
+        process: The posterior.
+        coordinates: Of its points.
+        target: The value to be improved on.
+
+    Reference:
+        "πBO: Augmenting Acquisition Functions with User Beliefs for Bayesian Optimization".
+    """
+
+    def __init__(self, process: GaussianProcess, coordinates: Coordinates, target: float) -> None:
+        self._process, self._target = process, target
+        self._means, precisions = coordinates.belief
+        self._precisions = BELIEF / process.n_observed * precisions
+
+    def at(self, x: Array) -> Array:
+        """Of points given by their coordinates, shape (k, components)."""
+        mean, deviation = self._process.predict(x)
+        improvement, _ = log_expected_improvement((self._target - mean) / deviation)
+        of_belief = -0.5 * (x - self._means) ** 2 @ self._precisions
+        return np.asarray(improvement + np.log(deviation) + of_belief)
+
+    def gradient(self, x: Array) -> tuple[float, Array]:
+        """Of one point, shape (components,), with its gradient."""
+        mean, deviation, d_mean, d_deviation = self._process.predict_slopes(x)
+        z = (self._target - mean) / deviation
+        improvement, slope = (part.item() for part in log_expected_improvement(np.array(z)))
+        d_z = (-d_mean - z * d_deviation) / deviation
+        far = (x - self._means) * self._precisions
+        value = improvement + np.log(deviation) - 0.5 * float((x - self._means) @ far)
+        return value, slope * d_z + d_deviation / deviation - far
+
+
+def most_promising(
     process: GaussianProcess, coordinates: Coordinates, evaluated: Array, rng: np.random.Generator
 ) -> Array:
-    """The point of the unit cube with the largest expected improvement.
+    """The point of the unit cube with the best ``Acquisition``.
 
-    Over the smallest mean at an evaluated point, as losses are noisy.
+    It is to improve on the smallest mean at an evaluated point, as losses are noisy.
 
     Args:
         process: The posterior.
@@ -63,32 +103,25 @@ def best_improvement(
     """
     means, _ = process.predict(coordinates.of(evaluated))
     incumbents = evaluated[np.argsort(means)[:3]]
-    target = float(means.min())
+    acquisition = Acquisition(process, coordinates, float(means.min()))
     candidates = np.vstack(
         [_uniform(coordinates, rng), _local(coordinates, incumbents, rng), incumbents]
     )
-    mean, deviation = process.predict(coordinates.of(candidates))
-    score, _ = log_expected_improvement((target - mean) / deviation)
-    score = score + np.log(deviation)
-    order = np.argsort(-score, kind="stable")
-    found = [_refined(process, coordinates, candidates[i], target) for i in order[:N_REFINED]]
+    order = np.argsort(-acquisition.at(coordinates.of(candidates)), kind="stable")
+    found = [_refined(acquisition, coordinates, candidates[i]) for i in order[:N_REFINED]]
     return max(found, key=lambda pair: pair[0])[1]
 
 
 def _refined(
-    process: GaussianProcess, coordinates: Coordinates, start: Array, target: float
+    acquisition: Acquisition, coordinates: Coordinates, start: Array
 ) -> tuple[float, Array]:
     n = coordinates.n_numeric
     basis = coordinates.basis[:n]
 
     def negative(numeric: Array) -> tuple[float, Array]:
         u = np.concatenate([numeric, start[n:]])
-        mean, deviation, d_mean, d_deviation = process.predict_slopes(coordinates.of(u[None])[0])
-        z = (target - mean) / deviation
-        value, slope = (part.item() for part in log_expected_improvement(np.array(z)))
-        d_z = (-d_mean - z * d_deviation) / deviation
-        gradient = slope * d_z + d_deviation / deviation
-        return -(value + np.log(deviation)), -(basis @ gradient)
+        value, gradient = acquisition.gradient(coordinates.of(u[None])[0])
+        return -value, -(basis @ gradient)
 
     if not n:
         return -negative(start[:0])[0], start

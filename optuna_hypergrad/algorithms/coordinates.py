@@ -19,6 +19,8 @@ from scipy.linalg import block_diag
 from optuna_hypergrad.algorithms.ranges import Array
 
 CHOICE_LENGTH = 0.5  # where two choices have the distance 1
+LEVEL, SHAPE = 0.35, 0.25  # how far good levels and first shapes are expected, in ranges
+FINEST = 4  # the second shape is half as large, and so on, but none smaller than the fourth
 MAX_DIMENSION = 64  # of all components; finer shapes of large groups are left as they are
 
 
@@ -77,7 +79,8 @@ class Coordinates:
             waves = _waves(size)
             if room < size:
                 own = None if self.slopes is None else self.slopes[:, start : start + size]
-                waves = _with_directions(waves[: max(1, room // 2)], own, room - room // 2)
+                n_waves = _n_waves(size, room)
+                waves = _with_directions(waves[:n_waves], own, room - n_waves)
             found.append(waves)
             start += size
         return found
@@ -121,6 +124,22 @@ class Coordinates:
         n_numeric = len(self.lengths) - len(self.choices)
         return np.array([0.75] * n_numeric + [0.25] * len(self.choices))
 
+    @cached_property
+    def belief(self) -> tuple[Array, Array]:
+        """Where good points are expected before anything is known: means and precisions.
+
+        Levels around the middle of the range, shapes around 0, finer ones nearer to it. Directions
+        of slopes are as plausible as the first shape, and choices as one another (precision 0).
+        """
+        means, precisions = list[float](), list[float]()
+        for size, part, room in zip(self.groups, self._parts, self._room, strict=True):
+            order = np.arange(1, len(part))
+            order = np.where(order < _n_waves(size, room), np.minimum(order, FINEST), 1)
+            means += [0.5 * np.sqrt(size)] + [0.0] * len(order)
+            precisions += [1 / (LEVEL**2 * size), *(order**2 / (SHAPE**2 * size))]
+        of_choices = [0.0] * sum(self.choices)
+        return np.array(means + of_choices), np.array(precisions + of_choices)
+
     def of(self, u: Array) -> Array:
         """Coordinates of points, shape (k, components)."""
         return u @ self.basis
@@ -150,6 +169,11 @@ class Coordinates:
 def _waves(size: int) -> Array:
     """The cosine transform of a group, its level first, shape (size, size)."""
     return np.asarray(dct(np.eye(size), axis=0, norm="ortho"), dtype=float)
+
+
+def _n_waves(size: int, room: int) -> int:
+    """How many components of a group are shapes; the others follow slopes."""
+    return size if room >= size else max(1, room // 2)
 
 
 def _with_directions(waves: Array, slopes: Array | None, n: int) -> Array:

@@ -113,6 +113,11 @@ class GaussianProcess:
         full[n:, n:] = _slope_slope(z_slopes, z_slopes)
         return full
 
+    @property
+    def n_observed(self) -> int:
+        """How many losses and slopes were observed."""
+        return len(self._observed)
+
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the function at points of shape (k, d)."""
         cross = self._cross(x / self.hyperparameters.lengths)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_hypergrad.algorithms.acquisition import best_improvement, first_design
+from optuna_hypergrad.algorithms.acquisition import first_design, most_promising
 from optuna_hypergrad.algorithms.coordinates import Coordinates
 from optuna_hypergrad.algorithms.gaussian_process import Data, GaussianProcess, fit
 from optuna_hypergrad.algorithms.ranges import Array
@@ -137,7 +137,7 @@ class Surrogate:
         rng = np.random.default_rng([seed, number])
         process = self._believing(pending)
         known = np.vstack([self.runs.points, pending])  # what is expected of these is no news
-        return best_improvement(process, self.coordinates, known, rng)
+        return most_promising(process, self.coordinates, known, rng)
 
     def worth_hypergradient(self, n_asked: int) -> bool:
         """Whether the hypergradient of the next run is worth its price.

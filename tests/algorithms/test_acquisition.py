@@ -5,9 +5,10 @@ import pytest
 from scipy.stats import norm
 
 from optuna_hypergrad.algorithms.acquisition import (
-    best_improvement,
+    Acquisition,
     first_design,
     log_expected_improvement,
+    most_promising,
 )
 from optuna_hypergrad.algorithms.coordinates import Coordinates
 from optuna_hypergrad.algorithms.gaussian_process import Data, GaussianProcess, Hyperparameters
@@ -50,27 +51,55 @@ def posterior(coordinates: Coordinates, points: Array, losses: Array) -> Gaussia
     return GaussianProcess(data, Hyperparameters(np.full(d, 0.4), 1.0, 0.01, 0.1, 0.1))
 
 
-def test_no_point_of_a_grid_has_a_larger_improvement() -> None:
+def test_no_point_of_a_grid_is_more_promising() -> None:
     coordinates = Coordinates((1, 1))
     points = np.random.default_rng(0).random((7, 2))
     losses = ((points - [0.7, 0.2]) ** 2).sum(axis=1) * 4 - 1
     process = posterior(coordinates, points, losses)
+    target = process.predict(coordinates.of(points))[0].min()
 
-    def improvement(u: Array) -> Array:
+    def promise(u: Array) -> Array:
+        """log EI + β/n log π of independent normal levels, written out."""
         mean, deviation = process.predict(coordinates.of(u))
-        target = process.predict(coordinates.of(points))[0].min()
         z = (target - mean) / deviation
-        return np.asarray(log_expected_improvement(z)[0] + np.log(deviation))
+        belief = norm.logpdf(u, 0.5, 0.35).sum(axis=1)
+        return np.asarray(
+            log_expected_improvement(z)[0] + np.log(deviation) + 10.0 / len(points) * belief
+        )
 
-    found = best_improvement(process, coordinates, points, np.random.default_rng(0))
+    found = most_promising(process, coordinates, points, np.random.default_rng(0))
     axis = np.linspace(0, 1, 61)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    assert improvement(found[None]).item() >= improvement(grid).max() - 1e-3
+    assert promise(found[None]).item() >= promise(grid).max() - 1e-3
+
+
+def test_the_gradient_of_a_promise_is_its_derivative() -> None:
+    coordinates = Coordinates((5, 80), (2,), np.random.default_rng(2).normal(size=(3, 85)))
+    points = np.random.default_rng(0).random((6, 87))
+    process = posterior(coordinates, points, np.random.default_rng(1).normal(size=6))
+    acquisition = Acquisition(process, coordinates, -0.5)
+    x = coordinates.of(points[:1] + 0.05)
+    value, gradient = acquisition.gradient(x[0])
+    assert value == pytest.approx(acquisition.at(x).item())
+    steps = 1e-5 * np.eye(x.shape[1])
+    differences = (acquisition.at(x + steps) - acquisition.at(x - steps)) / 2e-5
+    np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-6)
+
+
+def test_of_two_points_as_unknown_the_more_plausible_one_is_promising() -> None:
+    coordinates = Coordinates((6,))
+    middle = np.full((1, 6), 0.5)
+    process = posterior(coordinates, middle, np.zeros(1))
+    acquisition = Acquisition(process, coordinates, 0.0)
+    bend = 0.1 * np.array([-5.0, -3.0, -1.0, 1.0, 3.0, 5.0])
+    zigzag = np.linalg.norm(bend) / 6**0.5 * np.array([1.0, -1.0] * 3)
+    smooth, rough = acquisition.at(coordinates.of(middle + np.array([bend, zigzag])))
+    assert smooth > rough + 1
 
 
 def test_choices_alone_are_searched() -> None:
     coordinates = Coordinates((), (3,))
     points = np.eye(3)[[0, 1]]
     process = posterior(coordinates, points, np.array([0.0, 1.0]))
-    found = best_improvement(process, coordinates, points, np.random.default_rng(0))
+    found = most_promising(process, coordinates, points, np.random.default_rng(0))
     np.testing.assert_array_equal(found, [0, 0, 1])  # the one that has not run

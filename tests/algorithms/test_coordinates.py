@@ -81,3 +81,16 @@ def test_spread_points_stay_in_the_cube_and_share_their_level() -> None:
     wild = coordinates.spread(level, shape + 10.0)
     assert ((wild >= 0) & (wild <= 1)).all()
     assert Coordinates((), (2,)).spread(np.empty((4, 0)), np.empty((4, 0, 3))).shape == (4, 0)
+
+
+def test_good_points_are_believed_near_the_middle_and_smooth_or_along_slopes() -> None:
+    slopes = np.zeros((1, 80))
+    slopes[0, ::2], slopes[0, 1::2] = 1.0, -1.0
+    means, precisions = Coordinates((80, 1), (2,), slopes).belief
+    n_waves = 30  # half of the room of the large group
+    assert means[0] == pytest.approx(0.5 * 80**0.5) and means[n_waves + 1] == 0.5
+    deviations = 1 / np.sqrt(precisions[: n_waves + 1] * 80)
+    expected = [0.35, 0.25, 0.125, 0.25 / 3, *[0.0625] * (n_waves - 4), 0.25]
+    np.testing.assert_allclose(deviations, expected)
+    assert precisions[n_waves + 1] == pytest.approx(1 / 0.35**2)
+    assert not precisions[n_waves + 2 :].any()

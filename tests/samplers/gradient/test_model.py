@@ -5,11 +5,13 @@ import pickle
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+from optuna import storages
 from optuna.trial import TrialState
 
 import optuna_hypergrad.samplers.gradient.model as model_module
@@ -83,6 +85,19 @@ class TestRepetition:
             halved.sampler = again
             halved.optimize(shifted, n_trials=4)
         assert points(whole) == points(halved)
+
+    def test_a_copy_in_another_storage_goes_on_like_the_original(self, tmp_path: Path) -> None:
+        study, copied = create(sampler()), f"sqlite:///{tmp_path}/copy.db"
+        study.optimize(shifted, n_trials=9)
+        optuna.copy_study(
+            from_study_name=study.study_name,
+            from_storage=study._storage,
+            to_storage=copied,
+        )
+        copy = optuna.load_study(study_name=None, storage=copied, sampler=sampler())
+        for one in (study, copy):
+            one.optimize(shifted, n_trials=3)
+        assert points(study) == points(copy)
 
     def test_the_order_in_which_workers_finished_does_not_matter(self) -> None:
         found = []
@@ -177,6 +192,27 @@ class TestOtherTrials:
             study.tell(trial, state=TrialState.FAIL)
         distances = [np.abs(np.subtract(a, b)).max() for a, b in pairwise(failed)]
         assert min(distances) > 1e-3
+
+    def test_a_retry_runs_the_point_of_the_failed_trial_and_decides_for_itself(self) -> None:
+        study = create(sampler())
+        study.optimize(bowl_of(12), n_trials=10)
+        failed = study.ask()
+        bowl_of(12)(failed)
+        study.tell(failed, state=TrialState.FAIL)
+        name = "RetryHeartbeatStaleTrialCallback"  # since Optuna 4.9
+        retrying = getattr(storages, name, None) or storages.RetryFailedTrialCallback
+        with pytest.warns(optuna.exceptions.ExperimentalWarning):
+            retry_failed = retrying()
+        retry_failed(study, study.trials[-1])
+        retry = study.ask()
+        bowl_of(12)(retry)
+        assert retry.number == failed.number + 1 and retry.params == failed.params
+        proposals = [study.trials[n].system_attrs["hg:proposal"] for n in (10, 11)]
+        assert [one["trial"] for one in proposals] == [10, 11]
+        assert trial_seed(retry) != trial_seed(failed)
+        study.tell(retry, 1.0)
+        study.optimize(bowl_of(12), n_trials=1)
+        assert study.trials[-1].params != retry.params
 
     def test_a_worker_that_died_changes_no_result(self) -> None:
         study = create(sampler())
