@@ -9,6 +9,9 @@ hyperparameters are trained with five fresh seeds and evaluated on test data:
     python examples/arena/arena.py --data DIR --storage sqlite:///arena.db \\
         --jobs digits-sgd digits-adam --samplers random tpe ours --seeds 0 1 2 --workers 2
 
+With --device cuda the jobs are larger networks, and their costs seconds on the clock; give these a
+storage of their own.
+
 DIR holds mnist.npz and cifar10_jpeg.npz (downloaded otherwise), ptb.valid.txt, ptb.test.txt and
 tinyshakespeare.txt, as far as the jobs need them. table.py makes the tables from stored studies.
 """
@@ -51,7 +54,7 @@ def main() -> None:
         for sampler in args.samplers
         if is_possible(JOBS[job], SAMPLERS[sampler])
     ]
-    options = Options(args.data, args.storage, args.budget)
+    options = Options(args.data, args.storage, args.budget, args.device)
     if args.workers == 1:
         for cell in cells:
             run(cell, options)
@@ -75,6 +78,7 @@ class Options(NamedTuple):
     data: Path
     storage: str
     budget: float
+    device: str
 
 
 def run(cell: Cell, options: Options) -> None:
@@ -82,7 +86,7 @@ def run(cell: Cell, options: Options) -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     job, entry = JOBS[cell.job], SAMPLERS[cell.sampler]
-    data, start = loaded(job.data, options.data), job.start_values(entry.rates)
+    data, start = loaded(job.data, options.data, options.device), job.start_values(entry.rates)
     study = optuna.create_study(
         storage=options.storage,
         study_name=cell.name,
@@ -122,15 +126,15 @@ def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: PlainTrai
         nonlocal of_storage
         if step in (training.steps // 9, training.steps // 3):
             loss = bounded(evaluate(training, model, data.validation)[0], job)
-            begin = time.process_time()
+            begin = plain.clock()
             trial.report(loss, step)
             is_hopeless = trial.should_prune()
-            of_storage += time.process_time() - begin
+            of_storage += plain.clock() - begin
             if is_hopeless:
                 raise optuna.TrialPruned
 
     plain_seconds = plain.seconds
-    seed, start = trial_seed(trial), time.process_time()
+    seed, start = trial_seed(trial), plain.clock()
     try:
         if wanted and entry.is_greedy:
             result = train_greedily(training, data, seed)
@@ -138,7 +142,7 @@ def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: PlainTrai
             after_step = report if entry.is_pruned else None
             result = train(training, data, seed, learn=wanted, after_step=after_step)
     finally:
-        cost = plain.cost(time.process_time() - start - of_storage, plain_seconds)
+        cost = plain.cost(plain.clock() - start - of_storage, plain_seconds)
         trial.set_user_attr(COST, cost)
         trial.set_user_attr(PLAIN_SECONDS, plain_seconds)
     if result.hypergradient is not None:
@@ -157,12 +161,16 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--storage", default="sqlite:///arena.db")
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, help="by default those of the device")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=usual)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=50.0, help="plain trainings of a cell")
     parser.add_argument("--workers", type=int, default=1, help="processes, each on its own cells")
-    return parser.parse_args()
+    args = parser.parse_args()
+    of_device = [name for name, job in JOBS.items() if job.is_for_gpu == (args.device == "cuda")]
+    args.jobs = args.jobs or of_device
+    return args
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jobs_gpu
 import jobs_images
 import jobs_tables
 import jobs_text
@@ -10,5 +11,8 @@ from jobs import Job
 
 JOBS: dict[str, Job] = {
     job.name: job
-    for job in (*jobs_tables.JOBS, *jobs_images.JOBS, *jobs_text.JOBS, *jobs_weights.JOBS)
+    for job in (
+        *(*jobs_tables.JOBS, *jobs_images.JOBS, *jobs_text.JOBS),
+        *(*jobs_weights.JOBS, *jobs_gpu.JOBS),
+    )
 }

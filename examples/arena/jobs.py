@@ -38,6 +38,7 @@ class Job:
         has_schedule: Whether ``lr`` is one schedule that a warm-up and a cosine can replace.
         for_gradients_only: Whether only samplers that take hypergradients run on it.
         is_set_aside: Whether the search was chosen without looking at this job.
+        is_for_gpu: Whether it takes minutes on a CPU, and so runs only with a GPU or if named.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Job:
     has_schedule: bool = True
     for_gradients_only: bool = False
     is_set_aside: bool = False
+    is_for_gpu: bool = False
 
     def distributions(self, rates: Rates = suggest_schedule) -> dict[str, BaseDistribution]:
         """The search space."""
@@ -89,9 +91,9 @@ def _middle(distribution: FloatDistribution | IntDistribution) -> float:
 
 
 @cache
-def loaded(load: Callable[[Path], Data], root: Path) -> Data:
-    """Data, read once."""
-    return load(root)
+def loaded(load: Callable[[Path], Data], root: Path, device: str = "cpu") -> Data:
+    """Data on a device, read once."""
+    return load(root).to(device)
 
 
 def cosine_rates(

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,9 +135,9 @@ def tune(
 
     def objective(trial: Trial) -> float:
         training, per_training = job.suggest(trial, suggest_schedule), plain.seconds
-        start = time.process_time()
+        start = plain.clock()
         trained = train(training, data, trial_seed(trial))
-        trial.set_user_attr(COST, plain.cost(time.process_time() - start, per_training))
+        trial.set_user_attr(COST, plain.cost(plain.clock() - start, per_training))
         trial.set_user_attr(TEST, tested(training, trained.model, data, job))
         return bounded(trained.loss, job)
 
@@ -164,9 +163,9 @@ def evolve(
         training, per_training = of_segment(job, trial), plain.seconds
         model = training.model(trial_seed(trial))
         restored = member.restore(model=model)
-        start = time.process_time()
+        start = plain.clock()
         found = segment(training, model, data, trial_seed(trial), restored, method.learns)
-        trial.set_user_attr(COST, plain.cost(time.process_time() - start, per_training))
+        trial.set_user_attr(COST, plain.cost(plain.clock() - start, per_training))
         if method.learns:
             report_hypergradient(trial, found)
         trial.set_user_attr(TEST, tested(training, model, data, job))
@@ -189,9 +188,9 @@ def affordable(job: Job, data: Data, plain: PlainTraining, method: Method, budge
     start = FixedTrial({**job.start_values(constant_rates)})
     training, seconds = of_segment(job, start), list[float]()
     for seed in range(4):
-        began = time.process_time()
+        began = plain.clock()
         segment(training, training.model(seed), data, seed, {}, method.learns)
-        seconds.append(time.process_time() - began)
+        seconds.append(plain.clock() - began)
     return max(2, round(budget * plain.seconds / (GENERATIONS * median(seconds[1:]))))
 
 

@@ -29,6 +29,23 @@ class Data:
     validation: Batch
     test: Batch
 
+    @property
+    def device(self) -> torch.device:
+        """Where training takes place."""
+        return self.validation[0].device
+
+    def to(self, device: str) -> Data:
+        """The same data on a device; batches are drawn on the CPU, so they stay the same."""
+
+        def moved(batch: Batch) -> Batch:
+            return tuple(part.to(device) for part in batch)
+
+        def batches(seed: int, steps: int, size: int) -> Callable[[int], Batch]:
+            draw = self.batches(seed, steps, size)
+            return lambda step: moved(draw(step))
+
+        return Data(batches, moved(self.validation), moved(self.test))
+
 
 def data_of(train: Batch, validation: Batch, test: Batch) -> Data:
     """Data whose training batches are random examples, different at every step."""
@@ -136,7 +153,7 @@ def train(
 
 def seeded(training: Training, data: Data, seed: int) -> tuple[nn.Module, Callable[[int], Batch]]:
     """The untrained network and the batches of a seed, from which torch then draws, too."""
-    model = training.model(seed)
+    model = training.model(seed).to(data.device)
     torch.manual_seed(seed)
     return model, data.batches(seed, training.steps, training.size)
 

@@ -163,22 +163,22 @@ def _mnist(root: Path) -> Data:
 # WRN-16-1 on CIFAR-10.
 
 
-def cifar_images(root: Path) -> mnist.Batch:
-    """The first 6,500 training images, in [−1, 1], and their labels."""
+def cifar_images(root: Path, n: int = 6500) -> mnist.Batch:
+    """The first training images, in [−1, 1], and their labels."""
     file = root / "cifar10_jpeg.npz"
     if file.exists():
         from PIL import Image
 
         with np.load(file) as arrays:
             ends, joined = arrays["train_ends"], arrays["train_jpeg"]
-            labels = arrays["train_labels"][:6500]
-        parts = np.split(joined[: ends[6499]], ends[:6499])
+            labels = arrays["train_labels"][:n]
+        parts = np.split(joined[: ends[n - 1]], ends[: n - 1])
         images = np.stack([np.asarray(Image.open(io.BytesIO(p.tobytes()))) for p in parts])
     else:
         from torchvision.datasets import CIFAR10
 
         downloaded = CIFAR10(str(root), train=True, download=True)
-        images, labels = downloaded.data[:6500], np.array(downloaded.targets[:6500])
+        images, labels = downloaded.data[:n], np.array(downloaded.targets[:n])
     x = torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     return x, torch.tensor(labels.astype(np.int64))
 
@@ -242,12 +242,12 @@ class Layer(nn.Module):
 
 
 class Characters(nn.Module):
-    """A language model: two layers of width 64 with four heads."""
+    """A language model, by default two layers of width 64 with four heads."""
 
-    def __init__(self, vocabulary: int, context: int, width: int = 64) -> None:
+    def __init__(self, vocabulary: int, context: int, width: int = 64, n_layers: int = 2) -> None:
         super().__init__()
         self.embedding, self.places = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-        self.layers = nn.Sequential(Layer(width, 4), Layer(width, 4))
+        self.layers = nn.Sequential(*(Layer(width, 4) for _ in range(n_layers)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary)
 
     def forward(self, text: Tensor) -> Tensor:
