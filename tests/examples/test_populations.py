@@ -27,3 +27,18 @@ def test_cells_are_stored_with_the_network_and_its_schedules_judged(tmp_path: Pa
         for name in ("validation", "test", "fresh"):
             assert math.isfinite(stored.user_attrs["result"][name])
     assert json.loads(printed["breast-cancer-60/default/0"])["trials"] >= 20
+
+
+def test_pb2_without_ray_says_what_to_install_before_any_cell_runs(tmp_path: Path) -> None:
+    arguments = ["populations.py", "--data", ".", "--storage", f"sqlite:///{tmp_path}/none.db"]
+    code = f"""
+import runpy, sys
+sys.modules["ray"] = None
+sys.path.insert(0, {str(SCRIPT.parent)!r})
+sys.argv = {[*arguments, "--methods", "tpe", "pb2"]!r}
+runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
+"""
+    done = scripts.run("-c", code)
+    assert done.returncode == 1 and done.stdout == ""
+    assert 'pip install "ray[tune]" GPy' in done.stderr
+    assert not (tmp_path / "none.db").exists()
