@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,17 @@ import torch
 torch.set_num_threads(1)
 import arena
 from catalogue import JOBS
-from optuna_hypergrad import GradientSampler, recommended
+from optuna_hypergrad import recommended
 from samplers import SAMPLERS
-job, entry = JOBS[{job!r}], SAMPLERS["ours"]
-data = job.data(Path("."))
+job, entry = JOBS[{job!r}], SAMPLERS[{sampler!r}]
+data = job.data(Path({data!r}))
 plain = arena.PlainTraining(job, data)
 found = []
 for seed in {seeds}:
-    sampler = GradientSampler(seed=seed, start={start!r})
-    study = optuna.create_study(sampler=sampler)
+    start = {start!r} or job.start_values()
+    study = optuna.create_study(sampler=entry.make(seed, start))
+    if not entry.is_gradient:
+        study.enqueue_trial(start)
     study.optimize(lambda trial: arena.objective(trial, job, entry, data, plain), n_trials={n})
     found.append([study.trials[0].value, study.best_value, recommended(study).value])
 print(json.dumps(found))
@@ -35,11 +38,21 @@ print(json.dumps(found))
 
 
 def searches(
-    job: str, start: dict[str, float], seeds: list[int], n: int
+    job: str,
+    start: dict[str, float],
+    seeds: list[int],
+    n: int,
+    sampler: str = "ours",
+    data: str = ".",
 ) -> list[tuple[float, float, float]]:
-    """First, best and recommended validation loss of searches on a job of the arena."""
+    """First, best and recommended validation loss of searches on a job of the arena.
+
+    ``start`` is by schedule or parameter; where it is empty, that of the job.
+    """
     paths = [str(ROOT / "examples" / part) for part in ("arena", "benchmarks")]
-    code = CODE.format(paths=paths, job=job, start=start, seeds=seeds, n=n)
+    code = CODE.format(
+        paths=paths, job=job, start=start, seeds=seeds, n=n, sampler=sampler, data=data
+    )
     done = scripts.run("-c", code)
     assert done.returncode == 0, done.stderr
     return [tuple(one) for one in json.loads(done.stdout)]
@@ -58,3 +71,27 @@ def test_longer_trainings_from_there_do_not_stall_for_any_of_four_seeds() -> Non
         assert first > 0.5
         assert best < 0.06
         assert advice < 0.1
+
+
+def test_a_search_beats_tpe_with_readmes_objective_while_trainings_are_few() -> None:
+    ours, others = (
+        [one[2] for one in searches("readme", {}, [0, 1, 2], 20, name)] for name in ("ours", "tpe")
+    )
+    assert max(ours) < 0.12
+    assert sum(ours) < sum(others)
+
+
+@pytest.mark.slow
+def test_a_search_improves_on_a_decent_start() -> None:
+    start = {"lr": 3e-3, "beta1": 0.9, "beta2": 0.99, "weight_decay": 1e-2}
+    for first, best, _ in searches("breast-cancer", start, [0, 1], 25):
+        assert best < 0.5 * first
+
+
+@pytest.mark.slow
+def test_a_search_on_the_transformer_goes_on_improving() -> None:
+    data = os.environ.get("ARENA_DATA")
+    if data is None:
+        pytest.skip("set ARENA_DATA to a folder with tinyshakespeare.txt")
+    ((first, best, advice),) = searches("transformer", {}, [0], 15, data=data)
+    assert best < advice + 0.05 < first - 0.1

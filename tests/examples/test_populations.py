@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import optuna
@@ -27,6 +28,17 @@ def test_cells_are_stored_with_the_network_and_its_schedules_judged(tmp_path: Pa
         for name in ("validation", "test", "fresh"):
             assert math.isfinite(stored.user_attrs["result"][name])
     assert json.loads(printed["breast-cancer-60/default/0"])["trials"] >= 20
+
+    shutil.copy(SCRIPT.parents[2] / "docs" / "population.md", tmp_path)
+    out = ["--out", tmp_path / "table.json", "--docs", tmp_path]
+    done = scripts.run(SCRIPT.with_name("populations_table.py"), "--storage", storage, *out)
+    assert done.returncode == 0, done.stderr
+    head, _, row = done.stdout.splitlines()
+    assert head == "| job | default | tpe |"
+    for cell, result in zip(row.split(" | ")[1:], printed.values(), strict=True):
+        expected = json.loads(result)
+        assert f"{expected['test']:.4g}" in cell and f"({expected['fresh']:.4g})" in cell
+    assert row in (tmp_path / "population.md").read_text()
 
 
 def test_pb2_without_ray_says_what_to_install_before_any_cell_runs(tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ def test_a_category_that_shifts_the_loss_hides_no_optimum(seed: int) -> None:
     assert abs(study.best_params["x"] - 0.9) < 0.05
 
 
+def test_beside_a_category_the_search_is_no_worse_than_tpe() -> None:
+    best = []
+    for kind in (GradientSampler, optuna.samplers.TPESampler):
+        studies = [create(kind(seed=seed)) for seed in range(5)]
+        for study in studies:
+            study.optimize(shifted, n_trials=30)
+        best.append([study.best_value for study in studies])
+    assert all(ours <= tpe for ours, tpe in zip(*best, strict=True))
+
+
 class TestRepetition:
     def test_a_seed_repeats_a_study_and_another_does_not(self) -> None:
         studies = [create(sampler(seed)) for seed in (3, 3, 4)]
