@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from optuna_hypergrad.algorithms.gaussian_process import (
     Data,
@@ -127,3 +128,25 @@ def test_coordinates_of_one_kind_share_a_length_scale() -> None:
     process = fit(data, (0, 1, 1), np.ones(2), np.full(2, 0.75))
     first, second, third = process.hyperparameters.lengths
     assert second == third != first
+
+
+def test_the_predictive_density_is_that_of_each_loss_given_the_others() -> None:
+    data, total = observed(m=0), 0.0
+    for i in range(len(data.y)):
+        others = data._replace(x=np.delete(data.x, i, 0), y=np.delete(data.y, i))
+        mean, deviation = GaussianProcess(others, KNOWN).predict(data.x[i : i + 1])
+        total += norm.logpdf(data.y[i], mean, np.hypot(deviation, KNOWN.noise)).item()
+    assert GaussianProcess(data, KNOWN).predictive_density() == pytest.approx(total, rel=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_many_slopes_that_agree_among_themselves_count_only_if_they_predict_losses(
+    sign: float,
+) -> None:
+    x = np.random.default_rng(3).random((14, D))
+    slopes, at = sign * wave_slopes(x), np.arange(14)
+    found = fit(Data(x, wave(x), slopes, at), range(D), np.full(D, 0.6), np.full(D, 0.7))
+    known = np.random.default_rng(4).random((50, D))
+    error = np.abs(found.predict(known)[0] - wave(known)).mean()
+    assert error < (0.05 if sign > 0 else 0.15)
+    assert bool(len(found.data.at)) == (sign > 0)
