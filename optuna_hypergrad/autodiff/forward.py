@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.batches import TrainingBatches
 from optuna_hypergrad.autodiff.growth import Estimate, GrowthMeter
-from optuna_hypergrad.autodiff.hparams import ActiveTangents, TangentSchedule, Truncation
+from optuna_hypergrad.autodiff.hparams import (
+    ActiveTangents,
+    RunHparams,
+    TangentSchedule,
+    Truncation,
+)
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.result import Hypergradient
@@ -149,7 +154,8 @@ class TangentPropagation:
         """
         validated, adjoint = self._run.validate(self._point, validation, loss_fn, statistics)
         through_weights = self._tangents.times(adjoint).tolist()
-        gradient = self._run.hypers.by_parameter_at_end(validated.direct)
+        direct = {name: float(value) for name, value in validated.direct.items()}
+        gradient = self._run.hypers.by_parameter_at_end(direct)
         gradient = {name: gradient[name] for name in self._schedule.names}
         for name, row in self._schedule.rows.items():
             count = self._schedule.n_steps[name] if self._average else 1
@@ -235,6 +241,15 @@ class TangentPropagation:
 
     def _tensor(self, values: float | list[float] | list[list[float]]) -> Tensor:
         return self._point.weights.new_tensor(values)
+
+
+def check_without_tensors(hypers: RunHparams) -> None:
+    """Raise a ValueError if a tensor is to be learned, which forward mode does not."""
+    if hypers.tensors:
+        raise ValueError(
+            f"hypers: {hypers.tensors[0]!r} is a tensor, and forward mode would take a tangent for "
+            "each of its elements. Use hypergradient(mode='reverse'), or leave it out of learn."
+        )
 
 
 class ForwardMode(TangentPropagation):
@@ -326,6 +341,7 @@ class ForwardMode(TangentPropagation):
             constant_buffers=constant_buffers,
             state=state,
         )
+        check_without_tensors(run.hypers)
         tangents = TangentSchedule(run.hypers, truncate, truncation)
         run.expect(tangents.max_rows)
         super().__init__(

@@ -28,7 +28,10 @@ Truncation = Literal["leading", "alternate"]
 
 
 class HparamsAtStep(NamedTuple):
-    """Values at one step: floats, or tensors of shape () where they are learned."""
+    """Values at one step: floats, or tensors of shape () where they are learned.
+
+    What was given as a tensor is one of its own shape.
+    """
 
     update: Values
     loss: Values
@@ -39,9 +42,9 @@ class RunHparams:
 
     Args:
         update: Hyperparameters of the update.
-        loss: Hyperparameters of the loss function.
+        loss: Hyperparameters of the loss function. Tensors are the same at all steps.
         learn: Names of the trial parameters to differentiate; None or True for those of all
-            schedules, False for none.
+            schedules and all tensors, False for none.
         steps: T.
         like: A tensor of the dtype and device of the learned values; by default torch's.
 
@@ -53,25 +56,29 @@ class RunHparams:
     def __init__(
         self,
         update: Mapping[str, Hparam],
-        loss: Mapping[str, Hparam],
+        loss: Mapping[str, Hparam | Tensor],
         learn: Collection[str] | bool | None,
         steps: int,
         like: Tensor | None = None,
     ) -> None:
         self.steps = steps
+        like = torch.empty(0) if like is None else like
+        tensors = {k: h.to(like) for k, h in loss.items() if isinstance(h, Tensor)}
         self.all: dict[Key, Hparam] = {("update", k): h for k, h in update.items()}
-        self.all |= {("loss", k): h for k, h in loss.items()}
+        self.all |= {("loss", k): h for k, h in loss.items() if not isinstance(h, Tensor)}
         schedules = {key: h for key, h in self.all.items() if isinstance(h, Schedule)}
         self._names = {key: schedule.names for key, schedule in schedules.items()}
-        names = _checked_names(schedules, self._names)
-        self._chosen = _checked_learn(names, learn)
+        names = _checked_names(schedules, self._names, tensors)
+        self._chosen = _checked_learn([*names, *tensors], learn)
+        self._tensors = tensors
+        self.tensors = [name for name in tensors if name in self._chosen]
+        """Names of the learned tensors."""
         self.names = [name for name in names if name in self._chosen]
         self.learned = {
             key: h for key, h in schedules.items() if not self._chosen.isdisjoint(self._names[key])
         }
         # By the two values that a step may depend on, their indices and the derivatives: (T, 2).
         self._derivatives = {key: h.derivatives(steps) for key, h in self.learned.items()}
-        like = torch.empty(0) if like is None else like
         self._values: dict[Key, Tensor | list[float] | float] = {}  # at all steps, or constant
         for key, hparam in self.all.items():
             if not isinstance(hparam, Schedule):
@@ -81,13 +88,19 @@ class RunHparams:
             self._values[key] = like.new_tensor(values) if key in self.learned else values.tolist()
         self._log_idle_windows()
 
+    @property
+    def is_learning(self) -> bool:
+        """Whether anything is learned."""
+        return bool(self.names or self.tensors)
+
     def names_of(self, key: Key) -> Sequence[str]:
         """Names of the parameters of a schedule."""
         return self._names[key]
 
-    def learned_by(self, owner: Owner) -> list[str]:
-        """Names of the learned hyperparameters of the update, or of the loss."""
-        return [name for whose, name in self.learned if whose == owner]
+    def learned_of_loss(self) -> dict[str, torch.Size]:
+        """The learned hyperparameters of the loss and their shapes: numbers, then tensors."""
+        numbers = {name: torch.Size() for owner, name in self.learned if owner == "loss"}
+        return numbers | {name: self._tensors[name].shape for name in self.tensors}
 
     def at(self, step: int) -> HparamsAtStep:
         """Values at ``step``."""
@@ -97,6 +110,7 @@ class RunHparams:
                 found[owner][name] = values[step].clone()  # which an update may change in place
             else:
                 found[owner][name] = values if isinstance(values, float) else values[step]
+        found["loss"] |= {name: value.clone() for name, value in self._tensors.items()}
         return HparamsAtStep(found["update"], found["loss"])
 
     def derivatives(self, key: Key, step: int) -> dict[str, float]:
@@ -110,7 +124,7 @@ class RunHparams:
         return self._sums(per_step, lambda by_value, derivatives: by_value * derivatives)
 
     def by_parameter_at_end(self, by_value: Mapping[str, float]) -> dict[str, float]:
-        """Derivative by λ from the derivatives by hyperparameters of the loss at the last step."""
+        """Derivative by λ from the derivatives by numbers of the loss at the last step."""
         total = dict.fromkeys(self.names, 0.0)
         for hparam, outer in by_value.items():
             for name, inner in self.derivatives(("loss", hparam), self.steps - 1).items():
@@ -288,7 +302,9 @@ def _log_once(message: str) -> None:
 
 
 def _checked_names(
-    schedules: Mapping[Key, Schedule], names: Mapping[Key, Sequence[str]]
+    schedules: Mapping[Key, Schedule],
+    names: Mapping[Key, Sequence[str]],
+    tensors: Collection[str],
 ) -> list[str]:
     """Names of all parameters; one schedule may serve several hyperparameters."""
     owner: dict[str, Schedule] = {}
@@ -300,6 +316,8 @@ def _checked_names(
             if owner.setdefault(name, schedule) != schedule:
                 message = f"update and hypers: two schedules share the parameter {name!r}."
                 raise ValueError(message)
+    if shared := [name for name in tensors if name in owner]:
+        raise ValueError(f"hypers: a schedule has a parameter {shared[0]!r}, like a tensor.")
     return list(owner)
 
 
@@ -311,5 +329,6 @@ def _checked_learn(names: list[str], learn: Collection[str] | bool | None) -> fr
     check_kind("learn", learn, Collection | None, "a collection of names, True or False")
     unknown = [name for name in learn or () if name not in names]
     if unknown:
-        raise ValueError(f"learn: {unknown[0]!r} is not a parameter of a schedule ({names}).")
+        known = f"a parameter of a schedule, nor a tensor ({names})"
+        raise ValueError(f"learn: {unknown[0]!r} is not {known}.")
     return frozenset(names if learn is None else learn)

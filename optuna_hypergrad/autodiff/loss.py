@@ -5,7 +5,7 @@ And the validation loss with its gradient, which leave no trace on the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Literal, NamedTuple, get_args
 
@@ -49,7 +49,8 @@ class TrainingLoss:
         loss_fn: ``loss_fn(model, batch)``, or ``loss_fn(model, batch, hypers)`` where there are
             hyperparameters of the loss: the mean loss over the batch as a scalar tensor.
         weights: The model's learned weights.
-        learned: Names of the hyperparameters of the loss that are learned, P of them.
+        learned: Names and shapes of the hyperparameters of the loss that are learned, with P
+            elements in all.
         takes_hparams: Whether ``loss_fn`` gets the hyperparameters as a third argument.
     """
 
@@ -58,12 +59,12 @@ class TrainingLoss:
         model: nn.Module,
         loss_fn: LossFn,
         weights: FlatWeights,
-        learned: Sequence[str] = (),
+        learned: Mapping[str, torch.Size] | None = None,
         takes_hparams: bool = False,
     ) -> None:
         check_callable("loss_fn", loss_fn)
         self.model, self.loss_fn, self.weights = model, loss_fn, weights
-        self.learned, self._takes_hparams = list(learned), takes_hparams
+        self.learned, self._takes_hparams = dict(learned or {}), takes_hparams
         self.used: set[str] = set()
         """The learned hyperparameters that a loss has depended on so far."""
         self.switched: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -74,6 +75,21 @@ class TrainingLoss:
         other = TrainingLoss(self.model, loss_fn, self.weights, self.learned, self._takes_hparams)
         other.used = self.used
         return other
+
+    @property
+    def n_learned(self) -> int:
+        """P."""
+        return sum(shape.numel() for shape in self.learned.values())
+
+    def split(self, of_hparams: Tensor) -> list[Tensor]:
+        """Views of the last dimension, of P, in the shapes of the learned hyperparameters."""
+        if not self.learned:
+            return []
+        sizes = [shape.numel() for shape in self.learned.values()]
+        parts = torch.split(of_hparams, sizes, -1)
+        lead = of_hparams.shape[:-1]
+        pairs = zip(parts, self.learned.values(), strict=True)
+        return [part.reshape((*lead, *shape)) for part, shape in pairs]
 
     def __call__(self, batch: Batch, hparams: Values) -> Tensor:
         """The loss.
@@ -133,7 +149,7 @@ class TrainingLoss:
             twice: Whether the gradients can be differentiated again.
             stops: As in ``graph``.
         """
-        own = {k: v.requires_grad_() for k, v in hparams.items() if isinstance(v, Tensor)}
+        own = {name: torch.as_tensor(hparams[name]).requires_grad_() for name in self.learned}
         leaves = [*self.weights.parameters, *(own[name] for name in self.learned)]
         with self.graph(batch, hparams, stops) as loss:
             gradients = torch.autograd.grad(loss, leaves, create_graph=twice, allow_unused=True)
@@ -183,7 +199,7 @@ class Validated(NamedTuple):
 
     loss: float
     gradient: Tensor  # by the weights, shape (D,)
-    direct: dict[str, float]  # by the learned hyperparameters of the loss itself
+    direct: dict[str, Tensor]  # by the learned hyperparameters of the loss itself
 
 
 def validate(
@@ -217,19 +233,19 @@ def validate(
     check_validation(validation)
     total, loss_sum, n = 0, 0.0, len(loss.weights.parameters)
     gradient_sum = torch.zeros_like(loss.weights.read())
-    direct_sum = gradient_sum.new_zeros(len(loss.learned))
+    direct_sum = [gradient_sum.new_zeros(shape) for shape in loss.learned.values()]
     with validating(loss.model, statistics):
         for batch, size in sized(validation, of_tensors):
             stops = StopState(active=False) if exact else None
             found, gradients, _ = loss.gradients(batch, hparams, twice=False, stops=stops)
             gradient_sum += size * found.gradient
-            for k, part in enumerate(gradients[n:]):
-                direct_sum[k] += 0.0 if part is None else size * part
+            for summed, part in zip(direct_sum, gradients[n:], strict=True):
+                summed += 0.0 if part is None else size * part
             loss_sum += size * float(found.loss)
             total += size
     if total == 0:
         raise ValueError("validation: got no examples, expected at least one batch.")
-    direct = dict(zip(loss.learned, (direct_sum / total).tolist(), strict=True))
+    direct = {name: s / total for name, s in zip(loss.learned, direct_sum, strict=True)}
     return Validated(loss_sum / total, gradient_sum / total, direct)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from optuna_hypergrad.autodiff.growth import Growth
 from optuna_hypergrad.autodiff.updates import State
@@ -38,6 +39,9 @@ class Hypergradient:
     """Number of Hessian products; each costs about as much as one or two gradients."""
     mode: str
     """The mode that was used, ``"forward"`` or ``"reverse"``."""
+    tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    """Reverse mode: ∂(validation loss)/∂λ of each hyperparameter that was given as a tensor, in its
+    shape."""
     per_step: dict[str, NDArray[np.float64]] | None = field(default=None, repr=False)
     """Reverse mode: ∂(validation loss)/∂(value at each step), shape (steps,), by schedule."""
     growth: Growth | None = field(default=None, repr=False)

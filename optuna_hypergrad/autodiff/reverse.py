@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optuna_hypergrad.autodiff.growth import Estimate, GrowthMeter
 from optuna_hypergrad.autodiff.hparams import Key
-from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics, Validated
+from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation, Visit, check_recomputed
 from optuna_hypergrad.autodiff.result import Hypergradient
@@ -80,13 +80,16 @@ class ReverseMode:
         point = recomputation.point
         validated, adjoint = self._run.validate(point, validation, loss_fn, statistics)
         if all(bool(part.isfinite().all()) for part in (adjoint.weights, *adjoint.state)):
-            per_step = self._backward(adjoint)
+            per_step, by_tensor = self._backward(adjoint)
             growth = self._meter.growth(hypers)
         else:  # the run has diverged
             growth = None
             per_step = {key: np.full(self._run.steps, np.nan) for key in hypers.learned}
+            by_tensor = {name: validated.direct[name] * np.nan for name in hypers.tensors}
         counts = hypers.count_steps() if self._average else {}
-        direct = hypers.by_parameter_at_end(validated.direct)
+        numbers = {k: float(v) for k, v in validated.direct.items() if k not in by_tensor}
+        direct = hypers.by_parameter_at_end(numbers)
+        n_steps = self._run.steps if self._average else 1
         gradient = {
             name: total / max(counts.get(name, 1), 1) + direct[name]
             for name, total in hypers.by_parameter(per_step).items()
@@ -97,7 +100,8 @@ class ReverseMode:
             train_losses=recomputation.losses.tolist(),
             products=self._n_products,
             mode="reverse",
-            per_step=self._by_schedule(per_step, validated),
+            tensors={k: v / n_steps + validated.direct[k] for k, v in by_tensor.items()},
+            per_step=self._by_schedule(per_step, numbers),
             growth=growth,
             clipped=self._clipping.fraction,
             recomputed=recomputation.n_recomputed,
@@ -109,49 +113,65 @@ class ReverseMode:
         """Give the model the weights that were validated, for an update that averages them."""
         self._run.finish(self._recomputation.point)
 
-    def _backward(self, adjoint: TrainState) -> dict[Key, NDArray[np.float64]]:
-        """∂(validation loss)/∂(value at each step) by hyperparameter, each of shape (steps,)."""
+    def _backward(
+        self, adjoint: TrainState
+    ) -> tuple[dict[Key, NDArray[np.float64]], dict[str, Tensor]]:
+        """∂(validation loss)/∂(value at each step) by number, each of shape (steps,).
+
+        And the sum over all steps by tensor, of its shape.
+        """
         zeros = self._recomputation.losses.new_zeros(self._run.steps)
         # Allocated once: a new number at each step would fragment the heap.
         by_value = {key: zeros.clone() for key in self._run.hypers.learned}
+        by_tensor = {k: zeros.new_zeros(self._run.learned[k]) for k in self._run.hypers.tensors}
         on_recomputed = None
         if self._bar is not None:
             self._bar.phase("going back", self._run.steps)
             on_recomputed = partial(self._bar.spend, 1.0)
         with closing(self._recomputation.backward(on_recomputed)) as visits:
             for visit in visits:
-                adjoint = self._step_back(visit, adjoint, by_value)
+                adjoint = self._step_back(visit, adjoint, by_value, by_tensor)
                 del visit  # its tensors, before the next ones are computed
                 if self._bar is not None:
                     self._bar.step(1.0 + PRODUCT)
         per_step = {key: values.double().cpu().numpy().copy() for key, values in by_value.items()}
-        for name, row in self._run.initial_jacobian().items():
-            per_step["loss", name][0] += float(row @ adjoint.weights)
-        return per_step
+        for name, found in self._run.initial_vjp(adjoint.weights).items():
+            if name in by_tensor:
+                by_tensor[name] += found
+            else:
+                per_step["loss", name][0] += float(found)
+        return per_step, by_tensor
 
     def _step_back(
-        self, visit: Visit, adjoint: TrainState, by_value: dict[Key, Tensor]
+        self,
+        visit: Visit,
+        adjoint: TrainState,
+        by_value: dict[Key, Tensor],
+        by_tensor: dict[str, Tensor],
     ) -> TrainState:
         """The adjoint before one step; fills in the derivatives by the values at this step."""
         run, step, gradient = self._run, visit.step, visit.gradient
         values, mask = run.hypers.at(step), run.weights.grad_mask(visit.has_grad)
         vjp = step_vjp(run.update, visit.point, gradient, values.update, mask, adjoint)
-        directions = Directions(vjp.gradient[None], gradient.new_zeros((1, len(run.learned))))
+        zeros = gradient.new_zeros((1, run.loss.n_learned))
+        directions = Directions(vjp.gradient[None], zeros)
         grad, products = run.gradient_and_products(visit.batches, values.loss, directions, "vjp")
         self._n_products += 1
         check_recomputed(step, grad.gradient, gradient)
-        by_loss = dict(zip(run.learned, products.hparams[0], strict=True))
+        by_loss = dict(zip(run.learned, run.loss.split(products.hparams[0]), strict=True))
         for owner, name in by_value:
             by_value[owner, name][step] = (vjp.hypers if owner == "update" else by_loss)[name]
+        for name, total in by_tensor.items():
+            total += by_loss[name]
         kept, curved = vjp.adjoint.weights, self._clipping(products.weights[0])
         alpha = self._meter.of_adjoint(step, kept, curved)
         return TrainState(kept + alpha * curved, vjp.adjoint.state)
 
     def _by_schedule(
-        self, per_step: dict[Key, NDArray[np.float64]], validated: Validated
+        self, per_step: dict[Key, NDArray[np.float64]], direct: dict[str, float]
     ) -> dict[str, NDArray[np.float64]]:
         """By name of schedule; one that serves several hyperparameters gets their sum."""
-        for name, value in validated.direct.items():
+        for name, value in direct.items():
             per_step["loss", name][-1] += value
         total: dict[str, NDArray[np.float64]] = {}
         for key, values in per_step.items():

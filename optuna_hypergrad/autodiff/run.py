@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import jacfwd
 
 from optuna_hypergrad.arguments import check_choice, check_kind, check_positive, checked_count
+from optuna_hypergrad.autodiff.checks.double import direction_at
 from optuna_hypergrad.autodiff.checks.state import is_named
 from optuna_hypergrad.autodiff.hparams import RunHparams
 from optuna_hypergrad.autodiff.loss import (
@@ -61,7 +62,7 @@ class Run:
         update: Update,
         *,
         steps: int,
-        hypers: Mapping[str, Hparam] | None = None,
+        hypers: Mapping[str, Hparam | Tensor] | None = None,
         initial: Initial | None = None,
         learn: Collection[str] | bool | None = None,
         clip_gradients: float | None = None,
@@ -74,11 +75,11 @@ class Run:
         check_positive("clip_gradients", clip_gradients, or_none=True)
         check_kind("hypers", hypers, Mapping | None, "a mapping or None")
         self.update = update if clip_gradients is None else Clipped(update, value=clip_gradients)
-        of_loss = protocol.checked_hparams(hypers or {})
+        of_loss = protocol.checked_of_loss(hypers or {})
         self.weights = FlatWeights(model)
         self._like = self.weights.parameters[0]  # of the dtype and device of all weights
         self.hypers = RunHparams(self.update.hypers, of_loss, learn, self.steps, self._like)
-        self.learned = self.hypers.learned_by("loss")  # hyperparameters, P of them
+        self.learned = self.hypers.learned_of_loss()  # with P elements
         self.loss = TrainingLoss(model, loss_fn, self.weights, self.learned, hypers is not None)
         self._initial = initial
         self._constant_buffers = _checked_buffers(model, constant_buffers)
@@ -111,17 +112,33 @@ class Run:
         weights = trained(self.update, self.weights.read(), self._state)
         if self._initial is not None:
             self._given = weights
-            weights = self._initialised(self._values_of_learned())
+            weights = self._initialised(self._learned_values())
         self.weights.write(weights)
         return TrainState(weights, self._state)
 
     def initial_jacobian(self) -> dict[str, Tensor]:
-        """∂(initial weights)/∂(value at step 0) by learned hyperparameter of the loss, (D,)."""
+        """∂(initial weights)/∂(value at step 0) by learned number of the loss, shape (D,)."""
         if self._initial is None or not self.learned:
             return {}
         with forward_mode:
-            rows = jacfwd(self._initialised)(self._values_of_learned()).T
+            rows = jacfwd(self._initialised)(self._learned_values()).T
         return dict(zip(self.learned, rows, strict=True))
+
+    def initial_vjp(self, adjoint: Tensor) -> dict[str, Tensor]:
+        """Derivatives by learned hyperparameters of the loss, of their shapes, at step 0.
+
+        Args:
+            adjoint: Derivative by the initial weights, shape (D,).
+        """
+        if self._initial is None or not self.learned:
+            return {}
+        values = self._learned_values().requires_grad_()
+        with torch.enable_grad():
+            weights = self._initialised(values)
+        if not weights.requires_grad:
+            return {}
+        (found,) = torch.autograd.grad(weights, values, adjoint)
+        return dict(zip(self.learned, self.loss.split(found), strict=True))
 
     def gradient(self, batches: Microbatches, hypers: Values) -> LossGrad:
         """Mean loss of the batches at the model's weights, and its gradient."""
@@ -165,7 +182,7 @@ class Run:
                 statistics,
                 self.hypers.at(self.steps - 1).loss,
                 of_tensors=self._of_tensors,
-                exact=bool(self.hypers.names),
+                exact=self.hypers.is_learning,
             )
         finally:
             self.weights.write(point.weights)
@@ -223,10 +240,11 @@ class Run:
         """Warn of learned hyperparameters that nothing depends on."""
         unused = [name for name in self.learned if name not in self.loss.used]
         if unused:
-            initial = self.initial_jacobian()
+            initial = self.initial_vjp(direction_at(self.weights.read()))
             unused = [name for name in unused if not (name in initial and initial[name].any())]
         if unused:
-            name = self.hypers.learned["loss", unused[0]].name
+            schedule = self.hypers.learned.get(("loss", unused[0]))
+            name = unused[0] if schedule is None else schedule.name
             warnings.warn(
                 f"hypers: neither the loss nor the initial weights depend on {name!r}, so its "
                 "hypergradient is 0. Use its value as the tensor that it is: float(), item() and "
@@ -234,15 +252,17 @@ class Run:
                 stacklevel=2,
             )
 
-    def _values_of_learned(self) -> Tensor:
+    def _learned_values(self) -> Tensor:
         """Values of the learned hyperparameters of the loss at step 0, shape (P,)."""
         values = self.hypers.at(0).loss
-        return self._like.new_tensor([float(values[name]) for name in self.learned])
+        parts = [torch.as_tensor(values[name]).flatten() for name in self.learned]
+        return torch.cat([self._like.new_empty(0), *(part.to(self._like) for part in parts)])
 
     def _initialised(self, learned: Tensor) -> Tensor:
         """The initial weights as a function of the learned hyperparameters, shape (D,)."""
         assert self._initial is not None
-        values = {**self.hypers.at(0).loss, **dict(zip(self.learned, learned, strict=True))}
+        own = dict(zip(self.learned, self.loss.split(learned), strict=True))
+        values = {**self.hypers.at(0).loss, **own}
         by_name = dict(zip(self.weights.names, self.weights.split(self._given), strict=True))
         return replaced("initial", by_name, self._initial(by_name, values))
 

@@ -7,11 +7,15 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_callable, check_choice, checked_count
 from optuna_hypergrad.autodiff.batches import Batches, TrainingBatches, check_validation
-from optuna_hypergrad.autodiff.forward import TangentObserver, TangentPropagation
+from optuna_hypergrad.autodiff.forward import (
+    TangentObserver,
+    TangentPropagation,
+    check_without_tensors,
+)
 from optuna_hypergrad.autodiff.growth import Estimate
 from optuna_hypergrad.autodiff.hparams import TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
@@ -48,7 +52,7 @@ def hypergradient(
     *,
     steps: int,
     mode: Mode = "auto",
-    hypers: Mapping[str, Hparam] | None = None,
+    hypers: Mapping[str, Hparam | Tensor] | None = None,
     initial: Initial | None = None,
     accumulate: int = 1,
     validation_loss_fn: LossFn | None = None,
@@ -96,16 +100,17 @@ def hypergradient(
         mode: ``"forward"``, ``"reverse"`` or ``"auto"``: forward mode for a single learned
             parameter, for ``truncate``, ``clip_products`` and ``share``, and for batches that come
             only once (an iterator), else reverse mode.
-        hypers: Hyperparameters of the loss by name, numbers or schedules. The loss functions get
-            their values at the step as a third argument (in validation those of the last step):
-            floats, or tensors of shape () if learned.
+        hypers: Hyperparameters of the loss by name: numbers, schedules, or tensors of any shape,
+            which are learned as a whole (weights of examples, say) and take reverse mode. The loss
+            functions get their values at the step as a third argument (in validation those of the
+            last step): floats, or tensors of shape () if learned.
         initial: ``initial(weights, hypers)``: new values for some of the initial weights, given
             all of them by name and the values of ``hypers`` at the first step.
         accumulate: Number of batches whose mean loss each step takes; one is in memory at a time.
         validation_loss_fn: The validation loss; None for the training loss.
         statistics: ``"batch"`` or ``"running"`` statistics for batch norm in validation.
-        learn: Parameters to differentiate; None or True for all, ``()`` or False to train only, at
-            the cost of plain training.
+        learn: Parameters and tensors to differentiate; None or True for all, ``()`` or False to
+            train only, at the cost of plain training.
         share: Forward mode: the learned parameters to differentiate in this process, if others
             differentiate the rest of the same training, as ``optuna_hypergrad.distributed``
             arranges; None for all.
@@ -187,7 +192,7 @@ def hypergradient(
     mode = _chosen_mode(mode, run, data, tangents, clip_products)
     run.expect(1 if mode == "reverse" else tangents.max_rows)
     data.keeps_passes = mode == "reverse"
-    if run.hypers.names and not data.is_iterator:
+    if run.hypers.is_learning and not data.is_iterator:
         # What torch loads for this is not part of the run's cost.
         with Snapshotter(model, run.weights.device, data.generators).unchanged():
             run.check(data.peek(), validation_loss_fn, statistics)
@@ -233,8 +238,11 @@ def _chosen_mode(
     clip_products: float | None,
 ) -> Mode:
     """The mode to run in; a ValueError if reverse mode is asked for but impossible."""
-    n_learned = len(run.hypers.names)  # 0 for plain training
-    if mode == "forward" or n_learned == 0 or (mode == "auto" and n_learned <= FEW):
+    n_learned, tensors = len(run.hypers.names), run.hypers.tensors
+    if mode == "forward":
+        check_without_tensors(run.hypers)
+    is_few = mode == "auto" and n_learned <= FEW and not tensors
+    if mode == "forward" or is_few or not run.hypers.is_learning:
         return "forward"
     obstacle = None
     if tangents.is_truncated:
@@ -243,9 +251,11 @@ def _chosen_mode(
         obstacle = "takes all parameters at once: share is for mode='forward'"
     elif batches.is_once_only:
         obstacle = "takes batches again, but they can be taken only once"
-    if mode == "reverse" and obstacle is not None:
-        raise ValueError(f"mode='reverse' {obstacle}.")
-    is_published = mode == "auto" and clip_products is not None  # as the paper clips
+    if obstacle is not None and (mode == "reverse" or tensors):
+        asked = "mode='reverse'" if mode == "reverse" else f"learning the tensor {tensors[0]!r}"
+        raise ValueError(f"{asked} {obstacle}.")
+    # As the paper clips.
+    is_published = mode == "auto" and clip_products is not None and not tensors
     return "reverse" if obstacle is None and not is_published else "forward"
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from optuna_hypergrad.autodiff import SGD, hypergradient
+
 
 def check_less_memory_runs_steps_again(page: dict[str, Any]) -> None:
     small = page["small"]
@@ -16,6 +18,23 @@ def check_less_memory_runs_steps_again(page: dict[str, Any]) -> None:
 def check_every_hyperparameter_has_a_hypergradient(page: dict[str, Any]) -> None:
     assert set(page["result"].gradient) == {"lr", "smoothing_0", "smoothing_1", "l2"}
     assert all(page["result"].gradient.values()) and page["started"].gradient["scale"]
+
+
+def check_every_example_has_a_hypergradient(page: dict[str, Any]) -> None:
+    slopes = page["cleaned"].tensors["weights"]
+    assert slopes.shape == (256,) and bool(slopes.ne(0).all())
+    better = hypergradient(
+        page["new_model"](),
+        page["by_example"],
+        SGD(0.3),
+        lambda step: (*page["batches"](step), torch.arange(step % 8, 256, 8)),
+        page["validation"],
+        steps=60,
+        hypers={"weights": 1 - 0.1 * slopes / slopes.abs().max()},
+        validation_loss_fn=lambda model, batch, hypers: page["loss"](model, batch),
+        learn=False,
+    )
+    assert better.loss < page["cleaned"].loss
 
 
 def check_the_better_activation_is_found(page: dict[str, Any]) -> None:

@@ -127,8 +127,8 @@ def _loss_error(loss: TrainingLoss, batch: Batch, hparams: Values, seed: int) ->
     stops = StopState(active=False)
     loss_grad, gradients, _ = loss.gradients(batch, line.go(0.0), twice=False, stops=stops)
     line.add_gradient(loss_grad.gradient)
-    pairs = zip(gradients[n:], line.of_hparams, strict=True)
-    direct = sum(float(g * change) for g, change in pairs if g is not None)
+    pairs = zip(gradients[n:], loss.split(line.of_hparams), strict=True)
+    direct = sum(float((g * change).sum()) for g, change in pairs if g is not None)
     found = loss_grad.gradient @ line.direction + direct
     floor = 1e-5 * float(loss_grad.gradient.norm() * line.direction.norm())
     return _derivative_error(lambda step: loss(batch, line.go(step)), found, floor)

@@ -44,13 +44,13 @@ class Line:
     """
 
     def __init__(self, loss: TrainingLoss, hparams: Values, seed: int) -> None:
-        self._weights, self._hparams = loss.weights, hparams
+        self._weights, self._hparams, self._split = loss.weights, hparams, loss.split
         self._snapshotter = Snapshotter(loss.model, loss.weights.device)
         self._start, self._point = self._snapshotter.now(), near(loss.weights.read(), seed)
         self._learned = {name: torch.as_tensor(hparams[name]).detach() for name in loss.learned}
         self.direction = direction_at(self._point)
-        sizes = [max(float(value.abs()), 1e-3) for value in self._learned.values()]
-        self.of_hparams = self._point.new_tensor(sizes)
+        sizes = [value.abs().clamp_min(1e-3).flatten() for value in self._learned.values()]
+        self.of_hparams = torch.cat([self._point.new_empty(0), *sizes]).to(self._point)
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Give the direction a part along the gradient.
@@ -65,7 +65,7 @@ class Line:
         """Go to a point; gives the hyperparameters there."""
         self._snapshotter.restore(self._start)
         self._weights.write(self._point + step * self.direction)
-        pairs = zip(self._learned.items(), self.of_hparams, strict=True)
+        pairs = zip(self._learned.items(), self._split(self.of_hparams), strict=True)
         return {**self._hparams, **{name: v + step * change for (name, v), change in pairs}}
 
 

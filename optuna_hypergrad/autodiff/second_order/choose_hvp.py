@@ -138,9 +138,9 @@ class FirstBatch:
 
     def _products(self, method: str, n: int) -> Tensor:
         """Products with n directions, as one vector."""
-        point, learned = self._loss.weights.read(), self._loss.learned
+        point = self._loss.weights.read()
         weights = torch.stack([direction_at(point, seed) for seed in range(n)])
-        directions = hvp.Directions(weights, weights.new_ones((n, len(learned))))
+        directions = hvp.Directions(weights, weights.new_ones((n, self._loss.n_learned)))
         take = hvp.HVP_METHODS[method]
         with self._snapshotter.unchanged():
             products = take(self._loss, self._batch, self._hparams, directions, "jvp")[1]

@@ -44,7 +44,7 @@ Products = Literal["auto", "loop", "batched", "forward", "forward-batched"]
 
 @dataclass(frozen=True)
 class Directions:
-    """Directions in x, or products with them."""
+    """Directions in x, or products with them; of P elements of hyperparameters."""
 
     weights: Tensor  # shape (N, D)
     hparams: Tensor  # shape (N, P)
@@ -137,18 +137,18 @@ def double_backward(loss: TrainingLoss, batch: Batch, hparams: Values, kind: Pro
             outputs = vjp(gradients, leaves, sources, create_graph=True)
 
     def product(directions: Directions, last: bool) -> Directions:
-        n, of_hparams = len(directions), directions.hparams.unbind(-1)
+        n, of_hparams = len(directions), loss.split(directions.hparams)
         vectors = [*weights.split(directions.weights), *of_hparams]
         if n == 1:
             vectors = [vector[0] for vector in vectors]
         found = vjp(outputs, sources, vectors, retain_graph=not last, is_grads_batched=n > 1)
         by_hparam = [
-            torch.zeros_like(h) if f is None else f.detach().reshape(h.shape)
+            torch.zeros_like(h).reshape(n, -1) if f is None else f.detach().reshape(n, -1)
             for f, h in zip(found[len(weights.parameters) :], of_hparams, strict=False)
         ]
         return Directions(
             weights.join(found[: len(weights.parameters)], (n,)),
-            torch.stack(by_hparam, -1) if by_hparam else torch.zeros_like(directions.hparams),
+            torch.cat(by_hparam, -1) if by_hparam else torch.zeros_like(directions.hparams),
         )
 
     return Linearized(loss_grad, product, symmetric)
@@ -173,7 +173,7 @@ def forward_over_reverse(
 
     def tangent(of_weights: Tensor, of_hparams: Tensor) -> Tensor:
         parts = dict(zip(weights.names, weights.split(of_weights), strict=True))
-        own = dict(zip(loss.learned, of_hparams.unbind(-1), strict=True))
+        own = dict(zip(loss.learned, loss.split(of_hparams), strict=True))
         by_weight, by_hparam = jvp(gradient, point, (parts, own))[1]
         return torch.cat([t.reshape(-1) for t in (*by_weight.values(), *by_hparam.values())])
 

@@ -151,7 +151,7 @@ def signature_of(loss: TrainingLoss, batch: Batch, hparams: Values) -> tuple[obj
         tuple((name, kind_of(p), bool(p._backward_hooks)) for name, p in weights.named.items()),
         tuple((name, kind_of(b)) for name, b in model.named_buffers()),
         tuple(map(kind_of, tree_leaves(batch))),
-        tuple((name, kind_of(value), bool(value)) for name, value in hparams.items()),
+        tuple((n, kind_of(v), bool(torch.as_tensor(v).any())) for n, v in hparams.items()),
         kind_of(loss.loss_fn),
         torch.is_autocast_enabled(weights.device.type),
         "torch._dynamo" in sys.modules,  # else nothing can have been compiled yet

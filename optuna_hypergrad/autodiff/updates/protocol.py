@@ -156,6 +156,18 @@ def _shapes(state: State) -> list[tuple[int, ...]]:
     return [tuple(part.shape) for part in state]
 
 
+def checked_of_loss(hypers: Mapping[str, object]) -> dict[str, Hparam | Tensor]:
+    """Return hyperparameters of the loss; require numbers, schedules and floating tensors."""
+    tensors: dict[str, Hparam | Tensor] = {}
+    for name, value in hypers.items():
+        if isinstance(value, Tensor):
+            if not value.is_floating_point():
+                raise ValueError(f"{name} must be of floating numbers, got {value.dtype}.")
+            tensors[name] = value.detach()
+    numbers = checked_hparams({name: v for name, v in hypers.items() if name not in tensors})
+    return {name: tensors.get(name, numbers.get(name, 0.0)) for name in hypers}
+
+
 def checked_hparams(hypers: Mapping[str, object]) -> dict[str, Hparam]:
     """Return ``hypers``; require numbers and schedules."""
     found: dict[str, Hparam] = {}
