@@ -23,6 +23,7 @@ MAX_ITERATIONS = 25  # of the fit; most of the gain comes with the first ten
 # Losses are standardised, slopes in standard deviations per length scale.
 SIGNAL, NOISE = (0.0, 0.5), (np.log(0.1), 0.6)
 SLOPE_NOISE, RELATIVE_NOISE = (np.log(0.3), 1.0), (np.log(0.7), 1.0)
+EVIDENCE = 3.0  # against slopes: a ratio of e³ = 20 between predictive densities
 STEEP = 3.0  # root mean square of the slopes of a run, from which on they are in doubt
 
 
@@ -250,8 +251,8 @@ def fit(data: Data, kinds: Sequence[int], lengths: Array, spreads: Array) -> Gau
     """The process with the most probable hyperparameters.
 
     Slopes outnumber losses, so an optimum may call losses noise that contradict them. Of the optima
-    from two starts, and the one without slopes, that counts which predicts each loss best from all
-    other observations.
+    from two starts, that counts which predicts each loss best from all other observations; or the
+    one without slopes, if it is better by ``EVIDENCE``.
 
     Args:
         data: What was observed.
@@ -283,10 +284,12 @@ def fit(data: Data, kinds: Sequence[int], lengths: Array, spreads: Array) -> Gau
         at(minimize(objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x)
         for x in ((means, doubting) if len(data.at) else (means,))
     ]
-    if len(data.at):
-        plain = data._replace(slopes=data.slopes[:0], at=data.at[:0])
-        found.append(fit(plain, kinds, lengths, spreads))
-    return max(found, key=GaussianProcess.predictive_density)
+    best = max(found, key=GaussianProcess.predictive_density)
+    if not len(data.at):
+        return best
+    plain = fit(data._replace(slopes=data.slopes[:0], at=data.at[:0]), kinds, lengths, spreads)
+    is_better = plain.predictive_density() > best.predictive_density() + EVIDENCE
+    return plain if is_better else best
 
 
 _PRIORS = (SIGNAL, NOISE, SLOPE_NOISE, RELATIVE_NOISE)
