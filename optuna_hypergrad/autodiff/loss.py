@@ -208,7 +208,7 @@ def validate(
     statistics: Statistics,
     hparams: Values,
     of_tensors: bool = False,
-    exact: bool = True,
+    differentiate: bool = True,
 ) -> Validated:
     """Mean loss over all examples in evaluation mode, and its gradient.
 
@@ -223,8 +223,8 @@ def validate(
         hparams: Values of the hyperparameters of the loss.
         of_tensors: Whether the training batches are tensors themselves, so that a list of tensors
             is a list of batches.
-        exact: Whether the gradient is that of the loss itself; else, where the loss stops
-            gradients, that which training takes.
+        differentiate: Whether the gradient is wanted, also where the loss stops gradients; else it
+            is 0.
 
     Raises:
         ValueError: If there is no batch, or the size of one among others is unknown.
@@ -236,13 +236,17 @@ def validate(
     direct_sum = [gradient_sum.new_zeros(shape) for shape in loss.learned.values()]
     with validating(loss.model, statistics):
         for batch, size in sized(validation, of_tensors):
-            stops = StopState(active=False) if exact else None
+            total += size
+            if not differentiate:
+                with loss.graph(batch, hparams) as value:  # it may differentiate something itself
+                    loss_sum += size * float(value.detach())
+                continue
+            stops = StopState(active=False)
             found, gradients, _ = loss.gradients(batch, hparams, twice=False, stops=stops)
             gradient_sum += size * found.gradient
             for summed, part in zip(direct_sum, gradients[n:], strict=True):
                 summed += 0.0 if part is None else size * part
             loss_sum += size * float(found.loss)
-            total += size
     if total == 0:
         raise ValueError("validation: got no examples, expected at least one batch.")
     direct = {name: s / total for name, s in zip(loss.learned, direct_sum, strict=True)}

@@ -182,7 +182,7 @@ class Run:
                 statistics,
                 self.hypers.at(self.steps - 1).loss,
                 of_tensors=self._of_tensors,
-                exact=self.hypers.is_learning,
+                differentiate=self.hypers.is_learning,
             )
         finally:
             self.weights.write(point.weights)
