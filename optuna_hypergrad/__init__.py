@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from optuna_hypergrad.pruners import ConsensusPruner, DivergencePruner, TruncationPruner
     from optuna_hypergrad.reporting import watch
     from optuna_hypergrad.reports.decisions import trial_seed, wants_hypergradient
-    from optuna_hypergrad.reports.objective import report_hypergradient
+    from optuna_hypergrad.reports.hypergradients import report_hypergradient
     from optuna_hypergrad.results import best_schedules, lineage_schedules, recommended
     from optuna_hypergrad.samplers import (
         GradientSampler,

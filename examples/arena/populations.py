@@ -57,10 +57,12 @@ from optuna_hypergrad import (
     report_hypergradient,
     suggest_schedule,
     trial_seed,
+    wants_hypergradient,
 )
 
 RESULT = "result"
 OPTIONAL = ("pb2",)
+RESAMPLE = {"mutation": "resample", "resample_probability": 0.25}
 DEFAULT_JOBS = ("transformer", "lstm", "conv-augment")
 
 
@@ -137,10 +139,13 @@ def tune(search: Search) -> Training:
 
 @dataclass(frozen=True)
 class Population:
-    """Arguments of PopulationSampler, and whether segments report hypergradients."""
+    """Arguments of PopulationSampler, and whether all segments report hypergradients.
+
+    If not, those do of which the sampler wants them.
+    """
 
     options: dict[str, Any] = field(default_factory=dict)
-    learns: bool = True
+    always: bool = False
 
     def __call__(self, search: Search) -> Training:
         """As many members as the budget pays for, over all generations; the best schedules."""
@@ -154,16 +159,19 @@ class Population:
             model = training.model(trial_seed(trial))
             restored = member.restore(model=model)
             start = plain.clock()
-            found = segment(training, model, data, trial_seed(trial), restored, self.learns)
+            learns = self.always or wants_hypergradient(trial)
+            found = segment(training, model, data, trial_seed(trial), restored, learns)
             trial.set_user_attr(COST, plain.cost(plain.clock() - start, per_training))
-            if self.learns:
-                report_hypergradient(trial, found)
+            report_hypergradient(trial, found)
             trial.set_user_attr(TEST, tested(training, model, data, job))
             member.save(model=model, state=found.state)
             return bounded(found.loss, job)
 
         if "members" not in study.user_attrs:
-            study.set_user_attr("members", affordable(search, self.learns))
+            config = PopulationSampler(**self.options).config
+            space = job.distributions(constant_rates)
+            learns = self.always or config.wants_hypergradient(space)
+            study.set_user_attr("members", affordable(search, learns))
         size = int(study.user_attrs["members"])
         study.sampler = PopulationSampler(seed=search.seed, population_size=size, **self.options)
         for trial in study.get_trials(deepcopy=False):  # those of a run that was stopped
@@ -207,11 +215,12 @@ def pb2(search: Search) -> Training:
 
 METHODS: dict[str, Callable[[Search], Training]] = {
     "default": Population(),
+    "default, hypergradients": Population(always=True),
     "teacher": Population({"mutation": "teacher"}),
-    "resample": Population({"mutation": "resample", "resample_probability": 0.25}),
-    "default, no hypergradients": Population(learns=False),
-    "pbt": Population({"mutation": "perturb", "refine": False}, learns=False),
-    "random restarts": Population({"mutation": None, "truncation": 0.0}, learns=False),
+    "resample": Population(RESAMPLE),
+    "resample, no hypergradients": Population({**RESAMPLE, "refine": False}),
+    "pbt": Population({"mutation": "perturb", "refine": False}),
+    "random restarts": Population({"mutation": None, "truncation": 0.0, "refine": False}),
     "tpe": tune,
     "pb2": pb2,
 }

@@ -76,11 +76,12 @@ class Member(tune.Trainable):
         test = tested(training, model, self.data, self.job)
         return {LOSS: bounded(found.loss, self.job), TEST: test, SECONDS: seconds, HISTORY: history}
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        torch.save(self.reached, Path(checkpoint_dir) / "reached.pt")
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        del checkpoint_dir  # Tune stores what is returned
+        return self.reached
 
-    def load_checkpoint(self, checkpoint: str) -> None:
-        self.reached = torch.load(Path(checkpoint) / "reached.pt", weights_only=False)
+    def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.reached = checkpoint
 
 
 class Results(tune.Callback):

@@ -8,11 +8,11 @@ from optuna_hypergrad.reports.attributes import StoredDataError
 from optuna_hypergrad.reports.claims import read_claim
 from optuna_hypergrad.reports.decisions import trial_seed, wants_hypergradient
 from optuna_hypergrad.reports.growth import StoredGrowth, read_growth
+from optuna_hypergrad.reports.hypergradients import report_hypergradient
 from optuna_hypergrad.reports.objective import (
     read_constraint_gradients,
     read_constraints,
     read_gradient,
-    report_hypergradient,
 )
 from optuna_hypergrad.reports.segments import (
     read_checkpoint,

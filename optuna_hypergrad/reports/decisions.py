@@ -25,18 +25,19 @@ def _decision(trial: BaseTrial) -> Proposal | Claim | Segment | None:
 def wants_hypergradient(trial: BaseTrial) -> bool:
     """Whether the sampler of a trial wants its hypergradient.
 
-    A hypergradient costs several plain trainings. ``GradientSampler`` decides for each trial
-    whether it is worth that: with few hyperparameters the loss alone often tells as much. Other
-    samplers of Optuna have no use for one. Pass the answer on as ``learn``, and a trial without
-    costs as much as a plain training; ``report_hypergradient`` then reports nothing. Objectives
-    that do not ask may always report.
+    A hypergradient costs several plain trainings. Both samplers decide for each trial whether it
+    is worth that: with few hyperparameters the loss alone often tells as much. Other samplers of
+    Optuna have no use for one. Pass the answer on as ``learn``, and a trial without costs as much
+    as a plain training; ``report_hypergradient`` then reports nothing. Objectives that do not ask
+    may always report, and those whose hypergradients cost little should.
 
     Args:
         trial: A running trial, a finished one, or one that ranks share.
 
     Returns:
-        True for a trial of ``PopulationSampler`` or of ``GradientSampler(strategy=
-        "sign_descent")``; that of the Gaussian process depends.
+        True for ``GradientSampler(strategy="sign_descent")``; with its Gaussian process it depends
+        on the noise found. For ``PopulationSampler``, whether members use hypergradients, with
+        ``mutation="surrogate"`` only from 12 numeric hyperparameters on.
 
     Raises:
         ValueError: If ``trial`` is not an Optuna trial.
@@ -53,7 +54,9 @@ def wants_hypergradient(trial: BaseTrial) -> bool:
     """
     check_trial(trial)
     decision = _decision(trial)
-    return decision.wants_hypergradient if isinstance(decision, Proposal) else decision is not None
+    if isinstance(decision, Proposal | Segment):
+        return decision.wants_hypergradient
+    return decision is not None
 
 
 def trial_seed(trial: BaseTrial) -> int:

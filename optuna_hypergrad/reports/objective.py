@@ -14,29 +14,21 @@ from optuna.distributions import CategoricalDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import BaseTrial, FrozenTrial
 
-from optuna_hypergrad.arguments import check_kind, check_name, checked_number, short
+from optuna_hypergrad.arguments import check_kind, checked_number, short
 from optuna_hypergrad.reports.attributes import (
-    CLAIM,
     CONSTRAINT_GRADIENT,
     CONSTRAINT_PREFIX,
     CONSTRAINTS,
     GRADIENT,
-    GRADIENT_NORM,
     SCHEDULES,
-    SEGMENT,
     TANGENTS,
     Fields,
-    current_system_attrs,
     marked,
     read_report,
     reading,
-    rounded,
-    set_user_attr,
     write_decision,
     write_report,
 )
-from optuna_hypergrad.reports.growth import RunResult, StoredGrowth, report_growth, split_result
-from optuna_hypergrad.reports.proposals import read_proposal
 
 MOST_VALUES = 10_000  # of one schedule: only their number is stored, and the names are built
 LARGEST = 1e300  # of a constraint in a mean: infinite values of both signs have none
@@ -142,90 +134,6 @@ def mean(values: Sequence[float]) -> float:
 def check_trial(trial: Any) -> None:
     """Raise a ValueError unless ``trial`` is an Optuna trial of any class."""
     check_kind("trial", trial, BaseTrial, "an Optuna trial")
-
-
-def report_hypergradient(
-    trial: BaseTrial, gradient: Mapping[str, Any] | RunResult, *, constraint: str | None = None
-) -> None:
-    """Report the hypergradient of the trial's validation loss to the sampler.
-
-    Call it once, before the objective returns. Entries that are NaN or infinite are stored as
-    such and make the trial count as diverged. An empty gradient, that of a plain training, reports
-    nothing if ``wants_hypergradient(trial)`` is False.
-
-    With ``constraint``, report the hypergradient of a constraint instead, once for each:
-    the samplers leave a point that violates constraints along these. It is enough to
-    report it of a constraint that is violated. Entries that are NaN or infinite are ignored
-    there, and if all are 0, the samplers proceed as if it were not reported.
-
-    Args:
-        trial: The running trial that the objective was given.
-        gradient: Derivative of a loss to be *minimised*, whatever the study's direction, by the
-            names of trial parameters, in loss per unit of the parameter. Floats, numpy scalars
-            and tensors of one element; parameters may be left out. Or the result of
-            ``autodiff.hypergradient``, whose ``gradient`` is reported; of the loss, its ``growth``
-            is stored, too, and a warning logged where it makes signs noise.
-        constraint: Name of the constraint that ``gradient`` is the derivative of: the ``key`` of
-            ``Trial.set_constraint``, or ``"0"``, ``"1"``, … for the values that a
-            ``constraints_func`` returns. None for the loss.
-
-    Raises:
-        ValueError: If ``gradient`` is empty, or neither a mapping nor a result; if it names a
-            parameter that the trial has not suggested or that is categorical, or holds something
-            other than one number; if the trial has reported before, or is a ``FrozenTrial`` (to
-            run an objective again, use a ``FixedTrial``).
-        optuna.exceptions.UpdateFinishedTrialError: If the trial has finished.
-
-    Example:
-        >>> import optuna
-        >>> from optuna_hypergrad import GradientSampler, report_hypergradient
-        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
-        >>> def objective(trial):
-        ...     x = trial.suggest_float("x", -1, 1)
-        ...     report_hypergradient(trial, {"x": 2 * (x - 0.3)})
-        ...     return (x - 0.3) ** 2
-        >>> study = optuna.create_study(sampler=GradientSampler(seed=0))
-        >>> study.optimize(objective, n_trials=20)
-        >>> round(study.best_params["x"], 2)
-        0.3
-    """
-    check_trial(trial)
-    gradient, growth = split_result(gradient)
-    if isinstance(gradient, Mapping) and not gradient:
-        if constraint is None and _is_unwanted(trial):
-            return
-        raise ValueError(_EMPTY if constraint is None else _EMPTY_OF.format(constraint))
-    if constraint is not None:
-        check_name("constraint", constraint)
-        what = f"a hypergradient of the constraint {constraint!r}"
-        report_values(trial, f"{CONSTRAINT_GRADIENT}:{constraint}", "gradient", gradient, what)
-        return
-    stored = None if growth is None else StoredGrowth.of(growth)  # before anything is written
-    values = report_values(trial, GRADIENT, "gradient", gradient, "a hypergradient")
-    norm = float(np.linalg.norm(list(values.values())))
-    if math.isfinite(norm):
-        set_user_attr(trial, GRADIENT_NORM, rounded(norm))
-    if stored is not None:
-        report_growth(trial, stored)
-
-
-def _is_unwanted(trial: BaseTrial) -> bool:
-    """Whether the sampler does not want a trial's hypergradient."""
-    attributes = current_system_attrs(trial)
-    proposal = read_proposal(trial.number, attributes)
-    if proposal is not None:
-        return not proposal.wants_hypergradient
-    return CLAIM not in attributes and SEGMENT not in attributes
-
-
-_EMPTY = (
-    "gradient is empty: nothing in the update is a Schedule, so that nothing can be learned; "
-    "see optuna_hypergrad.suggest_schedule."
-)
-_EMPTY_OF = (
-    "gradient is empty; expected the derivative of the constraint {!r} by at least one parameter. "
-    "Leave out the call where the constraint depends on none."
-)
 
 
 def report_values(

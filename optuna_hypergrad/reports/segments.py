@@ -45,6 +45,7 @@ class Segment(NamedTuple):
     # Of a clone: what mutated each parameter; those that kept their value are left out.
     mutation: Mapping[str, Origin] = {}
     before: Mapping[str, float] = {}  # the mutation, as ``queried``, where the teacher had no part
+    wants_hypergradient: bool = True  # whether it is worth its price
 
 
 def write_segment(storage: BaseStorage, trial_id: int, segment: Segment) -> None:
@@ -52,8 +53,12 @@ def write_segment(storage: BaseStorage, trial_id: int, segment: Segment) -> None
 
     Only clones show their parent, since each write takes a database some milliseconds.
     """
-    lists = {"resampled": [*segment.resampled], "fixed": [*segment.fixed]}
-    attributes.write_decision(storage, trial_id, attributes.SEGMENT, {**segment._asdict(), **lists})
+    plain = {
+        "resampled": [*segment.resampled],
+        "fixed": [*segment.fixed],
+        "wants_hypergradient": int(segment.wants_hypergradient),
+    }
+    attributes.write_decision(storage, trial_id, attributes.SEGMENT, {**segment._asdict(), **plain})
     cloned = None if segment.age else segment.parent
     shown = {
         attributes.MEMBER: segment.member,
@@ -104,6 +109,8 @@ def read_segment(number: int, system_attrs: Mapping[str, Any]) -> Segment | None
             queried=queried,
             resampled=stored.texts("resampled"),
             fixed=stored.texts("fixed") if "fixed" in stored else (),
+            wants_hypergradient="wants_hypergradient" not in stored
+            or bool(stored.int_("wants_hypergradient", most=1)),
         )
         if "mutation" not in stored:  # an older version stored only these two
             older: dict[str, Origin] = {**dict.fromkeys(queried, "teacher")}

@@ -41,7 +41,8 @@ def trial(
     stored: Segment, value: float | None, params: Mapping[str, Any], *, refined: Any = None
 ) -> FrozenTrial:
     """A finished trial that was this segment; failed without a value."""
-    attrs: dict[str, Any] = {"hg:segment": {**stored._asdict(), "resampled": [*stored.resampled]}}
+    plain = {"resampled": [*stored.resampled], "wants_hypergradient": 1}
+    attrs: dict[str, Any] = {"hg:segment": {**stored._asdict(), **plain}}
     if refined is not None:
         attrs["hg:refined"] = {"trial": stored.trial, "values": refined}
     return create_trial(

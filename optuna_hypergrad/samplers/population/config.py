@@ -6,8 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from optuna.distributions import BaseDistribution
+
 from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, Activation
+from optuna_hypergrad.algorithms.surrogate import PRICE
 from optuna_hypergrad.arguments import check_choice, checked_number, short
+from optuna_hypergrad.samplers.distributions import is_numeric
 
 Selection = Literal["truncation", "tournament"]
 Mutation = Literal["surrogate", "teacher", "perturb", "resample", "hypergradient"]
@@ -50,6 +54,20 @@ class PopulationConfig:
         both = sorted({*self.fixed} & {*self.mutable})
         if both:
             raise ValueError(f"fixed and mutable must differ, got {both[0]!r} in both.")
+
+    def wants_hypergradient(self, space: Mapping[str, BaseDistribution]) -> bool:
+        """Whether the hypergradient of a segment is worth its price.
+
+        Where the surrogate finds good values without any, as many more members are better, unless
+        there are many hyperparameters.
+
+        Args:
+            space: The parameters that segments have.
+        """
+        if self.mutation in ("teacher", "hypergradient") or not self.refine:
+            return self.mutation in ("teacher", "hypergradient")
+        n_numeric = sum(is_numeric(distribution) for distribution in space.values())
+        return self.mutation != "surrogate" or n_numeric >= 2 * PRICE
 
 
 def checked_names(argument: str, value: Collection[str]) -> tuple[str, ...]:

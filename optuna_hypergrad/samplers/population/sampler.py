@@ -263,7 +263,16 @@ class PopulationSampler(CompletedSampler[Population]):
         maximize = studies.maximizes(study)
         parent, is_cloned = exploit(population, assignment, config, maximize, rng)
         size, name = config.population_size, study.study_name
-        segment = Segment(number, *assignment, size, seed, name, fixed=config.fixed)
+        wants = config.wants_hypergradient(population.space or {})
+        segment = Segment(
+            number,
+            *assignment,
+            size,
+            seed,
+            name,
+            fixed=config.fixed,
+            wants_hypergradient=wants,
+        )
         if parent is None:
             if self._starts_at_best:
                 failures = len(population.attempts(*assignment))

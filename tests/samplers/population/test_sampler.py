@@ -13,9 +13,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optuna_hypergrad import PopulationSampler, report_hypergradient, students
+from optuna_hypergrad import (
+    PopulationSampler,
+    report_hypergradient,
+    students,
+    wants_hypergradient,
+)
 from optuna_hypergrad.algorithms.mutation import SLOTS, Teacher
-from optuna_hypergrad.reports import report_refined
+from optuna_hypergrad.reports import read_gradient, report_refined
 from optuna_hypergrad.reports.segments import Segment, Taught, read_segment, read_teacher
 from optuna_hypergrad.samplers.distributions import proposed
 from optuna_hypergrad.samplers.population.config import Mutation, PopulationConfig
@@ -701,3 +706,36 @@ def test_numpy_integers_are_integers(tmp_path: Path) -> None:
     study = create(storage=f"sqlite:///{tmp_path}/study.db", population_size=np.int64(3))
     study.optimize(bowl, n_trials=2)
     assert [segment.population for segment in segments(study)] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "n", "expected"),
+    [
+        ({}, 3, False),
+        ({}, 12, True),
+        ({"mutation": "teacher"}, 3, True),
+        ({"mutation": "resample"}, 3, True),
+        ({"mutation": "resample", "refine": False}, 3, False),
+        ({"mutation": "hypergradient", "refine": False}, 3, True),
+        ({"refine": False}, 12, False),
+    ],
+    ids=str,
+)
+def test_hypergradients_are_wanted_where_they_are_used_and_worth_their_price(
+    options: dict[str, Any], n: int, expected: bool
+) -> None:
+    wanted = []
+
+    def objective(trial: optuna.Trial) -> float:
+        x = {f"x{i}": trial.suggest_float(f"x{i}", 0, 1) for i in range(n)}
+        wanted.append(wants_hypergradient(trial))
+        gradient = {name: 2 * value for name, value in x.items()}
+        report_hypergradient(trial, gradient if wanted[-1] else {})
+        return sum(value * value for value in x.values())
+
+    sampler = PopulationSampler(seed=0, population_size=3, **options)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(objective, n_trials=9)
+    assert wanted[3:] == [expected] * 6
+    assert [bool(read_gradient(trial)) for trial in study.trials] == wanted
+    assert [wants_hypergradient(trial) for trial in study.trials] == wanted
