@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_ndtr
@@ -11,7 +13,7 @@ from optuna_hypergrad.algorithms.coordinates import Coordinates, one_hot
 from optuna_hypergrad.algorithms.gaussian_process import GaussianProcess
 from optuna_hypergrad.algorithms.ranges import Array
 
-BELIEF = 10.0  # observations, after which the belief counts once
+PRIOR_WEIGHT = 10.0  # observations, after which the prior counts once
 N_UNIFORM, N_LOCAL, N_REFINED = 256, 512, 4
 TILT = 0.12  # of the windows of a schedule in the first design, as a fraction of the range
 
@@ -27,13 +29,14 @@ def log_expected_improvement(z: Array) -> tuple[Array, Array]:
     z = np.asarray(z, dtype=float)
     log_density = -0.5 * z**2 - 0.5 * np.log(2 * np.pi)
     log_cdf = log_ndtr(z)
-    ratio = np.exp(log_cdf - log_density)  # Φ/φ
+    ratio = np.exp(np.minimum(log_cdf - log_density, 500.0))  # Φ/φ
     inner = 1.0 + z * ratio
-    far = z < -25.0
-    safe = np.where(far, 1.0, np.maximum(inner, 1e-300))
+    far, sure = z < -25.0, z > 30.0  # z + ε is positive
+    safe = np.where(far | sure, 1.0, np.maximum(inner, 1e-300))
     value = log_density + np.where(far, -2 * np.log(np.maximum(-z, 1.0)), np.log(safe))
     slope = np.where(far, -z + 2 / np.maximum(-z, 1.0), ratio / safe)
-    return value, slope
+    large = np.maximum(z, 1.0)
+    return np.where(sure, np.log(large), value), np.where(sure, 1 / large, slope)
 
 
 def first_design(coordinates: Coordinates, index: int, seed: int) -> Array:
@@ -50,11 +53,11 @@ def first_design(coordinates: Coordinates, index: int, seed: int) -> Array:
 
 
 class Acquisition:
-    """How promising points are: log of the expected improvement and of a belief.
+    """Logarithm of the expected improvement and of a prior.
 
     Expected improvement alone is largest in corners while little is known: they are farthest from
-    all runs. So it is multiplied by a belief about where good points are, to a power that falls
-    with the number of observations.
+    all runs. So it is multiplied by a prior of where good points are, to a power that falls with
+    the number of observations.
 
     Args:
         process: The posterior.
@@ -67,15 +70,15 @@ class Acquisition:
 
     def __init__(self, process: GaussianProcess, coordinates: Coordinates, target: float) -> None:
         self._process, self._target = process, target
-        self._means, precisions = coordinates.belief
-        self._precisions = BELIEF / process.n_observed * precisions
+        self._means, precisions = coordinates.prior
+        self._precisions = PRIOR_WEIGHT / process.n_observed * precisions
 
     def at(self, x: Array) -> Array:
         """Of points given by their coordinates, shape (k, components)."""
         mean, deviation = self._process.predict(x)
         improvement, _ = log_expected_improvement((self._target - mean) / deviation)
-        of_belief = -0.5 * (x - self._means) ** 2 @ self._precisions
-        return np.asarray(improvement + np.log(deviation) + of_belief)
+        of_prior = -0.5 * (x - self._means) ** 2 @ self._precisions
+        return np.asarray(improvement + np.log(deviation) + of_prior)
 
     def gradient(self, x: Array) -> tuple[float, Array]:
         """Of one point, shape (components,), with its gradient."""
@@ -88,8 +91,12 @@ class Acquisition:
         return value, slope * d_z + d_deviation / deviation - far
 
 
-def most_promising(
-    process: GaussianProcess, coordinates: Coordinates, evaluated: Array, rng: np.random.Generator
+def best_acquisition(
+    process: GaussianProcess,
+    coordinates: Coordinates,
+    evaluated: Array,
+    rng: np.random.Generator,
+    is_exhausted: Callable[[Array], bool] = lambda point: False,
 ) -> Array:
     """The point of the unit cube with the best ``Acquisition``.
 
@@ -100,6 +107,8 @@ def most_promising(
         coordinates: Of its points.
         evaluated: Points of the unit cube where runs were made, shape (n, dimension).
         rng: Draws the candidates.
+        is_exhausted: Whether a point has run so often that another one is to be found. If all are,
+            as in a small space, the best one is.
     """
     means, _ = process.predict(coordinates.of(evaluated))
     incumbents = evaluated[np.argsort(means)[:3]]
@@ -109,7 +118,9 @@ def most_promising(
     )
     order = np.argsort(-acquisition.at(coordinates.of(candidates)), kind="stable")
     found = [_refined(acquisition, coordinates, candidates[i]) for i in order[:N_REFINED]]
-    return max(found, key=lambda pair: pair[0])[1]
+    refined = [point for _, point in sorted(found, key=lambda pair: -pair[0])]
+    in_order = (*refined, *(candidates[i] for i in order))
+    return next((point for point in in_order if not is_exhausted(point)), refined[0])
 
 
 def _refined(

@@ -125,7 +125,7 @@ class Coordinates:
         return np.array([0.75] * n_numeric + [0.25] * len(self.choices))
 
     @cached_property
-    def belief(self) -> tuple[Array, Array]:
+    def prior(self) -> tuple[Array, Array]:
         """Where good points are expected before anything is known: means and precisions.
 
         Levels around the middle of the range, shapes around 0, finer ones nearer to it. Directions

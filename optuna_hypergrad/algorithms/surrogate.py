@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_hypergrad.algorithms.acquisition import first_design, most_promising
+from optuna_hypergrad.algorithms.acquisition import best_acquisition, first_design
 from optuna_hypergrad.algorithms.coordinates import Coordinates
 from optuna_hypergrad.algorithms.gaussian_process import Data, GaussianProcess, fit
 from optuna_hypergrad.algorithms.ranges import Array
@@ -18,12 +19,15 @@ from optuna_hypergrad.algorithms.ranges import Array
 N_SCALE = 10  # first runs, whose losses set the scale
 CEILING = 3.0  # of losses above the best, in scales; what is worse is equally bad
 STEEPEST = 30.0  # root mean square of slopes, in losses' deviations per range; others are dropped
-REPEAT, MAX_REPEATS = 5, 3  # every how many runs the best point runs again, and how often
+REPEAT_EVERY = 5  # runs, of which one repeats the best point
+MAX_RUNS_OF_A_POINT = 4
 PRICE = 6.0  # of a hypergradient, in plain trainings: 4 to 10 are measured
 FEWEST, MOST_FIRST = 5, 10  # runs that are spread over the space before the model decides
 MAX_SLOPES = 512  # of the best runs, that the process is fitted to
-PROBE = 15  # runs, of which one has a hypergradient in any case
+LARGEST = 1e150  # of losses and slopes, whose squares are finite
+PROBE_EVERY = 15  # runs, of which one has a hypergradient in any case
 SLOPE_VARIANCE = 5.0 / 3.0  # of a Matérn process with signal 1, per length scale
+DIGITS = 9  # of a point's numbers that tell it from others
 SHORTLIST = 0.25  # share of the runs, by their own losses, from which the best is chosen
 
 
@@ -45,6 +49,7 @@ def standardised(losses: Array) -> tuple[Array, Array]:
         >>> standardised(np.array([0.1, 0.2, 0.4, np.inf]))[0].round(2)
         array([-1.51, -0.3 ,  0.9 ,  0.9 ])
     """
+    losses = _bounded(losses)
     if not np.isfinite(losses).any():
         return np.zeros(len(losses)), np.full(len(losses), np.nan)
     best, scale = _scale(losses)
@@ -63,6 +68,7 @@ def loss_at(value: float, losses: Array) -> float:
         >>> round(loss_at(standardised(losses)[0][1], losses), 6)
         0.2
     """
+    losses = _bounded(losses)
     best, scale = _scale(losses)
     known = np.log1p(np.minimum(losses - best, CEILING * scale) / scale)
     deviation = float(known.std()) or 1.0
@@ -76,8 +82,13 @@ def _scale(losses: Array) -> tuple[float, float]:
     first = losses[:N_SCALE]
     first = first[np.isfinite(first)]
     scale = float(np.median(first)) - best if len(first) else 0.0
-    scale = scale if scale > 0 else float(finite.max()) - best
-    return best, scale if scale > 0 else 1.0
+    scale = scale if scale > 1 / LARGEST else float(finite.max()) - best
+    return best, scale if scale > 1 / LARGEST else 1.0
+
+
+def _bounded(losses: Array) -> Array:
+    """Losses whose squares are finite, if they are."""
+    return np.clip(losses, -LARGEST, np.where(np.isfinite(losses), LARGEST, np.inf))
 
 
 class Surrogate:
@@ -86,20 +97,30 @@ class Surrogate:
     Args:
         runs: At least one for whatever needs the process.
         coordinates: Of their points.
+        rounded: Where a point really runs: integers and steps round it.
     """
 
-    def __init__(self, runs: Runs, coordinates: Coordinates) -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        coordinates: Coordinates,
+        rounded: Callable[[Array], Array] = np.asarray,
+    ) -> None:
         self.runs = runs
+        self._round = rounded
         self._values, factors = standardised(runs.losses)
-        slopes = runs.slopes * factors[:, None]
+        slopes = np.clip(runs.slopes, -LARGEST, LARGEST) * factors[:, None]
+        slopes = np.clip(slopes, -LARGEST, LARGEST)
         known = np.isfinite(slopes)
         power = (np.where(known, slopes, 0.0) ** 2).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         usable = np.flatnonzero(known.any(axis=1) & (power < STEEPEST**2))
         best = usable[np.argsort(runs.losses[usable], kind="stable")]
-        self._at = np.sort(best[: max(2, MAX_SLOPES // max(1, coordinates.n_slopes))])
+        count = max(2, MAX_SLOPES // max(1, coordinates.n_slopes))
+        directions = slopes[np.sort(best[:count]), : coordinates.n_numeric]
+        self.coordinates = replace(coordinates, slopes=directions if len(best) else None)
+        count = max(2, MAX_SLOPES // max(1, self.coordinates.n_slopes))  # directions add some
+        self._at = np.sort(best[:count])
         self._slopes = slopes[self._at]
-        directions = self._slopes[:, : coordinates.n_numeric]
-        self.coordinates = replace(coordinates, slopes=directions if len(self._at) else None)
 
     @cached_property
     def process(self) -> GaussianProcess:
@@ -118,28 +139,39 @@ class Surrogate:
     def next_point(self, pending: Array, seed: int, number: int) -> Array:
         """Where the next run should be, shape (d,).
 
-        After the first runs, the point with the largest expected improvement, or, every fifth time,
-        the best one once more: its loss may have been low by chance.
+        After the first runs, the point with the best acquisition, or, every fifth time, the best
+        one once more: its loss may have been low by chance.
 
         Args:
             pending: Points that still run, shape (k, d). They count as runs with the loss that is
-                expected there, so that the next point is another one.
+                expected there (fantasies), so that the next point is another one.
             seed: Seeds the draws, with ``number``.
             number: Of the run.
         """
         if len(self.runs.losses) < self.n_first:
             return first_design(self.coordinates, number, seed)
-        if number % REPEAT == REPEAT - 1:
-            best = self.runs.points[self.best_run()]
-            n_runs = sum(np.isclose(best, other).all() for other in (*self.runs.points, *pending))
-            if n_runs <= MAX_REPEATS and not self._is_exact:
-                return np.asarray(best)
+        if self.repeats(pending, number):
+            return np.asarray(self.runs.points[self.best_run()])
         rng = np.random.default_rng([seed, number])
-        process = self._believing(pending)
-        known = np.vstack([self.runs.points, pending])  # what is expected of these is no news
-        return most_promising(process, self.coordinates, known, rng)
+        process = self._with_fantasies(pending)
+        known = np.vstack([self.runs.points, pending])
+        most = 1 if self._is_exact else MAX_RUNS_OF_A_POINT
 
-    def worth_hypergradient(self, n_asked: int) -> bool:
+        def is_exhausted(point: Array) -> bool:
+            return int(at_point(known, self._round(point)).sum()) >= most
+
+        return best_acquisition(process, self.coordinates, known, rng, is_exhausted)
+
+    def repeats(self, pending: Array, number: int) -> bool:
+        """Whether a run repeats the best point; see ``next_point``."""
+        is_due = number % REPEAT_EVERY == REPEAT_EVERY - 1
+        if not is_due or len(self.runs.losses) < self.n_first or self._is_exact:
+            return False
+        known = np.vstack([self.runs.points, pending])
+        best = self.runs.points[self.best_run()]
+        return int(at_point(known, best).sum()) < MAX_RUNS_OF_A_POINT
+
+    def worth_hypergradient(self, n_runs: int, n_asked: int) -> bool:
         """Whether the hypergradient of the next run is worth its price.
 
         Its slopes tell as much as a loss each, less what is noise in them, but only of one place;
@@ -147,15 +179,16 @@ class Surrogate:
         some have been reported, so now and then one is wanted in any case.
 
         Args:
-            n_asked: How many runs were to have one.
+            n_runs: How many runs there were, also those that the process is not fitted to.
+            n_asked: How many runs were to have one, whatever became of them.
         """
-        n, n_slopes = len(self.runs.losses) - self.n_first, self.coordinates.n_slopes
+        n, n_slopes = n_runs - self.n_first, self.coordinates.n_slopes
         if n < 0 or n_slopes < 2 * PRICE:
             return False
-        if n_asked <= n // PROBE:
+        if n_asked <= n // PROBE_EVERY:
             return True
-        if not len(self.process.data.at) and np.isfinite(self.runs.slopes).any():
-            return False  # all that were reported exploded
+        if n_asked >= 2 and not len(self.process.data.at):
+            return False  # none was reported, or all exploded, or they contradict the losses
         h = self.process.hyperparameters
         power = SLOPE_VARIANCE * h.signal**2
         noise = h.slope_noise**2 + h.relative_noise**2 * power
@@ -186,7 +219,7 @@ class Surrogate:
     @cached_property
     def _distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The first run at each distinct point, and which of these points each run was at."""
-        points = np.round(self.runs.points, 9)
+        points = np.round(self.runs.points, DIGITS)
         _, first, own = np.unique(points, axis=0, return_index=True, return_inverse=True)
         return first, own.ravel()
 
@@ -197,10 +230,15 @@ class Surrogate:
         repeated = [self.runs.losses[own == i] for i in np.flatnonzero(np.bincount(own) > 1)]
         return bool(repeated) and all(np.ptp(losses) == 0 for losses in repeated)
 
-    def _believing(self, pending: Array) -> GaussianProcess:
+    def _with_fantasies(self, pending: Array) -> GaussianProcess:
         if not len(pending):
             return self.process
         data, x = self.process.data, self.coordinates.of(pending)
         y = np.concatenate([data.y, self.process.predict(x)[0]])
-        believed = Data(np.vstack([data.x, x]), y, data.slopes, data.at)
-        return GaussianProcess(believed, self.process.hyperparameters)
+        with_fantasies = Data(np.vstack([data.x, x]), y, data.slopes, data.at)
+        return GaussianProcess(with_fantasies, self.process.hyperparameters)
+
+
+def at_point(points: Array, point: Array) -> NDArray[np.bool_]:
+    """Which points, shape (n, d), are one given, shape (d,)."""
+    return np.asarray((np.round(points, DIGITS) == np.round(point, DIGITS)).all(axis=1))

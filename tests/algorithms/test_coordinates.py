@@ -83,10 +83,10 @@ def test_spread_points_stay_in_the_cube_and_share_their_level() -> None:
     assert Coordinates((), (2,)).spread(np.empty((4, 0)), np.empty((4, 0, 3))).shape == (4, 0)
 
 
-def test_good_points_are_believed_near_the_middle_and_smooth_or_along_slopes() -> None:
+def test_good_points_are_expected_near_the_middle_and_smooth_or_along_slopes() -> None:
     slopes = np.zeros((1, 80))
     slopes[0, ::2], slopes[0, 1::2] = 1.0, -1.0
-    means, precisions = Coordinates((80, 1), (2,), slopes).belief
+    means, precisions = Coordinates((80, 1), (2,), slopes).prior
     n_waves = 30  # half of the room of the large group
     assert means[0] == pytest.approx(0.5 * 80**0.5) and means[n_waves + 1] == 0.5
     deviations = 1 / np.sqrt(precisions[: n_waves + 1] * 80)

@@ -5,7 +5,13 @@ import pytest
 
 from optuna_hypergrad.algorithms.coordinates import Coordinates
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.algorithms.surrogate import CEILING, PROBE, Runs, Surrogate, standardised
+from optuna_hypergrad.algorithms.surrogate import (
+    CEILING,
+    PROBE_EVERY,
+    Runs,
+    Surrogate,
+    standardised,
+)
 
 NOTHING = np.empty((0, 2))
 OPTIMUM = np.array([0.3, 0.8])
@@ -46,6 +52,11 @@ class TestStandardised:
         assert (
             np.argsort(standardised(losses)[0], kind="stable") == np.argsort(capped, kind="stable")
         ).all()
+
+    @pytest.mark.parametrize("losses", [[1e308, -1e308, 0.0], [5e-324, 0.0, 1e-323]], ids=str)
+    def test_the_largest_and_smallest_losses_are_numbers(self, losses: list[float]) -> None:
+        values, slopes = standardised(np.array(losses))
+        assert np.isfinite(values).all() and not np.isinf(slopes).any()
 
     @pytest.mark.parametrize("losses", [[np.inf] * 3, [0.5], [0.5] * 4, [0.5, np.inf]])
     def test_losses_that_tell_nothing_are_no_error(self, losses: list[float]) -> None:
@@ -88,24 +99,29 @@ class TestNextPoint:
 class TestWorthHypergradient:
     def test_not_of_few_hyperparameters(self) -> None:
         model = Surrogate(bowl(15, with_slopes=True), Coordinates((1, 1)))
-        assert not any(model.worth_hypergradient(n) for n in range(16))
+        assert not any(model.worth_hypergradient(15, n) for n in range(16))
 
     def test_one_is_wanted_now_and_then_to_learn_how_noisy_they_are(self) -> None:
         coordinates = Coordinates((16,))
-        n_first = Surrogate(bowl(0, 16), coordinates).n_first
-        assert not Surrogate(bowl(n_first - 1, 16), coordinates).worth_hypergradient(0)
-        assert Surrogate(bowl(n_first, 16), coordinates).worth_hypergradient(0)
-        assert Surrogate(bowl(n_first + PROBE, 16), coordinates).worth_hypergradient(1)
+        n = Surrogate(bowl(0, 16), coordinates).n_first
+        later = n + PROBE_EVERY
+        assert not Surrogate(bowl(n - 1, 16), coordinates).worth_hypergradient(n - 1, 0)
+        assert Surrogate(bowl(n, 16), coordinates).worth_hypergradient(n, 0)
+        assert Surrogate(bowl(later, 16), coordinates).worth_hypergradient(later, 1)
+        # Two were wanted, and none came.
+        assert not Surrogate(bowl(later, 16), coordinates).worth_hypergradient(later, 2)
 
     @pytest.mark.parametrize("size", [4.0, 1e9], ids=["noise", "exploded"])
     def test_while_the_model_finds_them_exact_but_not_when_they_are_noise(
         self, size: float
     ) -> None:
         coordinates, exact = Coordinates((1,) * 18), bowl(15, 18, with_slopes=True)
-        assert Surrogate(exact, coordinates).worth_hypergradient(2)
-        assert not Surrogate(exact, coordinates).worth_hypergradient(15)
+        assert Surrogate(exact, coordinates).worth_hypergradient(15, 2)
+        assert not Surrogate(exact, coordinates).worth_hypergradient(15, 15)
+        assert Surrogate(exact, coordinates).worth_hypergradient(200, 60)  # of 200 runs, 15 count
         noise = size * np.random.default_rng(1).normal(size=exact.slopes.shape)
-        assert not Surrogate(exact._replace(slopes=noise), coordinates).worth_hypergradient(2)
+        noisy = Surrogate(exact._replace(slopes=noise), coordinates)
+        assert not noisy.worth_hypergradient(15, 2)
 
 
 class TestBestRun:

@@ -13,6 +13,7 @@ from optuna_hypergrad.algorithms import sign_descent
 from optuna_hypergrad.algorithms.sign_descent import Settled
 from optuna_hypergrad.reports.claims import Claim
 from optuna_hypergrad.reports.objective import read_constraints
+from optuna_hypergrad.reports.proposals import Proposal
 from optuna_hypergrad.samplers.describe import (
     SIGNS,
     describe_change,
@@ -64,28 +65,33 @@ def describe_step(
     return f"{place}, after {_describe_result(decision, step)}: {_describe_next(decision, step)}."
 
 
-def describe_proposal(number: int, model: Model, wants: bool, is_enqueued: bool) -> str:
+def describe_proposal(
+    proposal: Proposal, model: Model, running: Sequence[FrozenTrial], is_enqueued: bool
+) -> str:
     """What a trial of the Gaussian process runs.
 
     Args:
-        number: Of the trial.
+        proposal: The decision about it.
         model: Of the trials before.
-        wants: Whether the trial's hypergradient is wanted.
+        running: Other trials that run.
         is_enqueued: Whether a user has fixed parameters of it.
     """
-    n, n_gradients = len(model.observations), model.n_slopes
+    n, n_gradients = model.n_losses, model.n_slopes
     if is_enqueued:
         what = "an enqueued point"
     elif not model.space.space:
-        what = "the start"
+        what = "the start" if not model.observations else "no parameter is common to all trials"
     elif n < model.n_first:
         what = f"one of the first {model.n_first} points, which are spread over the space"
+    elif model.repeats(running, proposal.trial):
+        what = "the best point once more"
     else:
         best = min(model.observations, key=lambda one: one.loss).trial
         value = "" if best.value is None else f" ({short(best.value)})"
         given = f"{n} losses and {n_gradients} hypergradient{'' if n_gradients == 1 else 's'}"
         what = f"to improve on trial {best.number}{value}, given {given}"
-    return f"Trial {number}: {what}; {'with' if wants else 'without'} a hypergradient."
+    wants = "with" if proposal.wants_hypergradient else "without"
+    return f"Trial {proposal.trial}: {what}; {wants} a hypergradient."
 
 
 def describe_end(chains: Sequence[Chain], tolerance: float, best: FrozenTrial | None) -> str:

@@ -15,9 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.algorithms import surrogate
 from optuna_hypergrad.algorithms.coordinates import MAX_DIMENSION, Coordinates, one_hot
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
-from optuna_hypergrad.algorithms.surrogate import Runs, Surrogate
+from optuna_hypergrad.algorithms.surrogate import N_SCALE, Runs, Surrogate
 from optuna_hypergrad.reports.objective import read_gradient
+from optuna_hypergrad.reports.proposals import Proposal
 from optuna_hypergrad.samplers.distributions import ranges_of, schedule_of, to_distribution
+from optuna_hypergrad.samplers.studies import violation
 
 MAX_RUNS = 96  # that the process is fitted to, so that asking does not slow down
 
@@ -26,7 +28,7 @@ class Observation(NamedTuple):
     """What a finished trial says about its point."""
 
     trial: FrozenTrial
-    loss: float  # to be minimised; infinite if the trial diverged or was pruned
+    loss: float  # to be minimised; infinite if the trial diverged, was pruned or is infeasible
     gradient: Mapping[str, float]  # its hypergradient, by parameter
 
     @classmethod
@@ -41,6 +43,8 @@ class Observation(NamedTuple):
             reported = read_gradient(trial) or {}
             has_diverged = not all(map(math.isfinite, reported.values()))
             return cls(trial, math.inf, {}) if has_diverged else None
+        if violation(trial):
+            return cls(trial, math.inf, {})
         value = trial.value if trial.state == TrialState.COMPLETE else None
         loss = math.inf if value is None or not math.isfinite(value) else value
         sign = -1.0 if maximize and math.isfinite(loss) else 1.0
@@ -85,7 +89,7 @@ class SearchSpace:
         """Whether a trial has all parameters, and values inside the ranges."""
         params = trial.params
         return all(
-            name in params and distribution._contains(distribution.to_internal_repr(params[name]))
+            name in params and _is_in(params[name], distribution)
             for name, distribution in self.space.items()
         )
 
@@ -94,6 +98,10 @@ class SearchSpace:
         numeric = self.ranges.to_unit([float(params[name]) for name in self.numeric])
         codes = [self.space[n].to_internal_repr(params[n]) for n in self.categorical]
         return np.concatenate([numeric, one_hot([int(code) for code in codes], self._choices)])
+
+    def rounded(self, point: Array) -> Array:
+        """The point of the parameters that a point becomes."""
+        return self.point(self.params(point))
 
     def slopes(self, params: Mapping[str, Any], gradient: Mapping[str, float]) -> Array:
         """A hypergradient by the point, shape (d,); NaN where unknown."""
@@ -129,13 +137,16 @@ class SearchSpace:
 
 
 def chosen(observations: Sequence[Observation]) -> list[Observation]:
-    """The observations that the process is fitted to: all, or the best and the latest."""
+    """The observations that the process is fitted to: all, or the first, the best and the latest.
+
+    The first are spread over the space and give the losses their scale.
+    """
     if len(observations) <= MAX_RUNS:
         return [*observations]
     half = MAX_RUNS // 2
-    older = observations[:-half]
-    order = sorted(range(len(older)), key=lambda i: older[i].loss)[:half]
-    return [older[i] for i in sorted(order)] + [*observations[-half:]]
+    first, older = [*observations[:N_SCALE]], observations[N_SCALE:-half]
+    order = sorted(range(len(older)), key=lambda i: older[i].loss)[: half - N_SCALE]
+    return first + [older[i] for i in sorted(order)] + [*observations[-half:]]
 
 
 class Model:
@@ -157,7 +168,8 @@ class Model:
 
     @cached_property
     def _surrogate(self) -> Surrogate:
-        return Surrogate(self.space.runs(self._fitted), self.space.coordinates)
+        space = self.space
+        return Surrogate(space.runs(self._fitted), space.coordinates, space.rounded)
 
     @property
     def n_first(self) -> int:
@@ -165,31 +177,49 @@ class Model:
         return self._surrogate.n_first
 
     @property
-    def n_slopes(self) -> int:
-        """How many trials have reported a hypergradient."""
-        return sum(bool(one.gradient) for one in self.observations)
+    def n_losses(self) -> int:
+        """How many losses the process is fitted to."""
+        return len(self._fitted)
 
-    def propose(self, running: Sequence[FrozenTrial], seed: int, number: int) -> dict[str, Any]:
+    @property
+    def n_slopes(self) -> int:
+        """How many hypergradients there are of these trials; exploded ones do not count."""
+        return sum(bool(one.gradient) for one in self._fitted)
+
+    def propose(
+        self, running: Sequence[FrozenTrial], asking: Sequence[Proposal], own: Proposal
+    ) -> dict[str, Any]:
         """The parameters of a trial.
 
         Args:
             running: Trials whose points are being evaluated, or were without a result.
-            seed: Of the sampler.
-            number: Of the trial.
+            asking: Earlier trials of the process whose parameters are not stored yet. Each is taken
+                to be where it is proposed, so that workers that ask at once get different points.
+            own: The decision about the trial.
         """
-        pending = [self.space.point(t.params) for t in running if self.space.contains(t)]
-        points = np.array(pending).reshape(len(pending), self.space.coordinates.dimension)
-        return self.space.params(self._surrogate.next_point(points, seed, number))
+        points = self._points(running)
+        for one in asking:
+            point = self._surrogate.next_point(points, one.seed, one.trial)
+            points = np.vstack([points, self.space.rounded(point)])
+        return self.space.params(self._surrogate.next_point(points, own.seed, own.trial))
 
-    def wants_hypergradient(self, n_unanswered: int) -> bool:
+    def repeats(self, running: Sequence[FrozenTrial], number: int) -> bool:
+        """Whether a trial repeats the best point."""
+        return self._surrogate.repeats(self._points(running), number)
+
+    def _points(self, running: Sequence[FrozenTrial]) -> Array:
+        pending = [self.space.point(t.params) for t in running if self.space.contains(t)]
+        return np.array(pending).reshape(len(pending), self.space.coordinates.dimension)
+
+    def wants_hypergradient(self, n_asked: int) -> bool:
         """Whether the hypergradient of the next trial is worth its price.
 
         Args:
-            n_unanswered: How many trials did not report one that was wanted.
+            n_asked: How many trials reported one, or were to.
         """
         if not self.space.space:
             return False
-        return self._surrogate.worth_hypergradient(self.n_slopes + n_unanswered)
+        return self._surrogate.worth_hypergradient(len(self.observations), n_asked)
 
     def recommended(self) -> FrozenTrial | None:
         """The trial with the best expected loss; None while there are too few."""
@@ -201,6 +231,12 @@ class Model:
     def expected_loss(self, trial: FrozenTrial) -> float:
         """The loss that is expected at a trial's point; to be minimised, as in observations."""
         return self._surrogate.expected_loss(self.space.point(trial.params))
+
+
+def _is_in(value: Any, distribution: BaseDistribution) -> bool:
+    if isinstance(distribution, CategoricalDistribution):  # else it has no internal representation
+        return value in distribution.choices
+    return distribution._contains(distribution.to_internal_repr(value))
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.reports.claims import read_claim
 from optuna_hypergrad.reports.proposals import read_proposal
-from optuna_hypergrad.samplers.gradient.model import Model, Observation
+from optuna_hypergrad.samplers.gradient.model import Model, Observation, SearchSpace
 from optuna_hypergrad.samplers.studies import maximizes, violation
 
 
@@ -50,8 +50,9 @@ def _recommendation(trials: Sequence[FrozenTrial], maximize: bool) -> Recommenda
     if best is None or not math.isfinite(best.loss):
         return None
     free = {n: d for n, d in best.trial.distributions.items() if not d.single()}
+    space = SearchSpace(free)
     complete = [one for one in observations if one.trial.state == TrialState.COMPLETE]
-    model = Model(free, complete)
+    model = Model(free, [one for one in complete if space.contains(one.trial)])
     trial = model.recommended()
     if trial is None:
         return Recommendation(best.trial, None)

@@ -205,7 +205,7 @@ class GradientSampler(CompletedSampler[Table]):
         self._raise_error_if_multi_objective(study)
         decision = self._decision(study, trial)
         if isinstance(decision, Proposal):
-            return self._modelled(study, trial, search_space)
+            return self._modelled(study, trial, decision, search_space)
         params, entropy = self._of_step(study, trial, decision, search_space)
         rest = {name: dist for name, dist in search_space.items() if name not in params}
         if not rest:
@@ -307,20 +307,30 @@ class GradientSampler(CompletedSampler[Table]):
         return {}, [self._seed, number]
 
     def _modelled(
-        self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        proposal: Proposal,
+        space: Mapping[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """The point that the Gaussian process proposes."""
-        number = trial.number
-
-        def is_enough(table: Table) -> bool:
-            """Whether the points of all other running trials are known, to keep away from."""
-            return number in table.pending and table.knows_others(number)
-
+        """The point that the Gaussian process proposes; the first one is the start."""
         if not space:
             return {}
-        with self.memory.reading(study, is_enough) as table:
-            running = table.unresolved(number)
-            return table.model(space).propose(running, self._seed, number)
+        with self.remembering(study, trial) as table:
+            running, asking = table.unresolved(trial.number), table.asking(trial.number)
+            params = table.model(space).propose(running, asking, proposal)
+            if table.first_proposal == trial.number:
+                params |= self._start(table, space)
+            return params
+
+    def _start(self, table: Table, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+        """Where the Gaussian process starts in a study that has complete trials of others."""
+        best = table.best_complete()
+        if self._from_best and best is not None:
+            return {name: best.params[name] for name in space}
+        start = table.rule.start
+        named = [n for n in space if is_numeric(space[n]) and {n, schedule_of(n)} & start.keys()]
+        return {name: start_value(name, space[name], start, (self._seed, 0, 0)) for name in named}
 
     def _check_complete(
         self,
@@ -344,13 +354,15 @@ class GradientSampler(CompletedSampler[Table]):
 
     def _begin_proposal(self, study: Study, trial: FrozenTrial, table: Table) -> None:
         model = table.model(table.free_space)
-        wants = model.wants_hypergradient(table.n_unanswered)
+        wants = model.wants_hypergradient(table.n_asked)
         proposal = Proposal(trial.number, self._seed, wants)
         write_proposal(study._storage, trial._trial_id, proposal)
         table.pending[trial.number] = proposal
+        table.propose(proposal)
         if logger.isEnabledFor(logging.INFO):
+            running = table.unresolved(trial.number)
             is_enqueued = is_enqueued_trial(trial)
-            logger.info(describe_proposal(trial.number, model, wants, is_enqueued))
+            logger.info(describe_proposal(proposal, model, running, is_enqueued))
 
     def _unmodelled(
         self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution

@@ -37,6 +37,7 @@ from optuna_hypergrad.samplers.gradient.search import (
 from optuna_hypergrad.samplers.studies import best_first
 
 MAX_UNRESOLVED = 16  # failed, and running, trials whose points a model avoids
+MAX_ASKING = 4  # trials without parameters: those of workers that died remain so
 MAX_FAILURES = 3  # a step of which that many trials failed is decided by those that did not
 
 Steps = Sequence[Sequence[ClaimedTrial]]  # by outer step, the trials that claimed it, by number
@@ -165,8 +166,10 @@ class Table(TrialReader[Claim | Proposal]):
         """The finished trials that say something about their points, of all samplers, by number."""
         self.has_constraints = False
         """Whether a finished trial has any."""
-        self.n_unanswered = 0
-        """Complete trials whose hypergradient was wanted but not reported."""
+        self._asked: set[int] = set()  # trials that reported a hypergradient, or were to
+        self._proposed: dict[int, Proposal] = {}  # of running trials
+        self.first_proposal: int | None = None
+        """Number of the first trial of the Gaussian process."""
         self._failed: list[FrozenTrial] = []
         self._model: tuple[Any, Model] | None = None  # the last one, and what it was made for
         self._trials: Sequence[FrozenTrial] = ()
@@ -180,6 +183,11 @@ class Table(TrialReader[Claim | Proposal]):
     def lacks_reports(self) -> bool:
         """Whether trials have completed without any hypergradient."""
         return self._has_completed and not self.reported
+
+    @property
+    def n_asked(self) -> int:
+        """How many trials have reported a hypergradient, or were to."""
+        return len(self._asked)
 
     def read(self, trials: Sequence[FrozenTrial]) -> None:
         """Add what is new; ``trials`` are all of the study, by number."""
@@ -218,6 +226,11 @@ class Table(TrialReader[Claim | Proposal]):
         used = used_by(steps, claim)
         self._search_after(used, steps)
         return self._decisions[_numbers(used)] if used else None
+
+    def best_complete(self) -> FrozenTrial | None:
+        """The best complete trial of all samplers."""
+        ranked = best_first(self._trials, self.maximize)
+        return ranked[0] if ranked else None
 
     def best_with(self, ended: FrozenTrial) -> FrozenTrial | None:
         """The best trial of all once one is stored as finished."""
@@ -322,9 +335,12 @@ class Table(TrialReader[Claim | Proposal]):
         return (*decision.used, *start), decision.step
 
     def _add(self, trial: FrozenTrial, decision: Claim | Proposal | None) -> None:
+        if isinstance(decision, Proposal):
+            self.propose(decision)
         if trial.state.is_finished():
             self._claims.pop(trial.number, None)
-            self._observe(trial, decision)
+            self._proposed.pop(trial.number, None)
+            self._observe(trial)
         if not isinstance(decision, Claim):
             if trial.params:
                 self.reported.update(read_gradient(trial) or ())
@@ -336,7 +352,15 @@ class Table(TrialReader[Claim | Proposal]):
         self._has_completed |= trial.state == TrialState.COMPLETE
         add_claimed(self.steps[decision.chain], one)
 
-    def _observe(self, trial: FrozenTrial, decision: Claim | Proposal | None) -> None:
+    def propose(self, proposal: Proposal) -> None:
+        """Take note of a decision about a trial of the Gaussian process."""
+        self._proposed[proposal.trial] = proposal
+        if proposal.wants_hypergradient:
+            self._asked.add(proposal.trial)
+        first = self.first_proposal
+        self.first_proposal = proposal.trial if first is None else min(first, proposal.trial)
+
+    def _observe(self, trial: FrozenTrial) -> None:
         """Take note of what a finished trial says about its point."""
         observation = Observation.of(trial, self.maximize)
         if observation is not None:
@@ -345,9 +369,8 @@ class Table(TrialReader[Claim | Proposal]):
         elif trial.params:
             insort(self._failed, trial, key=lambda one: one.number)
         self.has_constraints |= bool(read_constraints(trial))
-        if trial.state == TrialState.COMPLETE and isinstance(decision, Proposal):
-            is_answered = bool(observation and observation.gradient)
-            self.n_unanswered += decision.wants_hypergradient and not is_answered
+        if observation is not None and observation.gradient:
+            self._asked.add(trial.number)
 
     def model(self, space: Mapping[str, BaseDistribution]) -> Model:
         """The model of the observations, fitted once for the same trials and space."""
@@ -362,9 +385,14 @@ class Table(TrialReader[Claim | Proposal]):
         space = sorted((self.space or {}).items())
         return {name: distribution for name, distribution in space if not distribution.single()}
 
-    def knows_others(self, number: int) -> bool:
-        """Whether all running trials but the one of this number have parameters."""
-        return all(n == number or self._trials[n].params for n in self._open)
+    def asking(self, number: int) -> list[Proposal]:
+        """Decisions about earlier trials of the Gaussian process that lack parameters as yet."""
+        lacking = (
+            proposal
+            for n, proposal in sorted(self._proposed.items())
+            if n < number and not (self.space or {}).keys() <= self._trials[n].params.keys()
+        )
+        return [*lacking][-MAX_ASKING:]
 
     def unresolved(self, number: int) -> list[FrozenTrial]:
         """Running trials other than the one of this number, and the last that failed.

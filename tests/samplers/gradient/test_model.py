@@ -3,6 +3,7 @@
 import math
 import pickle
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -141,6 +142,45 @@ def rounds(n_workers: int, target: float, most: int) -> int:
     return most + 1
 
 
+@pytest.mark.parametrize("n_suggested", [0, 2])
+def test_workers_that_ask_at_once_get_different_points(n_suggested: int) -> None:
+    """Also if another one has suggested none or some of its parameters."""
+    study = create(sampler())
+    study.optimize(bowl_of(3, noise=0.1), n_trials=16)
+    other = study.ask()
+    for i in range(n_suggested):
+        other.suggest_float(f"x_{i}", 0.0, 1.0)
+    points = [[t.suggest_float(f"x_{i}", 0.0, 1.0) for i in range(3)] for t in (study.ask(), other)]
+    assert np.abs(np.subtract(*points)).max() > 1e-3
+
+
+def test_no_point_of_a_small_space_runs_again_and_again() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x, y = (trial.suggest_int(name, 1, 8) for name in "xy")
+        kind = trial.suggest_categorical("kind", ["a", "b", "c"])
+        return min((x - 3) ** 2 + (y - 3) ** 2, (x - 7) ** 2 + (y - 7) ** 2 - 0.5) + (kind != "a")
+
+    study = create(sampler())
+    study.optimize(objective, n_trials=50)
+    counts = Counter(tuple(trial.params.values()) for trial in study.trials)
+    assert len(counts) > 40 and max(counts.values()) <= 4
+
+
+def test_in_a_space_of_a_few_points_they_run_again() -> None:
+    study = create(sampler())
+    study.optimize(lambda trial: trial.suggest_int("x", 1, 3) * 1.0, n_trials=12)
+    assert study.best_value == 1
+
+
+def test_what_gave_the_scale_of_losses_stays_among_the_observations() -> None:
+    trial = optuna.trial.create_trial(value=0.0)
+    observations = [Observation(trial, 1.0 / (1 + i), {}) for i in range(200)]
+    kept = model_module.chosen(observations)
+    assert len(kept) == model_module.MAX_RUNS
+    assert kept[:10] == observations[:10] and kept[-48:] == observations[-48:]
+    assert kept[10:48] == observations[114:152]
+
+
 def test_four_workers_need_less_than_half_as_many_rounds_as_one() -> None:
     assert rounds(4, 0.15, 25) < 0.5 * rounds(1, 0.15, 60)
 
@@ -223,6 +263,43 @@ class TestOtherTrials:
         study.tell(retry, 1.0)
         study.optimize(bowl_of(12), n_trials=1)
         assert study.trials[-1].params != retry.params
+
+    def test_a_category_that_had_other_choices_is_another_parameter(self) -> None:
+        study = create(sampler())
+        study.optimize(shifted, n_trials=8)
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.PRUNED,
+                params={"x": 0.5, "kind": "old"},
+                distributions={
+                    "x": study.trials[0].distributions["x"],
+                    "kind": optuna.distributions.CategoricalDistribution(["old", "b"]),
+                },
+            )
+        )
+        study.optimize(shifted, n_trials=2)
+        assert recommended(study).params["kind"] != "old"
+
+    @pytest.mark.parametrize("start", ["best", {"x": 0.93}], ids=str)
+    def test_a_start_counts_beside_the_trials_of_others(self, start: Any) -> None:
+        study = create(optuna.samplers.RandomSampler(seed=0))
+        study.optimize(bowl_of(1), n_trials=3)
+        best = study.best_params["x"]
+        study.sampler = sampler(start=start)
+        study.optimize(bowl_of(1), n_trials=2)
+        xs = [trial.params["x"] for trial in study.trials[3:]]
+        assert xs[0] == (best if start == "best" else 0.93) and xs[1] != xs[0]
+
+    def test_an_infeasible_trial_is_a_bad_one(self) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            x = trial.suggest_float("x", 0, 1)
+            constrain(trial, 0.5 - x)
+            return x
+
+        study = create(sampler())
+        study.optimize(objective, n_trials=20)
+        assert sum(trial.params["x"] < 0.5 for trial in study.trials[8:]) < 6
+        assert 0.5 <= recommended(study).params["x"] < 0.6
 
     def test_a_worker_that_died_changes_no_result(self) -> None:
         study = create(sampler())
@@ -319,7 +396,7 @@ class TestWanting:
             return wants_hypergradient(create(one).ask())
 
         assert not wanted(optuna.samplers.TPESampler())
-        assert wanted(PopulationSampler(seed=0))
+        assert wanted(PopulationSampler(seed=0, mutation="teacher"))
         assert wanted(GradientSampler(strategy="sign_descent"))
         assert not wanted(sampler())  # before anything is known
 
@@ -337,6 +414,23 @@ class TestWanting:
         study = create(sampler())
         study.optimize(objective, n_trials=14)
         assert 1 <= sum(wants_hypergradient(trial) for trial in study.trials) <= 5
+
+    @pytest.mark.parametrize("error", [MemoryError, optuna.TrialPruned])
+    def test_where_it_never_comes_trials_without_go_on(self, error: type[Exception]) -> None:
+        def objective(trial: optuna.Trial) -> float:
+            loss = sum(trial.suggest_float(f"x_{i}", 0, 1) ** 2 for i in range(18))
+            if wants_hypergradient(trial):
+                raise error
+            return loss
+
+        study = create(sampler())
+        study.optimize(objective, n_trials=25, catch=MemoryError)
+        assert sum(trial.state == TrialState.COMPLETE for trial in study.trials) >= 21
+
+    def test_not_all_workers_are_asked_at_once(self) -> None:
+        study = create(sampler())
+        study.optimize(bowl_of(18), n_trials=6)
+        assert sum(wants_hypergradient(study.ask()) for _ in range(8)) <= 2
 
     def test_a_finished_trial_and_another_process_say_the_same(self) -> None:
         study = create(sampler())
