@@ -62,10 +62,12 @@ def best_schedules(study: Study, trial: int | None = None) -> Schedules:
 def recommended(study: Study) -> FrozenTrial:
     """The trial whose hyperparameters are expected to do best in another training.
 
-    The best trial of a noisy study is the luckiest one. This is the trial, among the best quarter,
-    with the smallest mean of a Gaussian process over all losses and reported hypergradients, so
-    that its neighbours count, too. Works for studies of any sampler; of fewer than five complete
-    trials, it is ``study.best_trial``.
+    The best trial of a noisy study is the luckiest one. This is the first trial at the point, among
+    the best quarter of the points, with the smallest sum of the mean and the standard deviation of
+    a Gaussian process over losses and reported hypergradients (96 trials at most), so that
+    neighbours count, too. Only trials that have the parameters of the best trial are compared.
+    Works for studies of any sampler; of fewer than five complete trials, or with more than 64
+    groups of parameters, it is ``study.best_trial``.
 
     Args:
         study: A study with one objective.

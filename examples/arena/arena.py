@@ -1,10 +1,10 @@
 """Samplers against each other on real trainings, at equal compute, judged on fresh seeds.
 
 Every cell, a job with a sampler and a seed, is a study in --storage, named job/sampler/seed. Its
-trials store what they cost, in plain trainings: CPU seconds over those of a plain training at the
-start of the job. A cell ends when its trials have cost --budget; run again, only what is missing
-runs. At 10, 25 and 50 plain trainings, as far as the budget reaches, the recommended
-hyperparameters are trained with five fresh seeds and evaluated on test data:
+trials store what they cost, in plain trainings: CPU seconds over those of a plain training, which
+is timed again and again. A cell ends when its trials have cost --budget; run again, only what is
+missing runs. At 10, 25, 50 and 500 plain trainings, as far as the budget reaches, and at its end,
+the recommended hyperparameters are trained with five fresh seeds and evaluated on test data:
 
     python examples/arena/arena.py --data DIR --storage sqlite:///arena.db \\
         --jobs digits-sgd digits-adam --samplers random tpe ours --seeds 0 1 2 --workers 2
@@ -19,7 +19,6 @@ tinyshakespeare.txt, as far as the jobs need them. table.py makes the tables fro
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import sys
 import time
@@ -29,6 +28,7 @@ from typing import NamedTuple
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # the jobs use its networks
 
+import numpy as np
 import optuna
 import torch
 from catalogue import JOBS
@@ -90,10 +90,10 @@ def run(cell: Cell, options: Options) -> None:
     study = optuna.create_study(
         storage=options.storage,
         study_name=cell.name,
-        sampler=entry.make(cell.seed, start),
         pruner=entry.pruner(job.plain_training().steps),
         load_if_exists=True,
     )
+    study.sampler = entry.make(seed_of(cell, entry, len(study.trials)), start)
     began, before = time.process_time(), spent(study)
     if not study.trials and not entry.is_gradient:
         study.enqueue_trial(start)
@@ -107,6 +107,13 @@ def run(cell: Cell, options: Options) -> None:
     if before < options.budget or judged:
         seconds = time.process_time() - began
         print(f"{cell.name}: {spent(study):.1f} plain trainings, {seconds:.0f} s CPU", flush=True)
+
+
+def seed_of(cell: Cell, entry: Entry, n_trials: int) -> int:
+    """The seed of a cell's sampler; Optuna's would else draw the same again when a cell goes on."""
+    if entry.is_gradient or not n_trials:
+        return cell.seed
+    return int(np.random.SeedSequence((cell.seed, n_trials)).generate_state(1)[0])
 
 
 def stop(study: optuna.Study, budget: float) -> None:
@@ -125,7 +132,7 @@ def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: PlainTrai
     def report(step: int, model: nn.Module) -> None:
         nonlocal of_storage
         if step in (training.steps // 9, training.steps // 3):
-            loss = bounded(evaluate(training, model, data.validation)[0], job)
+            loss = job.bounded(evaluate(training, model, data.validation)[0])
             begin = plain.clock()
             trial.report(loss, step)
             is_hopeless = trial.should_prune()
@@ -147,12 +154,7 @@ def objective(trial: Trial, job: Job, entry: Entry, data: Data, plain: PlainTrai
         trial.set_user_attr(PLAIN_SECONDS, plain_seconds)
     if result.hypergradient is not None:
         report_hypergradient(trial, result.hypergradient)
-    return bounded(result.loss, job)
-
-
-def bounded(loss: float, job: Job) -> float:
-    """The loss, at most the job's worst; that of a training that diverged."""
-    return min(loss, job.worst) if math.isfinite(loss) else job.worst
+    return job.bounded(result.loss)
 
 
 def parse_arguments() -> argparse.Namespace:

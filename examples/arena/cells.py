@@ -15,7 +15,7 @@ from samplers import Entry
 
 COST, PLAIN_SECONDS = "cost", "plain_seconds"  # attributes of trials
 JUDGED = "judged"  # attribute of studies
-BUDGETS = (10, 25, 50)  # in plain trainings
+BUDGETS = (10, 25, 50, 500)  # in plain trainings
 FRESH_SEEDS = range(10_000, 10_005)
 
 
@@ -105,7 +105,7 @@ def fresh(job: Job, entry: Entry, data: Data, params: dict[str, Any]) -> dict[st
     losses, accuracies = list[float](), list[float]()
     for seed in FRESH_SEEDS:
         loss, accuracy = evaluate(training, train(training, data, seed).model, data.test)
-        losses.append(min(loss, job.worst) if loss == loss else job.worst)
+        losses.append(job.bounded(loss))
         if accuracy is not None:
             accuracies.append(accuracy)
     return {"params": params, "losses": losses, "accuracies": accuracies}

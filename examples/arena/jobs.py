@@ -51,6 +51,10 @@ class Job:
     is_set_aside: bool = False
     is_for_gpu: bool = False
 
+    def bounded(self, loss: float) -> float:
+        """The loss, at most the worst one; that of a training that diverged."""
+        return min(loss, self.worst) if math.isfinite(loss) else self.worst
+
     def distributions(self, rates: Rates = suggest_schedule) -> dict[str, BaseDistribution]:
         """The search space."""
         trial = optuna.create_study().ask()

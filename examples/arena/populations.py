@@ -27,7 +27,6 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # the jobs use i
 
 import optuna
 import torch
-from arena import bounded
 from catalogue import JOBS
 from cells import FRESH_SEEDS
 from jobs import Job, loaded
@@ -127,7 +126,7 @@ def tune(search: Search) -> Training:
         trained = train(training, data, trial_seed(trial))
         trial.set_user_attr(COST, plain.cost(plain.clock() - start, per_training))
         trial.set_user_attr(TEST, tested(training, trained.model, data, job))
-        return bounded(trained.loss, job)
+        return job.bounded(trained.loss)
 
     study.sampler = TPESampler(seed=search.seed)
     while (
@@ -165,7 +164,7 @@ class Population:
             report_hypergradient(trial, found)
             trial.set_user_attr(TEST, tested(training, model, data, job))
             member.save(model=model, state=found.state)
-            return bounded(found.loss, job)
+            return job.bounded(found.loss)
 
         if "members" not in study.user_attrs:
             config = PopulationSampler(**self.options).config

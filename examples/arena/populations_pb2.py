@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from arena import bounded
 from catalogue import JOBS
 from jobs import loaded
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -74,7 +73,7 @@ class Member(tune.Trainable):
         history = [*history, params]
         self.reached = {"model": model.state_dict(), "state": found.state, HISTORY: history}
         test = tested(training, model, self.data, self.job)
-        return {LOSS: bounded(found.loss, self.job), TEST: test, SECONDS: seconds, HISTORY: history}
+        return {LOSS: self.job.bounded(found.loss), TEST: test, SECONDS: seconds, HISTORY: history}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         del checkpoint_dir  # Tune stores what is returned

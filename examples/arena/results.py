@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 from catalogue import JOBS
-from cells import JUDGED, PLAIN_SECONDS, Cell
+from cells import BUDGETS, JUDGED, PLAIN_SECONDS, Cell
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
@@ -70,9 +70,10 @@ def _in_order(by_sampler: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def budgets(scores: Scores) -> list[str]:
-    """All budgets that were judged, the smallest first."""
+    """The budgets to show, the smallest first: the usual ones, or all if no other was judged."""
     found = {b for job in scores.values() for by_budget in job.values() for b in by_budget}
-    return sorted(found, key=float)
+    usual = found & {f"{budget:g}" for budget in BUDGETS}
+    return sorted(usual or found, key=float)
 
 
 class Rank(NamedTuple):

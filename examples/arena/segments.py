@@ -10,7 +10,6 @@ from typing import Any
 
 import optuna
 import torch
-from arena import bounded
 from jobs import Job
 from optuna.trial import BaseTrial, FixedTrial
 from speed import PlainTraining
@@ -103,7 +102,7 @@ def segment(
 
 def tested(training: Training, model: nn.Module, data: Data, job: Job) -> float:
     """The test loss."""
-    return bounded(evaluate(training, model, data.test)[0], job)
+    return job.bounded(evaluate(training, model, data.test)[0])
 
 
 def of_history(job: Job, history: list[dict[str, float]]) -> Training:
