@@ -27,6 +27,9 @@ EVIDENCE = 3.0  # against slopes: a ratio of e³ = 20 between predictive densiti
 STEEP = 3.0  # root mean square of the slopes of a run, from which on they are in doubt
 
 
+Dims = NDArray[np.int64]  # indices of coordinates
+
+
 class Data(NamedTuple):
     """Losses of n runs at points of dimension d, and slopes of m of them."""
 
@@ -84,10 +87,11 @@ class GaussianProcess:
 
     def __init__(self, data: Data, hyperparameters: Hyperparameters) -> None:
         self.data, self.hyperparameters = data, hyperparameters
-        h = hyperparameters
-        n, d = data.x.shape
+        h, n = hyperparameters, len(data.x)
         self._z = data.x / h.lengths
-        slopes = data.slopes * h.lengths
+        # Choices never have slopes; the covariances of what is unknown are not computed.
+        self._dims = np.flatnonzero(np.isfinite(data.slopes).any(axis=0))
+        slopes = (data.slopes * h.lengths)[:, self._dims]
         known = np.isfinite(slopes)
         count = np.maximum(known.sum(axis=1), 1)
         self._power = np.where(known, slopes, 0.0) ** 2
@@ -99,19 +103,19 @@ class GaussianProcess:
         # An exploded slope counts for nothing: beyond STEEP, its noise outgrows the slope itself.
         self._relative = self._mean_power * (1 + self._mean_power / STEEP**2)
         slope_noise = h.slope_noise**2 + h.relative_noise**2 * self._relative
-        noise = np.concatenate([np.full(n, h.noise**2), np.repeat(slope_noise, d)])
+        noise = np.concatenate([np.full(n, h.noise**2), np.repeat(slope_noise, len(self._dims))])
         k = (self._signal + np.diag(noise + JITTER))[np.ix_(self._keep, self._keep)]
         self._factor = cholesky(k, lower=True, check_finite=False)
         self._alpha = cho_solve((self._factor, True), self._observed, check_finite=False)
 
     def _covariance(self, z: Array, z_slopes: Array) -> Array:
         """The covariance of values at ``z`` and slopes at ``z_slopes``, for a signal of 1."""
-        n, (m, d) = len(z), z_slopes.shape
-        full = np.empty((n + m * d, n + m * d))
+        n, size = len(z), len(z) + len(z_slopes) * len(self._dims)
+        full = np.empty((size, size))
         full[:n, :n] = _Kernel.at(_squares(z, z)).value
-        full[:n, n:] = _value_slope(z, z_slopes)
+        full[:n, n:] = _value_slope(z, z_slopes, self._dims)
         full[n:, :n] = full[:n, n:].T
-        full[n:, n:] = _slope_slope(z_slopes, z_slopes)
+        full[n:, n:] = _slope_slope(z_slopes, z_slopes, self._dims, self._dims)
         return full
 
     @property
@@ -132,8 +136,9 @@ class GaussianProcess:
         z = (x / h.lengths)[None]
         cross = self._cross(z)[0]
         # Rows are ∂/∂z of the point: against values minus the covariance of values and slopes.
-        of_values = _value_slope(self._z, z).reshape(len(self._z), -1).T
-        of_slopes = _slope_slope(z, self._z[self.data.at])
+        every = np.arange(z.shape[1])
+        of_values = _value_slope(self._z, z, every).reshape(len(self._z), -1).T
+        of_slopes = _slope_slope(z, self._z[self.data.at], every, self._dims)
         d_cross = h.signal**2 * np.hstack([of_values, of_slopes])[:, self._keep]
         weights = cho_solve((self._factor, True), cross, check_finite=False)
         deviation = float(np.sqrt(max(h.signal**2 - cross @ weights, 1e-12)))
@@ -144,7 +149,7 @@ class GaussianProcess:
     def _cross(self, z: Array) -> Array:
         """Covariance of the function at ``z`` and the observations."""
         values = _Kernel.at(_squares(z, self._z)).value
-        slopes = _value_slope(z, self._z[self.data.at])
+        slopes = _value_slope(z, self._z[self.data.at], self._dims)
         return self.hyperparameters.signal**2 * np.hstack([values, slopes])[:, self._keep]
 
     def loss(self) -> float:
@@ -170,20 +175,20 @@ class GaussianProcess:
     def loss_gradient(self) -> Hyperparameters:
         """Derivatives of ``loss`` by the logarithms of the hyperparameters."""
         h, data = self.hyperparameters, self.data
-        n, (m, d) = len(data.y), data.slopes.shape
-        size = n + m * d
+        n, m, dims = len(data.y), len(data.at), self._dims
+        size = n + m * len(dims)
         inverse = cho_solve((self._factor, True), np.eye(len(self._alpha)), check_finite=False)
         b = np.zeros((size, size))
         b[np.ix_(self._keep, self._keep)] = 0.5 * (inverse - np.outer(self._alpha, self._alpha))
         alpha = np.zeros(size)
         alpha[self._keep] = self._alpha
-        traces = np.diag(b)[n:].reshape(m, d).sum(axis=1)
-        d_scale = h.signal**2 * _scale_gradient(b, self._z, data.at)
+        traces = np.diag(b)[n:].reshape(m, len(dims)).sum(axis=1)
+        d_scale = h.signal**2 * _scale_gradient(b, self._z, data.at, dims)
         of_relative = 1 + 2 * self._mean_power / STEEP**2
         of_noise = 2 * h.relative_noise**2 * of_relative * traces / self._known_per_run
-        d_scale -= of_noise @ self._power
-        slopes = np.where(np.isfinite(data.slopes), data.slopes, 0.0) * h.lengths
-        d_scale -= (alpha[n:].reshape(m, d) * slopes).sum(axis=0)
+        d_scale[dims] -= of_noise @ self._power
+        slopes = (np.where(np.isfinite(data.slopes), data.slopes, 0.0) * h.lengths)[:, dims]
+        d_scale[dims] -= (alpha[n:].reshape(m, len(dims)) * slopes).sum(axis=0)
         d_scale += np.isfinite(data.slopes).sum(axis=0)
         return Hyperparameters(
             lengths=-d_scale,  # scales are 1 / lengths
@@ -203,26 +208,27 @@ def _squares(z: Array, other: Array) -> Array:
     return np.asarray(np.maximum(squares, 0.0))
 
 
-def _value_slope(z: Array, z_slopes: Array) -> Array:
-    """cov(f(z), ∂f(z′)/∂z′ⱼ) = −2 κ′(s) Δⱼ, shape (n, m d)."""
+def _value_slope(z: Array, z_slopes: Array, dims: Dims) -> Array:
+    """cov(f(z), ∂f(z′)/∂z′ⱼ) = −2 κ′(s) Δⱼ for the coordinates j, shape (n, m · dims)."""
     delta = _differences(z, z_slopes)
     first = _Kernel.at((delta**2).sum(axis=2)).first
-    return np.asarray((-2 * first[..., None] * delta).reshape(len(z), -1))
+    return np.asarray((-2 * first[..., None] * delta[..., dims]).reshape(len(z), -1))
 
 
-def _slope_slope(z: Array, other: Array) -> Array:
-    """cov(∂f(z)/∂zᵢ, ∂f(z′)/∂z′ⱼ) = −4 κ″ Δᵢ Δⱼ − 2 κ′ δᵢⱼ, shape (m d, m′ d)."""
-    (m, d), k = z.shape, len(other)
+def _slope_slope(z: Array, other: Array, rows: Dims, columns: Dims) -> Array:
+    """cov(∂f(z)/∂zᵢ, ∂f(z′)/∂z′ⱼ) = −4 κ″ Δᵢ Δⱼ − 2 κ′ δᵢⱼ, shape (m · rows, m′ · columns)."""
     delta = _differences(z, other)
     kernel = _Kernel.at((delta**2).sum(axis=2))
-    blocks = -4 * kernel.second[..., None, None] * delta[..., :, None] * delta[..., None, :]
-    blocks[..., np.arange(d), np.arange(d)] -= 2 * kernel.first[..., None]
-    return np.asarray(blocks.transpose(0, 2, 1, 3).reshape(m * d, k * d))
+    of_rows, of_columns = delta[..., rows, None], delta[..., None, columns]
+    blocks = -4 * kernel.second[..., None, None] * of_rows * of_columns
+    blocks -= 2 * kernel.first[..., None, None] * (rows[:, None] == columns)
+    shape = len(z) * len(rows), len(other) * len(columns)
+    return np.asarray(blocks.transpose(0, 2, 1, 3).reshape(shape))
 
 
-def _scale_gradient(b: Array, z: Array, at: NDArray[np.int64]) -> Array:
+def _scale_gradient(b: Array, z: Array, at: NDArray[np.int64], dims: Dims) -> Array:
     """Σ b · ∂K/∂log wᵢ, where w scales the coordinates: ∂Δᵢ/∂log wᵢ = Δᵢ."""
-    n, m, d = len(z), len(at), z.shape[1]
+    n, m, d = len(z), len(at), len(dims)
     delta = _differences(z, z)
     kernel = _Kernel.at((delta**2).sum(axis=2))
     total: Array = np.einsum("ab,abi->i", b[:n, :n] * 2 * kernel.first, delta**2)
@@ -231,19 +237,20 @@ def _scale_gradient(b: Array, z: Array, at: NDArray[np.int64]) -> Array:
     delta = _differences(z, z[at])
     kernel = _Kernel.at((delta**2).sum(axis=2))
     mixed = b[:n, n:].reshape(n, m, d)
-    product = (mixed * delta).sum(axis=2)
+    product = (mixed * delta[..., dims]).sum(axis=2)
     total += 2 * np.einsum("ab,abi->i", -4 * kernel.second * product, delta**2)
-    total += 2 * np.einsum("ab,abi->i", -2 * kernel.first, mixed * delta)
+    total[dims] += 2 * np.einsum("ab,abi->i", -2 * kernel.first, mixed * delta[..., dims])
     delta = delta[at]
     kernel = _Kernel(*(part[at] for part in kernel))
     blocks = b[n:, n:].reshape(m, d, m, d).transpose(0, 2, 1, 3)
-    right = (blocks @ delta[..., None])[..., 0]
-    left = (delta[..., None, :] @ blocks)[..., 0, :]
-    quadratic = (delta * right).sum(axis=2)
+    own = delta[..., dims]
+    right = (blocks @ own[..., None])[..., 0]
+    left = (own[..., None, :] @ blocks)[..., 0, :]
+    quadratic = (own * right).sum(axis=2)
     trace = np.trace(blocks, axis1=2, axis2=3)
     of_squares = -8 * kernel.third * quadratic - 4 * kernel.second * trace
     total += np.einsum("ab,abi->i", of_squares, delta**2)
-    total += np.einsum("ab,abi->i", -4 * kernel.second, (left + right) * delta)
+    total[dims] += np.einsum("ab,abi->i", -4 * kernel.second, (left + right) * own)
     return total
 
 

@@ -38,6 +38,14 @@ def observed(n: int = 8, m: int = 4, unknown: bool = True, seed: int = 0) -> Dat
     return Data(x, wave(x), slopes, at)
 
 
+def without(dim: int) -> Data:
+    """Observations of which no slope by one coordinate is known."""
+    data = observed()
+    slopes = data.slopes.copy()
+    slopes[:, dim] = np.nan
+    return data._replace(slopes=slopes)
+
+
 def central(f: Callable[[Array], float], at: Array) -> Array:
     steps = STEP * np.eye(len(at))
     return np.array([(f(at + step) - f(at - step)) / (2 * STEP) for step in steps])
@@ -49,8 +57,8 @@ def of_logarithms(theta: Array) -> Hyperparameters:
 
 @pytest.mark.parametrize(
     "data",
-    [observed(), observed(unknown=False), observed(m=0), observed(n=1, m=1)],
-    ids=["unknown components", "all known", "no slopes", "one run"],
+    [observed(), observed(unknown=False), observed(m=0), observed(n=1, m=1), without(1)],
+    ids=["unknown components", "all known", "no slopes", "one run", "never known"],
 )
 def test_the_loss_s_gradient_agrees_with_central_differences(data: Data) -> None:
     by = GaussianProcess(data, KNOWN).loss_gradient()
@@ -59,9 +67,11 @@ def test_the_loss_s_gradient_agrees_with_central_differences(data: Data) -> None
     np.testing.assert_allclose([*by.lengths, *by[1:]], expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("m", [0, 4])
-def test_slopes_of_the_prediction_agree_with_central_differences(m: int) -> None:
-    process = GaussianProcess(observed(m=m), KNOWN)
+@pytest.mark.parametrize(
+    "data", [observed(m=0), observed(), without(2)], ids=["no slopes", "some", "never known"]
+)
+def test_slopes_of_the_prediction_agree_with_central_differences(data: Data) -> None:
+    process = GaussianProcess(data, KNOWN)
     for point in np.random.default_rng(1).random((4, D)):
         mean, deviation, d_mean, d_deviation = process.predict_slopes(point)
         means, deviations = process.predict(point[None])
