@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.arguments import check_positive
 from optuna_hypergrad.reports.claims import read_claim, write_superfluous
+from optuna_hypergrad.samplers.gradient.chains import Chain, same_point, used_by
 from optuna_hypergrad.samplers.gradient.sampler import GradientSampler
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, is_enqueued_trial
-from optuna_hypergrad.samplers.gradient.table import Chain, same_point, used_by
 from optuna_hypergrad.samplers.studies import sampler_of
 
 

@@ -13,13 +13,14 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.algorithms.sign_descent import Verdict
 from optuna_hypergrad.reports.claims import Rule, read_claim
 from optuna_hypergrad.reports.objective import mean, read_gradient, total_violation
+from optuna_hypergrad.samplers.gradient.chains import Chain, ancestry
 from optuna_hypergrad.samplers.gradient.search import (
     Decision,
     decisions,
     longest_trial,
     mean_gradient,
 )
-from optuna_hypergrad.samplers.gradient.table import Chain, Table, ancestry
+from optuna_hypergrad.samplers.gradient.table import Table
 from optuna_hypergrad.samplers.studies import best_first, check_one_objective, maximizes, rank_key
 
 Failure = Literal["diverged", "pruned", "failed"]

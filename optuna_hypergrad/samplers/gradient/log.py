@@ -23,10 +23,10 @@ from optuna_hypergrad.samplers.describe import (
     short,
 )
 from optuna_hypergrad.samplers.distributions import is_log, to_distribution
+from optuna_hypergrad.samplers.gradient.chains import Chain
 from optuna_hypergrad.samplers.gradient.history import OuterStep, outer_step
 from optuna_hypergrad.samplers.gradient.model import Model
 from optuna_hypergrad.samplers.gradient.search import Decision
-from optuna_hypergrad.samplers.gradient.table import Chain
 from optuna_hypergrad.samplers.studies import violation
 
 LARGEST = 700.0  # whose exponential is still a float

@@ -317,9 +317,9 @@ class GradientSampler(CompletedSampler[Table]):
         if not space:
             return {}
         with self.remembering(study, trial) as table:
-            running, asking = table.unresolved(trial.number), table.asking(trial.number)
-            params = table.model(space).propose(running, asking, proposal)
-            if table.first_proposal == trial.number:
+            avoided, asking = table.avoided(trial.number), table.asking(trial.number)
+            params = table.observed.model(space).propose(avoided, asking, proposal)
+            if table.observed.first_proposal == trial.number:
                 params |= self._start(table, space)
             return params
 
@@ -348,19 +348,20 @@ class GradientSampler(CompletedSampler[Table]):
         """Whether the Gaussian process proposes the next trial."""
         if self._strategy != "auto":
             return self._strategy == "gaussian_process"
-        if table.has_constraints or self._constraints_func is not None:
+        if table.observed.has_constraints or self._constraints_func is not None:
             return False
-        return table.model(table.free_space).space.n_independent <= MAX_DIMENSION
+        model = table.observed.model(table.free_space)
+        return model.space.n_independent <= MAX_DIMENSION
 
     def _begin_proposal(self, study: Study, trial: FrozenTrial, table: Table) -> None:
-        model = table.model(table.free_space)
-        wants = model.wants_hypergradient(table.n_asked)
+        model = table.observed.model(table.free_space)
+        wants = model.wants_hypergradient(table.observed.n_asked)
         proposal = Proposal(trial.number, self._seed, wants)
         write_proposal(study._storage, trial._trial_id, proposal)
         table.pending[trial.number] = proposal
-        table.propose(proposal)
+        table.observed.begin(proposal)
         if logger.isEnabledFor(logging.INFO):
-            running = table.unresolved(trial.number)
+            running = table.avoided(trial.number)
             is_enqueued = is_enqueued_trial(trial)
             logger.info(describe_proposal(proposal, model, running, is_enqueued))
 

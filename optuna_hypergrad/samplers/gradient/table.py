@@ -1,30 +1,31 @@
-"""The trials of a study as GradientSampler reads them: which step runs next, with which values.
-
-Several trials may claim the same outer step: replicates of parallel workers, retries of failed
-trials, enqueued points. The trials that decide a step are worked out here. The first trial that
-claims the next step names them, so that they do not change, whoever finishes late.
-"""
+"""The trials of a study as GradientSampler reads them: which step runs next, with which values."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_hypergrad.algorithms import sign_descent
-from optuna_hypergrad.reports.attributes import StoredDataError
 from optuna_hypergrad.reports.claims import Claim, Rule, read_claim, read_drawn, stored_claim
-from optuna_hypergrad.reports.objective import read_constraints, read_gradient, values_by_name
+from optuna_hypergrad.reports.objective import read_gradient, values_by_name
 from optuna_hypergrad.reports.proposals import Proposal, read_proposal
 from optuna_hypergrad.samplers.base import TrialReader
 from optuna_hypergrad.samplers.distributions import start_value, to_distribution
-from optuna_hypergrad.samplers.gradient.model import Model, Observation
+from optuna_hypergrad.samplers.gradient.chains import (
+    Chain,
+    Steps,
+    add_claimed,
+    ancestry,
+    deciding_trials,
+    leading,
+    used_by,
+)
+from optuna_hypergrad.samplers.gradient.observations import Observations
 from optuna_hypergrad.samplers.gradient.search import (
     ClaimedTrial,
     Decision,
@@ -35,116 +36,6 @@ from optuna_hypergrad.samplers.gradient.search import (
     reported_space,
 )
 from optuna_hypergrad.samplers.studies import best_first
-
-MAX_UNRESOLVED = 16  # failed, and running, trials whose points a model avoids
-MAX_ASKING = 4  # trials without parameters: those of workers that died remain so
-MAX_FAILURES = 3  # a step of which that many trials failed is decided by those that did not
-
-Steps = Sequence[Sequence[ClaimedTrial]]  # by outer step, the trials that claimed it, by number
-
-
-def add_claimed(steps: list[list[ClaimedTrial]], one: ClaimedTrial) -> None:
-    """Add a trial to the step that it claimed, or replace an older state of it there."""
-    steps += [[] for _ in range(1 + one.claim.step - len(steps))]
-    step, number = steps[one.claim.step], one.trial.number
-    at = bisect_left(step, number, key=lambda other: other.trial.number)
-    is_known = at < len(step) and step[at].trial.number == number
-    step[at : at + is_known] = [one]
-
-
-def deciding_trials(steps: Steps, n_replicates: int) -> list[ClaimedTrial]:
-    """The trials that decided the latest decided step; none before the first decision.
-
-    They are the usable trials of the last step that ran the same point, once they are enough. Where
-    the step keeps failing, or a replicate was superfluous, there may be fewer.
-    """
-    if not steps:
-        return []
-    claimed = steps[-1]
-    usable = [one for one in claimed if one.is_usable]
-    leading = _leading(usable or claimed)
-    used = [one for one in usable if same_point(one.trial, leading.trial)]
-    failed = [one for one in claimed if one.failed]
-    if len(failed) >= MAX_FAILURES:
-        return used or failed
-    superfluous = [one.trial for one in claimed if one.is_superfluous]
-    is_settled = any(same_point(one, other.trial) for one in superfluous for other in used)
-    is_decided = used and (is_settled or len(used) >= n_replicates)
-    return used if is_decided else used_by(steps, _leading(claimed).claim)
-
-
-def used_by(steps: Steps, claim: Claim) -> list[ClaimedTrial]:
-    """The trials that decided the step before that of a claim; none for the first step.
-
-    Raises:
-        StoredDataError: If they are not the trials of that step.
-    """
-    if claim.step == 0:
-        return []
-    previous = steps[claim.step - 1] if claim.step <= len(steps) else ()
-    by_number = {one.trial.number: one for one in previous if one.trial.state.is_finished()}
-    if not claim.used or any(number not in by_number for number in claim.used):
-        raise StoredDataError(
-            f"a claim on step {claim.step} of chain {claim.chain} is based on trials "
-            f"{list(claim.used)}, but those of step {claim.step - 1} that have finished are "
-            f"{list(by_number)}."
-        )
-    return [by_number[number] for number in claim.used]
-
-
-def ancestry(steps: Steps, claim: Claim) -> list[list[ClaimedTrial]]:
-    """The trials that decided each step before a claim, from the first step on."""
-    path: list[list[ClaimedTrial]] = []
-    while used := used_by(steps, claim):
-        path.append(used)
-        claim = used[0].claim
-    return path[::-1]
-
-
-def same_point(one: FrozenTrial, other: FrozenTrial) -> bool:
-    """Whether two trials agree in all parameters that both have; a pruned one may lack some."""
-    return all(one.params[name] == other.params[name] for name in one.params.keys() & other.params)
-
-
-def _leading(claimed: Sequence[ClaimedTrial]) -> ClaimedTrial:
-    """The trial at whose point a step is decided: an enqueued one, then the lowest number."""
-    return min(claimed, key=lambda one: (not one.is_enqueued, one.trial.number))
-
-
-class Chain(NamedTuple):
-    """One search of a study, up to its latest decision."""
-
-    number: int
-    steps: Steps
-    used: Sequence[ClaimedTrial]  # the trials of this decision; none before the first
-    search: Search
-
-    @property
-    def n_decided(self) -> int:
-        """How many steps are decided."""
-        return 1 + self.used[0].claim.step if self.used else 0
-
-    @property
-    def next_trials(self) -> Sequence[ClaimedTrial]:
-        """The trials that claimed the step to be decided next."""
-        step = self.n_decided
-        return self.steps[step] if step < len(self.steps) else ()
-
-    @property
-    def lacks_reports(self) -> bool:
-        """Whether too many trials of the next point reported nothing to expect a report."""
-        complete = (one for one in self.next_trials if one.trial.state == TrialState.COMPLETE)
-        n_unreported = sum(not one.has_report for one in complete)
-        return n_unreported >= sign_descent.MAX_UNKNOWN
-
-    def has_converged(self, tolerance: float) -> bool:
-        """Whether every parameter has settled, or reports have stopped."""
-        search = self.search
-        if self.lacks_reports:
-            return True
-        if search.state is None:
-            return False
-        return sign_descent.has_converged(search.state, search.ranges, tolerance)
 
 
 class Table(TrialReader[Claim | Proposal]):
@@ -162,16 +53,8 @@ class Table(TrialReader[Claim | Proposal]):
         """The claimed trials, by chain and outer step."""
         self.reported: set[str] = set()
         """The parameters with a hypergradient in any trial."""
-        self.observations: list[Observation] = []
-        """The finished trials that say something about their points, of all samplers, by number."""
-        self.has_constraints = False
-        """Whether a finished trial has any."""
-        self._asked: set[int] = set()  # trials that reported a hypergradient, or were to
-        self._proposed: dict[int, Proposal] = {}  # of running trials
-        self.first_proposal: int | None = None
-        """Number of the first trial of the Gaussian process."""
-        self._failed: list[FrozenTrial] = []
-        self._model: tuple[Any, Model] | None = None  # the last one, and what it was made for
+        self.observed = Observations(maximize)
+        """What the finished trials of all samplers say to the Gaussian process."""
         self._trials: Sequence[FrozenTrial] = ()
         self._with_reports: set[str] = set()  # parameters that trials with hypergradients had
         self._has_completed = False  # whether a trial with a claim has
@@ -184,15 +67,19 @@ class Table(TrialReader[Claim | Proposal]):
         """Whether trials have completed without any hypergradient."""
         return self._has_completed and not self.reported
 
-    @property
-    def n_asked(self) -> int:
-        """How many trials have reported a hypergradient, or were to."""
-        return len(self._asked)
-
     def read(self, trials: Sequence[FrozenTrial]) -> None:
         """Add what is new; ``trials`` are all of the study, by number."""
         super().read(trials)
         self._trials = trials
+
+    def avoided(self, number: int) -> list[FrozenTrial]:
+        """Trials whose points that of this number should avoid."""
+        others = (self._trials[n] for n in sorted(self._open) if n != number)
+        return self.observed.avoided([trial for trial in others if trial.params])
+
+    def asking(self, number: int) -> list[Proposal]:
+        """Earlier proposals whose trials lack parameters as yet."""
+        return self.observed.asking(number, self._trials, self.space or {})
 
     def begin(self, claim: Claim, stored: Mapping[str, Any]) -> None:
         """Take note of a claim of this process, and of how it is stored."""
@@ -336,11 +223,10 @@ class Table(TrialReader[Claim | Proposal]):
 
     def _add(self, trial: FrozenTrial, decision: Claim | Proposal | None) -> None:
         if isinstance(decision, Proposal):
-            self.propose(decision)
+            self.observed.begin(decision)
         if trial.state.is_finished():
             self._claims.pop(trial.number, None)
-            self._proposed.pop(trial.number, None)
-            self._observe(trial)
+            self.observed.end(trial)
         if not isinstance(decision, Claim):
             if trial.params:
                 self.reported.update(read_gradient(trial) or ())
@@ -352,58 +238,11 @@ class Table(TrialReader[Claim | Proposal]):
         self._has_completed |= trial.state == TrialState.COMPLETE
         add_claimed(self.steps[decision.chain], one)
 
-    def propose(self, proposal: Proposal) -> None:
-        """Take note of a decision about a trial of the Gaussian process."""
-        self._proposed[proposal.trial] = proposal
-        if proposal.wants_hypergradient:
-            self._asked.add(proposal.trial)
-        first = self.first_proposal
-        self.first_proposal = proposal.trial if first is None else min(first, proposal.trial)
-
-    def _observe(self, trial: FrozenTrial) -> None:
-        """Take note of what a finished trial says about its point."""
-        observation = Observation.of(trial, self.maximize)
-        if observation is not None:
-            # Whoever reads the study, whenever, has them in the same order.
-            insort(self.observations, observation, key=lambda one: one.trial.number)
-        elif trial.params:
-            insort(self._failed, trial, key=lambda one: one.number)
-        self.has_constraints |= bool(read_constraints(trial))
-        if observation is not None and observation.gradient:
-            self._asked.add(trial.number)
-
-    def model(self, space: Mapping[str, BaseDistribution]) -> Model:
-        """The model of the observations, fitted once for the same trials and space."""
-        key = len(self.observations), tuple(space.items())
-        if self._model is None or self._model[0] != key:
-            self._model = key, Model(space, [*self.observations])
-        return self._model[1]
-
     @property
     def free_space(self) -> dict[str, BaseDistribution]:
         """The parameters that all complete trials have and that may vary, by name."""
         space = sorted((self.space or {}).items())
         return {name: distribution for name, distribution in space if not distribution.single()}
-
-    def asking(self, number: int) -> list[Proposal]:
-        """Decisions about earlier trials of the Gaussian process that lack parameters as yet."""
-        lacking = (
-            proposal
-            for n, proposal in sorted(self._proposed.items())
-            if n < number and not (self.space or {}).keys() <= self._trials[n].params.keys()
-        )
-        return [*lacking][-MAX_ASKING:]
-
-    def unresolved(self, number: int) -> list[FrozenTrial]:
-        """Running trials other than the one of this number, and the last that failed.
-
-        A failed trial says nothing about its loss; but its point should not be the next again.
-        """
-        running = [trial for n, trial in self._current() if n != number]
-        return [*self._failed[-MAX_UNRESOLVED:], *running[-MAX_UNRESOLVED:]]
-
-    def _current(self) -> list[tuple[int, FrozenTrial]]:
-        return [(n, self._trials[n]) for n in sorted(self._open) if self._trials[n].params]
 
     def _as_ended(self, trial: FrozenTrial) -> ClaimedTrial | None:
         """A trial as it was parsed when it ended, if it was stored just so."""
@@ -445,7 +284,7 @@ class Table(TrialReader[Claim | Proposal]):
             and one.trial.number != number
             and one.trial.params
         ]
-        return _leading(alive).trial if alive else None
+        return leading(alive).trial if alive else None
 
     def _is_new_float(self, name: str, distribution: BaseDistribution) -> bool:
         """Whether no trial with hypergradients had this float, so that it may yet get one."""

@@ -8,8 +8,9 @@ from optuna.trial import FixedTrial
 from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule
 from optuna_hypergrad.algorithms.sharing import shared_windows
 from optuna_hypergrad.reports.claims import Rule
+from optuna_hypergrad.samplers.gradient.chains import ancestry
 from optuna_hypergrad.samplers.gradient.search import Search, decisions
-from optuna_hypergrad.samplers.gradient.table import Table, ancestry
+from optuna_hypergrad.samplers.gradient.table import Table
 from optuna_hypergrad.suggest import FINE_WINDOWS as N
 from samplers.studies import create, points
 

@@ -14,8 +14,9 @@ import scripts
 from optuna_hypergrad import GradientSampler
 from optuna_hypergrad.reports import StoredDataError
 from optuna_hypergrad.reports.claims import Claim, Rule
+from optuna_hypergrad.samplers.gradient.chains import ancestry, deciding_trials
 from optuna_hypergrad.samplers.gradient.search import ClaimedTrial, Search, decisions
-from optuna_hypergrad.samplers.gradient.table import Table, ancestry, deciding_trials
+from optuna_hypergrad.samplers.gradient.table import Table
 from samplers.studies import ask, claims, create, finish, points, quadratic
 
 pytestmark = pytest.mark.usefixtures("sign_descent")
