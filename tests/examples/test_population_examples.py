@@ -96,6 +96,7 @@ def test_ask_cost_compares_four_samplers(tmp_path: Path) -> None:
         assert set(took) == {"random", "TPE", "gradient", "population"}
 
 
+@pytest.mark.slow
 def test_digits_methods_compares_methods(tmp_path: Path) -> None:
     out = tmp_path / "methods.json"
     methods = ("HPM w/o hypertraining", "PBT")

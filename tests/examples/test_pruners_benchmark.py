@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import scripts
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "benchmarks" / "pruners.py"
 
 
+@pytest.mark.slow
 def test_every_pruner_is_measured_with_and_without(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     few = ("--seeds", "1", "--trials", "1", "--json", out)

@@ -8,6 +8,7 @@ from test_population_examples import run
 SAMPLERS = {"random", "gradient", "population"}
 
 
+@pytest.mark.slow
 def test_scaling_counts_trials_of_all_samplers(tmp_path: Path) -> None:
     out = tmp_path / "scaling.json"
     few = ("--storage", "sqlite", "--workers", "2", "--trials", "4", "--rounds", "1")
