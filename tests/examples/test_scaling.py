@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from test_population_examples import run
 
 SAMPLERS = {"random", "gradient", "population"}
