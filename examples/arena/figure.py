@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from results import Scores
+from results import Scores, budgets
 
 from samplers import SAMPLERS
 
@@ -16,14 +16,19 @@ COLUMNS = 4
 
 
 def draw(scores: Scores, file: Path) -> None:
-    """Mean test loss of fresh seeds by compute in plain trainings, with a standard error."""
+    """Mean test loss of fresh seeds by compute in plain trainings, with a standard error.
+
+    Of the jobs on which several samplers ran, if there are any.
+    """
+    shown = budgets(scores)
+    scores = {job: by for job, by in scores.items() if len(by) > 1} or scores
     rows = -(-len(scores) // COLUMNS)
     columns = min(COLUMNS, len(scores))
     figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 2.5 * rows), squeeze=False)
     colors = dict(zip(SAMPLERS, plt.get_cmap("tab20").colors, strict=False))
     for ax, (job, by_sampler) in zip(axes.flat, scores.items(), strict=False):
         for name, by_budget in by_sampler.items():
-            at = sorted(by_budget, key=float)
+            at = [budget for budget in shown if budget in by_budget]
             mean = np.array([by_budget[budget].mean for budget in at])
             error = np.nan_to_num([by_budget[budget].error for budget in at])
             compute, is_ours = [float(budget) for budget in at], name == "ours"

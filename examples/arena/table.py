@@ -96,7 +96,7 @@ def loss_tables(scores: Scores) -> list[str]:
                     continue
                 score = own[name]
                 mean = f"{score.mean:.4g}"
-                mean = f"**{mean}**" if score.mean == best else mean
+                mean = f"**{mean}**" if score.mean == best and len(own) > 1 else mean
                 error = "" if math.isnan(score.error) else f" ± {score.error:.2g}"
                 cells.append(f"{mean}{error} ({fmean(score.best_values):.4g})")
             lines.append(_row(cells))
