@@ -20,13 +20,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # the jobs use its networks
 
 import numpy as np
 import optuna

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # the jobs use its networks
+
 import jobs_gpu
 import jobs_images
 import jobs_tables

@@ -16,14 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # the jobs use its networks
 
 import optuna
 import torch

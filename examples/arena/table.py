@@ -11,13 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import optuna
 import torch
