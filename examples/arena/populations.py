@@ -25,13 +25,12 @@ from typing import Any
 import optuna
 import torch
 from catalogue import JOBS
-from cells import FRESH_SEEDS
+from cells import COST, FRESH_SEEDS, spent
 from jobs import Job, loaded
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.samplers import TPESampler
 from optuna.trial import FixedTrial, Trial, TrialState, create_trial
 from segments import (
-    COST,
     GENERATIONS,
     TEST,
     Search,
@@ -100,14 +99,13 @@ def run(
     plain, folder = PlainTraining(job, data), args.artifacts / cell
     training = method(Search(study, seed, job, args.data, data, plain, args.budget, folder))
     fresh = [tested(training, train(training, data, s).model, data, job) for s in FRESH_SEEDS]
-    trials = study.get_trials(deepcopy=False)
     result = {
         "validation": study.best_value,
         "test": study.best_trial.user_attrs[TEST],
         "fresh": fmean(fresh),
         "fresh_losses": fresh,
-        "cost": sum(trial.user_attrs.get(COST, 0.0) for trial in trials),
-        "trials": len(trials),
+        "cost": spent(study),
+        "trials": len(study.get_trials(deepcopy=False)),
     }
     study.set_user_attr(RESULT, result)
     return result
@@ -126,9 +124,7 @@ def tune(search: Search) -> Training:
         return job.bounded(trained.loss)
 
     study.sampler = TPESampler(seed=search.seed)
-    while (
-        sum(t.user_attrs.get(COST, 0.0) for t in study.get_trials(deepcopy=False)) < search.budget
-    ):
+    while spent(study) < search.budget:
         study.optimize(objective, n_trials=1)
     return job.suggest(FixedTrial(study.best_params), suggest_schedule)
 

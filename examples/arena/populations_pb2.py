@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from catalogue import JOBS
+from cells import COST
 from jobs import loaded
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FixedTrial
-from segments import COST, GENERATIONS, TEST, Search, constant_rates, of_segment, segment, tested
+from segments import GENERATIONS, TEST, Search, constant_rates, of_segment, segment, tested
 
 LOSS, SECONDS, HISTORY = "loss", "seconds", "history"
 

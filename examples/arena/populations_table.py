@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import optuna
 from populations import METHODS, RESULT
-from table import DOCS, write_page
+from results import standard_error
+from table import DOCS, plus_minus, row, write_page
 
 OUT = Path(__file__).parent / "results" / "populations.json"
 Results = dict[str, dict[str, list[dict[str, float]]]]  # by job and method, one for each seed
@@ -50,7 +50,7 @@ def read(storage: str) -> Results:
 def table(results: Results) -> list[str]:
     """Test loss of the trained model, and in brackets that of fresh seeds, ± standard errors."""
     names = [name for name in METHODS if any(name in of_job for of_job in results.values())]
-    lines = [f"| job | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|"]
+    lines = [row(["job", *names]), row(["---"] * (len(names) + 1))]
     for job, of_job in results.items():
         means = {name: fmean(one["test"] for one in found) for name, found in of_job.items()}
         cells = [job]
@@ -61,14 +61,13 @@ def table(results: Results) -> list[str]:
             trained, fresh = (_mean(of_job[name], key) for key in ("test", "fresh"))
             is_best = means[name] == min(means.values())
             cells.append(f"{f'**{trained}**' if is_best else trained} ({fresh})")
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(row(cells))
     return lines
 
 
 def _mean(found: list[dict[str, float]], key: str) -> str:
     losses = [one[key] for one in found]
-    error = f" ± {stdev(losses) / math.sqrt(len(losses)):.2g}" if len(losses) > 1 else ""
-    return f"{fmean(losses):.4g}{error}"
+    return f"{fmean(losses):.4g}{plus_minus(standard_error(losses))}"
 
 
 if __name__ == "__main__":

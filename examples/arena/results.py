@@ -36,8 +36,13 @@ class Score(NamedTuple):
     @property
     def error(self) -> float:
         """Standard error of the mean over seeds; NaN of a single one."""
-        n = len(self.losses)
-        return stdev(self.losses) / math.sqrt(n) if n > 1 else math.nan
+        return standard_error(self.losses)
+
+
+def standard_error(losses: list[float]) -> float:
+    """Of the mean; NaN of a single one."""
+    n = len(losses)
+    return stdev(losses) / math.sqrt(n) if n > 1 else math.nan
 
 
 Scores = dict[str, dict[str, dict[str, Score]]]  # by job, sampler and budget
@@ -70,7 +75,7 @@ def _in_order(by_sampler: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def budgets(scores: Scores) -> list[str]:
-    """The budgets to show, the smallest first: the usual ones, or all if no other was judged."""
+    """The budgets to show, the smallest first: the usual ones, or if none was judged, all."""
     found = {b for job in scores.values() for by_budget in job.values() for b in by_budget}
     usual = found & {f"{budget:g}" for budget in BUDGETS}
     return sorted(usual or found, key=float)

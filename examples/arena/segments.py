@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -14,13 +13,13 @@ from jobs import Job
 from optuna.trial import BaseTrial, FixedTrial
 from speed import PlainTraining
 from torch import nn
-from training import Data, Training, evaluate, update_of
+from training import Data, Training, differentiated, evaluate
 
 from optuna_hypergrad import Schedule, suggest_schedule
-from optuna_hypergrad.autodiff import Hypergradient, hypergradient
+from optuna_hypergrad.autodiff import Hypergradient
 
 GENERATIONS = 10
-COST, TEST = "cost", "test_loss"  # attributes of trials
+TEST = "test_loss"  # attribute of trials
 
 
 @dataclass(frozen=True)
@@ -84,20 +83,8 @@ def segment(
 ) -> Hypergradient:
     """Train the network on, from the optimizer's state in the checkpoint."""
     torch.manual_seed(seed)
-    loss, evaluation, with_hypers = training.loss, training.evaluation, bool(training.hypers)
-    on_batch: Callable[..., torch.Tensor] = loss if with_hypers else lambda m, b: loss(m, b, {})
-    return hypergradient(
-        model,
-        on_batch,
-        update_of(training, model),
-        data.batches(seed, training.steps, training.size),
-        data.validation,
-        steps=training.steps,
-        hypers=training.hypers or None,
-        validation_loss_fn=lambda m, batch, *_: evaluation(m, batch, {}),
-        state=restored.get("state"),
-        **({} if learns else {"learn": ()}),
-    )
+    batches, state = data.batches(seed, training.steps, training.size), restored.get("state")
+    return differentiated(training, model, batches, data, learn=learns, state=state)
 
 
 def tested(training: Training, model: nn.Module, data: Data, job: Job) -> float:

@@ -64,13 +64,13 @@ def by_size(scores: Scores) -> dict[str, list[str]]:
 def jobs_table(scores: Scores, seconds: dict[str, float]) -> list[str]:
     """The jobs that ran."""
     head = ("job", "dimensions", "steps", "CPU seconds of a plain training", "set aside")
-    lines = [_row(head), _row(["---"] * len(head))]
+    lines = [row(head), row(["---"] * len(head))]
     for name in scores:
         job = JOBS[name]
         size, steps = len(job.distributions()), job.plain_training().steps
         plain = f"{seconds[name]:.2f}" if name in seconds else "–"
         cells = [name, size, steps, plain, "yes" if job.is_set_aside else ""]
-        lines.append(_row(cells))
+        lines.append(row(cells))
     return lines
 
 
@@ -79,8 +79,8 @@ def loss_tables(scores: Scores) -> list[str]:
     names = [name for name in SAMPLERS if any(name in job for job in scores.values())]
     lines: list[str] = []
     for budget in budgets(scores):
-        lines += [f"At {budget} plain trainings:", "", _row(["job", *names])]
-        lines.append(_row(["---"] * (len(names) + 1)))
+        lines += [f"At {budget} plain trainings:", "", row(["job", *names])]
+        lines.append(row(["---"] * (len(names) + 1)))
         for job, by_sampler in scores.items():
             own = {name: by[budget] for name, by in by_sampler.items() if budget in by}
             if not own:
@@ -94,9 +94,9 @@ def loss_tables(scores: Scores) -> list[str]:
                 score = own[name]
                 mean = f"{score.mean:.4g}"
                 mean = f"**{mean}**" if score.mean == best and len(own) > 1 else mean
-                error = "" if math.isnan(score.error) else f" ± {score.error:.2g}"
+                error = plus_minus(score.error)
                 cells.append(f"{mean}{error} ({fmean(score.best_values):.4g})")
-            lines.append(_row(cells))
+            lines.append(row(cells))
         lines.append("")
     return lines
 
@@ -110,11 +110,11 @@ def rank_table(scores: Scores) -> list[str]:
     }
     found = {key: one for key, one in found.items() if one}
     head = ["sampler", *(f"{kind}, {budget} trainings" for kind, budget in found)]
-    lines = [_row(head), _row(["---"] * len(head))]
+    lines = [row(head), row(["---"] * len(head))]
     for name in SAMPLERS:
         own = [one.get(name) for one in found.values()]
         if any(own):
-            lines.append(_row([name, *map(_rank, own)]))
+            lines.append(row([name, *map(_rank, own)]))
     return lines
 
 
@@ -132,7 +132,7 @@ def tuning_table(scores: Scores) -> list[str]:
         "in standard errors",
         "of random's loss",
     )
-    lines = [_row(head), _row(["---"] * len(head))]
+    lines = [row(head), row(["---"] * len(head))]
     for job, by_sampler in scores.items():
         of_random, of_tpe = (by_sampler.get(name, {}) for name in ("random", "tpe"))
         both = sorted(of_random.keys() & of_tpe.keys(), key=float)
@@ -142,7 +142,7 @@ def tuning_table(scores: Scores) -> list[str]:
         difference = random.mean - tpe.mean
         error = math.hypot(random.error, tpe.error)
         clear = f"{difference / error:.1f}" if error > 0 else "–"
-        lines.append(_row([job, f"{difference:.3g}", clear, f"{difference / random.mean:.0%}"]))
+        lines.append(row([job, f"{difference:.3g}", clear, f"{difference / random.mean:.0%}"]))
     return lines if len(lines) > 2 else ["No stored job has both."]
 
 
@@ -176,7 +176,13 @@ def write_page(page: Path, mark: str, lines: list[str]) -> None:
     page.write_text(f"{before}<!-- {mark} -->\n{body}\n<!-- /{mark} -->{after}")
 
 
-def _row(cells: Iterable[object]) -> str:
+def plus_minus(error: float) -> str:
+    """A standard error as it follows its mean; nothing where it is NaN."""
+    return "" if math.isnan(error) else f" ± {error:.2g}"
+
+
+def row(cells: Iterable[object]) -> str:
+    """A row of a table."""
     return "| " + " | ".join(map(str, cells)) + " |"
 
 

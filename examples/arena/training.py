@@ -135,7 +135,7 @@ def train(
     """
     model, batches = seeded(training, data, seed)
     if learn:
-        result = _with_hypergradient(training, model, batches, data)
+        result = differentiated(training, model, batches, data)
         return Trained(model, result.loss, result)
     optimizer, schedules = _optimizer(training, model)
     values = [_by_step(of_group, training.steps) for of_group in schedules]
@@ -179,30 +179,29 @@ def evaluate(training: Training, model: nn.Module, batch: Batch) -> tuple[float,
         return loss, float(right.double().mean())
 
 
-def _with_hypergradient(
-    training: Training, model: nn.Module, batches: Callable[[int], Batch], data: Data
+def differentiated(
+    training: Training,
+    model: nn.Module,
+    batches: Callable[[int], Batch],
+    data: Data,
+    *,
+    learn: bool = True,
+    state: tuple[Tensor, ...] | None = None,
 ) -> Hypergradient:
-    update = update_of(training, model)
-    loss, evaluation = training.loss, training.evaluation
-    if training.hypers:
-        return hypergradient(
-            model,
-            loss,
-            update,
-            batches,
-            data.validation,
-            steps=training.steps,
-            hypers=training.hypers,
-            validation_loss_fn=lambda m, batch, hypers: evaluation(m, batch, {}),
-        )
+    """Train a network by the engine, from a state of the optimizer if one is given."""
+    loss, evaluation, with_hypers = training.loss, training.evaluation, bool(training.hypers)
+    on_batch: Callable[..., Tensor] = loss if with_hypers else lambda m, batch: loss(m, batch, {})
     return hypergradient(
         model,
-        lambda m, batch: loss(m, batch, {}),
-        update,
+        on_batch,
+        update_of(training, model),
         batches,
         data.validation,
         steps=training.steps,
-        validation_loss_fn=lambda m, batch: evaluation(m, batch, {}),
+        hypers=training.hypers or None,
+        validation_loss_fn=lambda m, batch, *_: evaluation(m, batch, {}),
+        state=state,
+        learn=learn,
     )
 
 

@@ -26,7 +26,6 @@ SLOPE_NOISE, RELATIVE_NOISE = (np.log(0.3), 1.0), (np.log(0.7), 1.0)
 EVIDENCE = 3.0  # against slopes: a ratio of e³ = 20 between predictive densities
 STEEP = 3.0  # root mean square of the slopes of a run, from which on they are in doubt
 
-
 Dims = NDArray[np.int64]  # indices of coordinates
 
 
@@ -291,12 +290,13 @@ def fit(data: Data, kinds: Sequence[int], lengths: Array, spreads: Array) -> Gau
         at(minimize(objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x)
         for x in ((means, doubting) if len(data.at) else (means,))
     ]
-    best = max(found, key=GaussianProcess.predictive_density)
     if not len(data.at):
-        return best
+        return found[0]
+    densities = [process.predictive_density() for process in found]
+    best = int(np.argmax(densities))
     plain = fit(data._replace(slopes=data.slopes[:0], at=data.at[:0]), kinds, lengths, spreads)
-    is_better = plain.predictive_density() > best.predictive_density() + EVIDENCE
-    return plain if is_better else best
+    is_better = plain.predictive_density() > densities[best] + EVIDENCE
+    return plain if is_better else found[best]
 
 
 _PRIORS = (SIGNAL, NOISE, SLOPE_NOISE, RELATIVE_NOISE)

@@ -22,6 +22,7 @@ STEEPEST = 30.0  # root mean square of slopes, in losses' deviations per range; 
 REPEAT_EVERY = 5  # runs, of which one repeats the best point
 MAX_RUNS_OF_A_POINT = 4
 PRICE = 6.0  # of a hypergradient, in plain trainings: 4 to 10 are measured
+FEWEST_SLOPES = 2 * PRICE  # of a hypergradient that may be worth its price
 FEWEST, MOST_FIRST = 5, 10  # runs that are spread over the space before the model decides
 MAX_SLOPES = 512  # of the best runs, that the process is fitted to
 LARGEST = 1e150  # of losses and slopes, whose squares are finite
@@ -150,8 +151,9 @@ class Surrogate:
         """
         if len(self.runs.losses) < self.n_first:
             return first_design(self.coordinates, number, seed)
-        if self.repeats(pending, number):
-            return np.asarray(self.runs.points[self.best_run()])
+        best = self.repetition(pending, number)
+        if best is not None:
+            return best
         rng = np.random.default_rng([seed, number])
         process = self._with_fantasies(pending)
         known = np.vstack([self.runs.points, pending])
@@ -162,14 +164,14 @@ class Surrogate:
 
         return best_acquisition(process, self.coordinates, known, rng, is_exhausted)
 
-    def repeats(self, pending: Array, number: int) -> bool:
-        """Whether a run repeats the best point; see ``next_point``."""
+    def repetition(self, pending: Array, number: int) -> Array | None:
+        """The best point, if a run repeats it; see ``next_point``."""
         is_due = number % REPEAT_EVERY == REPEAT_EVERY - 1
         if not is_due or len(self.runs.losses) < self.n_first or self._is_exact:
-            return False
+            return None
         known = np.vstack([self.runs.points, pending])
-        best = self.runs.points[self.best_run()]
-        return int(at_point(known, best).sum()) < MAX_RUNS_OF_A_POINT
+        best = np.asarray(self.runs.points[self.best_run()])
+        return best if int(at_point(known, best).sum()) < MAX_RUNS_OF_A_POINT else None
 
     def worth_hypergradient(self, n_runs: int, n_asked: int) -> bool:
         """Whether the hypergradient of the next run is worth its price.
@@ -183,7 +185,7 @@ class Surrogate:
             n_asked: How many runs were to have one, whatever became of them.
         """
         n, n_slopes = n_runs - self.n_first, self.coordinates.n_slopes
-        if n < 0 or n_slopes < 2 * PRICE:
+        if n < 0 or n_slopes < FEWEST_SLOPES:
             return False
         if n_asked <= n // PROBE_EVERY:
             return True
@@ -192,7 +194,7 @@ class Surrogate:
         h = self.process.hyperparameters
         power = SLOPE_VARIANCE * h.signal**2
         noise = h.slope_noise**2 + h.relative_noise**2 * power
-        return n_slopes * power / (power + noise) > 2 * PRICE and 2 * n_asked <= n + 1
+        return n_slopes * power / (power + noise) > FEWEST_SLOPES and 2 * n_asked <= n + 1
 
     def best_run(self) -> int:
         """The run at the point that is to be recommended.

@@ -143,7 +143,7 @@ def double_backward(loss: TrainingLoss, batch: Batch, hparams: Values, kind: Pro
             vectors = [vector[0] for vector in vectors]
         found = vjp(outputs, sources, vectors, retain_graph=not last, is_grads_batched=n > 1)
         by_hparam = [
-            torch.zeros_like(h).reshape(n, -1) if f is None else f.detach().reshape(n, -1)
+            (torch.zeros_like(h) if f is None else f.detach()).reshape(n, -1)
             for f, h in zip(found[len(weights.parameters) :], of_hparams, strict=False)
         ]
         return Directions(

@@ -158,14 +158,15 @@ def _shapes(state: State) -> list[tuple[int, ...]]:
 
 def checked_of_loss(hypers: Mapping[str, object]) -> dict[str, Hparam | Tensor]:
     """Return hyperparameters of the loss; require numbers, schedules and floating tensors."""
-    tensors: dict[str, Hparam | Tensor] = {}
+    found: dict[str, Hparam | Tensor] = {}
     for name, value in hypers.items():
-        if isinstance(value, Tensor):
-            if not value.is_floating_point():
-                raise ValueError(f"{name} must be of floating numbers, got {value.dtype}.")
-            tensors[name] = value.detach()
-    numbers = checked_hparams({name: v for name, v in hypers.items() if name not in tensors})
-    return {name: tensors.get(name, numbers.get(name, 0.0)) for name in hypers}
+        if not isinstance(value, Tensor):
+            found |= checked_hparams({name: value})
+        elif value.is_floating_point():
+            found[name] = value.detach()
+        else:
+            raise ValueError(f"{name} must be of floating numbers, got {value.dtype}.")
+    return found
 
 
 def checked_hparams(hypers: Mapping[str, object]) -> dict[str, Hparam]:

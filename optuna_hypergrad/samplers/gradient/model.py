@@ -54,8 +54,8 @@ class Observation(NamedTuple):
 class SearchSpace:
     """Parameters as points of the unit cube.
 
-    Numeric parameters whose names differ only in a number at their end, and that share a range,
-    are a group, such as the windows of a schedule.
+    Numeric parameters whose names differ only in a number after an underscore at their end, and
+    that share a range, are a group, such as the windows of a schedule.
 
     Args:
         space: The distribution of each parameter.
@@ -123,17 +123,17 @@ class SearchSpace:
             at += n
         return found
 
+    def points(self, trials: Sequence[FrozenTrial]) -> Array:
+        """Trials inside the space as points, shape (n, d)."""
+        found = [self.point(trial.params) for trial in trials]
+        return np.array(found).reshape(len(found), self.coordinates.dimension)
+
     def runs(self, observations: Sequence[Observation]) -> Runs:
-        """Observations that have all parameters, as runs."""
-        own = [one for one in observations if self.contains(one.trial)]
-        d = self.coordinates.dimension
-        points = [self.point(one.trial.params) for one in own]
-        slopes = [self.slopes(one.trial.params, one.gradient) for one in own]
-        return Runs(
-            np.array(points).reshape(len(own), d),
-            np.array([one.loss for one in own], dtype=float),
-            np.array(slopes).reshape(len(own), d),
-        )
+        """Observations inside the space as runs."""
+        points = self.points([one.trial for one in observations])
+        slopes = [self.slopes(one.trial.params, one.gradient) for one in observations]
+        losses = np.array([one.loss for one in observations], dtype=float)
+        return Runs(points, losses, np.array(slopes).reshape(points.shape))
 
 
 def chosen(observations: Sequence[Observation]) -> list[Observation]:
@@ -153,14 +153,12 @@ class Model:
     """What a study's trials say about a search space.
 
     Args:
-        space: The distribution of each parameter.
+        space: The parameters that are searched.
         observations: The finished trials of the study.
     """
 
-    def __init__(
-        self, space: Mapping[str, BaseDistribution], observations: Sequence[Observation]
-    ) -> None:
-        self.space, self.observations = SearchSpace(space), observations
+    def __init__(self, space: SearchSpace, observations: Sequence[Observation]) -> None:
+        self.space, self.observations = space, observations
 
     @cached_property
     def _fitted(self) -> list[Observation]:
@@ -197,7 +195,7 @@ class Model:
                 to be where it is proposed, so that workers that ask at once get different points.
             own: The decision about the trial.
         """
-        points = self._points(running)
+        points = self._pending(running)
         for one in asking:
             point = self._surrogate.next_point(points, one.seed, one.trial)
             points = np.vstack([points, self.space.rounded(point)])
@@ -205,11 +203,10 @@ class Model:
 
     def repeats(self, running: Sequence[FrozenTrial], number: int) -> bool:
         """Whether a trial repeats the best point."""
-        return self._surrogate.repeats(self._points(running), number)
+        return self._surrogate.repetition(self._pending(running), number) is not None
 
-    def _points(self, running: Sequence[FrozenTrial]) -> Array:
-        pending = [self.space.point(t.params) for t in running if self.space.contains(t)]
-        return np.array(pending).reshape(len(pending), self.space.coordinates.dimension)
+    def _pending(self, running: Sequence[FrozenTrial]) -> Array:
+        return self.space.points([trial for trial in running if self.space.contains(trial)])
 
     def wants_hypergradient(self, n_asked: int) -> bool:
         """Whether the hypergradient of the next trial is worth its price.

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from optuna_hypergrad.reports.objective import read_constraints
 from optuna_hypergrad.reports.proposals import Proposal
-from optuna_hypergrad.samplers.gradient.model import Model, Observation
+from optuna_hypergrad.samplers.gradient.model import Model, Observation, SearchSpace
 
 MAX_AVOIDED = 16  # failed trials, and running ones, whose points a model avoids
 MAX_ASKING = 4  # running ones without parameters: those of workers that died remain so
@@ -66,7 +66,7 @@ class Observations:
         """The model of the finished trials, fitted once for the same trials and space."""
         key = len(self._finished), tuple(space.items())
         if self._model is None or self._model[0] != key:
-            self._model = key, Model(space, [*self._finished])
+            self._model = key, Model(SearchSpace(space), [*self._finished])
         return self._model[1]
 
     def avoided(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -52,7 +52,7 @@ def _recommendation(trials: Sequence[FrozenTrial], maximize: bool) -> Recommenda
     free = {n: d for n, d in best.trial.distributions.items() if not d.single()}
     space = SearchSpace(free)
     complete = [one for one in observations if one.trial.state == TrialState.COMPLETE]
-    model = Model(free, [one for one in complete if space.contains(one.trial)])
+    model = Model(space, [one for one in complete if space.contains(one.trial)])
     trial = model.recommended()
     if trial is None:
         return Recommendation(best.trial, None)

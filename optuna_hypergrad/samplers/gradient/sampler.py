@@ -325,7 +325,7 @@ class GradientSampler(CompletedSampler[Table]):
 
     def _start(self, table: Table, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         """Where the Gaussian process starts in a study that has complete trials of others."""
-        best = table.best_complete()
+        best = table.best()
         if self._from_best and best is not None:
             return {name: best.params[name] for name in space}
         start = table.rule.start
@@ -358,8 +358,7 @@ class GradientSampler(CompletedSampler[Table]):
         wants = model.wants_hypergradient(table.observed.n_asked)
         proposal = Proposal(trial.number, self._seed, wants)
         write_proposal(study._storage, trial._trial_id, proposal)
-        table.pending[trial.number] = proposal
-        table.observed.begin(proposal)
+        table.propose(proposal)
         if logger.isEnabledFor(logging.INFO):
             running = table.avoided(trial.number)
             is_enqueued = is_enqueued_trial(trial)
@@ -390,7 +389,7 @@ class GradientSampler(CompletedSampler[Table]):
             with suppress(RuntimeError):  # ask-and-tell has no loop to end
                 study.stop()
                 if not is_stopping and logger.isEnabledFor(logging.INFO):
-                    logger.info(describe_end(chains, tolerance, table.best_with(ended.trial)))
+                    logger.info(describe_end(chains, tolerance, table.best(ended.trial)))
 
     def _independent_for(self, entropy: Sequence[int]) -> BaseSampler:
         """The user's sampler, or a TPE sampler seeded for what it draws."""

@@ -81,6 +81,11 @@ class Table(TrialReader[Claim | Proposal]):
         """Earlier proposals whose trials lack parameters as yet."""
         return self.observed.asking(number, self._trials, self.space or {})
 
+    def propose(self, proposal: Proposal) -> None:
+        """Take note of a proposal of this process."""
+        self.pending[proposal.trial] = proposal
+        self.observed.begin(proposal)
+
     def begin(self, claim: Claim, stored: Mapping[str, Any]) -> None:
         """Take note of a claim of this process, and of how it is stored."""
         self.pending[claim.trial] = claim
@@ -114,15 +119,12 @@ class Table(TrialReader[Claim | Proposal]):
         self._search_after(used, steps)
         return self._decisions[_numbers(used)] if used else None
 
-    def best_complete(self) -> FrozenTrial | None:
-        """The best complete trial of all samplers."""
-        ranked = best_first(self._trials, self.maximize)
-        return ranked[0] if ranked else None
-
-    def best_with(self, ended: FrozenTrial) -> FrozenTrial | None:
-        """The best trial of all once one is stored as finished."""
-        others = (trial for trial in self._trials if trial.number != ended.number)
-        ranked = best_first([*others, ended], self.maximize)
+    def best(self, ended: FrozenTrial | None = None) -> FrozenTrial | None:
+        """The best complete trial of all samplers, with one that is about to be stored as such."""
+        trials = self._trials
+        if ended is not None:
+            trials = [*(trial for trial in trials if trial.number != ended.number), ended]
+        ranked = best_first(trials, self.maximize)
         return ranked[0] if ranked else None
 
     def next_claim(self, trial: int, n_chains: int, seed: int, from_best: bool) -> Claim:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from optuna.distributions import BaseDistribution
 
 from optuna_hypergrad.algorithms.mutation import ACTIVATIONS, Activation
-from optuna_hypergrad.algorithms.surrogate import PRICE
+from optuna_hypergrad.algorithms.surrogate import FEWEST_SLOPES
 from optuna_hypergrad.arguments import check_choice, checked_number, short
 from optuna_hypergrad.samplers.distributions import is_numeric
 
@@ -64,10 +64,11 @@ class PopulationConfig:
         Args:
             space: The parameters that segments have.
         """
-        if self.mutation in ("teacher", "hypergradient") or not self.refine:
-            return self.mutation in ("teacher", "hypergradient")
-        n_numeric = sum(is_numeric(distribution) for distribution in space.values())
-        return self.mutation != "surrogate" or n_numeric >= 2 * PRICE
+        if self.mutation in ("teacher", "hypergradient"):
+            return True
+        if self.mutation != "surrogate" or not self.refine:
+            return self.refine
+        return sum(is_numeric(distribution) for distribution in space.values()) >= FEWEST_SLOPES
 
 
 def checked_names(argument: str, value: Collection[str]) -> tuple[str, ...]:
