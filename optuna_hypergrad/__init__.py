@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from optuna_hypergrad.arguments import renamed
 
 if TYPE_CHECKING:
+    from optuna_hypergrad.arrays import suggest_array
     from optuna_hypergrad.dashboard import PublishCallback, publish
     from optuna_hypergrad.pruners import ConsensusPruner, DivergencePruner, TruncationPruner
     from optuna_hypergrad.reporting import watch
@@ -43,6 +44,7 @@ __all__ = [
     "recommended",
     "report_hypergradient",
     "students",
+    "suggest_array",
     "suggest_schedule",
     "trial_seed",
     "wants_hypergradient",
@@ -67,6 +69,7 @@ _HOMES = {
     "replay": "results",  # the old name of lineage_schedules
     "report_hypergradient": "reports",
     "students": "samplers",
+    "suggest_array": "arrays",
     "suggest_schedule": "suggest",
     "trial_seed": "reports",
     "wants_hypergradient": "reports",

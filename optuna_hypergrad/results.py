@@ -13,6 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import check_kind, checked_count
+from optuna_hypergrad.reports.arrays import array_names
 from optuna_hypergrad.reports.attributes import SCHEDULES, StoredDataError, reading
 from optuna_hypergrad.reports.objective import Shape, read_shapes
 from optuna_hypergrad.reports.segments import read_restored
@@ -28,9 +29,9 @@ def best_schedules(study: Study, trial: int | None = None) -> Schedules:
     """The schedules of the best trial: every float hyperparameter, by name.
 
     What ``suggest_schedule`` suggested comes back with its windows, form and scale; any other
-    float parameter is a schedule of one value. Integers and categories are not included; see
-    ``study.best_params``. The best trial of a population is only the last segment of its lineage:
-    see ``lineage_schedules``.
+    float parameter is a schedule of one value. Integers and categories are not included, see
+    ``study.best_params``, nor are arrays: ``suggest_array(study.best_trial, …)`` returns them. The
+    best trial of a population is only the last segment of its lineage: see ``lineage_schedules``.
 
     Args:
         study: A study of any sampler.
@@ -98,7 +99,12 @@ def schedules_of(trial: FrozenTrial, params: Mapping[str, Any]) -> Schedules:
     Raises:
         StoredDataError: If its parameters do not fit the stored shapes of its schedules.
     """
-    floats = {n: d for n, d in trial.distributions.items() if isinstance(d, FloatDistribution)}
+    arrays = array_names(trial)
+    floats = {
+        name: distribution
+        for name, distribution in trial.distributions.items()
+        if isinstance(distribution, FloatDistribution) and name not in arrays
+    }
     with reading(trial.number, SCHEDULES):
         shaped = [_shaped(name, s, floats, params) for name, s in read_shapes(trial).items()]
     single = {n: Schedule(n, [params[n]], log=d.log) for n, d in floats.items()}

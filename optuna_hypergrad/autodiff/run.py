@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import jacfwd
 
@@ -62,7 +63,7 @@ class Run:
         update: Update,
         *,
         steps: int,
-        hypers: Mapping[str, Hparam | Tensor] | None = None,
+        hypers: Mapping[str, Hparam | Tensor | NDArray[Any]] | None = None,
         initial: Initial | None = None,
         learn: Collection[str] | bool | None = None,
         clip_gradients: float | None = None,

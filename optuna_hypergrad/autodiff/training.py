@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_callable, check_choice, checked_count
@@ -52,7 +53,7 @@ def hypergradient(
     *,
     steps: int,
     mode: Mode = "auto",
-    hypers: Mapping[str, Hparam | Tensor] | None = None,
+    hypers: Mapping[str, Hparam | Tensor | NDArray[Any]] | None = None,
     initial: Initial | None = None,
     accumulate: int = 1,
     validation_loss_fn: LossFn | None = None,
@@ -100,10 +101,11 @@ def hypergradient(
         mode: ``"forward"``, ``"reverse"`` or ``"auto"``: forward mode for a single learned
             parameter, for ``truncate``, ``clip_products`` and ``share``, and for batches that come
             only once (an iterator), else reverse mode.
-        hypers: Hyperparameters of the loss by name: numbers, schedules, or tensors of any shape,
-            which are learned as a whole (weights of examples, say) and take reverse mode. The loss
-            functions get their values at the step as a third argument (in validation those of the
-            last step): floats, or tensors of shape () if learned.
+        hypers: Hyperparameters of the loss by name: numbers, schedules, or tensors or numpy arrays
+            of any shape, which are learned as a whole (weights of examples, say; see
+            ``suggest_array``) and take reverse mode. The loss functions get their values at the
+            step as a third argument (in validation those of the last step): floats, tensors of
+            shape () if learned, or tensors.
         initial: ``initial(weights, hypers)``: new values for some of the initial weights, given
             all of them by name and the values of ``hypers`` at the first step.
         accumulate: Number of batches whose mean loss each step takes; one is in memory at a time.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # By the id of the stored figure. Those of searches are empty for other studies.
 SEARCH_FIGURES: dict[str, Callable[[Study], Chart]] = {
     "hg-convergence": figures.convergence,
+    "hg-arrays": figures.arrays,
     "hg-schedules": figures.schedules,
     "hg-hypergradients": figures.hypergradients,
     "hg-step-sizes": figures.step_sizes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from optuna.trial import BaseTrial
 
+from optuna_hypergrad.reports.arrays import array_names
 from optuna_hypergrad.reports.attributes import current_system_attrs
 from optuna_hypergrad.reports.claims import Claim, read_claim
 from optuna_hypergrad.reports.objective import check_trial
@@ -37,7 +38,8 @@ def wants_hypergradient(trial: BaseTrial) -> bool:
     Returns:
         True for ``GradientSampler(strategy="sign_descent")``; with its Gaussian process it depends
         on the noise found. For ``PopulationSampler``, whether members use hypergradients, with
-        ``mutation="surrogate"`` only from 12 numeric hyperparameters on.
+        ``mutation="surrogate"`` only from 12 numeric hyperparameters on. With any sampler if the
+        trial has suggested an array (``suggest_array``): ask after that.
 
     Raises:
         ValueError: If ``trial`` is not an Optuna trial.
@@ -53,6 +55,8 @@ def wants_hypergradient(trial: BaseTrial) -> bool:
         False
     """
     check_trial(trial)
+    if array_names(trial):
+        return True
     decision = _decision(trial)
     if isinstance(decision, Proposal | Segment):
         return decision.wants_hypergradient

@@ -10,6 +10,14 @@ import numpy as np
 from optuna.trial import BaseTrial
 
 from optuna_hypergrad.arguments import check_name
+from optuna_hypergrad.reports.arrays import (
+    FloatArray,
+    array_names,
+    checked_array_gradient,
+    has_array_gradient,
+    read_array,
+    write_array_gradient,
+)
 from optuna_hypergrad.reports.attributes import (
     CONSTRAINT_GRADIENT,
     GRADIENT,
@@ -40,9 +48,10 @@ def report_hypergradient(
         trial: The running trial that the objective was given.
         gradient: Derivative of a loss to be *minimised*, whatever the study's direction, by the
             names of trial parameters, in loss per unit of the parameter. Floats, numpy scalars
-            and tensors of one element; parameters may be left out. Or the result of
-            ``autodiff.hypergradient``, whose ``gradient`` is reported; of the loss, its ``growth``
-            is stored, too, and a warning logged where it makes signs noise.
+            and tensors of one element; for an array of ``suggest_array``, an array or tensor of
+            its shape. Parameters may be left out. Or the result of ``autodiff.hypergradient``,
+            whose ``gradient`` and ``tensors`` are reported; of the loss, its ``growth`` is stored,
+            too, and a warning logged where it makes signs noise.
         constraint: Name of the constraint that ``gradient`` is the derivative of: the ``key`` of
             ``Trial.set_constraint``, or ``"0"``, ``"1"``, … for the values that a
             ``constraints_func`` returns. None for the loss.
@@ -50,8 +59,9 @@ def report_hypergradient(
     Raises:
         ValueError: If ``gradient`` is empty, or neither a mapping nor a result; if it names a
             parameter that the trial has not suggested or that is categorical, or holds something
-            other than one number; if the trial has reported before, or is a ``FrozenTrial`` (to
-            run an objective again, use a ``FixedTrial``).
+            other than one number or, for an array, an array of its shape; if it is of a constraint
+            and names an array; if the trial has reported before, or is a ``FrozenTrial`` (to run
+            an objective again, use a ``FixedTrial``).
         optuna.exceptions.UpdateFinishedTrialError: If the trial has finished.
 
     Example:
@@ -73,18 +83,43 @@ def report_hypergradient(
         if constraint is None and not wants_hypergradient(trial):
             return
         raise ValueError(_EMPTY if constraint is None else _EMPTY_OF.format(constraint))
+    gradient, arrays = _split_arrays(trial, gradient)
     if constraint is not None:
         check_name("constraint", constraint)
+        if arrays:
+            raise ValueError(f"gradient: {min(arrays)!r} is an array; constraints move none.")
         what = f"a hypergradient of the constraint {constraint!r}"
         report_values(trial, f"{CONSTRAINT_GRADIENT}:{constraint}", "gradient", gradient, what)
         return
     stored = None if growth is None else StoredGrowth.of(growth)  # before anything is written
-    values = report_values(trial, GRADIENT, "gradient", gradient, "a hypergradient")
-    norm = float(np.linalg.norm(list(values.values())))
+    if arrays and has_array_gradient(trial):
+        raise ValueError(f"trial {trial.number} has already reported a hypergradient.")
+    values: Mapping[str, float] = {}
+    if gradient or not arrays:
+        values = report_values(trial, GRADIENT, "gradient", gradient, "a hypergradient")
+    for name, array in arrays.items():
+        write_array_gradient(trial, name, array)
+    norms = [float(np.linalg.norm(array.astype(float))) for array in arrays.values()]
+    norm = math.hypot(*values.values(), *norms)
     if math.isfinite(norm):
         set_user_attr(trial, GRADIENT_NORM, rounded(norm))
     if stored is not None:
         report_growth(trial, stored)
+
+
+def _split_arrays(
+    trial: BaseTrial, gradient: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], dict[str, FloatArray]]:
+    """The entries of a gradient that are of parameters, and those of arrays."""
+    names = array_names(trial)
+    if not names or not isinstance(gradient, Mapping):
+        return gradient, {}
+    shapes = {name: array.values.shape for name in names if (array := read_array(trial, name))}
+    arrays = {
+        name: checked_array_gradient(name, gradient[name], shapes[name])
+        for name in gradient.keys() & shapes.keys()
+    }
+    return {name: value for name, value in gradient.items() if name not in arrays}, arrays
 
 
 _EMPTY = (

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 __all__ = [
+    "plot_arrays",
     "plot_convergence",
     "plot_growth",
     "plot_hypergradients",
@@ -36,6 +37,7 @@ def _plotly(chart: Callable[P, charts.Chart]) -> Callable[P, go.Figure]:
     return figures.plot_function(chart, draw, __name__)
 
 
+plot_arrays = _plotly(figures.arrays)
 plot_convergence = _plotly(figures.convergence)
 plot_growth = _plotly(figures.growth)
 plot_hypergradients = _plotly(figures.hypergradients)

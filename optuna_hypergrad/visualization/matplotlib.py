@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "plot_arrays",
     "plot_convergence",
     "plot_growth",
     "plot_hypergradients",
@@ -74,6 +75,7 @@ def _matplotlib(chart: Callable[P, charts.Chart]) -> Callable[P, Figure]:
     return figures.plot_function(chart, draw, __name__, doc)
 
 
+plot_arrays = _matplotlib(figures.arrays)
 plot_convergence = _matplotlib(figures.convergence)
 plot_growth = _matplotlib(figures.growth)
 plot_hypergradients = _matplotlib(figures.hypergradients)

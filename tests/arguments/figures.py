@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 
-from optuna_hypergrad import GradientSampler, PopulationSampler, visualization
+from optuna_hypergrad import GradientSampler, PopulationSampler, suggest_array, visualization
 from samplers.populations import bowl
 
 NAN, INF = float("nan"), float("inf")
@@ -28,6 +28,14 @@ def study(sampler: Callable[..., Any]) -> optuna.Study:
     return created
 
 
+@cache
+def with_array() -> optuna.Study:
+    created = optuna.create_study()
+    suggest_array(created.ask(), "x", 0.0, 1.0, 3)
+    created.tell(0, 1.0)
+    return created
+
+
 def plot(name: str, sampler: Callable[..., Any] = OUTER_STEPS) -> Callable[..., Any]:
     """A function of ``visualization``, of a study of this sampler."""
     return lambda **more: getattr(visualization, name)(**{"study": study(sampler), **more})
@@ -35,6 +43,10 @@ def plot(name: str, sampler: Callable[..., Any] = OUTER_STEPS) -> Callable[..., 
 
 # As the table of all public functions, which holds these.
 FIGURES: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
+    "plot_arrays": (
+        lambda **more: visualization.plot_arrays(**{"study": with_array(), **more}),
+        NO_STUDY | {"names": ["x", 3, [3], ["other"], object()]},
+    ),
     "plot_convergence": (
         plot("plot_convergence"),
         NO_STUDY | {"retrained": [NAN, INF, -INF, "x", {}, object(), [1.0, NAN], [None], ["x"]]},

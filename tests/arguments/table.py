@@ -124,6 +124,11 @@ def suggested(**arguments: Any) -> Any:
     return optuna_hypergrad.suggest_schedule(**{**good, **arguments})
 
 
+def suggested_array(**arguments: Any) -> Any:
+    good = {"trial": optuna.create_study().ask(), "name": "w", "low": 0.1, "high": 1.0, "shape": 3}
+    return optuna_hypergrad.suggest_array(**{**good, **arguments})
+
+
 def conditioned(**arguments: Any) -> Any:
     good = {"transforms": {"rate": hypernet.Bounded(0, 1)}, "values": {"rate": 0.5}}
     return hypernet.Conditioning(**{**good, **arguments})
@@ -225,6 +230,19 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
     "watch": (
         partial(optuna_hypergrad.watch, trial=trial(), every=1),
         {"trial": NO_OBJECT, "every": NO_COUNT},
+    ),
+    "suggest_array": (
+        suggested_array,
+        {
+            "trial": NO_OBJECT,
+            "name": [None, 3, ""],
+            "low": [*NO_NUMBER, *NOT_FINITE, 2.0, 1.0],
+            "high": [*NO_NUMBER, *NOT_FINITE, 0.0],
+            "shape": [0, -1, 1.5, True, None, "3", NAN, (), (2, 0), [1.5]],
+            "start": ["x", {}, 2.0, NAN, [0.5, 0.5], [0.5, 0.5, 2.0]],
+            "log": ["x", None],
+            "step_size": [0.0, -1.0, NAN, "x", None],
+        },
     ),
     "suggest_schedule": (
         suggested,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,9 +158,11 @@ def _shapes(state: State) -> list[tuple[int, ...]]:
 
 
 def checked_of_loss(hypers: Mapping[str, object]) -> dict[str, Hparam | Tensor]:
-    """Return hyperparameters of the loss; require numbers, schedules and floating tensors."""
+    """Return hyperparameters of the loss; require numbers, schedules, tensors and arrays."""
     found: dict[str, Hparam | Tensor] = {}
-    for name, value in hypers.items():
+    for name, given in hypers.items():
+        is_array = isinstance(given, np.ndarray) and given.dtype.kind in "fiu"
+        value = torch.as_tensor(given) if is_array else given
         if not isinstance(value, Tensor):
             found |= checked_hparams({name: value})
         elif value.is_floating_point():

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from optuna_hypergrad.visualization.charts import Chart
+from optuna_hypergrad.visualization.figures.arrays import arrays as arrays
 from optuna_hypergrad.visualization.figures.convergence import convergence as convergence
 from optuna_hypergrad.visualization.figures.growth import growth as growth
 from optuna_hypergrad.visualization.figures.hypergradients import hypergradients as hypergradients

@@ -1,0 +1,313 @@
+"""Arrays of hyperparameters: how they move, and what becomes of them in studies."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+import torch.nn.functional as F
+from optuna import storages
+from optuna.trial import FixedTrial, TrialState
+from torch import Tensor, nn
+
+import databases
+import servers
+from optuna_hypergrad import (
+    GradientSampler,
+    PopulationSampler,
+    best_schedules,
+    recommended,
+    report_hypergradient,
+    suggest_array,
+    suggest_schedule,
+    wants_hypergradient,
+)
+from optuna_hypergrad.autodiff import SGD, hypergradient
+from optuna_hypergrad.reports.arrays import read_array, read_array_gradient
+from optuna_hypergrad.reports.attributes import StoredDataError
+
+N = 60
+TARGET = np.linspace(0, 1, N)
+SAMPLERS: dict[str, Callable[[], Any]] = {
+    "tpe": lambda: optuna.samplers.TPESampler(seed=0),
+    "gaussian_process": lambda: GradientSampler(seed=0),
+    "sign_descent": lambda: GradientSampler(seed=0, strategy="sign_descent"),
+    "population": lambda: PopulationSampler(seed=0, population_size=2),
+}
+
+
+def bowl(trial: optuna.trial.BaseTrial, target: Any = TARGET) -> float:
+    x = suggest_array(trial, "x", 0.0, 1.0, np.shape(target))
+    assert wants_hypergradient(trial)
+    report_hypergradient(trial, {"x": 2 * (x - target)})
+    return float(((x - target) ** 2).mean())
+
+
+def arrays(study: optuna.Study, name: str = "x") -> list[Any]:
+    found = [read_array(trial, name) for trial in study.trials]
+    return [None if one is None else one.values for one in found]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_array_is_learned_beside_any_sampler(sampler: str) -> None:
+    study = optuna.create_study(sampler=SAMPLERS[sampler]())
+    study.optimize(bowl, n_trials=20)
+    assert study.best_value < 1e-2 * study.trials[0].value
+    again = suggest_array(study.best_trial, "x", 0.0, 1.0, N)
+    assert float(((again - TARGET) ** 2).mean()) == study.best_value
+    assert recommended(study).params == pytest.approx({"x": again.mean()})
+    assert [*best_schedules(study)] == []
+
+
+def test_parameters_beside_an_array_are_searched_as_ever() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        y = suggest_schedule(trial, "y", -1.0, 1.0, windows=2)
+        loss = sum((value - 0.3) ** 2 for value in y.values)
+        x = suggest_array(trial, "x", 0.0, 1.0, 3)
+        of_y = {name: 2 * (value - 0.3) for name, value in zip(y.names, y.values, strict=True)}
+        report_hypergradient(trial, {"x": torch.from_numpy(x - 0.8), **of_y})
+        return loss + float(((x - 0.8) ** 2).sum() / 2)
+
+    study = optuna.create_study(sampler=GradientSampler(seed=0))
+    study.optimize(objective, n_trials=25)
+    assert study.best_value < 0.01
+    assert {*best_schedules(study)} == {"y"}
+
+
+def run(weights: Any, learn: bool = True) -> Any:
+    """A training on examples of which every third has the wrong label."""
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    mislabelled = torch.where(torch.arange(30) % 3 == 0, 1 - y, y)
+
+    def loss_fn(model: nn.Module, batch: Any, hypers: Any) -> Tensor:
+        losses = F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+        return (hypers["weights"] * losses).mean()
+
+    torch.manual_seed(0)
+    return hypergradient(
+        nn.Linear(4, 2),
+        loss_fn,
+        SGD(1.0),
+        lambda step: (x, mislabelled),
+        (x, y),
+        steps=10,
+        hypers={"weights": weights},
+        validation_loss_fn=lambda model, batch, _: F.cross_entropy(model(batch[0]), batch[1]),
+        learn=learn,
+    )
+
+
+def test_weights_of_examples_are_learned_through_training() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        result = run(suggest_array(trial, "weights", 0.0, 1.0, 30))
+        report_hypergradient(trial, result)
+        stored = read_array_gradient(frozen(trial), "weights")
+        np.testing.assert_array_equal(stored, result.tensors["weights"].numpy())
+        return result.loss
+
+    study = optuna.create_study()
+    study.optimize(objective, n_trials=12)
+    weights = suggest_array(study.best_trial, "weights", 0.0, 1.0, 30)
+    assert weights[::3].max() < 0.1
+    assert np.delete(weights, slice(None, None, 3)).mean() > 0.7
+
+
+def frozen(trial: optuna.Trial) -> optuna.trial.FrozenTrial:
+    return trial.study.get_trials()[trial.number]
+
+
+def test_engine_takes_an_array_as_it_takes_a_tensor() -> None:
+    weights = np.linspace(0.1, 0.9, 30, dtype=np.float32)
+    by_array, by_tensor = run(weights), run(torch.from_numpy(weights))
+    assert torch.equal(by_array.tensors["weights"], by_tensor.tensors["weights"])
+    with pytest.raises(ValueError, match="weights"):
+        run(np.array(["a"] * 30))
+
+
+def test_one_parameter_stands_for_the_array() -> None:
+    study = optuna.create_study()
+    study.optimize(bowl, n_trials=3)
+    for trial, values in zip(study.trials, arrays(study), strict=True):
+        assert trial.params == {"x": pytest.approx(values.mean())}
+    sizes = [len(str(v)) for v in study.trials[0].system_attrs.values()]
+    assert len(sizes) < 10 and max(sizes) < 33_000
+
+
+def test_logarithmic_arrays_move_on_their_scale() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x = suggest_array(trial, "x", 1e-4, 1.0, 2, log=True)
+        report_hypergradient(trial, {"x": np.array([1.0, -1.0]) / x})
+        return float(np.log(x[0] / x[1]))
+
+    study = optuna.create_study()
+    study.optimize(objective, n_trials=12)
+    found = arrays(study)
+    np.testing.assert_allclose(found[0], [1e-2, 1e-2], rtol=1e-6)
+    np.testing.assert_allclose(found[1], [10**-2.4, 10**-1.6], rtol=1e-5)
+    np.testing.assert_allclose(found[-1], [1e-4, 1.0], rtol=1e-5)
+    assert [t.params["x"] for t in study.trials] == pytest.approx([1e-2] * 12, rel=1e-5)
+
+
+def test_starts_and_shapes() -> None:
+    study = optuna.create_study()
+    start = np.linspace(0.1, 0.6, 6).reshape(2, 3)
+    found = suggest_array(study.ask(), "x", 0.0, 1.0, (2, 3), start=start)
+    np.testing.assert_allclose(found, start, rtol=1e-6)
+    assert found.dtype == np.float32
+    assert suggest_array(study.ask(), "y", 0.0, 1.0, [2], start=1).tolist() == [1.0, 1.0]
+
+
+def test_an_array_of_another_shape_or_range_is_refused() -> None:
+    study = optuna.create_study()
+    study.optimize(bowl, n_trials=1)
+    for bad in ((0.0, 1.0, 3), (0.0, 2.0, N), (-1.0, 1.0, N)):
+        with pytest.raises(ValueError, match="give the new one another name"):
+            suggest_array(study.ask(), "x", *bad)
+    trial = study.ask()
+    trial.suggest_float("z", 0, 1)
+    with pytest.raises(ValueError, match="suggested a parameter 'z' before"):
+        suggest_array(trial, "z", 0.0, 1.0, 3)
+
+
+def test_the_same_array_twice_in_a_trial_is_the_same() -> None:
+    trial = optuna.create_study().ask()
+    first, second = (suggest_array(trial, "x", 0.0, 1.0, 3) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_fixed_and_enqueued_numbers_are_those_of_all_entries() -> None:
+    assert suggest_array(FixedTrial({"x": 0.25}), "x", 0.0, 1.0, 2).tolist() == [0.25, 0.25]
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 0.75})
+    assert suggest_array(study.ask(), "x", 0.0, 1.0, 2).tolist() == [0.75, 0.75]
+    study.enqueue_trial({"x": 2.0})
+    with pytest.raises(ValueError, match="enqueued 'x' must lie in"):
+        suggest_array(study.ask(), "x", 0.0, 1.0, 2)
+
+
+def tell(study: optuna.Study, gradient: Any, state: TrialState = TrialState.COMPLETE) -> Any:
+    """Run one trial, with a gradient or None; returns its array."""
+    trial = study.ask()
+    x = suggest_array(trial, "x", 0.0, 1.0, 2)
+    if gradient is not None:
+        report_hypergradient(trial, {"x": np.asarray(gradient, dtype=float)})
+    study.tell(trial, 1.0 if state == TrialState.COMPLETE else None, state=state)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("gradient", "state"),
+    [
+        ([np.nan, 1.0], TrialState.COMPLETE),
+        ([np.inf, np.inf], TrialState.FAIL),
+        ([1e300, 1.0], TrialState.COMPLETE),
+        (None, TrialState.PRUNED),
+    ],
+)
+def test_divergence_halves_the_last_move(gradient: Any, state: TrialState) -> None:
+    study = optuna.create_study()
+    first, second = tell(study, [1.0, -1.0]), tell(study, gradient, state)
+    third = tell(study, [1.0, -1.0])
+    np.testing.assert_allclose(second, [0.4, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(third, (first + second) / 2, rtol=1e-6)
+    fourth = tell(study, [1.0, -1.0])
+    np.testing.assert_allclose(fourth - third, [-0.05, 0.05], rtol=1e-4)
+
+
+def test_failed_trials_are_repeated_and_count_for_nothing() -> None:
+    study = optuna.create_study()
+    tell(study, [1.0, -1.0])
+    failed = tell(study, None, TrialState.FAIL)
+    np.testing.assert_array_equal(tell(study, [1.0, -1.0]), failed)
+
+
+def test_trials_of_the_same_array_count_as_one() -> None:
+    study = optuna.create_study()
+    trials = [study.ask() for _ in range(3)]
+    first = [suggest_array(trial, "x", 0.0, 1.0, 2) for trial in trials]
+    for trial, gradient in zip(trials, ([1.0, 3.0], [3.0, 1.0], [np.nan, 1.0]), strict=True):
+        report_hypergradient(trial, {"x": np.array(gradient)})
+        study.tell(trial, 1.0)
+    np.testing.assert_array_equal(first[0], first[2])
+    np.testing.assert_allclose(tell(study, [1.0, 1.0]), [0.4, 0.4], rtol=1e-6)
+
+
+def test_a_retried_trial_has_the_array_of_the_failed_one() -> None:
+    study = optuna.create_study()
+    tell(study, [1.0, -1.0])
+    trial = study.ask()
+    failed = suggest_array(trial, "x", 0.0, 1.0, 2)
+    name = "RetryHeartbeatStaleTrialCallback"  # since Optuna 4.9
+    retrying = getattr(storages, name, None) or storages.RetryFailedTrialCallback
+    study.tell(trial, state=TrialState.FAIL)
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        retry_failed = retrying()
+    retry_failed(study, study.trials[-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        retried = study.ask()
+        np.testing.assert_array_equal(suggest_array(retried, "x", 0.0, 1.0, 2), failed)
+    report_hypergradient(retried, {"x": np.array([1.0, -1.0])})
+    study.tell(retried, 1.0)
+    np.testing.assert_allclose(tell(study, [1.0, 1.0]), [0.3, 0.7], rtol=1e-5)
+
+
+def test_a_study_whose_trials_report_nothing_is_told() -> None:
+    study = optuna.create_study()
+    tell(study, None)
+    with pytest.warns(UserWarning, match="none has reported a hypergradient of 'x'"):
+        tell(study, None)
+
+
+def test_reports_are_checked() -> None:
+    trial = optuna.create_study().ask()
+    suggest_array(trial, "x", 0.0, 1.0, 2)
+    trial.suggest_float("y", 0, 1)
+    for bad in (1.0, np.ones(3), np.ones((2, 1)), ["a", "b"], None, np.ones(2, complex)):
+        with pytest.raises(ValueError, match="'x' must have the array's shape"):
+            report_hypergradient(trial, {"x": bad, "y": 1.0})
+    with pytest.raises(ValueError, match="'z' is not a parameter"):
+        report_hypergradient(trial, {"x": np.ones(2), "z": 1.0})
+    with pytest.raises(ValueError, match="'x' is an array"):
+        report_hypergradient(trial, {"x": np.ones(2)}, constraint="c")
+    report_hypergradient(trial, {"x": np.array([3.0, 0.0]), "y": 4.0})
+    assert trial.user_attrs["hg:gradient_norm"] == 5.0
+    with pytest.raises(ValueError, match="already reported"):
+        report_hypergradient(trial, {"x": np.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("values", "????"), ("values", "AAAA"), ("shape", [0]), ("pieces", 10**9), ("low", "x")],
+)
+def test_damaged_arrays_are_named(field: str, value: Any) -> None:
+    study = optuna.create_study()
+    study.optimize(bowl, n_trials=1)
+    trial = study.trials[0]
+    stored = dict(trial.system_attrs["hg:array:x"])
+    trial.system_attrs["hg:array:x"] = {**stored, field: value}
+    with pytest.raises(StoredDataError, match="trial 0: hg:array:x is damaged"):
+        read_array(trial, "x")
+
+
+@pytest.mark.parametrize("kind", databases.KINDS)
+def test_large_arrays_survive_every_storage(kind: str) -> None:
+    target = np.random.default_rng(0).random(20_000)
+    with servers.fresh(kind) as address:
+        storage = databases.connect(address)
+        study = optuna.create_study(storage=storage)
+        study.optimize(lambda trial: bowl(trial, target), n_trials=3)
+        databases.disconnect(storage)
+        storage = databases.connect(address)
+        again = optuna.load_study(study_name=study.study_name, storage=storage)
+        first, second, third = arrays(again)
+        assert first.tolist() == [0.5] * 20_000
+        np.testing.assert_allclose(abs(second - first), 0.1, atol=1e-4)
+        assert float(((third - target) ** 2).mean()) == again.trials[2].value
+        reported = read_array_gradient(again.trials[2], "x")
+        np.testing.assert_array_equal(reported, (2 * (third - target)).astype(np.float32))
+        databases.disconnect(storage)
