@@ -15,7 +15,7 @@ from samplers import Entry
 
 COST, PLAIN_SECONDS = "cost", "plain_seconds"  # attributes of trials
 ACCURACY, CLIPPED = "accuracy", "clipped"  # in validation; the share of Hessian products' entries
-JUDGED, STEPS = "judged", "steps"  # attributes of studies
+JUDGED, STEPS, ENVIRONMENT = "judged", "steps", "environment"  # attributes of studies
 BUDGETS = (10, 25, 50, 500)  # in plain trainings
 FRESH_SEEDS = range(10_000, 10_005)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,13 +13,24 @@ from typing import NamedTuple
 import numpy as np
 import optuna
 import torch
-from cells import ACCURACY, CLIPPED, COST, PLAIN_SECONDS, STEPS, Cell, judge, spent
+from cells import (
+    ACCURACY,
+    CLIPPED,
+    COST,
+    ENVIRONMENT,
+    PLAIN_SECONDS,
+    STEPS,
+    Cell,
+    judge,
+    spent,
+)
 from jobs import Job, loaded
 from optuna.trial import Trial
 from speed import PlainTraining
 from torch import nn
 from training import Data, Trained, Training, evaluate
 
+import optuna_hypergrad
 from optuna_hypergrad import report_hypergradient, trial_seed, wants_hypergradient
 from optuna_hypergrad.autodiff import Hypergradient
 from samplers import Entry
@@ -63,6 +75,7 @@ def run(cell: Cell, job: Job, entry: Entry, options: Options) -> None:
     if not study.trials and not entry.has_start:
         study.enqueue_trial(start)
     if before < options.budget:
+        study.set_user_attr(ENVIRONMENT, environment(options.device))
         plain = PlainTraining(job, data)
         study.optimize(
             lambda trial: objective(trial, job, entry, data, plain),
@@ -72,6 +85,17 @@ def run(cell: Cell, job: Job, entry: Entry, options: Options) -> None:
     if before < options.budget or judged:
         seconds = time.process_time() - began
         print(f"{cell.name}: {spent(study):.1f} plain trainings, {seconds:.0f} s CPU", flush=True)
+
+
+def environment(device: str) -> dict[str, str]:
+    """The device, and the versions that may matter."""
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "optuna": optuna.__version__,
+        "optuna_hypergrad": optuna_hypergrad.__version__,
+    }
 
 
 def check_steps(study: optuna.Study, steps: int) -> None:
