@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import optuna
 from jobs import Job
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
-from training import Data, evaluate, train
+from training import Data, evaluate
 
 from optuna_hypergrad import recommended
 from samplers import Entry
 
 COST, PLAIN_SECONDS = "cost", "plain_seconds"  # attributes of trials
-JUDGED = "judged"  # attribute of studies
+ACCURACY, CLIPPED = "accuracy", "clipped"  # in validation; the share of Hessian products' entries
+JUDGED, STEPS, ENVIRONMENT = "judged", "steps", "environment"  # attributes of studies
 BUDGETS = (10, 25, 50, 500)  # in plain trainings
 FRESH_SEEDS = range(10_000, 10_005)
 
@@ -104,7 +105,8 @@ def fresh(job: Job, entry: Entry, data: Data, params: dict[str, Any]) -> dict[st
     training = job.suggest(FixedTrial(params), entry.rates)
     losses, accuracies = list[float](), list[float]()
     for seed in FRESH_SEEDS:
-        loss, accuracy = evaluate(training, train(training, data, seed).model, data.test)
+        model = entry.train(training, data, seed).model
+        loss, accuracy = evaluate(training, model, data.test, in_eval_mode=job.tests_in_eval_mode)
         losses.append(job.bounded(loss))
         if accuracy is not None:
             accuracies.append(accuracy)

@@ -39,6 +39,7 @@ class Job:
         for_gradients_only: Whether only samplers that take hypergradients run on it.
         is_set_aside: Whether the search was chosen without looking at this job.
         is_for_gpu: Whether it takes minutes on a CPU, and so runs only with a GPU or if named.
+        tests_in_eval_mode: Whether batch norm takes its running statistics on test data.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Job:
     for_gradients_only: bool = False
     is_set_aside: bool = False
     is_for_gpu: bool = False
+    tests_in_eval_mode: bool = False
 
     def bounded(self, loss: float) -> float:
         """The loss, at most the worst one; that of a training that diverged."""

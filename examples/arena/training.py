@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +19,9 @@ Batch = tuple[Tensor, ...]
 Batches = Callable[[int, int, int], Callable[[int], Batch]]  # seed, steps, size
 Hypers = Mapping[str, Any]  # values of the loss's hyperparameters
 LossFn = Callable[[nn.Module, Batch, Hypers], Tensor]
+AfterStep = Callable[[int, nn.Module], None]
 EPS = 1e-6  # of AdamW
+PART = 1_000  # examples evaluated at once in eval mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,27 +119,17 @@ class Trained:
 
 
 def train(
-    training: Training,
-    data: Data,
-    seed: int,
-    *,
-    learn: bool = False,
-    after_step: Callable[[int, nn.Module], None] | None = None,
+    training: Training, data: Data, seed: int, *, after_step: AfterStep | None = None
 ) -> Trained:
-    """Train from scratch; the seed draws initial weights, batches and noise.
+    """Train from scratch by a loop as users write it: this is what a plain training costs.
 
     Args:
         training: What to train.
         data: Its data.
-        seed: The seed.
-        learn: Whether hypergradients are wanted. If not, training is a loop as users write it,
-            because this is what a plain training costs.
-        after_step: Called with the number of steps done and the network, without ``learn`` only.
+        seed: The seed, which draws initial weights, batches and noise.
+        after_step: Called with the number of steps done and the network.
     """
     model, batches = seeded(training, data, seed)
-    if learn:
-        result = differentiated(training, model, batches, data)
-        return Trained(model, result.loss, result)
     optimizer, schedules = _optimizer(training, model)
     values = [_by_step(of_group, training.steps) for of_group in schedules]
     hypers = _by_step(training.hypers, training.steps)
@@ -149,6 +142,13 @@ def train(
         if after_step is not None:
             after_step(step + 1, model)
     return Trained(model, evaluate(training, model, data.validation)[0])
+
+
+def train_with_hypergradients(training: Training, data: Data, seed: int, **options: Any) -> Trained:
+    """Train from scratch by the engine; the options are those of ``hypergradient``."""
+    model, batches = seeded(training, data, seed)
+    result = differentiated(training, model, batches, data, **options)
+    return Trained(model, result.loss, result)
 
 
 def seeded(training: Training, data: Data, seed: int) -> tuple[nn.Module, Callable[[int], Batch]]:
@@ -169,14 +169,33 @@ def update_of(training: Training, model: nn.Module) -> Update:
     return ParameterGroups(update, model, training.groups) if training.groups else update
 
 
-def evaluate(training: Training, model: nn.Module, batch: Batch) -> tuple[float, float | None]:
-    """Loss on held-out data, and accuracy if classes are predicted."""
-    with torch.no_grad():
-        loss = float(training.evaluation(model, batch, {}))
-        if training.evaluation is squared:
-            return loss, None
-        right = model(batch[0]).argmax(-1) == batch[1]
-        return loss, float(right.double().mean())
+def evaluate(
+    training: Training, model: nn.Module, batch: Batch, *, in_eval_mode: bool = False
+) -> tuple[float, float | None]:
+    """Loss on held-out data, and accuracy if classes are predicted.
+
+    In eval mode batch norm takes its running statistics, else those of the whole batch.
+    """
+    parts = list(zip(*(whole.split(PART) for whole in batch), strict=True))
+    total, right = 0.0, 0
+    model.train(not in_eval_mode)
+    with torch.no_grad(), unchanged_buffers(model):
+        for part in parts if in_eval_mode else [batch]:
+            total += float(training.evaluation(model, part, {})) * len(part[0])
+            if training.evaluation is not squared:
+                right += int((model(part[0]).argmax(-1) == part[1]).sum())
+    model.train()
+    accuracy = None if training.evaluation is squared else right / batch[1].numel()
+    return total / len(batch[0]), accuracy
+
+
+@contextmanager
+def unchanged_buffers(model: nn.Module) -> Iterator[None]:
+    """Around what would else change the running statistics of batch norm."""
+    kept = [buffer.clone() for buffer in model.buffers()]
+    yield
+    for buffer, before in zip(model.buffers(), kept, strict=True):
+        buffer.copy_(before)
 
 
 def differentiated(
@@ -186,9 +205,9 @@ def differentiated(
     data: Data,
     *,
     learn: bool = True,
-    state: tuple[Tensor, ...] | None = None,
+    **options: Any,
 ) -> Hypergradient:
-    """Train a network by the engine, from a state of the optimizer if one is given."""
+    """Train a network by the engine; further options are those of ``hypergradient``."""
     loss, evaluation, with_hypers = training.loss, training.evaluation, bool(training.hypers)
     on_batch: Callable[..., Tensor] = loss if with_hypers else lambda m, batch: loss(m, batch, {})
     return hypergradient(
@@ -200,8 +219,8 @@ def differentiated(
         steps=training.steps,
         hypers=training.hypers or None,
         validation_loss_fn=lambda m, batch, *_: evaluation(m, batch, {}),
-        state=state,
         learn=learn,
+        **options,
     )
 
 

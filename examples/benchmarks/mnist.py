@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,19 +18,24 @@ VALIDATION, VALIDATION_BATCH = 5_000, 1_000
 
 def load(root: Path, device: str = "cpu") -> tuple[Batch, list[Batch]]:
     """Training images (the first 55,000) and validation batches (the last 5,000 of 60,000)."""
+    x, y = (part.to(device) for part in images(root, "train"))
+    held_out = (part[-VALIDATION:].split(VALIDATION_BATCH) for part in (x, y))
+    return (x[:-VALIDATION], y[:-VALIDATION]), list(zip(*held_out, strict=True))
+
+
+def images(root: Path, part: Literal["train", "test"]) -> Batch:
+    """All images of a part, standardised, and their labels."""
     file = root / "mnist.npz"
     if file.exists():
         with np.load(file) as arrays:
-            images, labels = arrays["train_images"], arrays["train_labels"]
+            pixels, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     else:
         from torchvision.datasets import MNIST
 
-        data = MNIST(str(root), train=True, download=True)
-        images, labels = data.data.numpy(), data.targets.numpy()
-    x = (torch.tensor(images, dtype=torch.float32)[:, None] / 255 - 0.1307) / 0.3081
-    x, y = x.to(device), torch.tensor(labels.astype(np.int64)).to(device)
-    held_out = (part[-VALIDATION:].split(VALIDATION_BATCH) for part in (x, y))
-    return (x[:-VALIDATION], y[:-VALIDATION]), list(zip(*held_out, strict=True))
+        data = MNIST(str(root), train=part == "train", download=True)
+        pixels, labels = data.data.numpy(), data.targets.numpy()
+    x = (torch.tensor(pixels, dtype=torch.float32)[:, None] / 255 - 0.1307) / 0.3081
+    return x, torch.tensor(labels.astype(np.int64))
 
 
 def lenet(seed: int) -> nn.Sequential:

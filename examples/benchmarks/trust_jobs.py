@@ -163,21 +163,23 @@ def _mnist(root: Path) -> Data:
 # WRN-16-1 on CIFAR-10.
 
 
-def cifar_images(root: Path, n: int = 6500) -> mnist.Batch:
-    """The first training images, in [−1, 1], and their labels."""
+def cifar_images(
+    root: Path, n: int = 6500, part: Literal["train", "test"] = "train"
+) -> mnist.Batch:
+    """The first images of a part, in [−1, 1], and their labels."""
     file = root / "cifar10_jpeg.npz"
     if file.exists():
         from PIL import Image
 
         with np.load(file) as arrays:
-            ends, joined = arrays["train_ends"], arrays["train_jpeg"]
-            labels = arrays["train_labels"][:n]
+            ends, joined = arrays[f"{part}_ends"], arrays[f"{part}_jpeg"]
+            labels = arrays[f"{part}_labels"][:n]
         parts = np.split(joined[: ends[n - 1]], ends[: n - 1])
         images = np.stack([np.asarray(Image.open(io.BytesIO(p.tobytes()))) for p in parts])
     else:
         from torchvision.datasets import CIFAR10
 
-        downloaded = CIFAR10(str(root), train=True, download=True)
+        downloaded = CIFAR10(str(root), train=part == "train", download=True)
         images, labels = downloaded.data[:n], np.array(downloaded.targets[:n])
     x = torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     return x, torch.tensor(labels.astype(np.int64))

@@ -76,16 +76,16 @@ def test_all_ways_to_train_give_the_same_weights_and_one_step_the_same_hypergrad
 from dataclasses import replace
 from catalogue import JOBS
 from greedy import train_greedily
-from training import train
+from training import train, train_with_hypergradients
 for name in ("digits-adam", "tabular", "weights-100"):
     job = JOBS[name]
     training, data = replace(job.plain_training(), steps=20), job.data(None)
-    plain, learned = train(training, data, 5), train(training, data, 5, learn=True)
+    plain, learned = train(training, data, 5), train_with_hypergradients(training, data, 5)
     greedy = train_greedily(training, data, 5)
     assert abs(plain.loss - learned.loss) < 1e-5 * plain.loss, (name, plain.loss, learned.loss)
     assert abs(plain.loss - greedy.loss) < 1e-5 * plain.loss, (name, plain.loss, greedy.loss)
     once = replace(training, steps=1)
-    exact = train(once, data, 5, learn=True).hypergradient.gradient
+    exact = train_with_hypergradients(once, data, 5).hypergradient.gradient
     greedy = train_greedily(once, data, 5).hypergradient
     for key, value in exact.items():
         assert abs(greedy.get(key, 0.0) - value) < 1e-5 * abs(value) + 1e-9, (name, key)

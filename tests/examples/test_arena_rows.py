@@ -18,20 +18,20 @@ optuna.logging.set_verbosity(30)
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-import arena
 from catalogue import JOBS
+from running import PlainTraining, objective
 from optuna_hypergrad import recommended
 from samplers import SAMPLERS
 job, entry = JOBS[{job!r}], SAMPLERS[{sampler!r}]
 data = job.data(Path({data!r}))
-plain = arena.PlainTraining(job, data)
+plain = PlainTraining(job, data)
 found = []
 for seed in {seeds}:
     start = {start!r} or job.start_values()
     study = optuna.create_study(sampler=entry.make(seed, start))
-    if not entry.is_gradient:
+    if not entry.has_start:
         study.enqueue_trial(start)
-    study.optimize(lambda trial: arena.objective(trial, job, entry, data, plain), n_trials={n})
+    study.optimize(lambda trial: objective(trial, job, entry, data, plain), n_trials={n})
     found.append([study.trials[0].value, study.best_value, recommended(study).value])
 print(json.dumps(found))
 """

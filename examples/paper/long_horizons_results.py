@@ -1,0 +1,113 @@
+"""What the stored studies of the long-horizons experiments hold, as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from cells import ACCURACY, CLIPPED, COST, ENVIRONMENT, JUDGED, PLAIN_SECONDS, STEPS, Cell, cost_of
+from long_horizons_jobs import EXPERIMENTS
+from long_horizons_methods import NAMES
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_hypergrad.reports import read_gradient
+
+SHOWN = 16  # parameters up to which those of every trial are kept
+
+
+def read(storage: str) -> dict[str, Any]:
+    """Everything that the table and the figures show."""
+    cells = [
+        as_json(optuna.load_study(study_name=name, storage=storage))
+        for name in sorted(optuna.get_all_study_names(storage))
+    ]
+    return {
+        "jobs": {
+            job: {"plain_seconds": plain_seconds(cells, job), "size": experiment.size}
+            for job, experiment in EXPERIMENTS.items()
+            if any(cell["job"] == job for cell in cells)
+        },
+        "cells": sorted(cells, key=lambda cell: (NAMES.index(cell["method"]), cell["seed"])),
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The JSON with a line for each cell."""
+    cells = ",\n".join(json.dumps(cell, allow_nan=False) for cell in found["cells"])
+    jobs = json.dumps(found["jobs"], allow_nan=False)
+    return f'{{"jobs": {jobs},\n"cells": [\n{cells}\n]}}\n'
+
+
+def as_json(study: optuna.Study) -> dict[str, Any]:
+    """A study: its costs, what it recommended, and its trials."""
+    cell, trials = Cell.of(study.study_name), study.get_trials(deepcopy=False)
+    steps, judged = study.user_attrs[STEPS], study.user_attrs.get(JUDGED, {})
+    advice = judged[max(judged, key=float)]["params"] if judged else {}
+    return {
+        "job": cell.job,
+        "method": cell.sampler,
+        "seed": cell.seed,
+        "steps": steps,
+        "command": command(cell, steps, judged),
+        "environment": study.user_attrs[ENVIRONMENT],
+        "plain_trainings": round(sum(map(cost_of, trials)), 2),
+        "cpu_seconds": round(sum(map(cpu_seconds, trials)), 1),
+        "judged": {budget: without_params(one) for budget, one in judged.items()},
+        "recommended": rounded(advice),
+        "trials": [trial_as_json(t) for t in trials if t.state == TrialState.COMPLETE],
+        "plain_seconds": [t.user_attrs[PLAIN_SECONDS] for t in trials if COST in t.user_attrs],
+    }
+
+
+def command(cell: Cell, steps: int, judged: Mapping[str, Any]) -> str:
+    """The command that runs a cell."""
+    parts = ["python examples/paper/long_horizons.py --data DIR --storage STORAGE"]
+    parts.append(f"--jobs {cell.job} --methods {cell.sampler} --seeds {cell.seed}")
+    if judged:
+        parts.append(f"--budget {max(judged, key=float)}")
+    if EXPERIMENTS[cell.job].is_for_gpu:
+        parts.append("--device cuda")
+    if steps != EXPERIMENTS[cell.job].steps:
+        parts.append(f"--steps {steps}")
+    return " ".join(parts)
+
+
+def cpu_seconds(trial: FrozenTrial) -> float:
+    """Of a trial; 0 while it runs."""
+    return cost_of(trial) * float(trial.user_attrs.get(PLAIN_SECONDS, 0.0))
+
+
+def without_params(judged: Mapping[str, Any]) -> dict[str, Any]:
+    """What a judgement holds beside the hyperparameters."""
+    return {name: value for name, value in judged.items() if name != "params"}
+
+
+def trial_as_json(trial: FrozenTrial) -> dict[str, Any]:
+    """Cost, loss and accuracy, and of few parameters their values and hypergradients."""
+    found: dict[str, Any] = {
+        "cost": round(cost_of(trial), 3),
+        "loss": trial.value,
+        "accuracy": trial.user_attrs.get(ACCURACY),
+    }
+    if CLIPPED in trial.user_attrs:
+        found["clipped"] = trial.user_attrs[CLIPPED]
+    if len(trial.params) <= SHOWN:
+        found["params"] = rounded(trial.params)
+        gradient = read_gradient(trial)
+        if gradient is not None:
+            found["gradient"] = rounded({name: gradient[name] for name in gradient})
+    return found
+
+
+def rounded(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values with six digits; None where they are not finite, which JSON cannot hold."""
+    return {n: float(f"{v:.6g}") if np.isfinite(v) else None for n, v in values.items()}
+
+
+def plain_seconds(cells: list[dict[str, Any]], job: str) -> float:
+    """The median of a job's plain training."""
+    found = [s for cell in cells if cell["job"] == job for s in cell.pop("plain_seconds")]
+    return round(float(np.median(found)), 3)
