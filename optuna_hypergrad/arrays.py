@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from optuna.distributions import FloatDistribution
+from optuna.study import Study, StudyDirection
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, Trial, TrialState
 
 from optuna_hypergrad import arguments
@@ -38,16 +40,19 @@ def suggest_array(
     log: bool = False,
     step_size: float = array_descent.STEP_SIZE,
 ) -> FloatArray:
-    """Suggest an array of hyperparameters of the loss: a weight for each example, class or source.
+    """Suggest an array of hyperparameters: a weight for each example, a rate for each layer.
 
     The array is one parameter of the study, whatever its size: the mean of its entries, which
     dashboards show. It is not sampled, and so works beside any sampler of the others: each trial
     takes a step of Adam against the hypergradients that earlier trials reported. Trials of the same
-    array count as one, with the mean of their hypergradients. After a hypergradient that is not
-    finite, or a trial pruned without any, the last move and the step size are halved.
+    array count as one, with the mean of their hypergradients. Where a trial
+    diverged (its hypergradient is not finite, or it was pruned without any), or two in a row were
+    no better than the best one, the search returns to the best and takes half the step from there.
 
     Give the array to ``autodiff.hypergradient`` among ``hypers``, under the same name, and pass
-    its result to ``report_hypergradient``. Adam needs the losses of all trials to be comparable:
+    its result to ``report_hypergradient``. A row of an array of two dimensions may instead be the
+    values of a schedule, ``Schedule(f"lr_{i}", lr[i])``: whatever takes a schedule, such as a
+    parameter group, then takes a row. Adam needs the losses of all trials to be comparable:
     tune learning rates first, or let few other parameters vary.
 
     Args:
@@ -61,7 +66,8 @@ def suggest_array(
         start: The entries of the first trial, or one number for all; by default the middle of the
             range.
         log: Move on a logarithmic scale; requires ``low > 0``.
-        step_size: How far an entry moves in the first trials, as a fraction of the range.
+        step_size: The longest step of an entry, as a fraction of the range; an entry with a
+            hypergradient of average size moves half of it.
 
     Returns:
         Array of 32-bit floats of the given shape.
@@ -198,47 +204,61 @@ def _checked_start(start: ArrayLike, space: _Space) -> Array:
 
 
 class _Group(NamedTuple):
-    """The trials of one array, and what they reported."""
+    """The finished trials of one array, and what they found."""
 
     values: FloatArray
-    gradients: list[FloatArray]
-    diverged: list[int]  # numbers of trials
+    gradients: list[Array]  # finite ones
+    losses: list[float]  # of the trials with these
+    diverged: list[int]  # numbers of the other trials
+
+    def outcome(self, ranges: Ranges) -> array_descent.Outcome | None:
+        """The mean outcome; None of trials that failed, or reported nothing."""
+        values = self.values.ravel().astype(float)
+        point = ranges.to_unit(values)
+        if self.gradients:
+            gradient = ranges.unit_gradient(values, np.mean(self.gradients, axis=0))
+            return array_descent.Outcome(point, float(np.mean(self.losses)), gradient)
+        return array_descent.Outcome(point, math.nan, None) if self.diverged else None
 
 
 def _descend(
     trial: Trial, name: str, space: _Space, state: array_descent.State
 ) -> array_descent.State:
     """The state after all finished trials of the study, in the order of their arrays."""
-    for group in _groups(trial, name, space):
-        sound = [one for one in group.gradients if np.isfinite(one).all()]
-        if sound:
-            gradient = np.mean([one.ravel().astype(float) for one in sound], axis=0)
-            values = group.values.ravel().astype(float)
-            state = array_descent.advance(state, space.ranges.unit_gradient(values, gradient))
-        elif group.gradients or group.diverged:
-            state = array_descent.retreat(state)
+    for group in _groups(trial.study, name, space):
+        outcome = group.outcome(space.ranges)
+        if outcome is not None:
+            state = array_descent.advance(state, outcome)
     return state
 
 
-def _groups(trial: Trial, name: str, space: _Space) -> list[_Group]:
+def _groups(study: Study, name: str, space: _Space) -> list[_Group]:
     groups: dict[bytes, _Group] = {}
     n_complete = 0
-    for other in trial.study.get_trials(deepcopy=False, states=FINISHED):
-        stored = read_array(other, name)
+    for trial in study.get_trials(deepcopy=False, states=FINISHED):
+        stored = read_array(trial, name)
         if stored is None:
             continue
-        space.check(stored, name, f"trial {other.number}")
-        found = _Group(stored.values, [], [])
-        group = groups.setdefault(stored.values.tobytes(), found)
-        gradient = read_array_gradient(other, name)
-        if gradient is not None:
-            group.gradients.append(gradient)
-        elif other.state == TrialState.PRUNED:
-            group.diverged.append(other.number)
-        n_complete += other.state == TrialState.COMPLETE
-    if n_complete and not any(group.gradients for group in groups.values()):
+        space.check(stored, name, f"trial {trial.number}")
+        group = groups.setdefault(stored.values.tobytes(), _Group(stored.values, [], [], []))
+        gradient = read_array_gradient(trial, name)
+        n_complete += trial.state == TrialState.COMPLETE and gradient is None
+        if gradient is not None and np.isfinite(gradient).all():
+            if trial.state != TrialState.FAIL:
+                group.gradients.append(gradient.ravel().astype(float))
+                group.losses.append(_loss(study, trial))
+        elif gradient is not None or trial.state == TrialState.PRUNED:
+            group.diverged.append(trial.number)
+    if n_complete and not any(group.gradients or group.diverged for group in groups.values()):
         warnings.warn(_NO_GRADIENT.format(name), stacklevel=5)
     return [*groups.values()]
+
+
+def _loss(study: Study, trial: FrozenTrial) -> float:
+    """What is minimised; NaN with several objectives, and without a value."""
+    if len(study.directions) > 1 or trial.value is None:
+        return math.nan
+    return -trial.value if study.direction == StudyDirection.MAXIMIZE else trial.value
 
 
 _NO_GRADIENT = (

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import optuna
 from jobs import Job
-from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from training import Data, evaluate
 
 from optuna_hypergrad import recommended
@@ -80,29 +80,29 @@ def judge(study: optuna.Study, job: Job, entry: Entry, data: Data, budget: float
         trials = within(study, at)
         if all(trial.state != TrialState.COMPLETE for trial in trials):
             raise RuntimeError(f"{study.study_name}: no trial ended well within {at} trainings.")
-        params, best_value = advice(trials, entry)
-        key = json.dumps(params, sort_keys=True)
+        trial, best_value = advice(trials, entry)
+        key = json.dumps(trial.params, sort_keys=True)
         if key not in known:
-            known[key] = fresh(job, entry, data, params)
+            known[key] = fresh(job, entry, data, trial)
         judged[f"{at:g}"] = {"trials": len(trials), "best_value": best_value, **known[key]}
         study.set_user_attr(JUDGED, judged)
         missing = True
     return missing
 
 
-def advice(trials: list[FrozenTrial], entry: Entry) -> tuple[dict[str, Any], float]:
-    """The hyperparameters that a study of these trials recommends, and its best value."""
+def advice(trials: list[FrozenTrial], entry: Entry) -> tuple[FrozenTrial, float]:
+    """The trial that a study of these trials recommends, and its best value."""
     study = optuna.create_study()
     by_number = {trial.number: trial for trial in trials}
     for number in range(max(by_number) + 1):  # what trials store holds their numbers
         study.add_trial(by_number.get(number, create_trial(state=TrialState.FAIL)))
     trial = recommended(study) if entry.is_smoothed else study.best_trial
-    return trial.params, study.best_value
+    return trial, study.best_value
 
 
-def fresh(job: Job, entry: Entry, data: Data, params: dict[str, Any]) -> dict[str, Any]:
-    """Test losses and accuracies of trainings with fresh seeds."""
-    training = job.suggest(FixedTrial(params), entry.rates)
+def fresh(job: Job, entry: Entry, data: Data, trial: FrozenTrial) -> dict[str, Any]:
+    """Test losses and accuracies of trainings with the trial's hyperparameters and fresh seeds."""
+    training = job.suggest(trial, entry.rates)
     losses, accuracies = list[float](), list[float]()
     for seed in FRESH_SEEDS:
         model = entry.train(training, data, seed).model
@@ -110,4 +110,4 @@ def fresh(job: Job, entry: Entry, data: Data, params: dict[str, Any]) -> dict[st
         losses.append(job.bounded(loss))
         if accuracy is not None:
             accuracies.append(accuracy)
-    return {"params": params, "losses": losses, "accuracies": accuracies}
+    return {"params": trial.params, "losses": losses, "accuracies": accuracies}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import mnist
@@ -54,19 +55,25 @@ def convolutions(seed: int) -> nn.Module:
 
 
 def augmented(model: nn.Module, batch: Batch, hypers: Hypers) -> Tensor:
-    """Cross entropy of images changed at random, by strengths that have derivatives."""
-    x, n = batch[0], len(batch[0])
-    one = torch.Size((n, 1, 1, 1))
-    x = x + hypers["brightness"] * torch.randn(one)
+    """Cross entropy of images changed at random."""
+    x = changed(batch[0], [hypers[name] for name in STRENGTHS])
+    return F.cross_entropy(model(x), batch[1])
+
+
+def changed(x: Tensor, strengths: Sequence[Tensor | float] | Tensor) -> Tensor:
+    """Images changed at random, by strengths, which have derivatives; see ``STRENGTHS``."""
+    brightness, contrast, saturation, noise, erasing = strengths
+    one = torch.Size((len(x), 1, 1, 1))
+    x = x + brightness * torch.randn(one)
     mean = x.mean((1, 2, 3), keepdim=True)
-    x = mean + (x - mean) * (1 + hypers["contrast"] * torch.randn(one))
+    x = mean + (x - mean) * (1 + contrast * torch.randn(one))
     gray = x.mean(1, keepdim=True)
-    x = gray + (x - gray) * (1 + hypers["saturation"] * torch.randn(one))
-    x = x + hypers["noise"] * torch.randn_like(x)
-    return F.cross_entropy(model(x * (1 - hypers["erasing"] * _squares(x))), batch[1])
+    x = gray + (x - gray) * (1 + saturation * torch.randn(one))
+    x = x + noise * torch.randn_like(x)
+    return x * (1 - erasing * squares(x))
 
 
-def _squares(x: Tensor) -> Tensor:
+def squares(x: Tensor) -> Tensor:
     """1 in a square of each image at a random place, else 0."""
     rows, columns = torch.arange(x.shape[2]), torch.arange(x.shape[3])
     first = torch.randint(x.shape[2] - ERASED + 1, (2, len(x), 1))

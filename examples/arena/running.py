@@ -40,7 +40,7 @@ class Options(NamedTuple):
     """What all cells have in common."""
 
     data: Path
-    storage: str
+    storage: str | None  # None: in memory
     budget: float
     device: str
 
@@ -57,7 +57,7 @@ def run_all(cells: Sequence[Cell], run_cell: Callable[[Cell], None], workers: in
             task.result()
 
 
-def run(cell: Cell, job: Job, entry: Entry, options: Options) -> None:
+def run(cell: Cell, job: Job, entry: Entry, options: Options) -> optuna.Study:
     """Run a cell up to the budget and judge it, as far as that has not been done."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -85,6 +85,7 @@ def run(cell: Cell, job: Job, entry: Entry, options: Options) -> None:
     if before < options.budget or judged:
         seconds = time.process_time() - began
         print(f"{cell.name}: {spent(study):.1f} plain trainings, {seconds:.0f} s CPU", flush=True)
+    return study
 
 
 def environment(device: str) -> dict[str, str]:

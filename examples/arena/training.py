@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from optuna_hypergrad import Schedule
@@ -18,6 +20,7 @@ from optuna_hypergrad.autodiff.updates import Update
 Batch = tuple[Tensor, ...]
 Batches = Callable[[int, int, int], Callable[[int], Batch]]  # seed, steps, size
 Hypers = Mapping[str, Any]  # values of the loss's hyperparameters
+Hparam = Schedule | float
 LossFn = Callable[[nn.Module, Batch, Hypers], Tensor]
 AfterStep = Callable[[int, nn.Module], None]
 EPS = 1e-6  # of AdamW
@@ -90,7 +93,7 @@ class Training:
         options: Of the optimizer: ``lr`` and ``weight_decay``, with SGD ``momentum``, with AdamW
             ``beta1`` and ``beta2``.
         loss: The training loss.
-        hypers: Hyperparameters of the loss.
+        hypers: Hyperparameters of the loss: schedules, and arrays, which stay the same.
         groups: Parameter groups: ``"params"``, which says of a parameter's name and the parameter
             whether it is in the group, and options of the group.
         evaluation: The loss on held-out data.
@@ -100,9 +103,9 @@ class Training:
 
     model: Callable[[int], nn.Module]
     optimizer: Literal["sgd", "adamw"]
-    options: Mapping[str, Schedule]
+    options: Mapping[str, Hparam]
     loss: LossFn = classified
-    hypers: Mapping[str, Schedule] = field(default_factory=dict)
+    hypers: Mapping[str, Schedule | NDArray[np.float32]] = field(default_factory=dict)
     groups: Sequence[Mapping[str, Any]] = ()
     evaluation: LossFn = classified
     steps: int = 200
@@ -132,12 +135,14 @@ def train(
     model, batches = seeded(training, data, seed)
     optimizer, schedules = _optimizer(training, model)
     values = [_by_step(of_group, training.steps) for of_group in schedules]
-    hypers = _by_step(training.hypers, training.steps)
+    of_loss = training.hypers.items()
+    hypers = _by_step({n: h for n, h in of_loss if isinstance(h, Schedule)}, training.steps)
+    arrays = {n: torch.as_tensor(h) for n, h in of_loss if not isinstance(h, Schedule)}
     for step in range(training.steps):
         for group, of_group in zip(optimizer.param_groups, values, strict=True):
             group.update(_torch_names(of_group[step]))
         optimizer.zero_grad()
-        training.loss(model, batches(step), hypers[step]).backward()
+        training.loss(model, batches(step), {**hypers[step], **arrays}).backward()
         optimizer.step()
         if after_step is not None:
             after_step(step + 1, model)
@@ -226,7 +231,7 @@ def differentiated(
 
 def _optimizer(
     training: Training, model: nn.Module
-) -> tuple[torch.optim.Optimizer, list[dict[str, Schedule]]]:
+) -> tuple[torch.optim.Optimizer, list[dict[str, Hparam]]]:
     """torch's optimizer, and the schedules of each of its groups."""
     rest = dict(model.named_parameters())
     groups, schedules = [], []
@@ -245,9 +250,12 @@ def _optimizer(
     return torch.optim.AdamW(params, lr=0.0, eps=EPS), schedules
 
 
-def _by_step(schedules: Mapping[str, Schedule], steps: int) -> list[dict[str, float]]:
+def _by_step(schedules: Mapping[str, Hparam], steps: int) -> list[dict[str, float]]:
     """Values by name, for each step."""
-    over = [schedule.over(steps).tolist() for schedule in schedules.values()]
+    over = [
+        one.over(steps).tolist() if isinstance(one, Schedule) else [one] * steps
+        for one in schedules.values()
+    ]
     if not over:
         return [{} for _ in range(steps)]
     return [dict(zip(schedules, values, strict=True)) for values in zip(*over, strict=True)]

@@ -1,48 +1,83 @@
 """Descent of an array of hyperparameters along hypergradients of whole trainings.
 
-Adam on normalised hypergradients, in fractions of the range. State goes in, state comes out.
+Adam on normalised hypergradients, in fractions of the range, which goes back to the best point when
+steps do not help. State goes in, state comes out.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from optuna_hypergrad.algorithms.ranges import Array
 
-STEP_SIZE = 0.1  # of the range: about ten trials from one bound to the other
+STEP_SIZE = 0.2  # of the range; an entry with a hypergradient of average size moves half of it
 BETA1, BETA2 = 0.8, 0.9  # short memories, since a search has tens of trials
-EPS = 1e-8
+EPS = 1.0  # of Adam, as large as an average hypergradient: what is smaller may be noise
+PATIENCE = 2  # outcomes in a row that are no better than the best one
+
+
+class Outcome(NamedTuple):
+    """Outcome of a training run, or the mean of several, at one point."""
+
+    point: Array  # fractions of the range, shape (n,)
+    loss: float  # to be minimised; NaN if unknown
+    gradient: Array | None  # finite, by fractions of the range, shape (n,); None if it diverged
+
+
+class Moments(NamedTuple):
+    """Running means of normalised hypergradients and of their squares, each of shape (n,)."""
+
+    first: Array
+    second: Array
+    n_steps: int = 0
+
+    @property
+    def direction(self) -> Array:
+        """The step of Adam, for a step size of 1."""
+        m = self.first / (1 - BETA1**self.n_steps)
+        v = self.second / (1 - BETA2**self.n_steps)
+        return m / (np.sqrt(v) + EPS)
+
+
+class Best(NamedTuple):
+    """The best point so far, to which the search returns."""
+
+    point: Array
+    loss: float
+    moments: Moments  # with its own hypergradient
 
 
 class State(NamedTuple):
-    """State of a search over an array of n entries, in fractions of the range."""
+    """State of a search over an array of n entries."""
 
-    point: Array  # next point to run, shape (n,)
+    point: Array  # next point to run, in fractions of the range, shape (n,)
     step_size: float
-    first_moment: Array  # of the normalised hypergradients, shape (n,)
-    second_moment: Array
-    n_steps: int = 0
-    sound: Array | None = None  # the last point whose run did not diverge
+    moments: Moments
+    best: Best | None = None
+    n_worse: int = 0  # outcomes in a row that were no better than the best one
 
 
 def init(point: Array, step_size: float = STEP_SIZE) -> State:
     """Start a search at ``point``, shape (n,)."""
-    zeros = np.zeros(len(point))
-    return State(point, step_size, zeros, zeros)
+    return State(point, step_size, Moments(np.zeros(len(point)), np.zeros(len(point))))
 
 
-def advance(state: State, gradient: Array) -> State:
-    """Take a step against a hypergradient.
+def advance(state: State, outcome: Outcome) -> State:
+    """Take a step of Adam from the point of an outcome, or from the best point.
 
     A hypergradient is first divided by the root of its mean square: between trainings its size
-    varies by orders of magnitude, where training is chaotic, and says nothing of the distance
-    to the minimum.
+    varies by orders of magnitude, where training is chaotic, and says nothing of the distance to
+    the minimum.
+
+    If the run has diverged, or two outcomes in a row were no better than the best one, the search
+    returns to the best point and leaves it by a step half as long.
 
     Args:
         state: State before the step.
-        gradient: Finite hypergradient by fractions of the range, shape (n,); zero moves nothing.
+        outcome: Outcome at the state's point, or at another one.
 
     Returns:
         The state, its point within [0, 1].
@@ -52,35 +87,45 @@ def advance(state: State, gradient: Array) -> State:
 
     Example:
         >>> state, target = init(np.array([0.5, 0.5, 0.5])), np.array([0.0, 0.7, 1.0])
-        >>> for _ in range(30):
-        ...     state = advance(state, state.point - target)
-        >>> state.point.round(1)
-        array([0. , 0.7, 1. ])
+        >>> for _ in range(20):
+        ...     x = state.point
+        ...     state = advance(state, Outcome(x, float(((x - target) ** 2).sum()), x - target))
+        >>> abs(state.best.point - target).max() < 0.05
+        True
     """
-    largest = np.abs(gradient).max(initial=0.0)
-    if largest == 0:
-        return state._replace(sound=state.point)
-    scaled = gradient / largest  # whose square cannot overflow
-    g = scaled / np.sqrt(np.mean(scaled**2))
-    t = state.n_steps + 1
-    m = BETA1 * state.first_moment + (1 - BETA1) * g
-    v = BETA2 * state.second_moment + (1 - BETA2) * g**2
-    unbiased_m, unbiased_v = m / (1 - BETA1**t), v / (1 - BETA2**t)
-    move = state.step_size * unbiased_m / (np.sqrt(unbiased_v) + EPS)
-    return State(np.clip(state.point - move, 0.0, 1.0), state.step_size, m, v, t, state.point)
+    if outcome.gradient is None:
+        return _back(state)
+    moments = _updated(state.moments, outcome.gradient)
+    best, loss = state.best, outcome.loss
+    is_better = best is None or math.isnan(loss) or loss < best.loss
+    if is_better:
+        best = Best(outcome.point, loss, moments)
+    elif state.n_worse + 1 == PATIENCE:
+        return _back(state)
+    return State(
+        np.clip(outcome.point - state.step_size * moments.direction, 0.0, 1.0),
+        state.step_size,
+        moments,
+        best,
+        0 if is_better else state.n_worse + 1,
+    )
 
 
-def retreat(state: State) -> State:
-    """Halve the last move and the step size, since the run at the point has diverged.
-
-    Nothing changes before a first run that did not diverge.
-
-    Example:
-        >>> state = retreat(advance(init(np.array([0.5])), np.array([1.0])))
-        >>> state.point, state.step_size
-        (array([0.45]), 0.05)
-    """
-    if state.sound is None:
+def _back(state: State) -> State:
+    """Half a step from the best point; nothing if there is none."""
+    best, half = state.best, state.step_size / 2
+    if best is None:
         return state
-    middle = (state.sound + state.point) / 2
-    return state._replace(point=middle, step_size=state.step_size / 2)
+    point = np.clip(best.point - half * best.moments.direction, 0.0, 1.0)
+    return State(point, half, best.moments, best)
+
+
+def _updated(moments: Moments, gradient: Array) -> Moments:
+    largest = np.abs(gradient).max(initial=0.0)
+    scaled = gradient / largest if largest > 0 else gradient  # whose square cannot overflow
+    g = scaled / np.sqrt(np.mean(scaled**2)) if largest > 0 else gradient
+    return Moments(
+        BETA1 * moments.first + (1 - BETA1) * g,
+        BETA2 * moments.second + (1 - BETA2) * g**2,
+        moments.n_steps + 1,
+    )

@@ -27,7 +27,7 @@ from optuna_hypergrad.reports.attributes import (
 )
 from optuna_hypergrad.reports.decisions import wants_hypergradient
 from optuna_hypergrad.reports.growth import RunResult, StoredGrowth, report_growth, split_result
-from optuna_hypergrad.reports.objective import check_trial, report_values
+from optuna_hypergrad.reports.objective import as_float, check_trial, report_values
 
 
 def report_hypergradient(
@@ -49,7 +49,8 @@ def report_hypergradient(
         gradient: Derivative of a loss to be *minimised*, whatever the study's direction, by the
             names of trial parameters, in loss per unit of the parameter. Floats, numpy scalars
             and tensors of one element; for an array of ``suggest_array``, an array or tensor of
-            its shape. Parameters may be left out. Or the result of ``autodiff.hypergradient``,
+            its shape, or single entries such as ``"lr_2_0"``. Parameters may be left out, and
+            entries, which then do not move. Or the result of ``autodiff.hypergradient``,
             whose ``gradient`` and ``tensors`` are reported; of the loss, its ``growth`` is stored,
             too, and a warning logged where it makes signs noise.
         constraint: Name of the constraint that ``gradient`` is the derivative of: the ``key`` of
@@ -114,12 +115,33 @@ def _split_arrays(
     names = array_names(trial)
     if not names or not isinstance(gradient, Mapping):
         return gradient, {}
-    shapes = {name: array.values.shape for name in names if (array := read_array(trial, name))}
-    arrays = {
-        name: checked_array_gradient(name, gradient[name], shapes[name])
-        for name in gradient.keys() & shapes.keys()
-    }
-    return {name: value for name, value in gradient.items() if name not in arrays}, arrays
+    rest, arrays = dict(gradient), dict[str, FloatArray]()
+    for name in names:
+        array = read_array(trial, name)
+        if array is None:
+            continue
+        shape = array.values.shape
+        if name in rest:
+            arrays[name] = checked_array_gradient(name, rest.pop(name), shape)
+            continue
+        indices = {entry_name(name, index): index for index in np.ndindex(shape)}
+        entries = {index: rest.pop(entry) for entry, index in indices.items() if entry in rest}
+        if entries:
+            found = np.zeros(shape)
+            for index, value in entries.items():
+                found[index] = as_float("gradient", entry_name(name, index), value)
+            arrays[name] = checked_array_gradient(name, found, shape)
+    return rest, arrays
+
+
+def entry_name(array: str, index: tuple[int, ...]) -> str:
+    """The name of an entry of an array, that of a parameter of a schedule of this entry's row.
+
+    Example:
+        >>> entry_name("lr", (2, 0))
+        'lr_2_0'
+    """
+    return "_".join((array, *map(str, index)))
 
 
 _EMPTY = (

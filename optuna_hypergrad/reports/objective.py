@@ -162,14 +162,14 @@ def report_values(
             raise ValueError(f"{argument}: {name!r} is not a parameter of this trial ({known}).")
         if isinstance(distributions[name], CategoricalDistribution):
             raise ValueError(f"{argument}: {name!r} is categorical and has no derivative.")
-    floats = {name: _as_float(argument, name, value) for name, value in values.items()}
+    floats = {name: as_float(argument, name, value) for name, value in values.items()}
     if read_report(trial, key, lambda fields: fields) is not None:
         raise ValueError(f"trial {trial.number} has already reported {what}.")
     write_report(trial, key, {"trial": trial.number, "values": marked(floats)})
     return floats
 
 
-def _as_float(argument: str, name: str, value: Any) -> float:
+def as_float(argument: str, name: str, value: Any) -> float:
     """A float, a numpy scalar, or a tensor of one element on any device, as a float."""
     shape = tuple(getattr(value, "shape", ()))
     if math.prod(shape) != 1:
