@@ -68,7 +68,7 @@ def searches(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
         axes[1].plot(range(1, len(trials) + 1), values, "o-", markersize=3, label=label)
     axes[1].set(xlabel="outer step", ylim=(-0.05, 1.05))
     axes[1].set_title("momentum and weight decay", fontsize=10)
-    axes[1].legend(fontsize=8)
+    legend(axes[1], 8)
     by_outer_step(axes[2], cells)
     by_compute(axes[3], cells)
 
@@ -83,7 +83,7 @@ def by_outer_step(ax: Axes, cells: Sequence[Cell]) -> None:
             ax.plot(range(1, len(accuracies) + 1), accuracies, "o-", markersize=3, **style)
     ax.set(xlabel="outer step", ylabel="validation accuracy in %")
     ax.set_title("accuracy by outer step", fontsize=10)
-    ax.legend(fontsize=7)
+    legend(ax, 7)
 
 
 def by_compute(ax: Axes, cells: Sequence[Cell]) -> None:
@@ -96,7 +96,7 @@ def by_compute(ax: Axes, cells: Sequence[Cell]) -> None:
             ax.plot(at, mean, color=COLORS[method], label=method, linewidth=1.3)
     ax.set(xlabel="plain trainings", ylabel="validation error in %", yscale="log")
     ax.set_title("best trial so far", fontsize=10)
-    ax.legend(fontsize=6, ncols=2)
+    legend(ax, 6, 2)
 
 
 def best_errors(cell: Cell, at: Array) -> Array:
@@ -123,7 +123,7 @@ def schedules(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
                 stairs(ax, found, color=COLORS[method], label=label, linewidth=1.3)
         ax.axhline(0, color="black", linewidth=0.5)
         ax.set(xlabel="fraction of the training", ylabel="learning rate")
-        ax.legend(fontsize=7)
+        legend(ax, 7)
     axes[0].set_title("rates shared in 7 windows", fontsize=10)
     axes[1].set_title(f"a rate for each step; mean of {SMOOTHED}", fontsize=10)
 
@@ -145,8 +145,7 @@ def hypergradients(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
         ax.set(xlabel="outer step", ylabel="hypergradient")
         ax.set_yscale("symlog", linthresh=1e-2)
         ax.set_title(title, fontsize=10)
-    if names:
-        axes[0].legend(fontsize=7, ncols=2)
+    legend(axes[0], 7, 2)
 
 
 def plot_gradient(ax: Axes, trials: Sequence[dict[str, Any]], name: str, color: Any) -> None:
@@ -167,7 +166,13 @@ def grids(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
             axes[0].hist(found, bins=np.linspace(0, 100, 41), density=True, **style)
     axes[0].set(xlabel="validation accuracy in %", ylabel="density")
     axes[0].set_title("all trainings", fontsize=10)
-    axes[0].legend(fontsize=7)
+    legend(axes[0], 7)
+
+
+def legend(ax: Axes, size: int, columns: int = 1) -> None:
+    """A legend, if something has run."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=size, ncols=columns)
 
 
 def first(cells: Sequence[Cell], *methods: str) -> Cell | None:
