@@ -18,7 +18,7 @@ def data(tmp_path: Path) -> Path:
     """A folder with a made-up MNIST that has few images."""
     rng = np.random.default_rng(0)
     arrays = {}
-    for part, count in (("train", 5_050), ("test", 20)):
+    for part, count in (("train", 240), ("test", 20)):
         arrays[f"{part}_images"] = rng.integers(0, 256, size=(count, 28, 28), dtype=np.uint8)
         arrays[f"{part}_labels"] = rng.integers(0, 10, size=count, dtype=np.uint8)
     np.savez(tmp_path / "mnist.npz", **arrays)
@@ -97,11 +97,10 @@ from sharing import check
 rng = np.random.default_rng(0)
 independent = check(rng.normal(size=(200, 40)))
 equal = check(np.repeat(rng.normal(size=(50, 1)), 40, axis=1))
-print([round(value, 2) for value in independent.measured[:3]], independent.correlation < 0.05)
-print([round(value, 2) for value in equal.measured[:3]], round(equal.correlation, 2))
+close = np.allclose(independent.measured[:4], [1, 1 / 2, 1 / 5, 1 / 10], rtol=0.1)
+print(close, independent.correlation < 0.05)
+print(np.allclose(equal.measured, 1), round(equal.correlation, 2))
 """
     done = scripts.run("-c", code)
     assert done.returncode == 0, done.stderr
-    independent, equal = done.stdout.splitlines()
-    assert independent == "[1.0, 0.5, 0.2] True"
-    assert equal == "[1.0, 1.0, 1.0] 1.0"
+    assert done.stdout.splitlines() == ["True True", "True 1.0"]
