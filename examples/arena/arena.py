@@ -41,7 +41,7 @@ def main() -> None:
         if is_possible(JOBS[job], SAMPLERS[sampler])
     ]
     options = Options(args.data, args.storage, args.budget, args.device)
-    run_all(cells, partial(run_named, options=options), args.workers)
+    run_all(cells, partial(run_named, options=options), args.storage, args.workers)
 
 
 def is_possible(job: Job, entry: Entry) -> bool:

@@ -47,7 +47,11 @@ class OneStep:
 
     def step(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
         """Take a step; the derivative of the validation loss after it by each value."""
-        learned = {n: torch.tensor(value, requires_grad=True) for n, value in values.items()}
+        dtype = self._weights[0].dtype
+        learned = {
+            name: torch.tensor(value, dtype=dtype, requires_grad=True)
+            for name, value in values.items()
+        }
         every = {**self._constants, **learned}
         batch, training = self._batches(step), self._training
         of_loss = {name: every[name] for name in training.hypers}

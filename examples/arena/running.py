@@ -45,8 +45,11 @@ class Options(NamedTuple):
     device: str
 
 
-def run_all(cells: Sequence[Cell], run_cell: Callable[[Cell], None], workers: int) -> None:
+def run_all(
+    cells: Sequence[Cell], run_cell: Callable[[Cell], None], storage: str, workers: int
+) -> None:
     """Run cells one after another, or in processes, each of which takes a cell at a time."""
+    optuna.get_all_study_names(storage)  # creates its tables, which two processes cannot at once
     if workers == 1:
         for cell in cells:
             run_cell(cell)

@@ -126,11 +126,8 @@ def train(
 ) -> Trained:
     """Train from scratch by a loop as users write it: this is what a plain training costs.
 
-    Args:
-        training: What to train.
-        data: Its data.
-        seed: The seed, which draws initial weights, batches and noise.
-        after_step: Called with the number of steps done and the network.
+    The seed draws initial weights, batches and noise; ``after_step`` is called with the number of
+    steps done and the network.
     """
     model, batches = seeded(training, data, seed)
     optimizer, schedules = _optimizer(training, model)

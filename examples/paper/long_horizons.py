@@ -45,7 +45,9 @@ def main() -> None:
         for method in args.methods
     ]
     options = Options(args.data, args.storage, args.budget, args.device)
-    run_all(cells, partial(run_named, options=options, steps=args.steps), args.workers)
+    run_all(
+        cells, partial(run_named, options=options, steps=args.steps), args.storage, args.workers
+    )
 
 
 def run_named(cell: Cell, options: Options, steps: int | None) -> None:

@@ -15,14 +15,20 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 Cell = dict[str, Any]
 Array = NDArray[np.float64]
 PUBLISHED = ("published", "published-reverse", "published-unclipped")
 BY_STEP = (*PUBLISHED, "ours", "horizon-1", "unshared")
-COLORS = dict(zip(NAMES, plt.get_cmap("tab20").colors, strict=False)) | {"ours": (0.0, 0.0, 0.0)}
+COLORS = {
+    **{"published": "C3", "published-reverse": "lightcoral", "published-unclipped": "darkred"},
+    **{"ours": "black", "hand-tuned": "C7", "random": "C2", "tpe": "C0", "cmaes": "C9", "gp": "C4"},
+    **{"hyperband": "lightsteelblue", "greedy-online": "C1", "horizon-1": "C8", "unshared": "C6"},
+}
 LABELS = {"momentum": "momentum", "weight_decay": "weight decay"}
+TICKS = (1, 1.5, 2, 3, 5, 10, 20, 30, 50, 90)  # percent
 SMOOTHED = 50  # steps of the moving mean of rates that are not shared
 
 
@@ -66,24 +72,25 @@ def searches(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
         values = [trial["params"][name] / scale for trial in trials]
         label = LABELS[name] + ("" if scale == 1 else f" / {scale:g}")
         axes[1].plot(range(1, len(trials) + 1), values, "o-", markersize=3, label=label)
-    axes[1].set(xlabel="outer step", ylim=(-0.05, 1.05))
+    axes[1].set(ylim=(-0.05, 1.05))
+    count_steps(axes[1], "outer step")
     axes[1].set_title("momentum and weight decay", fontsize=10)
-    axes[1].legend(fontsize=8)
+    legend(axes[1], 8)
     by_outer_step(axes[2], cells)
     by_compute(axes[3], cells)
 
 
 def by_outer_step(ax: Axes, cells: Sequence[Cell]) -> None:
-    """Validation accuracy by outer step, of the first seed of each method with hypergradients."""
+    """Validation error by trial, of the first seed of each method with hypergradients."""
     for method in BY_STEP:
         cell = first(cells, method)
         if cell is not None:
-            accuracies = [100 * (trial["accuracy"] or 0) for trial in cell["trials"]]
             style = {"color": COLORS[method], "label": method}
-            ax.plot(range(1, len(accuracies) + 1), accuracies, "o-", markersize=3, **style)
-    ax.set(xlabel="outer step", ylabel="validation accuracy in %")
-    ax.set_title("accuracy by outer step", fontsize=10)
-    ax.legend(fontsize=7)
+            steps = range(1, len(cell["trials"]) + 1)
+            ax.plot(steps, errors(cell), "o-", markersize=3, **style)
+    count_steps(ax, "outer step, or trial")
+    show_errors(ax, "by outer step")
+    legend(ax, 7)
 
 
 def by_compute(ax: Axes, cells: Sequence[Cell]) -> None:
@@ -94,9 +101,32 @@ def by_compute(ax: Axes, cells: Sequence[Cell]) -> None:
             at = np.linspace(0, max(cell["plain_trainings"] for cell in own), 200)
             mean = np.mean([best_errors(cell, at) for cell in own], axis=0)
             ax.plot(at, mean, color=COLORS[method], label=method, linewidth=1.3)
-    ax.set(xlabel="plain trainings", ylabel="validation error in %", yscale="log")
-    ax.set_title("best trial so far", fontsize=10)
-    ax.legend(fontsize=6, ncols=2)
+    ax.set(xlabel="plain trainings")
+    show_errors(ax, "best trial so far")
+    if ax.get_lines():
+        ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def show_errors(ax: Axes, title: str) -> None:
+    """A logarithmic axis of errors with plain numbers."""
+    ax.set(ylabel="validation error in %", yscale="log")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    low, high = ax.get_ylim()
+    shown = [tick for tick in TICKS if low <= tick <= high]
+    ax.set_yticks(shown)
+    ax.set_title(title, fontsize=10)
+
+
+def count_steps(ax: Axes, label: str) -> None:
+    """An axis of whole numbers."""
+    ax.set_xlabel(label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def errors(cell: Cell) -> list[float]:
+    """Validation errors of all trials, in percent."""
+    return [100 * (1 - (trial["accuracy"] or 0.0)) for trial in cell["trials"]]
 
 
 def best_errors(cell: Cell, at: Array) -> Array:
@@ -104,9 +134,9 @@ def best_errors(cell: Cell, at: Array) -> Array:
     costs = np.cumsum([trial["cost"] for trial in cell["trials"]])
     losses = np.array([trial["loss"] for trial in cell["trials"]])
     best = [int(np.argmin(losses[: i + 1])) for i in range(len(losses))]
-    errors = np.array([100 * (1 - (trial["accuracy"] or 0)) for trial in cell["trials"]])[best]
+    of_best = np.array(errors(cell))[best]
     index = np.searchsorted(costs, at, side="right") - 1
-    return np.where(index < 0, np.nan, errors[np.maximum(index, 0)])
+    return np.where(index < 0, np.nan, of_best[np.maximum(index, 0)])
 
 
 def schedules(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
@@ -119,13 +149,19 @@ def schedules(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
                 label = method if seed == 0 else None
                 if len(found) > SMOOTHED:
                     stairs(ax, found, color="0.75", linewidth=0.4)
-                    found = np.convolve(found, np.full(SMOOTHED, 1 / SMOOTHED), "same")
+                    found = moving_mean(found)
                 stairs(ax, found, color=COLORS[method], label=label, linewidth=1.3)
         ax.axhline(0, color="black", linewidth=0.5)
         ax.set(xlabel="fraction of the training", ylabel="learning rate")
-        ax.legend(fontsize=7)
+        legend(ax, 7)
     axes[0].set_title("rates shared in 7 windows", fontsize=10)
     axes[1].set_title(f"a rate for each step; mean of {SMOOTHED}", fontsize=10)
+
+
+def moving_mean(values: Array) -> Array:
+    """Of fewer values at the ends."""
+    ones = np.ones(SMOOTHED)
+    return np.convolve(values, ones, "same") / np.convolve(np.ones(len(values)), ones, "same")
 
 
 def hypergradients(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
@@ -142,11 +178,11 @@ def hypergradients(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
     titles = (f"rates of {published['method'] if published else 'published'}", *LABELS.values())
     for ax, title in zip(axes, titles, strict=True):
         ax.axhline(0, color="black", linewidth=0.5)
-        ax.set(xlabel="outer step", ylabel="hypergradient")
+        ax.set(ylabel="hypergradient")
+        count_steps(ax, "outer step")
         ax.set_yscale("symlog", linthresh=1e-2)
         ax.set_title(title, fontsize=10)
-    if names:
-        axes[0].legend(fontsize=7, ncols=2)
+    legend(axes[0], 7, 2)
 
 
 def plot_gradient(ax: Axes, trials: Sequence[dict[str, Any]], name: str, color: Any) -> None:
@@ -160,14 +196,20 @@ def grids(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
     """Figure 5: validation accuracies of the hand-tuned grid, beside those of random search."""
     for method in ("hand-tuned", "random"):
         own = [cell for cell in cells if cell["method"] == method]
-        found = [100 * (t["accuracy"] or 0) for cell in own for t in cell["trials"]]
+        found = [100 - error for cell in own for error in errors(cell)]
         if found:
             label = f"{method}, {len(found)} trainings"
             style = {"color": COLORS[method], "alpha": 0.6, "label": label}
             axes[0].hist(found, bins=np.linspace(0, 100, 41), density=True, **style)
     axes[0].set(xlabel="validation accuracy in %", ylabel="density")
     axes[0].set_title("all trainings", fontsize=10)
-    axes[0].legend(fontsize=7)
+    legend(axes[0], 7)
+
+
+def legend(ax: Axes, size: int, columns: int = 1) -> None:
+    """A legend, if something has run."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=size, ncols=columns)
 
 
 def first(cells: Sequence[Cell], *methods: str) -> Cell | None:

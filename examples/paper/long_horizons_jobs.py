@@ -67,8 +67,9 @@ class Experiment:
 def mnist_data(root: Path) -> Data:
     """55,000 images for training, 2,000 for validation, MNIST's 10,000 for tests."""
     x, y = mnist.images(root, "train")
-    train, held_out = (x[:-5_000], y[:-5_000]), (x[-2_000:], y[-2_000:])
-    return data_of(train, held_out, mnist.images(root, "test"))
+    n = len(x) * 11 // 12
+    held_out = (x[n:][-2_000:], y[n:][-2_000:])
+    return data_of((x[:n], y[:n]), held_out, mnist.images(root, "test"))
 
 
 def half_size_cifar(root: Path) -> Data:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
-from cells import ACCURACY, CLIPPED, COST, ENVIRONMENT, JUDGED, PLAIN_SECONDS, STEPS, Cell, cost_of
+from cells import (
+    ACCURACY,
+    CLIPPED,
+    COST,
+    ENVIRONMENT,
+    JUDGED,
+    PLAIN_SECONDS,
+    STEPS,
+    Cell,
+    cost_of,
+    spent,
+)
 from long_horizons_jobs import EXPERIMENTS
 from long_horizons_methods import NAMES
 from optuna.trial import FrozenTrial, TrialState
@@ -18,12 +29,14 @@ from optuna_hypergrad.reports import read_gradient
 SHOWN = 16  # parameters up to which those of every trial are kept
 
 
-def read(storage: str) -> dict[str, Any]:
-    """Everything that the table and the figures show."""
-    cells = [
-        as_json(optuna.load_study(study_name=name, storage=storage))
-        for name in sorted(optuna.get_all_study_names(storage))
-    ]
+def read(storages: Sequence[str]) -> dict[str, Any]:
+    """Everything that the table and the figures show, of cells in one or more databases."""
+    studies = (
+        optuna.load_study(study_name=name, storage=storage)
+        for storage in storages
+        for name in optuna.get_all_study_names(storage)
+    )
+    cells = [as_json(study) for study in studies if spent(study)]  # others have only begun
     return {
         "jobs": {
             job: {"plain_seconds": plain_seconds(cells, job), "size": experiment.size}

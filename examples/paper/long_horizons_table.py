@@ -39,7 +39,7 @@ PAPER = {  # Table 1: test accuracy in percent
 def main() -> None:
     """Read, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--storage", help="of the cells; by default, the JSON is read")
+    parser.add_argument("--storage", nargs="+", help="of the cells; by default, the JSON is read")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "long_horizons.json")
     parser.add_argument("--figures", type=Path, default=HERE, help="folder of the figures")
     args = parser.parse_args()
