@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,12 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 from populations_jobs import Data, Job
+from populations_results import ENVIRONMENT, SETTINGS, complete
 from populations_segment import MEASURED, Method, Objective, Starts
 
+import optuna_hypergrad
 from optuna_hypergrad import PopulationSampler
 
-SETTINGS = "settings"  # attribute of studies
 OVERRIDDEN = ("steps", "population", "generations")
 JOBS: dict[str, dict[str, Job]] = {
     "cpu": {"cifar10": populations_cifar.CPU, "ptb": populations_ptb.CPU},
@@ -76,7 +79,7 @@ def main() -> None:
                 fail_interrupted(study)
                 search(study, METHODS[method], job, data, args)
                 best = study.best_trial
-                segments = f"{done(study)} segments, best of trial {best.number}"
+                segments = f"{len(complete(study))} segments, best of trial {best.number}"
                 print(f"{cell}: {segments}: {json.dumps(best.user_attrs[MEASURED])}", flush=True)
 
 
@@ -118,6 +121,7 @@ def begun(cell: str, method: str, seed: int, job: Job, args: argparse.Namespace)
     if before != settings:
         raise SystemExit(f"{cell} was begun with {before}, which differ from {settings}.")
     study.set_user_attr(SETTINGS, settings)
+    study.set_user_attr(ENVIRONMENT, environment())
     return study
 
 
@@ -138,15 +142,21 @@ def search(
     objective = Objective(job, method, data, store, torch.device(args.device))
     settings: dict[str, Any] = study.user_attrs[SETTINGS]
     target = settings["members"] * settings["generations"]
-    if done(study) < target:
+    if len(complete(study)) < target:
         # A segment whose loss is not a number fails and is repeated, but not forever.
         stop = MaxTrialsCallback(target, states=(TrialState.COMPLETE,))
         study.optimize(objective, n_trials=2 * target, callbacks=[stop])
 
 
-def done(study: optuna.Study) -> int:
-    """The number of complete segments."""
-    return len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+def environment() -> dict[str, Any]:
+    """Of the measurements."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "optuna": optuna.__version__,
+        "optuna_hypergrad": optuna_hypergrad.__version__,
+        "cores": os.cpu_count(),
+    }
 
 
 if __name__ == "__main__":
