@@ -153,7 +153,7 @@ def adam(model: nn.Module, lr: float) -> torch.optim.Optimizer:
 
 CPU = Job(
     RANGES,
-    partial(load, vocabulary=2000, length=12, held_out=400),
+    partial(load, vocabulary=2000, length=12, held_out=300),
     partial(Words, 2000, 64),
     loss,
     partial(adam, lr=0.01),

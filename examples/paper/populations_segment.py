@@ -18,7 +18,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
-from populations_jobs import Data, Job, draw, evaluate
+from populations_jobs import Batch, Data, Job, draw, evaluate
 from torch import nn
 
 from optuna_hypergrad import members, report_hypergradient, trial_seed
@@ -32,6 +32,7 @@ from optuna_hypergrad.hypernet import (
 
 SECONDS, MEASURED = "seconds", "measured"  # attributes of trials
 TEACHING_STEPS = 5  # of the teacher, for each clone
+LARGER = 4  # batches of reported hypergradients, than those of training
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Student:
         self.conditioning, self.model = Conditioning(transforms, lowest), job.network().to(device)
         self.training: HyperTraining | None = None
         if is_plain:
+            self.conditioning.centre = self.conditioning.centre.to(device)
             for module in self.model.modules():
                 if isinstance(module, HyperDropout):
                     module.condition(self.conditioning)
@@ -122,6 +124,15 @@ class Student:
         """Of a checkpoint."""
         parts = {"student": self.model, "optimizer": self.optimizer, "training": self.training}
         return {name: part for name, part in parts.items() if part is not None}
+
+    def to(self, device: torch.device) -> None:
+        """Move what optimises the hyperparameters, which a checkpoint restores to the CPU."""
+        if self.training is not None:
+            state = self.training.state_dict()
+            counters = {name for name in state if name.endswith("step")}  # Adam's stay on the CPU
+            self.training.load_state_dict(
+                {name: t if name in counters else t.to(device) for name, t in state.items()}
+            )
 
     def train(self, data: Data, steps: int, validates: bool) -> None:
         """Train for some steps, with validation steps in between or without."""
@@ -140,20 +151,24 @@ class Student:
     def hypergradient(self, data: Data) -> dict[str, float]:
         """Of the validation loss on a batch, at the current hyperparameters."""
         assert self.training is not None
-        return self.training.hypergradient(draw(data.validation, self.job.batch_size))
+        return self.training.hypergradient(self._validation(data))
 
     def hypergradient_at(self, data: Data, values: dict[str, Any]) -> dict[str, float]:
         """Of the validation loss on a batch, with the frozen weights' response to ``values``."""
         transforms = self.conditioning.transforms
         moved = [transforms[name].unconstrain(values[name]) for name in transforms]
         point = self.conditioning.centre.new_tensor(moved).requires_grad_()
-        batch = draw(data.validation, self.job.batch_size)
+        batch = self._validation(data)
         self.model.eval()
         with self.conditioning.at(point):
             outer = torch.autograd.grad(self.job.loss(self.model, batch), point)[0]
         self.model.train()
         inner = torch.autograd.grad(self.conditioning.natural(point).sum(), point)[0]
         return dict(zip(transforms, (outer / inner).tolist(), strict=True))
+
+    def _validation(self, data: Data) -> Batch:
+        """For one hypergradient, which has less noise than those of validation steps."""
+        return draw(data.validation, LARGER * self.job.batch_size)
 
 
 class Objective:
@@ -179,6 +194,7 @@ class Objective:
         student = Student(self.job, self.method.is_plain, trial_seed(trial), self.device)
         with clock.part("checkpoints"):
             member.restore(**student.parts)
+            student.to(self.device)
         if self.method.hypergradient == "start":
             with clock.part("teacher"):
                 member.teach(partial(student.hypergradient_at, self.data), steps=TEACHING_STEPS)

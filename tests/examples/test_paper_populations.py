@@ -16,7 +16,7 @@ from PIL import Image
 import scripts
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "paper" / "populations.py"
-SMALL = ("--seeds", "0", "--population", "3", "--generations", "2")
+SMALL = ("--seeds", "0", "--population", "2", "--generations", "2")
 
 
 def write_images(folder: Path) -> None:
@@ -58,15 +58,15 @@ def test_cells_are_stored_continued_and_tabulated(folder: Path) -> None:
     assert done.returncode == 0 and done.stderr == "", done.stderr
     names = ["cifar10/hpm/0", "cifar10/pbt/0", "ptb/hpm/0", "ptb/pbt/0"]
     assert [line.split(": ")[0] for line in done.stdout.splitlines()] == names
-    again = run(folder, *few, "--steps", "2")
-    assert again.stdout == done.stdout
-    other = run(folder, *few, "--steps", "3")
-    assert other.returncode == 1 and "cifar10/hpm/0 was begun with" in other.stderr
+    again = run(folder, "--jobs", "ptb", *few[3:], "--steps", "2")
+    assert again.stdout.splitlines() == done.stdout.splitlines()[2:]
+    other = run(folder, "--jobs", "ptb", *few[3:], "--steps", "3")
+    assert other.returncode == 1 and "ptb/hpm/0 was begun with" in other.stderr
 
     storage = f"sqlite:///{folder}/populations.db"
     for name in names:
         trials = optuna.load_study(study_name=name, storage=storage).trials
-        assert len(trials) == 6
+        assert len(trials) == 4
         assert all(math.isfinite(trial.user_attrs["measured"]["test"]["loss"]) for trial in trials)
 
     table = SCRIPT.with_name("populations_table.py")
@@ -74,7 +74,7 @@ def test_cells_are_stored_continued_and_tabulated(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = json.loads((folder / "results" / "populations.json").read_text())
     hpm = written["cells"]["cifar10"]["hpm"]["0"]
-    assert hpm["members"] == 3 and hpm["seconds"]["teacher"] > 0
+    assert hpm["members"] == 2 and hpm["seconds"]["teacher"] > 0
     assert hpm["mutation"]["1"]["clones"] == 1 and hpm["mutation"]["1"]["degree"] > 0
     assert "0.5636 / 0.5649" in done.stdout and "| ours | not run |" in done.stdout
     assert done.stdout == (folder / "results" / "populations.md").read_text()
@@ -95,4 +95,4 @@ def test_two_workers_share_a_population(folder: Path) -> None:
     arguments = ("--jobs", "cifar10", "--workers", "1", "2", "--steps", "2", *SMALL[2:])
     done = run(folder, *arguments, script=script)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("cifar10, 1 workers: 6 segments")
+    assert done.stdout.startswith("cifar10, 1 workers: 4 segments")
