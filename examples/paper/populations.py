@@ -116,6 +116,8 @@ def begun(cell: str, method: str, seed: int, job: Job, args: argparse.Namespace)
         "members": sampler.config.population_size,
         "generations": job.generations,
         "steps": job.steps,
+        "plain": job.plain,
+        "without_validation": job.without_validation,
     }
     before = study.user_attrs.get(SETTINGS, settings)
     if before != settings:

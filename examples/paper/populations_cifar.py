@@ -174,7 +174,7 @@ CPU = Job(
     batch_size=32,
     lr=0.02,
     without_validation=1.25,
-    plain=2.3,
+    plain=2.6,
     population=8,
     generations=10,
 )
@@ -188,7 +188,7 @@ FULL = Job(
     batch_size=128,
     lr=3e-3,
     without_validation=1.25,
-    plain=2.3,
+    plain=2.6,
     population=20,
     generations=50,
 )

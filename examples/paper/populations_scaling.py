@@ -25,10 +25,12 @@ def main() -> None:
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     for job in args.jobs:
         for workers in args.workers:
             speed = timed(job, workers, args)
-            print(f"{job}, {workers} workers: {speed.segments} segments in {speed.wall:.1f} s")
+            took = f"{speed.segments} segments in {speed.wall:.1f} s"
+            print(f"{job}, {workers} workers: {took}", flush=True)
 
 
 def timed(job: str, workers: int, args: argparse.Namespace) -> Speed:
