@@ -5,10 +5,13 @@
 
 A population of hypernetworks (self-tuning networks) learns the hyperparameters of a classifier of
 CIFAR-10 (15) or of a word-level LSTM (7); the methods are those that the rebuttal compares, and
-PopulationSampler with its defaults (``ours``). All have as many members and segments, except for
-``stn``, one member alone, and segments of equal cost: a plain network and one without validation
-steps take more steps, by ratios of CPU seconds that were measured (``plain`` and
-``without_validation`` of the jobs). The teacher's cost comes on top; it is stored.
+PopulationSampler with its defaults (``ours``). The teacher is that of PopulationSampler; in
+``hpm-retrained-teacher`` it is one that is retrained for each clone, as the rebuttal says.
+
+All have as many members and segments, except for ``stn``, one member alone. Segments have equal
+cost: a plain network and one without validation steps take more steps, by ratios of CPU seconds
+that were measured (``plain`` and ``without_validation`` of the jobs). The teacher's cost comes on
+top; it is stored.
 
 Every cell is a study, which can be stopped and continued. DIR contains cifar10_jpeg.npz, or
 receives torchvision's download, and ptb.valid.txt and ptb.test.txt. ``--profile full`` has 20
@@ -34,7 +37,8 @@ from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 from populations_jobs import Data, Job
 from populations_results import ENVIRONMENT, SETTINGS, complete
-from populations_segment import MEASURED, Method, Objective, Starts
+from populations_segment import MEASURED, Method, Objective
+from populations_student import Starts
 
 import optuna_hypergrad
 from optuna_hypergrad import PopulationSampler
@@ -58,6 +62,7 @@ METHODS: dict[str, Method] = {
         {**TEACHER, "refine": False}, has_hypertraining=False, hypergradient="start"
     ),
     "hpm-mlp-teacher": Method({**TEACHER, "activation": "leaky_relu"}, hypergradient="start"),
+    "hpm-retrained-teacher": Method({**PAPER, "mutation": None}, is_retrained=True),
     "ours": Method(),
 }
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from populations_segment import MEASURED, SECONDS
+from populations_segment import MEASURED, MUTATED, SECONDS
 
 from optuna_hypergrad import students
 
@@ -122,10 +122,18 @@ def mutation_by_generation(study: optuna.Study) -> dict[str, dict[str, float]]:
     """
     found: dict[int, list[tuple[float, float]]] = defaultdict(list)
     clones: dict[int, int] = defaultdict(int)
+    by_number = {trial.number: trial for trial in complete(study)}
     for segment in students(study):
-        clones[segment.generation] += segment.is_clone
-        for one in segment.mutations.values():
-            found[segment.generation].append((abs(one.factor - 1), abs(one.after - one.before)))
+        if segment.trial not in by_number or not segment.is_clone:
+            continue
+        clones[segment.generation] += 1
+        pairs = [(one.before, one.after) for one in segment.mutations.values()]
+        for before, after in (
+            *pairs,
+            *by_number[segment.trial].user_attrs.get(MUTATED, {}).values(),
+        ):
+            factor = after / before if before > 0 else math.nan
+            found[segment.generation].append((abs(factor - 1), abs(after - before)))
     return {
         str(generation): {
             "degree": fmean(degree for degree, _ in pairs if math.isfinite(degree)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,28 +10,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import optuna
 import torch
 from optuna.artifacts import FileSystemArtifactStore
-from optuna.distributions import BaseDistribution
-from optuna.samplers import RandomSampler
-from optuna.trial import FrozenTrial
-from populations_jobs import Batch, Data, Job, draw, evaluate
+from populations_jobs import Data, Job, evaluate
+from populations_student import TEACHING_STEPS, Student
+from populations_teacher import mutate
 from torch import nn
 
 from optuna_hypergrad import members, report_hypergradient, trial_seed
-from optuna_hypergrad.hypernet import (
-    Bounded,
-    Conditioning,
-    HyperDropout,
-    HyperTraining,
-    convert,
-)
 
-SECONDS, MEASURED = "seconds", "measured"  # attributes of trials
-TEACHING_STEPS = 5  # of the teacher, for each clone
-LARGER = 4  # batches of reported hypergradients, than those of training
+SECONDS, MEASURED, MUTATED = "seconds", "measured", "mutated"  # attributes of trials
 
 
 @dataclass(frozen=True)
@@ -46,12 +34,14 @@ class Method:
         hypergradient: Where hypergradients are reported: at the hyperparameters that a segment
             starts with, from which the teacher learns, or at those that it ends with, from which
             clones take one more step.
+        is_retrained: Whether the objective mutates clones itself, by a teacher of their own.
     """
 
     sampler: dict[str, Any] = field(default_factory=dict)
     is_plain: bool = False
     has_hypertraining: bool = True
     hypergradient: Literal["start", "end"] | None = None
+    is_retrained: bool = False
 
 
 class Clock:
@@ -74,101 +64,6 @@ class Clock:
         began = self.now()
         yield
         self.seconds[name] += self.now() - began
-
-
-class Starts(RandomSampler):
-    """First segments start at random in the lower part of the ranges; seeded by trial and name.
-
-    With many rates of dropout at once from the whole range, networks of this depth learn nothing.
-    """
-
-    def __init__(self, seed: int, fraction: float) -> None:
-        super().__init__()
-        self.seed, self.fraction = seed, fraction
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> float:
-        rng = np.random.default_rng([self.seed, trial.number, zlib.crc32(param_name.encode())])
-        low, high = param_distribution.low, param_distribution.high
-        return float(low + self.fraction * (high - low) * rng.random())
-
-
-class Student:
-    """A network in training: plain, or a hypernetwork."""
-
-    def __init__(self, job: Job, is_plain: bool, seed: int, device: torch.device) -> None:
-        torch.manual_seed(seed)
-        self.job = job
-        transforms = {name: Bounded(*bounds) for name, bounds in job.ranges.items()}
-        lowest = {name: low for name, (low, _) in job.ranges.items()}
-        self.conditioning, self.model = Conditioning(transforms, lowest), job.network().to(device)
-        self.training: HyperTraining | None = None
-        if is_plain:
-            self.conditioning.centre = self.conditioning.centre.to(device)
-            for module in self.model.modules():
-                if isinstance(module, HyperDropout):
-                    module.condition(self.conditioning)
-        else:
-            self.model = convert(self.model, self.conditioning)
-        self.optimizer = job.optimizer(self.model)
-        if not is_plain:
-            self.training = HyperTraining(self.model, job.loss, self.optimizer, lr=job.lr)
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        """Of a checkpoint."""
-        parts = {"student": self.model, "optimizer": self.optimizer, "training": self.training}
-        return {name: part for name, part in parts.items() if part is not None}
-
-    def to(self, device: torch.device) -> None:
-        """Move what optimises the hyperparameters, which a checkpoint restores to the CPU."""
-        if self.training is not None:
-            state = self.training.state_dict()
-            counters = {name for name in state if name.endswith("step")}  # Adam's stay on the CPU
-            self.training.load_state_dict(
-                {name: t if name in counters else t.to(device) for name, t in state.items()}
-            )
-
-    def train(self, data: Data, steps: int, validates: bool) -> None:
-        """Train for some steps, with validation steps in between or without."""
-        size, training = self.job.batch_size, self.training
-        for _ in range(steps):
-            batch = draw(data.train, size)
-            if training is None:
-                self.optimizer.zero_grad()
-                self.job.loss(self.model, batch).backward()
-                self.optimizer.step()
-            elif validates:
-                training.step(batch, draw(data.validation, size))
-            else:
-                training.train_step(batch)
-
-    def hypergradient(self, data: Data) -> dict[str, float]:
-        """Of the validation loss on a batch, at the current hyperparameters."""
-        assert self.training is not None
-        return self.training.hypergradient(self._validation(data))
-
-    def hypergradient_at(self, data: Data, values: dict[str, Any]) -> dict[str, float]:
-        """Of the validation loss on a batch, with the frozen weights' response to ``values``."""
-        transforms = self.conditioning.transforms
-        moved = [transforms[name].unconstrain(values[name]) for name in transforms]
-        point = self.conditioning.centre.new_tensor(moved).requires_grad_()
-        batch = self._validation(data)
-        self.model.eval()
-        with self.conditioning.at(point):
-            outer = torch.autograd.grad(self.job.loss(self.model, batch), point)[0]
-        self.model.train()
-        inner = torch.autograd.grad(self.conditioning.natural(point).sum(), point)[0]
-        return dict(zip(transforms, (outer / inner).tolist(), strict=True))
-
-    def _validation(self, data: Data) -> Batch:
-        """For one hypergradient, which has less noise than those of validation steps."""
-        return draw(data.validation, LARGER * self.job.batch_size)
 
 
 class Objective:
@@ -200,6 +95,9 @@ class Objective:
                 member.teach(partial(student.hypergradient_at, self.data), steps=TEACHING_STEPS)
         values = {n: trial.suggest_float(n, *bounds) for n, bounds in self.job.ranges.items()}
         student.conditioning.set_values(values)
+        if self.method.is_retrained and member.is_clone:
+            with clock.part("teacher"):
+                trial.set_user_attr(MUTATED, mutate(student, self.data))
         self._train(trial, student, member.generation, clock)
         if self.method.sampler.get("refine", True):
             member.refined(student.conditioning.values)

@@ -53,15 +53,18 @@ def run(folder: Path, *arguments: str, script: Path = SCRIPT) -> CompletedProces
 
 
 def test_cells_are_stored_continued_and_tabulated(folder: Path) -> None:
-    few = ("--jobs", "cifar10", "ptb", "--methods", "hpm", "pbt", *SMALL)
-    done = run(folder, *few, "--steps", "2")
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    names = ["cifar10/hpm/0", "cifar10/pbt/0", "ptb/hpm/0", "ptb/pbt/0"]
-    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == names
-    again = run(folder, "--jobs", "ptb", *few[3:], "--steps", "2")
-    assert again.stdout.splitlines() == done.stdout.splitlines()[2:]
-    other = run(folder, "--jobs", "ptb", *few[3:], "--steps", "3")
-    assert other.returncode == 1 and "ptb/hpm/0 was begun with" in other.stderr
+    images = ("--jobs", "cifar10", "--methods", "hpm", "pbt", *SMALL, "--steps", "2")
+    text = ("--jobs", "ptb", "--methods", "hpm-retrained-teacher", *SMALL)
+    names = ["cifar10/hpm/0", "cifar10/pbt/0", "ptb/hpm-retrained-teacher/0"]
+    printed = []
+    for arguments in (images, (*text, "--steps", "2")):
+        done = run(folder, *arguments)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        printed += done.stdout.splitlines()
+    assert [line.split(": ")[0] for line in printed] == names
+    assert run(folder, *text, "--steps", "2").stdout.splitlines() == printed[2:]
+    other = run(folder, *text, "--steps", "3")
+    assert other.returncode == 1 and f"{names[2]} was begun with" in other.stderr
 
     storage = f"sqlite:///{folder}/populations.db"
     for name in names:
@@ -75,7 +78,9 @@ def test_cells_are_stored_continued_and_tabulated(folder: Path) -> None:
     written = json.loads((folder / "results" / "populations.json").read_text())
     hpm = written["cells"]["cifar10"]["hpm"]["0"]
     assert hpm["members"] == 2 and hpm["seconds"]["teacher"] > 0
-    assert hpm["mutation"]["1"]["clones"] == 1 and hpm["mutation"]["1"]["degree"] > 0
+    retrained = written["cells"]["ptb"]["hpm-retrained-teacher"]["0"]
+    for cell in (hpm, retrained):
+        assert cell["mutation"]["1"]["clones"] == 1 and cell["mutation"]["1"]["degree"] > 0
     assert "0.5636 / 0.5649" in done.stdout and "| ours | not run |" in done.stdout
     assert done.stdout == (folder / "results" / "populations.md").read_text()
     for job in ("cifar10", "ptb"):
@@ -86,7 +91,7 @@ def test_cells_are_stored_continued_and_tabulated(folder: Path) -> None:
 def test_all_methods_run(folder: Path) -> None:
     done = run(folder, *SMALL, "--steps", "2")
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 18
+    assert len(done.stdout.splitlines()) == 20
 
 
 @pytest.mark.slow
