@@ -28,6 +28,7 @@ def draw(cells: dict[str, Cells], file: Path) -> None:
             _draw_curve(axes[1], found, _degrees, colors[method], method)
     axes[0].set(title="best member, validation loss", xlabel="segment", ylabel="loss")
     axes[1].set(title="mutation degree", xlabel="segment", ylabel="mean |g − 1| of clones")
+    axes[1].set_yscale("log")
     axes[0].legend(fontsize=7)
     _draw_shares(axes[2], {method: found for method, found in cells.items() if found})
     figure.savefig(file, dpi=90)

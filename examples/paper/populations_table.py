@@ -155,9 +155,13 @@ def total(cell: dict[str, Any]) -> float:
 
 
 def mutation_table(cells: dict[str, Cells]) -> list[str]:
-    """Mean |g − 1| and distance of clones in the first and in the second half of a population."""
+    """Mean mutation degree |g − 1| and distance of clones in the first and in the second half of a population."""
     halves = ("first half", "second half")
-    head = ["method", *(f"|g − 1|, {half}" for half in halves), *(f"moved, {h}" for h in halves)]
+    head = [
+        "method",
+        *(f"mutation degree, {half}" for half in halves),
+        *(f"moved, {h}" for h in halves),
+    ]
 
     def row(found: Cells, method: str) -> list[str]:
         values = []
