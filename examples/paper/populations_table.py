@@ -155,7 +155,7 @@ def total(cell: dict[str, Any]) -> float:
 
 
 def mutation_table(cells: dict[str, Cells]) -> list[str]:
-    """Mean mutation degree |g − 1| and distance of clones in the first and in the second half of a population."""
+    """Mean mutation degree |g − 1| and distance of clones, in each half of a population."""
     halves = ("first half", "second half")
     head = [
         "method",
