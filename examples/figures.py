@@ -1,8 +1,9 @@
-"""Draw the pictures of docs/figures.md, from five small studies.
+"""Draw the pictures of docs/figures.md, from six small studies.
 
 A search for the schedules of a classifier of digits by sign descent, the same with three replicates
 of each outer step on different batches, the same by a Gaussian process, trials with ever larger
-learning rates, and a population on Rastrigin's function:
+learning rates, weights of images of which a third are mislabelled, and a population on Rastrigin's
+function:
 
     python examples/figures.py --output docs
 """
@@ -10,19 +11,23 @@ learning rates, and a population on Rastrigin's function:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
 import torch
+import torch.nn.functional as F
 from digits import STEPS, Digits, loss_fn, make_objective, new_model, random_batches, suggest
 from matplotlib.figure import Figure
 from pictures import save
 from synthetic import PROBLEMS
+from torch import Tensor, nn
 
 from optuna_hypergrad import (
     GradientSampler,
     PopulationSampler,
     report_hypergradient,
+    suggest_array,
     suggest_schedule,
     trial_seed,
 )
@@ -31,6 +36,7 @@ from optuna_hypergrad.visualization import matplotlib as figures
 
 SEARCH_TRIALS, REPLICATES, NOISY_STEPS, MODELLED_TRIALS = 14, 3, 5, 25
 MEMBERS, GENERATIONS = 8, 30
+WEIGHTED, WEIGHTED_TRIALS = 600, 14  # images, trials
 RATES = [0.05 * 1.5**i for i in range(8)]  # the last ones make the training chaotic
 DPI = 64
 
@@ -86,6 +92,41 @@ def increasing_rates(data: Digits) -> optuna.Study:
     return study
 
 
+def weighted_images(data: Digits) -> optuna.Study:
+    """A search for weights of 600 images, a third of which have wrong labels."""
+    images, labels = (part[:WEIGHTED] for part in data.train)
+    index = torch.arange(WEIGHTED)
+    labels = torch.where(index % 3 == 0, (labels + 1) % 10, labels)
+
+    def weighted(
+        model: nn.Module, batch: tuple[Tensor, ...], hypers: Mapping[str, Tensor]
+    ) -> Tensor:
+        x, y, chosen = batch
+        losses = F.cross_entropy(model(x), y, reduction="none")
+        return (hypers["weights"][chosen] * losses).mean()
+
+    def objective(trial: optuna.Trial) -> float:
+        seed = trial_seed(trial)
+        weights = suggest_array(trial, "weights", 0.0, 1.0, WEIGHTED, step_size=0.4)
+        chosen = torch.randint(WEIGHTED, (STEPS, 64), generator=torch.Generator().manual_seed(seed))
+        result = hypergradient(
+            new_model(seed, "cpu"),
+            weighted,
+            SGD(0.1, momentum=0.9),
+            lambda step: (images[chosen[step]], labels[chosen[step]], chosen[step]),
+            data.validation,
+            steps=STEPS,
+            hypers={"weights": weights},
+            validation_loss_fn=lambda model, batch, hypers: loss_fn(model, batch),
+        )
+        report_hypergradient(trial, result)
+        return result.loss
+
+    study = optuna.create_study()
+    study.optimize(objective, n_trials=WEIGHTED_TRIALS)
+    return study
+
+
 def population() -> optuna.Study:
     # The figure of mutations shows weights, which the teacher has and the default does not.
     sampler = PopulationSampler(seed=1, population_size=MEMBERS, mutation="teacher")
@@ -106,6 +147,7 @@ def drawn() -> dict[str, Figure]:
         "hypergradients": figures.plot_hypergradients(searched),
         "step_sizes": figures.plot_step_sizes(searched),
         "convergence": figures.plot_convergence(searched),
+        "arrays": figures.plot_arrays(weighted_images(data)),
         "hypervariance": figures.plot_hypervariance(noisy),
         "growth": figures.plot_growth(chaotic),
         "lineage": figures.plot_lineage(evolved),

@@ -152,7 +152,22 @@ def _found(study: optuna.Study, job: ManyJob) -> dict[str, Any]:
         "plain_seconds": float(np.median([t.user_attrs[PLAIN_SECONDS] for t in complete])),
         "describe": [dict(job.describe(t)) for t in complete] if job.as_array else [],
         "best": dict(job.describe(study.best_trial)),
+        "arrays": _arrays(study.best_trial, job) if job.as_array else {},
     }
+
+
+def _arrays(trial: FrozenTrial, job: ManyJob) -> dict[str, Any]:
+    """The arrays of a trial by name."""
+    found: dict[str, Any] = {}
+
+    def recorded(trial: BaseTrial, name: str, *args: Any, **options: Any) -> Array:
+        suggests = suggest_array if name in trial.params else suggest_each
+        values = suggests(trial, name, *args, **options)
+        found[name] = np.round(values.astype(float), 4).tolist()
+        return values
+
+    job.suggest(trial, recorded)
+    return found
 
 
 def reference(job: ManyJob, training: Training, root: Path) -> dict[str, Any]:

@@ -89,7 +89,6 @@ class Objective:
         student = Student(self.job, self.method.is_plain, trial_seed(trial), self.device)
         with clock.part("checkpoints"):
             member.restore(**student.parts)
-            student.to(self.device)
         if self.method.hypergradient == "start":
             with clock.part("teacher"):
                 member.teach(partial(student.hypergradient_at, self.data), steps=TEACHING_STEPS)

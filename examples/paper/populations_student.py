@@ -75,15 +75,6 @@ class Student:
         parts = {"student": self.model, "optimizer": self.optimizer, "training": self.training}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def to(self, device: torch.device) -> None:
-        """Move what optimises the hyperparameters, which a checkpoint restores to the CPU."""
-        if self.training is not None:
-            state = self.training.state_dict()
-            counters = {name for name in state if name.endswith("step")}  # Adam's stay on the CPU
-            self.training.load_state_dict(
-                {name: t if name in counters else t.to(device) for name, t in state.items()}
-            )
-
     def train(self, data: Data, steps: int, validates: bool) -> None:
         """Train for some steps, with validation steps in between or without."""
         size, training = self.job.batch_size, self.training

@@ -215,7 +215,7 @@ class HyperTraining:
         return {name: tensor.clone() for name, tensor in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what ``state_dict`` returned.
+        """Restore what ``state_dict`` returned, on the student's device.
 
         Raises:
             ValueError: If ``state`` is incomplete or has another number of hyperparameters.
@@ -234,10 +234,11 @@ class HyperTraining:
         self._steps = int(state["steps"])
         for name, tuned in self._tuned.items():
             prefix = f"{name}."
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            # Checkpoints are on the CPU, where torch leaves Adam's step count, too.
             self._adam.state[tuned] = {
-                key.removeprefix(prefix): tensor.clone()
-                for key, tensor in state.items()
-                if key.startswith(prefix)
+                key: value.clone() if key == "step" else value.to(tuned, copy=True)
+                for key, value in own.items()
             }
 
     def _validation_loss(self, batch: Batch, point: Tensor) -> Tensor:

@@ -156,6 +156,18 @@ def test_a_restored_run_continues_identically(steps: int, tune_scale: bool) -> N
         torch.testing.assert_close(end, ends[0], rtol=0, atol=0)
 
 
+def test_restored_moments_are_of_the_students_kind() -> None:
+    """Else a student on a GPU, restored from a checkpoint, fails at its next validation step."""
+    run = training()
+    run.step(batch(), batch())
+    run.step(batch(), batch())
+    state = run.state_dict()
+    moments = {name for name in state if "exp_avg" in name}
+    run.load_state_dict({n: t.double() if n in moments else t for n, t in state.items()})
+    torch.testing.assert_close(run.state_dict(), state, rtol=0, atol=0)
+    run.validation_step(batch())
+
+
 def test_states_are_flat_tensors() -> None:
     run = training()
     run.step(batch(), batch())

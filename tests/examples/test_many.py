@@ -1,0 +1,59 @@
+"""The jobs with hundreds of hyperparameters, in small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scripts
+
+MANY = Path(__file__).parents[2] / "examples" / "many"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with a made-up MNIST and texts."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 6_200), ("test", 200)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, size=(count, 28, 28), dtype=np.uint8)
+        arrays[f"{part}_labels"] = rng.integers(0, 10, size=count, dtype=np.uint8)
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    for name in ("tinyshakespeare", "ptb.valid"):
+        letters = rng.choice([*"abcdefgh \n"], size=520_000)
+        (tmp_path / f"{name}.txt").write_text("".join(letters))
+    return tmp_path
+
+
+def run(job: str, data: Path, output: Path, *methods: str) -> dict[str, object]:
+    budget = ["--seeds", 0, "--budget", 1, "--output", output, "--methods", *methods]
+    done = scripts.run(MANY / f"{job}.py", "--data", data, *budget)
+    assert done.returncode == 0, done.stderr
+    assert "| ours | 1 | 1 |" in done.stdout
+    return json.loads(output.read_text())
+
+
+def test_weights_of_groups_and_random_search(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "cleaning.json"
+    found = run("cleaning", data, output, "ours", "random")
+    assert found["dimensions"] == 500
+    assert {*found["cells"]} == {"ours/0", "random/0"}
+    assert len(found["cells"]["ours/0"]["arrays"]["weight"]) == 500
+    assert len(found["cells"]["random/0"]["values"]) >= 9  # of ten times the budget
+    assert {*found["references"]} == {"all groups", "without the bad groups"}
+    before = output.read_text()
+    run("cleaning", data, output, "ours", "random")  # nothing is missing
+    assert output.read_text() == before
+    done = scripts.run(MANY / "figure.py", "--results", tmp_path, "--output", tmp_path / "f.png")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "f.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["mixture", "rates", "augmentation"])
+def test_the_other_jobs_run(job: str, data: Path, tmp_path: Path) -> None:
+    found = run(job, data, tmp_path / f"{job}.json", "ours")
+    assert found["dimensions"] == {"mixture": 300, "rates": 105, "augmentation": 180}[job]
