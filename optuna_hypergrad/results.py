@@ -67,8 +67,8 @@ def recommended(study: Study) -> FrozenTrial:
     the best quarter of the points, with the smallest sum of the mean and the standard deviation of
     a Gaussian process over losses and reported hypergradients (96 trials at most), so that
     neighbours count, too. Only trials that have the parameters of the best trial are compared.
-    Works for studies of any sampler; of fewer than five complete trials, or with more than 64
-    groups of parameters, it is ``study.best_trial``.
+    Works for studies of any sampler; of fewer than five complete trials, with more than 64 groups
+    of parameters, or with arrays, which the process does not model, it is ``study.best_trial``.
 
     Args:
         study: A study with one objective.
@@ -89,7 +89,8 @@ def recommended(study: Study) -> FrozenTrial:
         True
     """
     check_one_objective(study)
-    best, found = _best(study), recommendation(study)
+    best = _best(study)
+    found = None if array_names(best) else recommendation(study)
     return best if found is None else copy.deepcopy(found.trial)
 
 

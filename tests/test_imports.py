@@ -20,7 +20,7 @@ BELOW = {  # the rooms below those that show something
     "schedules": {"optuna", "samplers", "reports", "suggest", "results"} | TENSORS - {"torch"},
     "options.py": {"optuna", "samplers", "reports", "schedules", "suggest"} | TENSORS - {"torch"},
     "suggest.py": {"samplers", "results"} | TENSORS,
-    "arrays.py": {"samplers", "results", "schedules", "suggest"} | TENSORS,
+    "arrays": {"samplers", "results", "schedules", "suggest"} | TENSORS,
     "results.py": {"pruners", "suggest", "reporting"} | TENSORS,
     "journal.py": {"reports", "samplers", "schedules", "suggest"} | TENSORS,
     "reporting.py": {"samplers", "pruners", "suggest"} | TENSORS,

@@ -16,7 +16,8 @@ from optuna_hypergrad.algorithms.ranges import Array
 STEP_SIZE = 0.2  # of the range; an entry with a hypergradient of average size moves half of it
 BETA1, BETA2 = 0.8, 0.9  # short memories, since a search has tens of trials
 EPS = 1.0  # of Adam, as large as an average hypergradient: what is smaller may be noise
-PATIENCE = 2  # outcomes in a row that are no better than the best one
+PATIENCE = 2  # outcomes in a row that are worse than the best one
+MAX_RETURNS = 3  # for that reason: where losses are noise, they would end the search
 
 
 class Outcome(NamedTuple):
@@ -57,7 +58,8 @@ class State(NamedTuple):
     step_size: float
     moments: Moments
     best: Best | None = None
-    n_worse: int = 0  # outcomes in a row that were no better than the best one
+    n_worse: int = 0  # outcomes in a row that were worse than the best one
+    n_returns: int = 0  # to the best point for that reason
 
 
 def init(point: Array, step_size: float = STEP_SIZE) -> State:
@@ -72,8 +74,9 @@ def advance(state: State, outcome: Outcome) -> State:
     varies by orders of magnitude, where training is chaotic, and says nothing of the distance to
     the minimum.
 
-    If the run has diverged, or two outcomes in a row were no better than the best one, the search
-    returns to the best point and leaves it by a step half as long.
+    If the run has diverged, or two outcomes in a row were worse than the best one, the search
+    returns to the best point and leaves it by a step half as long. After three returns for the
+    second reason, steps are an eighth as long as at first, and losses do not matter any more.
 
     Args:
         state: State before the step.
@@ -97,17 +100,17 @@ def advance(state: State, outcome: Outcome) -> State:
         return _back(state)
     moments = _updated(state.moments, outcome.gradient)
     best, loss = state.best, outcome.loss
-    is_better = best is None or math.isnan(loss) or loss < best.loss
+    # Ties are progress, too: of accuracies, say. Without losses, the last point is the best.
+    is_better = best is None or math.isnan(best.loss) or loss <= best.loss
     if is_better:
         best = Best(outcome.point, loss, moments)
-    elif state.n_worse + 1 == PATIENCE:
-        return _back(state)
-    return State(
-        np.clip(outcome.point - state.step_size * moments.direction, 0.0, 1.0),
-        state.step_size,
-        moments,
-        best,
-        0 if is_better else state.n_worse + 1,
+    elif state.n_worse + 1 >= PATIENCE and state.n_returns < MAX_RETURNS:
+        return _back(state)._replace(n_returns=state.n_returns + 1)
+    return state._replace(
+        point=np.clip(outcome.point - state.step_size * moments.direction, 0.0, 1.0),
+        moments=moments,
+        best=best,
+        n_worse=0 if is_better else state.n_worse + 1,
     )
 
 
@@ -117,7 +120,7 @@ def _back(state: State) -> State:
     if best is None:
         return state
     point = np.clip(best.point - half * best.moments.direction, 0.0, 1.0)
-    return State(point, half, best.moments, best)
+    return state._replace(point=point, step_size=half, moments=best.moments, n_worse=0)
 
 
 def _updated(moments: Moments, gradient: Array) -> Moments:

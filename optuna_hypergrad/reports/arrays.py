@@ -14,16 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.trial import BaseTrial, FrozenTrial
+from optuna.trial import BaseTrial, FixedTrial
 
+from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.arguments import short
 from optuna_hypergrad.reports.attributes import (
     ARRAY,
     ARRAY_GRADIENT,
     Fields,
     current_system_attrs,
-    read_decision,
     read_report,
+    reading,
     write_report,
 )
 
@@ -44,97 +45,115 @@ class StoredArray(NamedTuple):
 def write_array(trial: BaseTrial, name: str, array: StoredArray) -> None:
     """Store an array that a running trial suggests."""
     space = {"low": array.low, "high": array.high, "log": array.log}
-    _write(trial, f"{ARRAY}:{name}", array.values, space)
+    _write(trial, ARRAY, name, array.values, space)
 
 
 def read_array(trial: BaseTrial, name: str) -> StoredArray | None:
-    """An array that a trial suggested, or None; a retried trial repeats that of the failed one.
+    """An array that a trial suggested, or None.
+
+    It is that of the trial whatever its number: a retried trial repeats the array of the failed
+    one, and a trial that was copied to another study keeps its own.
 
     Raises:
         StoredDataError: If the attributes were not written by ``write_array``.
     """
-    key, attributes = f"{ARRAY}:{name}", current_system_attrs(trial)
-
-    def parse(fields: Fields) -> StoredArray:
+    attributes = _attributes(trial)
+    stored = attributes.get(f"{ARRAY}:{name}")
+    if stored is None:
+        return None
+    with reading(trial.number, f"{ARRAY}:{name}"):
+        fields = Fields(stored)
         low, high = fields.number("low"), fields.number("high")
         log = fields.choice("log", (True, False))
-        return StoredArray(_values(attributes, key, fields), low, high, log)
-
-    return read_decision(attributes, trial.number, key, parse)
+        return StoredArray(_values(attributes, ARRAY, name, fields), low, high, log)
 
 
 def array_names(trial: BaseTrial) -> list[str]:
-    """The names of a trial's arrays, in order."""
-    return _names(current_system_attrs(trial), ARRAY)
+    """The names of a trial's arrays."""
+    prefix = f"{ARRAY}:"
+    return [k.removeprefix(prefix) for k in _attributes(trial) if k.startswith(prefix)]
 
 
-def write_array_gradient(trial: BaseTrial, name: str, gradient: FloatArray) -> None:
-    """Report the hypergradient of an array."""
-    _write(trial, f"{ARRAY_GRADIENT}:{name}", gradient, {})
+def write_array_gradient(trial: BaseTrial, name: str, gradient: Array) -> None:
+    """Report the hypergradient of an array; its largest entry is stored apart, in 64 bits."""
+    finite = np.abs(gradient[np.isfinite(gradient)])
+    scale = float(finite.max(initial=0.0)) or 1.0
+    values = (gradient / scale).astype(np.float32)
+    _write(trial, ARRAY_GRADIENT, name, values, {"scale": scale})
 
 
-def read_array_gradient(trial: FrozenTrial, name: str) -> FloatArray | None:
+def read_array_gradient(trial: BaseTrial, name: str) -> Array | None:
     """The hypergradient that the trial itself reported of an array, or None.
 
     Raises:
         StoredDataError: If the attributes were not written by ``write_array_gradient``.
     """
-    key = f"{ARRAY_GRADIENT}:{name}"
-    return read_report(trial, key, lambda fields: _values(trial.system_attrs, key, fields))
+    attributes = _attributes(trial)
+
+    def parse(fields: Fields) -> Array:
+        scale = fields.number("scale", least=0.0)
+        return scale * _values(attributes, ARRAY_GRADIENT, name, fields).astype(float)
+
+    return read_report(trial, f"{ARRAY_GRADIENT}:{name}", parse)
 
 
 def has_array_gradient(trial: BaseTrial) -> bool:
-    """Whether a trial has reported the hypergradient of an array."""
-    return bool(_names(current_system_attrs(trial), ARRAY_GRADIENT))
+    """Whether a trial has itself reported the hypergradient of an array."""
+    keys = (f"{ARRAY_GRADIENT}:{name}" for name in array_names(trial))
+    return any(read_report(trial, key, lambda fields: fields) is not None for key in keys)
 
 
-def checked_array_gradient(name: str, gradient: Any, shape: tuple[int, ...]) -> FloatArray:
-    """A hypergradient of an array, from an array or a tensor on any device.
+def as_array(argument: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """Numbers of a shape from an array, a list, or a tensor of any kind.
+
+    An array of one entry may be given as a number.
 
     Raises:
         ValueError: If it is not of numbers, or of another shape.
     """
-    if hasattr(gradient, "detach"):  # a tensor
-        gradient = gradient.detach().cpu().numpy()
-    found = np.asarray(gradient)
+    if hasattr(value, "detach"):  # a tensor; numpy has no bfloat16
+        value = value.detach().to_dense().cpu().double().numpy()
+    found = np.asarray(value)
+    if math.prod(shape) == found.size == 1:
+        found = found.reshape(shape)
     if found.dtype.kind not in "fiu" or found.shape != shape:
-        what = f"shape {found.shape}" if found.dtype.kind in "fiu" else short(gradient)
-        raise ValueError(f"gradient: {name!r} must have the array's shape {shape}, got {what}.")
-    with np.errstate(over="ignore"):  # what 32 bits do not hold is a sign of divergence, too
-        return found.astype(np.float32)
+        what = f"shape {found.shape}" if found.dtype.kind in "fiu" else short(value)
+        raise ValueError(f"{argument} must have the array's shape {shape}, got {what}.")
+    return found.astype(float)
+
+
+def _attributes(trial: BaseTrial) -> Mapping[str, Any]:
+    """System attributes, with what a ``FixedTrial`` stores as user attributes."""
+    own = trial.user_attrs if isinstance(trial, FixedTrial) else {}
+    return {**own, **current_system_attrs(trial)}
+
+
+def _piece(kind: str, name: str, i: int) -> str:
+    """The key of a piece after the first."""
+    return f"{kind}_piece:{i}:{name}"
 
 
 def _write(
-    trial: BaseTrial, key: str, values: FloatArray, others: Mapping[str, str | float | bool]
+    trial: BaseTrial, kind: str, name: str, values: FloatArray, others: Mapping[str, float]
 ) -> None:
     raw = np.ascontiguousarray(values, dtype="<f4").tobytes()
     pieces = [raw[i : i + PIECE] for i in range(0, len(raw), PIECE)]
     first, *rest = [base64.b64encode(piece).decode() for piece in pieces]
     for i, text in enumerate(rest, start=1):
-        write_report(trial, f"{key}:{i}", {"trial": trial.number, "values": text})
+        write_report(trial, _piece(kind, name, i), {"values": text})
     fields = {"trial": trial.number, "shape": [*values.shape], "pieces": len(pieces), **others}
-    write_report(trial, key, {**fields, "values": first})
+    write_report(trial, f"{kind}:{name}", {**fields, "values": first})
 
 
-def _values(attributes: Mapping[str, Any], key: str, first: Fields) -> FloatArray:
+def _values(attributes: Mapping[str, Any], kind: str, name: str, first: Fields) -> FloatArray:
     shape = first.ints("shape", least=1)
     n = math.prod(shape)
     if n > MOST_ENTRIES:
         raise ValueError(f"shape must have at most {MOST_ENTRIES} entries, got {n}")
     texts = [first.text("values")]
     for i in range(1, first.int_("pieces", least=1, most=1 + 4 * n // PIECE)):
-        texts.append(Fields(attributes.get(f"{key}:{i}")).text("values"))
+        texts.append(Fields(attributes.get(_piece(kind, name, i))).text("values"))
     raw = b"".join(base64.b64decode(text, validate=True) for text in texts)
     if len(raw) != 4 * n:
         raise ValueError(f"values must be {4 * n} bytes, got {len(raw)}")
     return np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
-
-
-def _names(attributes: Mapping[str, Any], kind: str) -> list[str]:
-    """Names of the arrays whose first piece is stored; the others have no shape."""
-    prefix = f"{kind}:"
-    return [
-        key.removeprefix(prefix)
-        for key, stored in attributes.items()
-        if key.startswith(prefix) and isinstance(stored, Mapping) and "shape" in stored
-    ]

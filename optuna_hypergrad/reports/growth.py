@@ -154,7 +154,7 @@ def _fraction(argument: str, value: Any, *, may_be_nan: bool = False) -> float:
 def split_result(
     gradient: Mapping[str, Any] | RunResult,
 ) -> tuple[Mapping[str, Any], RunGrowth | None]:
-    """A gradient, with that of tensors, and its growth or None.
+    """A gradient, and its growth or None.
 
     Args:
         gradient: The argument of ``report_hypergradient``.
@@ -168,8 +168,7 @@ def split_result(
     is_class = isinstance(gradient, type)
     if is_class or not (hasattr(gradient, "gradient") and hasattr(gradient, "growth")):
         raise ValueError(f"gradient must {expected}, got {short(gradient)}.")
-    tensors = getattr(gradient, "tensors", None)
-    return {**gradient.gradient, **tensors} if tensors else gradient.gradient, gradient.growth
+    return gradient.gradient, gradient.growth
 
 
 def report_growth(trial: BaseTrial, growth: StoredGrowth) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from optuna.trial import BaseTrial
 
+from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.arguments import check_name
 from optuna_hypergrad.reports.arrays import (
-    FloatArray,
     array_names,
-    checked_array_gradient,
+    as_array,
     has_array_gradient,
     read_array,
     write_array_gradient,
@@ -22,6 +22,7 @@ from optuna_hypergrad.reports.attributes import (
     CONSTRAINT_GRADIENT,
     GRADIENT,
     GRADIENT_NORM,
+    read_report,
     rounded,
     set_user_attr,
 )
@@ -49,10 +50,10 @@ def report_hypergradient(
         gradient: Derivative of a loss to be *minimised*, whatever the study's direction, by the
             names of trial parameters, in loss per unit of the parameter. Floats, numpy scalars
             and tensors of one element; for an array of ``suggest_array``, an array or tensor of
-            its shape, or single entries such as ``"lr_2_0"``. Parameters may be left out, and
-            entries, which then do not move. Or the result of ``autodiff.hypergradient``,
-            whose ``gradient`` and ``tensors`` are reported; of the loss, its ``growth`` is stored,
-            too, and a warning logged where it makes signs noise.
+            its shape, or single entries such as ``"lr_2_0"``. Parameters may be left out; entries
+            that are left out count as 0. Or the result of ``autodiff.hypergradient``, of which
+            ``gradient`` is reported, and those ``tensors`` that are arrays of the trial; of the
+            loss, its ``growth`` is stored, too, and a warning logged where it makes signs noise.
         constraint: Name of the constraint that ``gradient`` is the derivative of: the ``key`` of
             ``Trial.set_constraint``, or ``"0"``, ``"1"``, … for the values that a
             ``constraints_func`` returns. None for the loss.
@@ -79,12 +80,16 @@ def report_hypergradient(
         0.3
     """
     check_trial(trial)
+    tensors = getattr(gradient, "tensors", {})
     gradient, growth = split_result(gradient)
-    if isinstance(gradient, Mapping) and not gradient:
-        if constraint is None and not wants_hypergradient(trial):
-            return
-        raise ValueError(_EMPTY if constraint is None else _EMPTY_OF.format(constraint))
-    gradient, arrays = _split_arrays(trial, gradient)
+    arrays: dict[str, Array] = {}
+    if isinstance(gradient, Mapping):
+        gradient, arrays = _split_arrays(trial, gradient, tensors)
+        if not gradient and not arrays:
+            if constraint is None and not wants_hypergradient(trial):
+                return
+            of_arrays = _EMPTY_OF_ARRAYS if array_names(trial) else _EMPTY
+            raise ValueError(of_arrays if constraint is None else _EMPTY_OF.format(constraint))
     if constraint is not None:
         check_name("constraint", constraint)
         if arrays:
@@ -93,57 +98,77 @@ def report_hypergradient(
         report_values(trial, f"{CONSTRAINT_GRADIENT}:{constraint}", "gradient", gradient, what)
         return
     stored = None if growth is None else StoredGrowth.of(growth)  # before anything is written
-    if arrays and has_array_gradient(trial):
+    if has_array_gradient(trial) or (arrays and _has_reported(trial)):
         raise ValueError(f"trial {trial.number} has already reported a hypergradient.")
     values: Mapping[str, float] = {}
     if gradient or not arrays:
         values = report_values(trial, GRADIENT, "gradient", gradient, "a hypergradient")
     for name, array in arrays.items():
         write_array_gradient(trial, name, array)
-    norms = [float(np.linalg.norm(array.astype(float))) for array in arrays.values()]
-    norm = math.hypot(*values.values(), *norms)
+    norm = math.hypot(*values.values(), *(math.hypot(*array.flat) for array in arrays.values()))
     if math.isfinite(norm):
         set_user_attr(trial, GRADIENT_NORM, rounded(norm))
     if stored is not None:
         report_growth(trial, stored)
 
 
+def _has_reported(trial: BaseTrial) -> bool:
+    return read_report(trial, GRADIENT, lambda fields: fields) is not None
+
+
 def _split_arrays(
-    trial: BaseTrial, gradient: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], dict[str, FloatArray]]:
-    """The entries of a gradient that are of parameters, and those of arrays."""
-    names = array_names(trial)
-    if not names or not isinstance(gradient, Mapping):
+    trial: BaseTrial, gradient: Mapping[str, Any], tensors: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], dict[str, Array]]:
+    """The entries of a gradient that are of parameters, and the hypergradients of arrays.
+
+    Tensors that are no arrays of the trial are left out: the engine differentiates all.
+    """
+    read = ((name, read_array(trial, name)) for name in array_names(trial))
+    shapes = {name: array.values.shape for name, array in read if array is not None}
+    if not shapes:
         return gradient, {}
-    rest, arrays = dict(gradient), dict[str, FloatArray]()
-    for name in names:
-        array = read_array(trial, name)
-        if array is None:
+    given = {**gradient, **{name: t for name, t in tensors.items() if name in shapes}}
+    parameters, rest, arrays = trial.distributions, dict[str, Any](), dict[str, Array]()
+    for name, value in given.items():
+        if name in shapes:
+            arrays[name] = as_array(f"gradient: {name!r}", value, shapes[name])
             continue
-        shape = array.values.shape
-        if name in rest:
-            arrays[name] = checked_array_gradient(name, rest.pop(name), shape)
+        found = [] if name in parameters else _entries_named(name, shapes)
+        if len(found) > 1:
+            owners = " and ".join(repr(array) for array, _ in found)
+            raise ValueError(f"gradient: {name!r} is an entry of {owners}; rename an array.")
+        if not found:
+            rest[name] = value
             continue
-        indices = {entry_name(name, index): index for index in np.ndindex(shape)}
-        entries = {index: rest.pop(entry) for entry, index in indices.items() if entry in rest}
-        if entries:
-            found = np.zeros(shape)
-            for index, value in entries.items():
-                found[index] = as_float("gradient", entry_name(name, index), value)
-            arrays[name] = checked_array_gradient(name, found, shape)
+        array, index = found[0]
+        entries = arrays.setdefault(array, np.zeros(shapes[array]))
+        entries[index] = as_float("gradient", name, value)
     return rest, arrays
 
 
-def entry_name(array: str, index: tuple[int, ...]) -> str:
-    """The name of an entry of an array, that of a parameter of a schedule of this entry's row.
+def _entries_named(
+    name: str, shapes: Mapping[str, tuple[int, ...]]
+) -> list[tuple[str, tuple[int, ...]]]:
+    """The entries that a name may mean, as arrays and indices: ``lr_2_0`` of ``lr`` is (2, 0).
 
-    Example:
-        >>> entry_name("lr", (2, 0))
-        'lr_2_0'
+    It is the name of a schedule's parameter, so that the last index is missing in rows of one.
     """
-    return "_".join((array, *map(str, index)))
+    found = []
+    for array, shape in shapes.items():
+        text = name.removeprefix(f"{array}_") if name.startswith(f"{array}_") else ""
+        parts = text.split("_")
+        if not all(part.isdecimal() and part.isascii() for part in parts):
+            continue
+        index = (*map(int, parts), *((0,) if shape[-1] == 1 and len(parts) < len(shape) else ()))
+        if len(index) == len(shape) and all(i < n for i, n in zip(index, shape, strict=True)):
+            found.append((array, index))
+    return found
 
 
+_EMPTY_OF_ARRAYS = (
+    "gradient has nothing of this trial's arrays: pass them to autodiff.hypergradient among hypers "
+    "under their names, and do not leave them out of learn."
+)
 _EMPTY = (
     "gradient is empty: nothing in the update is a Schedule, so that nothing can be learned; "
     "see optuna_hypergrad.suggest_schedule."

@@ -73,6 +73,22 @@ def test_two_outcomes_that_are_no_better_lead_back_to_the_best_point() -> None:
     np.testing.assert_allclose(state.point, better - STEP / 2 * DOWN)
 
 
+def test_ties_are_progress() -> None:
+    state = init(np.full(2, 0.5))
+    for i in range(4):
+        state = advance(state, Outcome(state.point, 1.0, DOWN))
+        np.testing.assert_allclose(state.point, 0.5 - (i + 1) * STEP * DOWN)
+
+
+def test_noise_does_not_end_a_search() -> None:
+    """The first loss is low by chance; after three returns, losses do not matter."""
+    state = advance(init(np.full(2, 0.9)), Outcome(np.full(2, 0.9), -100.0, np.ones(2)))
+    for _ in range(80):
+        state = advance(state, Outcome(state.point, RNG.normal(), state.point - 0.2))
+    assert state.step_size == STEP_SIZE / 8
+    np.testing.assert_allclose(state.point, 0.2, atol=0.05)
+
+
 def test_divergence_leads_back_at_once_each_time_by_half() -> None:
     best = np.full(2, 0.5)
     assert advance(init(best), Outcome(best, np.nan, None)).point is best

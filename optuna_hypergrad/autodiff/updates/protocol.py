@@ -161,8 +161,9 @@ def checked_of_loss(hypers: Mapping[str, object]) -> dict[str, Hparam | Tensor]:
     """Return hyperparameters of the loss; require numbers, schedules, tensors and arrays."""
     found: dict[str, Hparam | Tensor] = {}
     for name, given in hypers.items():
-        is_array = isinstance(given, np.ndarray) and given.dtype.kind in "fiu"
-        value = torch.as_tensor(given) if is_array else given
+        value = given
+        if isinstance(given, np.ndarray) and given.dtype.kind in "fiu":
+            value = torch.tensor(given.astype(float))
         if not isinstance(value, Tensor):
             found |= checked_hparams({name: value})
         elif value.is_floating_point():

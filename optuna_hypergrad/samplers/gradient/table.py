@@ -11,6 +11,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_hypergrad.reports.arrays import has_array_gradient
 from optuna_hypergrad.reports.claims import Claim, Rule, read_claim, read_drawn, stored_claim
 from optuna_hypergrad.reports.objective import read_gradient, values_by_name
 from optuna_hypergrad.reports.proposals import Proposal, read_proposal
@@ -57,7 +58,7 @@ class Table(TrialReader[Claim | Proposal]):
         """What the finished trials of all samplers say to the Gaussian process."""
         self._trials: Sequence[FrozenTrial] = ()
         self._with_reports: set[str] = set()  # parameters that trials with hypergradients had
-        self._has_completed = False  # whether a trial with a claim has
+        self._has_completed = False  # whether a trial with a claim has, and no array reported
         self._decisions: dict[tuple[int, ...], Decision] = {}  # by the trials that decided
         self._claims: dict[int, tuple[Any, Claim | None]] = {}  # stored and parsed, while they run
         self._ended: dict[int, ClaimedTrial] = {}  # trials that are about to be stored so
@@ -237,7 +238,8 @@ class Table(TrialReader[Claim | Proposal]):
         self.reported |= one.reported
         if one.has_report:
             self._with_reports.update(trial.params)
-        self._has_completed |= trial.state == TrialState.COMPLETE
+        is_complete = trial.state == TrialState.COMPLETE
+        self._has_completed |= is_complete and not has_array_gradient(trial)
         add_claimed(self.steps[decision.chain], one)
 
     @property

@@ -14,6 +14,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
+from optuna_hypergrad.reports.arrays import array_names
 from optuna_hypergrad.reports.attributes import StoredDataError
 from optuna_hypergrad.reports.objective import Shape, read_shapes
 from optuna_hypergrad.samplers.distributions import is_log, is_numeric
@@ -114,7 +115,8 @@ def plotted_hparams(
     distributions: dict[str, BaseDistribution] = {}
     shapes: dict[str, Shape] = {}
     for trial in (trials[number] for step in steps for number in step.trials):
-        distributions |= trial.distributions
+        arrays = array_names(trial)  # of which a parameter is only the mean
+        distributions |= {n: d for n, d in trial.distributions.items() if n not in arrays}
         shapes |= read_shapes(trial)
     by_parameter = {
         name: PlottedHparam(name, (name,), "constant", Parameter(name, distribution))

@@ -72,12 +72,13 @@ def arrays(study: Study, names: Sequence[str] | None = None) -> charts.Chart:
 
 def _panel(name: str, trials: Sequence[FrozenTrial]) -> Panel:
     found = [(trial.number, read_array(trial, name)) for trial in trials]
-    known = [(number, array) for number, array in found if array is not None]
+    shapes = [array.values.shape for _, array in found if array is not None]
+    known = [(n, array) for n, array in found if array and array.values.shape == shapes[-1]]
     known = [known[i] for i in subsample(len(known), MAX_COLUMNS)]
     values = np.stack([_fractions(array) for _, array in known], axis=1)  # (entries, trials)
     rows = np.array_split(values[np.argsort(values[:, -1], kind="stable")], MAX_ROWS)
     cells = np.stack([row.mean(axis=0) for row in rows if len(row)])
-    n, edges = len(values), np.linspace(0, len(values), len(cells) + 1)
+    n, edges = len(values), np.cumsum([0, *(len(row) for row in rows if len(row))])
     numbers = [number for number, _ in known]
     x = [numbers[0] - 0.5, *((a + b) / 2 for a, b in pairwise(numbers))]
     heat = Heat([*x, numbers[-1] + 0.5], edges.tolist(), (2 * cells - 1).tolist())
