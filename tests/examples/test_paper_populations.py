@@ -52,6 +52,21 @@ def run(folder: Path, *arguments: str, script: Path = SCRIPT) -> CompletedProces
     return scripts.run(script, *places, *arguments, cwd=folder)
 
 
+def test_a_cell_is_stored_and_tabulated(folder: Path) -> None:
+    cell = ("--jobs", "cifar10", "--methods", "hpm", *SMALL, "--steps", "2")
+    done = run(folder, *cell)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    storage = f"sqlite:///{folder}/populations.db"
+    trials = optuna.load_study(study_name="cifar10/hpm/0", storage=storage).trials
+    assert len(trials) == 4
+    assert all(math.isfinite(trial.user_attrs["measured"]["test"]["loss"]) for trial in trials)
+    table = SCRIPT.with_name("populations_table.py")
+    done = scripts.run(table, "--storage", storage, "--out", folder / "results", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "0.5636 / 0.5649" in done.stdout and "| ours | not run |" in done.stdout
+
+
+@pytest.mark.slow
 def test_cells_are_stored_continued_and_tabulated(folder: Path) -> None:
     images = ("--jobs", "cifar10", "--methods", "hpm", "pbt", *SMALL, "--steps", "2")
     text = ("--jobs", "ptb", "--methods", "hpm-retrained-teacher", *SMALL)
