@@ -25,6 +25,7 @@ from optuna_hypergrad import (
     lineage_schedules,
     publish,
     report_hypergradient,
+    suggest_array,
     suggest_schedule,
 )
 from optuna_hypergrad.dashboard import figures
@@ -386,3 +387,18 @@ def test_files_whose_upload_failed_are_uploaded_the_next_time() -> None:
     publish(study, store)
     assert len(store.files) == 2
     assert Schedules.from_csv(next(b for b in store.files.values() if b[:4] == b"name").decode())
+
+
+def test_arrays_are_shown() -> None:
+    study = optuna.create_study()
+
+    def objective(trial: optuna.Trial) -> float:
+        x = suggest_array(trial, "x", 0.0, 1.0, 10_000)
+        report_hypergradient(trial, {"x": x - 0.3})
+        return float(((x - 0.3) ** 2).sum())
+
+    study.optimize(objective, n_trials=4)
+    publish(study)
+    figure = json.loads(figures.stored_figure(study, "hg-arrays"))
+    cells = figure["data"][0]["z"]
+    assert len(cells) == 100 and len(cells[0]) == 4
