@@ -17,6 +17,7 @@ from optuna_hypergrad.algorithms.gaussian_process import Data, GaussianProcess, 
 from optuna_hypergrad.algorithms.ranges import Array
 
 N_SCALE = 10  # first runs, whose losses set the scale
+GAP, FEW = 10.0, 3  # a gap of differences to the best loss, and the least runs before it
 CEILING = 3.0  # of losses above the best, in scales; what is worse is equally bad
 STEEPEST = 30.0  # root mean square of slopes, in losses' deviations per range; others are dropped
 REPEAT_EVERY = 5  # runs, of which one repeats the best point
@@ -81,10 +82,28 @@ def _scale(losses: Array) -> tuple[float, float]:
     finite = losses[np.isfinite(losses)]
     best = float(finite.min())
     first = losses[:N_SCALE]
-    first = first[np.isfinite(first)]
-    scale = float(np.median(first)) - best if len(first) else 0.0
+    above = np.sort(first[np.isfinite(first)] - best)
+    scale = _typical(above) if len(above) else 0.0
     scale = scale if scale > 1 / LARGEST else float(finite.max()) - best
     return best, scale if scale > 1 / LARGEST else 1.0
+
+
+def _typical(above: Array) -> float:
+    """A typical one of sorted differences to the best loss.
+
+    The median; but where most runs fail, as far as that of the last run before a large gap: the
+    median would make all runs that did not fail look alike.
+
+    Example:
+        >>> _typical(np.array([0.01, 0.02, 0.03, 0.04, 0.05]))
+        0.03
+        >>> _typical(np.array([0.01, 0.02, 0.03, 2.3, 2.3, 2.3, 2.3]))
+        0.03
+    """
+    median = float(np.median(above))
+    below = above[FEW - 1 : len(above) // 2]  # the gap is below the median, FEW runs below the gap
+    gaps = [i for i, value in enumerate(below, FEW - 1) if 0 < GAP * value < above[i + 1]]
+    return float(above[gaps[-1]]) if gaps else median
 
 
 def _bounded(losses: Array) -> Array:
