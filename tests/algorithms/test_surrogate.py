@@ -63,6 +63,20 @@ class TestStandardised:
         values, slopes = standardised(np.array(losses))
         assert np.isfinite(values).all() and len(slopes) == len(losses)
 
+    def test_good_losses_differ_although_most_runs_fail(self) -> None:
+        """As where most learning rates of a range train nothing (LeNet on MNIST)."""
+        good, failed = [0.057, 0.079, 0.14, 0.05], [2.3, 2.31, 2.3, 4.6, 2.32, np.inf]
+        values, _ = standardised(np.array([*good, *failed, 0.044, 0.037, 2.3, 2.3]))
+        assert values[1] - values[-3] > 0.3
+        assert np.ptp(values[4:10]) < 1e-9  # all failed ones are alike
+
+    def test_a_failure_or_two_do_not_change_the_scale(self) -> None:
+        losses = np.array([0.5, 0.3, 0.2, 0.4, 0.25])
+        values, _ = standardised(np.append(losses, [2.3, 4.6]))
+        raw = np.log1p((losses - 0.2) / (0.4 - 0.2))  # by the median of all
+        expected = (raw - raw[0]) / (raw[1] - raw[0])
+        np.testing.assert_allclose((values[:5] - values[0]) / (values[1] - values[0]), expected)
+
 
 class TestNextPoint:
     def test_the_model_leads_to_the_optimum(self) -> None:
