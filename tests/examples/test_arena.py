@@ -116,8 +116,8 @@ for loss in (3.0, 1.0, 0.5, 2.0):
     trial.suggest_float("x", 0, 10)
     study.tell(trial, loss)
 trials = [trial for trial in study.trials if trial.number != 2]
-params, best = advice(trials, SAMPLERS["tpe"])
-print(params == study.trials[1].params, best)
+best_trial, best = advice(trials, SAMPLERS["tpe"])
+print(best_trial.params == study.trials[1].params, best)
 """
     assert in_arena(code).strip() == "True 1.0"
 
