@@ -192,7 +192,20 @@ def table(results: Mapping[str, Any]) -> str:
         lines.append(f"| {method} | {at} | {len(judged)} | {_mean(judged)} |")
     for name, one in results["references"].items():
         lines.append(f"| {name} | | | {_mean([one])} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_described(results["cells"])])
+
+
+def _described(cells: Mapping[str, Any]) -> list[str]:
+    """What else is known of the best trial of each cell, as a line for each method."""
+    by_method: dict[str, list[Mapping[str, float]]] = {}
+    for name, cell in cells.items():
+        by_method.setdefault(name.partition("/")[0], []).append(cell["best"])
+    return [
+        f"Best trial of {method}: "
+        + "; ".join(f"{key} {', '.join(f'{one[key]:.3f}' for one in found)}" for key in found[0])
+        for method, found in by_method.items()
+        if found[0]
+    ]
 
 
 def _mean(judged: list[Mapping[str, Any]]) -> str:
