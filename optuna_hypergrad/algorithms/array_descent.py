@@ -124,9 +124,8 @@ def _back(state: State) -> State:
 
 
 def _updated(moments: Moments, gradient: Array) -> Moments:
-    largest = np.abs(gradient).max(initial=0.0)
-    scaled = gradient / largest if largest > 0 else gradient  # whose square cannot overflow
-    g = scaled / np.sqrt(np.mean(scaled**2)) if largest > 0 else gradient
+    scaled = gradient / (np.abs(gradient).max(initial=0.0) or 1.0)  # its square cannot overflow
+    g = scaled / (np.sqrt(np.mean(scaled**2)) or 1.0)
     return Moments(
         BETA1 * moments.first + (1 - BETA1) * g,
         BETA2 * moments.second + (1 - BETA2) * g**2,

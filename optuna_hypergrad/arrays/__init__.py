@@ -94,8 +94,8 @@ def suggest_array(
     stored = read_array(trial, name)
     if stored is not None:
         space.check(stored, name, f"trial {trial.number}")
-        if isinstance(trial, Trial):  # registers the parameter if the trial failed before that
-            _suggest_mean(trial, name, space, stored.values)
+        if isinstance(trial, Trial) and name not in trial.distributions:  # it failed before that
+            _suggest_mean(trial, name, space, stored.values, _enqueued(trial, name))
         return stored.values
     if isinstance(trial, FixedTrial | FrozenTrial):
         values = space.full(trial.suggest_float(name, low, high, log=log))
@@ -109,29 +109,33 @@ def suggest_array(
         )
     if name in trial.distributions:
         raise ValueError(f"name: this trial has suggested a parameter {name!r} before.")
-    values = _next_values(trial, name, space, start, step_size)
+    fixed = _enqueued(trial, name)
+    values = _next_values(trial, name, space, start, step_size, fixed)
     write_array(trial, name, StoredArray(values, space.low, space.high, log))
-    _suggest_mean(trial, name, space, values)
+    _suggest_mean(trial, name, space, values, fixed)
     return values
 
 
-def _suggest_mean(trial: Trial, name: str, space: Space, values: FloatArray) -> None:
-    """Make the mean of the entries a parameter with one value, which no sampler draws."""
-    if name not in trial.distributions:
-        fixed = _enqueued(trial, name)
-        mean = space.mean(values) if fixed is None else fixed
-        trial.suggest_float(name, mean, mean, log=space.log)
-
-
 def _enqueued(trial: Trial, name: str) -> Any:
+    """What a user enqueued for the parameter, or None."""
     return current_system_attrs(trial).get("fixed_params", {}).get(name)
 
 
+def _suggest_mean(trial: Trial, name: str, space: Space, values: FloatArray, fixed: Any) -> None:
+    """Make the mean of the entries a parameter with one value, which no sampler draws."""
+    mean = space.mean(values) if fixed is None else fixed
+    trial.suggest_float(name, mean, mean, log=space.log)
+
+
 def _next_values(
-    trial: Trial, name: str, space: Space, start: ArrayLike | None, step_size: float
+    trial: Trial,
+    name: str,
+    space: Space,
+    start: ArrayLike | None,
+    step_size: float,
+    fixed: Any,
 ) -> FloatArray:
     """The array of a new trial."""
-    fixed = _enqueued(trial, name)
     if fixed is not None:
         within = arguments.checked_number(
             f"enqueued {name!r}", fixed, f"lie in [{space.low:g}, {space.high:g}]", space.contains

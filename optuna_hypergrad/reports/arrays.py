@@ -57,7 +57,7 @@ def read_array(trial: BaseTrial, name: str) -> StoredArray | None:
     Raises:
         StoredDataError: If the attributes were not written by ``write_array``.
     """
-    attributes = _attributes(trial)
+    attributes = attributes_of(trial)
     stored = attributes.get(f"{ARRAY}:{name}")
     if stored is None:
         return None
@@ -70,8 +70,13 @@ def read_array(trial: BaseTrial, name: str) -> StoredArray | None:
 
 def array_names(trial: BaseTrial) -> list[str]:
     """The names of a trial's arrays."""
+    return names_in(attributes_of(trial))
+
+
+def names_in(attributes: Mapping[str, Any]) -> list[str]:
+    """The names of the arrays in a trial's attributes."""
     prefix = f"{ARRAY}:"
-    return [k.removeprefix(prefix) for k in _attributes(trial) if k.startswith(prefix)]
+    return [key.removeprefix(prefix) for key in attributes if key.startswith(prefix)]
 
 
 def write_array_gradient(trial: BaseTrial, name: str, gradient: Array) -> None:
@@ -88,7 +93,7 @@ def read_array_gradient(trial: BaseTrial, name: str) -> Array | None:
     Raises:
         StoredDataError: If the attributes were not written by ``write_array_gradient``.
     """
-    attributes = _attributes(trial)
+    attributes = attributes_of(trial)
 
     def parse(fields: Fields) -> Array:
         scale = fields.number("scale", least=0.0)
@@ -122,7 +127,7 @@ def as_array(argument: str, value: Any, shape: tuple[int, ...]) -> Array:
     return found.astype(float)
 
 
-def _attributes(trial: BaseTrial) -> Mapping[str, Any]:
+def attributes_of(trial: BaseTrial) -> Mapping[str, Any]:
     """System attributes, with what a ``FixedTrial`` stores as user attributes."""
     own = trial.user_attrs if isinstance(trial, FixedTrial) else {}
     return {**own, **current_system_attrs(trial)}

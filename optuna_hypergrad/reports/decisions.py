@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from optuna.trial import BaseTrial
 
-from optuna_hypergrad.reports.arrays import array_names
+from optuna_hypergrad.reports.arrays import attributes_of, names_in
 from optuna_hypergrad.reports.attributes import current_system_attrs
 from optuna_hypergrad.reports.claims import Claim, read_claim
 from optuna_hypergrad.reports.objective import check_trial
@@ -13,9 +16,8 @@ from optuna_hypergrad.reports.proposals import Proposal, read_proposal
 from optuna_hypergrad.reports.segments import Segment, read_segment
 
 
-def _decision(trial: BaseTrial) -> Proposal | Claim | Segment | None:
-    """What a sampler of this package decided about a trial."""
-    number, attributes = trial.number, current_system_attrs(trial)
+def _decision(number: int, attributes: Mapping[str, Any]) -> Proposal | Claim | Segment | None:
+    """What a sampler of this package decided about a trial, by its attributes."""
     for read in (read_proposal, read_claim, read_segment):
         decision: Proposal | Claim | Segment | None = read(number, attributes)
         if decision is not None:
@@ -55,9 +57,10 @@ def wants_hypergradient(trial: BaseTrial) -> bool:
         False
     """
     check_trial(trial)
-    if array_names(trial):
+    attributes = attributes_of(trial)
+    if names_in(attributes):
         return True
-    decision = _decision(trial)
+    decision = _decision(trial.number, attributes)
     if isinstance(decision, Proposal | Segment):
         return decision.wants_hypergradient
     return decision is not None
@@ -91,6 +94,6 @@ def trial_seed(trial: BaseTrial) -> int:
         True
     """
     check_trial(trial)
-    decision = _decision(trial)
+    decision = _decision(trial.number, current_system_attrs(trial))
     entropy = [0 if decision is None else decision.seed, trial.number]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])

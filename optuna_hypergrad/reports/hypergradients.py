@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,13 +82,13 @@ def report_hypergradient(
     check_trial(trial)
     tensors = getattr(gradient, "tensors", {})
     gradient, growth = split_result(gradient)
-    arrays: dict[str, Array] = {}
+    names, arrays = array_names(trial), dict[str, Array]()
     if isinstance(gradient, Mapping):
-        gradient, arrays = _split_arrays(trial, gradient, tensors)
+        gradient, arrays = _split_arrays(trial, names, gradient, tensors)
         if not gradient and not arrays:
             if constraint is None and not wants_hypergradient(trial):
                 return
-            of_arrays = _EMPTY_OF_ARRAYS if array_names(trial) else _EMPTY
+            of_arrays = _EMPTY_OF_ARRAYS if names else _EMPTY
             raise ValueError(of_arrays if constraint is None else _EMPTY_OF.format(constraint))
     if constraint is not None:
         check_name("constraint", constraint)
@@ -98,7 +98,7 @@ def report_hypergradient(
         report_values(trial, f"{CONSTRAINT_GRADIENT}:{constraint}", "gradient", gradient, what)
         return
     stored = None if growth is None else StoredGrowth.of(growth)  # before anything is written
-    if has_array_gradient(trial) or (arrays and _has_reported(trial)):
+    if (names and has_array_gradient(trial)) or (arrays and _has_reported(trial)):
         raise ValueError(f"trial {trial.number} has already reported a hypergradient.")
     values: Mapping[str, float] = {}
     if gradient or not arrays:
@@ -117,13 +117,16 @@ def _has_reported(trial: BaseTrial) -> bool:
 
 
 def _split_arrays(
-    trial: BaseTrial, gradient: Mapping[str, Any], tensors: Mapping[str, Any]
+    trial: BaseTrial,
+    names: Sequence[str],
+    gradient: Mapping[str, Any],
+    tensors: Mapping[str, Any],
 ) -> tuple[Mapping[str, Any], dict[str, Array]]:
     """The entries of a gradient that are of parameters, and the hypergradients of arrays.
 
     Tensors that are no arrays of the trial are left out: the engine differentiates all.
     """
-    read = ((name, read_array(trial, name)) for name in array_names(trial))
+    read = ((name, read_array(trial, name)) for name in names)
     shapes = {name: array.values.shape for name, array in read if array is not None}
     if not shapes:
         return gradient, {}

@@ -58,8 +58,7 @@ def arrays(study: Study, names: Sequence[str] | None = None) -> charts.Chart:
         (50, 6)
     """
     check_one_objective(study)
-    if names is not None:
-        check_names("names", names)
+    check_names("names", names)
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     trials = [t for t in study.get_trials(deepcopy=False, states=states) if array_names(t)]
     if not trials:
