@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import optuna
@@ -64,6 +65,11 @@ def within(study: optuna.Study, budget: float) -> list[FrozenTrial]:
             break
         found.append(trial)
     return found
+
+
+def without_params(judged: Mapping[str, Any]) -> dict[str, Any]:
+    """What a judgement holds beside the hyperparameters."""
+    return {name: value for name, value in judged.items() if name != "params"}
 
 
 def judge(study: optuna.Study, job: Job, entry: Entry, data: Data, budget: float) -> bool:

@@ -26,8 +26,6 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from training import Batch, Data, Hypers, Training, data_of
 
-from optuna_hypergrad import suggest_array
-
 IS_FULL = "--full" in sys.argv
 GROUPS, BAD, CLASSES = 5_500 if IS_FULL else 500, 0.4, 10
 SIZES = (784, 128, CLASSES) if IS_FULL else (64, 64, 64, CLASSES)
@@ -78,8 +76,7 @@ def suggest(trial: BaseTrial, suggest_weights: Any) -> Training:
 
 def area(trial: FrozenTrial) -> dict[str, float]:
     """How well a trial's weights tell bad groups from good ones."""
-    suggests = suggest_array if "weight" in trial.params else many.suggest_each
-    weight = suggests(trial, "weight", 0.0, 1.0, GROUPS)
+    weight = many.suggested(trial, "weight", 0.0, 1.0, GROUPS)
     return {"ROC AUC": round(float(roc_auc_score(bad_groups().numpy(), -weight)), 4)}
 
 

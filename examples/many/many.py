@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,12 +23,13 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import numpy as np
 import optuna
 import torch
-from cells import COST, JUDGED, PLAIN_SECONDS, Cell, fresh
+from cells import COST, JUDGED, PLAIN_SECONDS, Cell, fresh, without_params
 from jobs import Job, loaded
 from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState
+from results import standard_error
 from running import Options, environment, run
 from training import Training
 
@@ -52,32 +52,29 @@ def suggest_each(
     return np.array(values, dtype=np.float32).reshape(shape)
 
 
+def suggested(trial: BaseTrial, name: str, *args: Any, **options: Any) -> Array:
+    """The array of a finished trial, of ours or of another sampler."""
+    suggests = suggest_array if name in trial.params else suggest_each
+    return suggests(trial, name, *args, **options)
+
+
 @dataclass(frozen=True, eq=False)
 class ManyJob(Job):
-    """A job with many hyperparameters.
+    """A job with many hyperparameters, whose ``suggest`` gets what suggests arrays of them.
 
     Args:
-        as_array: Whether they are arrays; then the job's ``suggest`` gets what suggests them.
         describe: What else is to be known of a trial, such as how well it found the bad examples.
         references: Trainings to compare with, by name.
     """
 
-    as_array: bool = True
     describe: Callable[[FrozenTrial], Mapping[str, float]] = lambda trial: {}
     references: Mapping[str, Callable[[], Training]] = field(default_factory=dict)
 
     def entry(self, method: str) -> Entry:
         """How a method searches for the job."""
         if method != "ours":
-            return (
-                Entry(OTHERS[method], rates=suggest_each)
-                if self.as_array
-                else Entry(OTHERS[method])
-            )
-        make = gradient()
-        if self.as_array:
-            return Entry(make, rates=suggest_array, is_gradient=True, has_start=True)
-        return Entry(make, is_gradient=True, has_start=True, is_smoothed=True)
+            return Entry(OTHERS[method], rates=suggest_each)
+        return Entry(gradient(), rates=suggest_array, is_gradient=True, has_start=True)
 
     def _start(self, name: str, distribution: FloatDistribution) -> float:
         """Where an entry starts: at the value of its array."""
@@ -86,8 +83,7 @@ class ManyJob(Job):
 
     def plain_training(self) -> Training:
         """The training at the start."""
-        rates = suggest_each if self.as_array else self.entry("random").rates
-        return self.suggest(FixedTrial(self.start_values(rates)), rates)
+        return self.suggest(FixedTrial(self.start_values(suggest_each)), suggest_each)
 
 
 OTHERS = {
@@ -132,7 +128,7 @@ def add(output: Path, job: ManyJob, cell: Cell, data: Path, budget: float) -> No
             known["references"][name] = reference(job, training(), data)
     known["environment"] = environment("cpu")
     known["command"] = f"python examples/many/{job.name}.py --budget {budget:g}"
-    known["dimensions"] = len(job.distributions(job.entry("random").rates))
+    known["dimensions"] = len(job.distributions(suggest_each))
     known["cells"][f"{cell.sampler}/{cell.seed}"] = found
     output.parent.mkdir(exist_ok=True)
     output.write_text(json.dumps(known, indent=1) + "\n")
@@ -141,18 +137,14 @@ def add(output: Path, job: ManyJob, cell: Cell, data: Path, budget: float) -> No
 def _found(study: optuna.Study, job: ManyJob) -> dict[str, Any]:
     """What is kept of a study: judgements, and losses by cost."""
     complete = study.get_trials(states=(TrialState.COMPLETE,))
-    judged = {
-        at: {key: value for key, value in one.items() if key != "params"}
-        for at, one in study.user_attrs[JUDGED].items()
-    }
+    judged = study.user_attrs[JUDGED].items()
     return {
-        "judged": judged,
+        "judged": {at: without_params(one) for at, one in judged},
         "costs": [round(float(t.user_attrs[COST]), 3) for t in complete],
-        "values": [round(float(t.value or math.nan), 5) for t in complete],
+        "values": [round(float(t.value), 5) for t in complete],
         "plain_seconds": float(np.median([t.user_attrs[PLAIN_SECONDS] for t in complete])),
-        "describe": [dict(job.describe(t)) for t in complete] if job.as_array else [],
         "best": dict(job.describe(study.best_trial)),
-        "arrays": _arrays(study.best_trial, job) if job.as_array else {},
+        "arrays": _arrays(study.best_trial, job),
     }
 
 
@@ -161,8 +153,7 @@ def _arrays(trial: FrozenTrial, job: ManyJob) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def recorded(trial: BaseTrial, name: str, *args: Any, **options: Any) -> Array:
-        suggests = suggest_array if name in trial.params else suggest_each
-        values = suggests(trial, name, *args, **options)
+        values = suggested(trial, name, *args, **options)
         found[name] = np.round(values.astype(float), 4).tolist()
         return values
 
@@ -172,9 +163,8 @@ def _arrays(trial: FrozenTrial, job: ManyJob) -> dict[str, Any]:
 
 def reference(job: ManyJob, training: Training, root: Path) -> dict[str, Any]:
     """Test losses and accuracies of a training with fresh seeds."""
-    suggests = ManyJob(job.name, lambda trial, rates: training, job.data, as_array=False)
-    found = fresh(suggests, suggests.entry("random"), loaded(job.data, root), _EMPTY)
-    return {key: found[key] for key in ("losses", "accuracies")}
+    fixed = ManyJob(job.name, lambda trial, rates: training, job.data)
+    return without_params(fresh(fixed, fixed.entry("random"), loaded(job.data, root), _EMPTY))
 
 
 _EMPTY = optuna.trial.create_trial(value=0.0)
@@ -210,7 +200,7 @@ def _described(cells: Mapping[str, Any]) -> list[str]:
 
 def _mean(judged: list[Mapping[str, Any]]) -> str:
     losses = [fmean(one["losses"]) for one in judged]
-    spread = f" ± {np.std(losses, ddof=1) / math.sqrt(len(losses)):.3f}" if len(losses) > 1 else ""
+    spread = f" ± {standard_error(losses):.3f}" if len(losses) > 1 else ""
     accuracies = [fmean(one["accuracies"]) for one in judged if one["accuracies"]]
     accuracy = f"{fmean(accuracies):.1%}" if accuracies else ""
     return f"{fmean(losses):.3f}{spread} | {accuracy}"

@@ -23,8 +23,6 @@ from optuna.trial import BaseTrial, FrozenTrial
 from torch import Tensor, nn
 from training import Batch, Data, Hypers, Training
 
-from optuna_hypergrad import suggest_array
-
 SLICES, KINDS = 100, ("target", "other", "garbled")
 SOURCES = SLICES * len(KINDS)
 CONTEXT, LETTERS, LENGTH = 8, "\n abcdefghijklmnopqrstuvwxyz", 2_000  # of a slice, in characters
@@ -96,8 +94,7 @@ def suggest(trial: BaseTrial, suggest_weights: Any) -> Training:
 
 def by_kind(trial: FrozenTrial) -> dict[str, float]:
     """The mean weight of each kind of source."""
-    suggests = suggest_array if "weight" in trial.params else many.suggest_each
-    weight = suggests(trial, "weight", 0.0, 1.0, SOURCES).reshape(len(KINDS), SLICES)
+    weight = many.suggested(trial, "weight", 0.0, 1.0, SOURCES).reshape(len(KINDS), SLICES)
     return dict(zip(KINDS, weight.mean(1).round(4).tolist(), strict=True))
 
 

@@ -19,6 +19,7 @@ from cells import (
     Cell,
     cost_of,
     spent,
+    without_params,
 )
 from long_horizons_jobs import EXPERIMENTS
 from long_horizons_methods import NAMES
@@ -91,11 +92,6 @@ def command(cell: Cell, steps: int, judged: Mapping[str, Any]) -> str:
 def cpu_seconds(trial: FrozenTrial) -> float:
     """Of a trial; 0 while it runs."""
     return cost_of(trial) * float(trial.user_attrs.get(PLAIN_SECONDS, 0.0))
-
-
-def without_params(judged: Mapping[str, Any]) -> dict[str, Any]:
-    """What a judgement holds beside the hyperparameters."""
-    return {name: value for name, value in judged.items() if name != "params"}
 
 
 def trial_as_json(trial: FrozenTrial) -> dict[str, Any]:

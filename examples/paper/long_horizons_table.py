@@ -41,7 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--storage", nargs="+", help="of the cells; by default, the JSON is read")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "long_horizons.json")
-    parser.add_argument("--figures", type=Path, default=HERE, help="folder of the figures")
+    parser.add_argument(
+        "--figures", type=Path, default=HERE / "results", help="folder of the figures"
+    )
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if args.storage is not None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import scripts
@@ -14,15 +14,9 @@ PAPER = Path(__file__).parents[2] / "examples" / "paper"
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(mnist: Callable[..., Path]) -> Path:
     """A folder with a made-up MNIST that has few images."""
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for part, count in (("train", 240), ("test", 20)):
-        arrays[f"{part}_images"] = rng.integers(0, 256, size=(count, 28, 28), dtype=np.uint8)
-        arrays[f"{part}_labels"] = rng.integers(0, 10, size=count, dtype=np.uint8)
-    np.savez(tmp_path / "mnist.npz", **arrays)
-    return tmp_path
+    return mnist(train=240, test=20)
 
 
 def test_all_methods_run_and_are_shown(data: Path, tmp_path: Path) -> None:

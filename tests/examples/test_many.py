@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,10 @@ MANY = Path(__file__).parents[2] / "examples" / "many"
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(mnist: Callable[..., Path], tmp_path: Path) -> Path:
     """A folder with a made-up MNIST and texts."""
+    mnist(train=6_200, test=200)
     rng = np.random.default_rng(0)
-    arrays = {}
-    for part, count in (("train", 6_200), ("test", 200)):
-        arrays[f"{part}_images"] = rng.integers(0, 256, size=(count, 28, 28), dtype=np.uint8)
-        arrays[f"{part}_labels"] = rng.integers(0, 10, size=count, dtype=np.uint8)
-    np.savez(tmp_path / "mnist.npz", **arrays)
     for name in ("tinyshakespeare", "ptb.valid"):
         letters = rng.choice([*"abcdefgh \n"], size=520_000)
         (tmp_path / f"{name}.txt").write_text("".join(letters))
