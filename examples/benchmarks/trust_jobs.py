@@ -20,6 +20,7 @@ import networks
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -167,6 +168,14 @@ def cifar_images(
     root: Path, n: int = 6500, part: Literal["train", "test"] = "train"
 ) -> mnist.Batch:
     """The first images of a part, in [−1, 1], and their labels."""
+    images, labels = cifar_bytes(root, n, part)
+    return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1, torch.tensor(labels)
+
+
+def cifar_bytes(
+    root: Path, n: int, part: Literal["train", "test"]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The first images of a part, shape (n, 32, 32, 3), and their labels."""
     file = root / "cifar10_jpeg.npz"
     if file.exists():
         from PIL import Image
@@ -181,8 +190,7 @@ def cifar_images(
 
         downloaded = CIFAR10(str(root), train=part == "train", download=True)
         images, labels = downloaded.data[:n], np.array(downloaded.targets[:n])
-    x = torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return x, torch.tensor(labels.astype(np.int64))
+    return images, labels.astype(np.int64)
 
 
 def _cifar(root: Path) -> Data:

@@ -27,7 +27,7 @@ from long_horizons_results import as_text, read
 from results import standard_error
 from table import plus_minus, row
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parent / "results"
 PAPER = {  # Table 1: test accuracy in percent
     "hand-tuned": {"mnist": "98.4 ± 0.1", "svhn": "85.1 ± 0.3", "cifar10-full": "89.2 ± 0.2"},
     "random": {"mnist": "98.0 ± 0.2", "svhn": "82.2 ± 1.1", "cifar10-full": "82.3 ± 0.7"},
@@ -40,10 +40,8 @@ def main() -> None:
     """Read, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--storage", nargs="+", help="of the cells; by default, the JSON is read")
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "long_horizons.json")
-    parser.add_argument(
-        "--figures", type=Path, default=HERE / "results", help="folder of the figures"
-    )
+    parser.add_argument("--json", type=Path, default=RESULTS / "long_horizons.json")
+    parser.add_argument("--figures", type=Path, default=RESULTS, help="folder of the figures")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if args.storage is not None:

@@ -7,18 +7,19 @@ profile ``cpu`` trains a narrow network with images of 16 × 16 pixels, a part o
 
 from __future__ import annotations
 
-import io
 import math
+import sys
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from populations_jobs import Batch, Data, Job
 from torch import Tensor, nn
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from trust_jobs import cifar_bytes
 
 from optuna_hypergrad.hypernet import Conditioning, HyperDropout
 
@@ -36,30 +37,11 @@ def ranges(size: int) -> dict[str, tuple[float, float]]:
     return {name: (0.0, high) for name, high in highest.items()}
 
 
-def read(root: Path, part: str, n: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The first images of a part, and their labels."""
-    file = root / "cifar10_jpeg.npz"
-    if file.exists():
-        from PIL import Image
-
-        with np.load(file) as arrays:
-            ends, joined = arrays[f"{part}_ends"][:n], arrays[f"{part}_jpeg"]
-            labels = arrays[f"{part}_labels"][:n]
-        files = np.split(joined[: ends[-1]], ends[:-1])
-        images = np.stack([np.asarray(Image.open(io.BytesIO(one.tobytes()))) for one in files])
-    else:
-        from torchvision.datasets import CIFAR10
-
-        downloaded = CIFAR10(str(root), train=part == "train", download=True)
-        images, labels = downloaded.data[:n], np.array(downloaded.targets[:n])
-    return images, labels.astype(np.int64)
-
-
 def load(root: Path, size: int, train: int, held_out: int, test: int) -> Data:
     """Training images, then twice ``held_out`` ones of the same part, and test images."""
     parts = []
     for part, n in (("train", train + 2 * held_out), ("test", test)):
-        images, labels = read(root, part, n)
+        images, labels = cifar_bytes(root, n, part)
         x = torch.tensor(images).permute(0, 3, 1, 2).float() / 255
         parts.append((F.avg_pool2d(x, 32 // size), torch.tensor(labels)))
     (x, y), tested = parts
