@@ -93,7 +93,7 @@ def advance(state: State, outcome: Outcome) -> State:
         >>> for _ in range(20):
         ...     x = state.point
         ...     state = advance(state, Outcome(x, float(((x - target) ** 2).sum()), x - target))
-        >>> abs(state.best.point - target).max() < 0.05
+        >>> bool(abs(state.best.point - target).max() < 0.05)
         True
     """
     if outcome.gradient is None:

@@ -85,7 +85,8 @@ def suggest_array(
         ...     return float(((x - target) ** 2).sum())
         >>> study = optuna.create_study()
         >>> study.optimize(objective, n_trials=25)
-        >>> abs(suggest_array(study.best_trial, "x", 0.0, 1.0, 3) - target).max() < 0.05
+        >>> x = suggest_array(study.best_trial, "x", 0.0, 1.0, 3)
+        >>> bool(abs(x - target).max() < 0.05)
         True
     """
     check_trial(trial)

@@ -54,7 +54,8 @@ def arrays(study: Study, names: Sequence[str] | None = None) -> charts.Chart:
         ...     return float(((x - 0.3) ** 2).sum())
         >>> study = optuna.create_study()
         >>> study.optimize(objective, n_trials=6)
-        >>> plot_arrays(study).data[0].z.shape
+        >>> rows = plot_arrays(study).data[0].z
+        >>> len(rows), len(rows[0])
         (50, 6)
     """
     check_one_objective(study)
