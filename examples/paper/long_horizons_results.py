@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import optuna
 from cells import (
     ACCURACY,
     CLIPPED,
-    COST,
     ENVIRONMENT,
     JUDGED,
     PLAIN_SECONDS,
@@ -30,14 +30,19 @@ from optuna_hypergrad.reports import read_gradient
 SHOWN = 16  # parameters up to which those of every trial are kept
 
 
-def read(storages: Sequence[str]) -> dict[str, Any]:
-    """Everything that the table and the figures show, of cells in one or more databases."""
+def read(storages: Sequence[str], before: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Everything that the table and the figures show, of cells in one or more databases.
+
+    Cells that were read ``before`` stay, unless a database has them too.
+    """
     studies = (
         optuna.load_study(study_name=name, storage=storage)
         for storage in storages
         for name in optuna.get_all_study_names(storage)
     )
-    cells = [as_json(study) for study in studies if spent(study)]  # others have only begun
+    read_now = [as_json(study) for study in studies if spent(study)]  # others have only begun
+    by_name = {(c["job"], c["method"], c["seed"]): c for c in [*before, *read_now]}
+    cells = list(by_name.values())
     return {
         "jobs": {
             job: {"plain_seconds": plain_seconds(cells, job), "size": experiment.size}
@@ -72,7 +77,6 @@ def as_json(study: optuna.Study) -> dict[str, Any]:
         "judged": {budget: without_params(one) for budget, one in judged.items()},
         "recommended": rounded(advice),
         "trials": [trial_as_json(t) for t in trials if t.state == TrialState.COMPLETE],
-        "plain_seconds": [t.user_attrs[PLAIN_SECONDS] for t in trials if COST in t.user_attrs],
     }
 
 
@@ -117,6 +121,6 @@ def rounded(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def plain_seconds(cells: list[dict[str, Any]], job: str) -> float:
-    """The median of a job's plain training."""
-    found = [s for cell in cells if cell["job"] == job for s in cell.pop("plain_seconds")]
-    return round(float(np.median(found)), 3)
+    """Of a job's plain training, the median over its cells."""
+    own = [cell for cell in cells if cell["job"] == job]
+    return round(median(cell["cpu_seconds"] / cell["plain_trainings"] for cell in own), 3)

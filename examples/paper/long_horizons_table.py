@@ -2,7 +2,7 @@
 
     python examples/paper/long_horizons_table.py --storage sqlite:///long_horizons.db
 
-Reads the stored cells into results/long_horizons.json, prints Table 1 in Markdown with the paper's
+Adds the stored cells to results/long_horizons.json, prints Table 1 in Markdown with the paper's
 numbers beside, and draws the figures; without --storage from that JSON alone.
 """
 
@@ -46,7 +46,8 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if args.storage is not None:
         args.json.parent.mkdir(exist_ok=True, parents=True)
-        args.json.write_text(as_text(read(args.storage)))
+        before = json.loads(args.json.read_text())["cells"] if args.json.exists() else []
+        args.json.write_text(as_text(read(args.storage, before)))
     found = json.loads(args.json.read_text())
     for job in found["jobs"]:
         print("\n".join(table(found, job)), end="\n\n")

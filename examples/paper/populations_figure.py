@@ -13,7 +13,8 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from populations_results import PARTS, mean_and_error
+from populations_results import PARTS
+from results import standard_error
 
 Cells = list[dict[str, Any]]  # of a method, one for each seed
 
@@ -59,7 +60,8 @@ def _draw_curve(
     if not values:  # a method without clones has no mutation
         return
     segments = sorted(values)
-    means, errors = np.array([mean_and_error(values[segment]) for segment in segments]).T
+    means = np.array([np.mean(values[segment]) for segment in segments])
+    errors = np.array([standard_error(values[segment]) for segment in segments])
     axis.plot(segments, means, "o-", markersize=3, color=color, label=label)
     errors = np.nan_to_num(errors)
     axis.fill_between(segments, means - errors, means + errors, color=color, alpha=0.15)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from statistics import fmean, stdev
+from collections.abc import Iterable
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import optuna
@@ -33,20 +33,19 @@ class Speed(NamedTuple):
     cpu: float  # seconds of all workers
 
 
-def read(storage: str) -> tuple[Results, dict[str, list[Speed]]]:
-    """The results of all complete cells, and the speeds of workers by job and method."""
-    results: Results = {}
-    speeds: dict[str, list[Speed]] = defaultdict(list)
+def read(storage: str, results: Results, speeds: dict[str, list[Speed]]) -> None:
+    """Add the results of all complete cells, and the speeds of workers by job and method."""
     for name in sorted(optuna.get_all_study_names(storage)):
         study = optuna.load_study(study_name=name, storage=storage)
         job, method, seed, *workers = name.split("/")
         if not is_complete(study):
             continue
         if workers:
-            speeds[f"{job}/{method}"].append(speed_of(study))
+            speed = speed_of(study)
+            own = speeds.setdefault(f"{job}/{method}", [])
+            own[:] = sorted([speed, *(one for one in own if one.workers != speed.workers)])
         else:
             results.setdefault(job, {}).setdefault(method, {})[seed] = result_of(study)
-    return results, {name: sorted(found) for name, found in speeds.items()}
 
 
 def is_complete(study: optuna.Study) -> bool:
@@ -143,9 +142,3 @@ def mutation_by_generation(study: optuna.Study) -> dict[str, dict[str, float]]:
         for generation, pairs in sorted(found.items())
         if any(math.isfinite(degree) for degree, _ in pairs)
     }
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and its standard error, which is NaN of a single value."""
-    n = len(values)
-    return fmean(values), stdev(values) / math.sqrt(n) if n > 1 else math.nan

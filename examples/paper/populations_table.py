@@ -2,8 +2,8 @@
 
     python examples/paper/populations_table.py --storage sqlite:///populations.db
 
-Prints the tables, and writes results/populations.json, results/populations.md and
-results/populations_JOB.png.
+Adds the stored cells to results/populations.json, prints the tables of all, and writes
+results/populations.md and results/populations_JOB.png.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import optuna
+
+# After this folder: the benchmarks have a populations.py, too.
+sys.path[1:1] = [str(Path(__file__).parents[1] / name) for name in ("arena", "benchmarks")]
+
 from populations import METHODS
 from populations_figure import draw
-from populations_results import PARTS, Results, Speed, mean_and_error, read
+from populations_results import PARTS, Results, Speed, read
+from results import standard_error
+from table import row
 
 OUT = Path(__file__).parent / "results"
 COMMAND = "python examples/paper/populations.py --data DIR --profile {} --jobs {} --seeds {}"
@@ -46,12 +54,14 @@ REBUTTAL = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--storage", default="sqlite:///populations.db")
+    parser.add_argument("--storage", nargs="+", default=["sqlite:///populations.db"])
     parser.add_argument("--out", type=Path, default=OUT, help="folder of what is written")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    results, speeds = read(args.storage)
     args.out.mkdir(exist_ok=True)
+    results, speeds = before(args.out / "populations.json")
+    for storage in args.storage:
+        read(storage, results, speeds)
     lines: list[str] = []
     for job, by_method in results.items():
         check_settings(job, by_method)
@@ -64,6 +74,13 @@ def main() -> None:
     (args.out / "populations.md").write_text("\n".join(lines) + "\n")
     text = json.dumps(as_json(results, speeds), indent=1, allow_nan=False)
     (args.out / "populations.json").write_text(text + "\n")
+
+
+def before(file: Path) -> tuple[Results, dict[str, list[Speed]]]:
+    """What has been read before."""
+    found = json.loads(file.read_text()) if file.exists() else {"cells": {}, "scaling": {}}
+    speeds = {name: [Speed(**one) for one in own] for name, own in found["scaling"].items()}
+    return found["cells"], speeds
 
 
 def check_settings(job: str, by_method: dict[str, dict[str, Any]]) -> None:
@@ -88,13 +105,13 @@ def described(cells: dict[str, Cells]) -> str:
 
 
 def table(
-    head: list[str], cells: dict[str, Cells], row: Callable[[Cells, str], list[str]]
+    head: list[str], cells: dict[str, Cells], values_of: Callable[[Cells, str], list[str]]
 ) -> list[str]:
     """A row for each method; of those without cells, "not run"."""
-    lines = [joined(head), joined(["---"] * len(head))]
+    lines = [row(head), row(["---"] * len(head))]
     for method, found in cells.items():
-        values = row(found, method) if found else [MISSING] + [""] * (len(head) - 2)
-        lines.append(joined([method, *values]))
+        values = values_of(found, method) if found else [MISSING] + [""] * (len(head) - 2)
+        lines.append(row([method, *values]))
     return lines
 
 
@@ -108,7 +125,7 @@ def quality_table(job: str, cells: dict[str, Cells]) -> list[str]:
     if job == "cifar10":
         head += ["rebuttal's losses", "rebuttal's accuracies"]
 
-    def row(found: Cells, method: str) -> list[str]:
+    def values_of(found: Cells, method: str) -> list[str]:
         def value(part: str, name: str) -> list[float]:
             return [cell["best"][part][name] for cell in found]
 
@@ -125,7 +142,7 @@ def quality_table(job: str, cells: dict[str, Cells]) -> list[str]:
             values += [" / ".join(map(str, pair)) if pair else "–" for pair in published]
         return values
 
-    return table(head, cells, row)
+    return table(head, cells, values_of)
 
 
 def cost_table(cells: dict[str, Cells]) -> list[str]:
@@ -134,19 +151,19 @@ def cost_table(cells: dict[str, Cells]) -> list[str]:
     head = ["method", "members", "CPU seconds", "wall seconds", *(f"{part}, %" for part in PARTS)]
     head += ["trainings of one member", "runs of stn"]
 
-    def row(found: Cells, method: str) -> list[str]:
+    def values_of(found: Cells, method: str) -> list[str]:
         values = [str(found[0]["members"]), spread([total(cell) for cell in found], 0)]
         values.append(spread([cell["wall"] for cell in found], 0))
         for part in PARTS:
             shares = [100 * cell["seconds"][part] / total(cell) for cell in found]
             values.append(spread(shares, 1))
         one = [total(c) * c["members"] / c["seconds"]["training"] for c in found]
-        runs = mean_and_error(alone)[0] if alone else math.nan
+        runs = fmean(alone) if alone else math.nan
         values.append(spread(one, 2))
         values.append(spread([total(cell) / runs for cell in found], 2) if alone else MISSING)
         return values
 
-    return table(head, cells, row)
+    return table(head, cells, values_of)
 
 
 def total(cell: dict[str, Any]) -> float:
@@ -163,7 +180,7 @@ def mutation_table(cells: dict[str, Cells]) -> list[str]:
         *(f"moved, {h}" for h in halves),
     ]
 
-    def row(found: Cells, method: str) -> list[str]:
+    def values_of(found: Cells, method: str) -> list[str]:
         values = []
         for name in ("degree", "moved"):
             for is_second in (False, True):
@@ -172,7 +189,7 @@ def mutation_table(cells: dict[str, Cells]) -> list[str]:
                 values.append(spread(known, 3) if known else "–")
         return values
 
-    return table(head, cells, row)
+    return table(head, cells, values_of)
 
 
 def half_mean(cell: dict[str, Any], name: str, is_second: bool) -> float | None:
@@ -180,20 +197,20 @@ def half_mean(cell: dict[str, Any], name: str, is_second: bool) -> float | None:
     middle = cell["generations"] / 2
     by_generation = {int(key): one[name] for key, one in cell["mutation"].items()}
     found = [value for g, value in by_generation.items() if (g >= middle) == is_second]
-    return mean_and_error(found)[0] if found else None
+    return fmean(found) if found else None
 
 
 def speed_table(speeds: dict[str, list[Speed]]) -> list[str]:
     """Segments a second by the number of workers, beside one worker."""
     head = ["job and method", "workers", "segments", "wall seconds", "CPU seconds", "speed-up"]
-    lines = [joined([*head, "efficiency"]), joined(["---"] * (len(head) + 1))]
+    lines = [row([*head, "efficiency"]), row(["---"] * (len(head) + 1))]
     for name, found in speeds.items():
         rates = {speed.workers: speed.segments / speed.wall for speed in found}
         for one in found:
             values = [name, one.workers, one.segments, f"{one.wall:.0f}", f"{one.cpu:.0f}"]
             up = rates[one.workers] / rates[1] if 1 in rates else math.nan
             shown = [f"{up:.2f}", f"{up / one.workers:.0%}"] if 1 in rates else [MISSING] * 2
-            lines.append(joined([*values, *shown]))
+            lines.append(row([*values, *shown]))
     return lines if speeds else [f"Scaling: {MISSING}."]
 
 
@@ -215,13 +232,8 @@ def as_json(results: Results, speeds: dict[str, list[Speed]]) -> dict[str, Any]:
 
 def spread(values: list[float], digits: int) -> str:
     """Mean ± standard error, the mean alone of one value."""
-    mean, error = mean_and_error(values)
-    return f"{mean:.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
-
-
-def joined(cells: Iterable[object]) -> str:
-    """A row of a table."""
-    return "| " + " | ".join(map(str, cells)) + " |"
+    error = standard_error(values)
+    return f"{fmean(values):.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
 
 
 if __name__ == "__main__":
