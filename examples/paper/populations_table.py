@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import optuna
 
 # After this folder: the benchmarks have a populations.py, too.
-sys.path[1:1] = [str(Path(__file__).parents[1] / name) for name in ("arena", "benchmarks")]
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(1, str(Path(__file__).parents[1] / "arena"))
 
 from populations import METHODS
 from populations_figure import draw
