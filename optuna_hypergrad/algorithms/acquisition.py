@@ -10,6 +10,7 @@ from scipy.special import log_ndtr
 from scipy.stats import qmc
 
 from optuna_hypergrad.algorithms.coordinates import Coordinates, one_hot
+from optuna_hypergrad.algorithms.failures import Failures
 from optuna_hypergrad.algorithms.gaussian_process import GaussianProcess
 from optuna_hypergrad.algorithms.ranges import Array
 
@@ -53,7 +54,7 @@ def first_design(coordinates: Coordinates, index: int, seed: int) -> Array:
 
 
 class Acquisition:
-    """Logarithm of the expected improvement and of a prior.
+    """Logarithm of the expected improvement and of a prior, less a penalty where runs may fail.
 
     Expected improvement alone is largest in corners while little is known: they are farthest from
     all runs. So it is multiplied by a prior of where good points are, to a power that falls with
@@ -63,13 +64,20 @@ class Acquisition:
         process: The posterior.
         coordinates: Of its points.
         target: The value to be improved on.
+        failures: How likely a run fails, where many do.
 
     Reference:
         "πBO: Augmenting Acquisition Functions with User Beliefs for Bayesian Optimization".
     """
 
-    def __init__(self, process: GaussianProcess, coordinates: Coordinates, target: float) -> None:
-        self._process, self._target = process, target
+    def __init__(
+        self,
+        process: GaussianProcess,
+        coordinates: Coordinates,
+        target: float,
+        failures: Failures | None = None,
+    ) -> None:
+        self._process, self._target, self._failures = process, target, failures
         self._means, precisions = coordinates.prior
         self._precisions = PRIOR_WEIGHT / process.n_observed * precisions
 
@@ -78,7 +86,8 @@ class Acquisition:
         mean, deviation = self._process.predict(x)
         improvement, _ = log_expected_improvement((self._target - mean) / deviation)
         of_prior = -0.5 * (x - self._means) ** 2 @ self._precisions
-        return np.asarray(improvement + np.log(deviation) + of_prior)
+        penalty = self._failures.penalty(x) if self._failures else 0.0
+        return np.asarray(improvement + np.log(deviation) + of_prior + penalty)
 
     def gradient(self, x: Array) -> tuple[float, Array]:
         """Of one point, shape (components,), with its gradient."""
@@ -88,7 +97,11 @@ class Acquisition:
         d_z = (-d_mean - z * d_deviation) / deviation
         far = (x - self._means) * self._precisions
         value = improvement + np.log(deviation) - 0.5 * float((x - self._means) @ far)
-        return value, slope * d_z + d_deviation / deviation - far
+        d_value = slope * d_z + d_deviation / deviation - far
+        if self._failures is None:
+            return value, d_value
+        penalty, d_penalty = self._failures.penalty_slopes(x)
+        return value + penalty, d_value + d_penalty
 
 
 def best_acquisition(
@@ -97,6 +110,7 @@ def best_acquisition(
     evaluated: Array,
     rng: np.random.Generator,
     is_exhausted: Callable[[Array], bool] = lambda point: False,
+    failures: Failures | None = None,
 ) -> Array:
     """The point of the unit cube with the best ``Acquisition``.
 
@@ -105,14 +119,16 @@ def best_acquisition(
     Args:
         process: The posterior.
         coordinates: Of its points.
-        evaluated: Points of the unit cube where runs were made, shape (n, dimension).
+        evaluated: Points of the unit cube where runs were made and did not fail, shape
+            (n, dimension).
         rng: Draws the candidates.
         is_exhausted: Whether a point has run so often that another one is to be found. If all are,
             as in a small space, the best one is.
+        failures: How likely a run fails, where many do.
     """
     means, _ = process.predict(coordinates.of(evaluated))
     incumbents = evaluated[np.argsort(means)[:3]]
-    acquisition = Acquisition(process, coordinates, float(means.min()))
+    acquisition = Acquisition(process, coordinates, float(means.min()), failures)
     candidates = np.vstack(
         [_uniform(coordinates, rng), _local(coordinates, incumbents, rng), incumbents]
     )

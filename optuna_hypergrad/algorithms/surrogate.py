@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from optuna_hypergrad.algorithms.acquisition import best_acquisition, first_design
 from optuna_hypergrad.algorithms.coordinates import Coordinates
+from optuna_hypergrad.algorithms.failures import Failures
 from optuna_hypergrad.algorithms.gaussian_process import Data, GaussianProcess, fit
+from optuna_hypergrad.algorithms.loss_scale import LARGEST, LossScale
 from optuna_hypergrad.algorithms.ranges import Array
 
-N_SCALE = 10  # first runs, whose losses set the scale
-GAP, FEW = 10.0, 3  # a gap of differences to the best loss, and the least runs before it
-CEILING = 3.0  # of losses above the best, in scales; what is worse is equally bad
 STEEPEST = 30.0  # root mean square of slopes, in losses' deviations per range; others are dropped
 REPEAT_EVERY = 5  # runs, of which one repeats the best point
 MAX_RUNS_OF_A_POINT = 4
@@ -26,7 +25,6 @@ PRICE = 6.0  # of a hypergradient, in plain trainings: 4 to 10 are measured
 FEWEST_SLOPES = 2 * PRICE  # of a hypergradient that may be worth its price
 FEWEST, MOST_FIRST = 5, 10  # runs that are spread over the space before the model decides
 MAX_SLOPES = 512  # of the best runs, that the process is fitted to
-LARGEST = 1e150  # of losses and slopes, whose squares are finite
 PROBE_EVERY = 15  # runs, of which one has a hypergradient in any case
 SLOPE_VARIANCE = 5.0 / 3.0  # of a Matérn process with signal 1, per length scale
 DIGITS = 9  # of a point's numbers that tell it from others
@@ -39,76 +37,6 @@ class Runs(NamedTuple):
     points: Array  # in the unit cube, categories in one-hot code, shape (n, d)
     losses: Array  # shape (n,); infinite where a run diverged
     slopes: Array  # hypergradients by the point, shape (n, d); NaN where unknown
-
-
-def standardised(losses: Array) -> tuple[Array, Array]:
-    """Losses on a logarithmic scale above the best one, and their derivatives by the losses.
-
-    The logarithm is linear near the best loss, where differences count, and flat far from it: a
-    diverged run says no more than that it is bad. Derivatives are NaN beyond ``CEILING``.
-
-    Example:
-        >>> standardised(np.array([0.1, 0.2, 0.4, np.inf]))[0].round(2)
-        array([-1.51, -0.3 ,  0.9 ,  0.9 ])
-    """
-    losses = _bounded(losses)
-    if not np.isfinite(losses).any():
-        return np.zeros(len(losses)), np.full(len(losses), np.nan)
-    best, scale = _scale(losses)
-    above = np.minimum(losses - best, CEILING * scale)
-    values = np.log1p(above / scale)
-    slopes = np.where(above < CEILING * scale, 1.0 / (scale + above), np.nan)
-    deviation = float(values.std()) or 1.0
-    return (values - values.mean()) / deviation, slopes / deviation
-
-
-def loss_at(value: float, losses: Array) -> float:
-    """The loss whose standardised value is this, given the losses of all runs.
-
-    Example:
-        >>> losses = np.array([0.1, 0.2, 0.4, np.inf])
-        >>> round(loss_at(standardised(losses)[0][1], losses), 6)
-        0.2
-    """
-    losses = _bounded(losses)
-    best, scale = _scale(losses)
-    known = np.log1p(np.minimum(losses - best, CEILING * scale) / scale)
-    deviation = float(known.std()) or 1.0
-    return best + scale * math.expm1(float(known.mean()) + deviation * value)
-
-
-def _scale(losses: Array) -> tuple[float, float]:
-    """The best loss, and the scale of differences to it; one loss at least is finite."""
-    finite = losses[np.isfinite(losses)]
-    best = float(finite.min())
-    first = losses[:N_SCALE]
-    above = np.sort(first[np.isfinite(first)] - best)
-    scale = _typical(above) if len(above) else 0.0
-    scale = scale if scale > 1 / LARGEST else float(finite.max()) - best
-    return best, scale if scale > 1 / LARGEST else 1.0
-
-
-def _typical(above: Array) -> float:
-    """A typical one of sorted differences to the best loss.
-
-    The median; but where most runs fail, as far as that of the last run before a large gap: the
-    median would make all runs that did not fail look alike.
-
-    Example:
-        >>> _typical(np.array([0.01, 0.02, 0.03, 0.04, 0.05]))
-        0.03
-        >>> _typical(np.array([0.01, 0.02, 0.03, 2.3, 2.3, 2.3, 2.3]))
-        0.03
-    """
-    median = float(np.median(above))
-    below = above[FEW - 1 : len(above) // 2]  # the gap is below the median, FEW runs below the gap
-    gaps = [i for i, value in enumerate(below, FEW - 1) if 0 < GAP * value < above[i + 1]]
-    return float(above[gaps[-1]]) if gaps else median
-
-
-def _bounded(losses: Array) -> Array:
-    """Losses whose squares are finite, if they are."""
-    return np.clip(losses, -LARGEST, np.where(np.isfinite(losses), LARGEST, np.inf))
 
 
 class Surrogate:
@@ -128,13 +56,15 @@ class Surrogate:
     ) -> None:
         self.runs = runs
         self._round = rounded
-        self._values, factors = standardised(runs.losses)
-        slopes = np.clip(runs.slopes, -LARGEST, LARGEST) * factors[:, None]
+        self._scale = LossScale(runs.losses)
+        self._kept = ~self._scale.failed  # runs that the process is fitted to
+        losses, slopes = runs.losses[self._kept], runs.slopes[self._kept]
+        slopes = np.clip(slopes, -LARGEST, LARGEST) * self._scale.slopes(losses)[:, None]
         slopes = np.clip(slopes, -LARGEST, LARGEST)
         known = np.isfinite(slopes)
         power = (np.where(known, slopes, 0.0) ** 2).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         usable = np.flatnonzero(known.any(axis=1) & (power < STEEPEST**2))
-        best = usable[np.argsort(runs.losses[usable], kind="stable")]
+        best = usable[np.argsort(losses[usable], kind="stable")]
         count = max(2, MAX_SLOPES // max(1, coordinates.n_slopes))
         directions = slopes[np.sort(best[:count]), : coordinates.n_numeric]
         self.coordinates = replace(coordinates, slopes=directions if len(best) else None)
@@ -147,8 +77,17 @@ class Surrogate:
         """The process with the most probable hyperparameters, fitted once."""
         own = self.coordinates
         slopes = own.slopes_of(self._slopes)
-        data = Data(own.of(self.runs.points), self._values, slopes, self._at)
+        values = self._scale.standardised(self.runs.losses[self._kept])
+        data = Data(own.of(self.runs.points[self._kept]), values, slopes, self._at)
         return fit(data, own.kinds, own.lengths, own.length_spreads)
+
+    @cached_property
+    def failures(self) -> Failures | None:
+        """How likely a run fails; None unless most of the first runs did."""
+        failed = self._scale.failed
+        if not failed.any():
+            return None
+        return Failures(self.coordinates.of(self.runs.points), failed, self.coordinates)
 
     @property
     def n_first(self) -> int:
@@ -181,7 +120,8 @@ class Surrogate:
         def is_exhausted(point: Array) -> bool:
             return int(at_point(known, self._round(point)).sum()) >= most
 
-        return best_acquisition(process, self.coordinates, known, rng, is_exhausted)
+        ended = np.vstack([self.runs.points[self._kept], pending])
+        return best_acquisition(process, self.coordinates, ended, rng, is_exhausted, self.failures)
 
     def repetition(self, pending: Array, number: int) -> Array | None:
         """The best point, if a run repeats it; see ``next_point``."""
@@ -220,7 +160,7 @@ class Surrogate:
 
         Of the best quarter of the points, by the mean of their losses, the one with the smallest
         sum of the expected loss and its standard deviation: points that ran several times are
-        better known.
+        better known. Where many runs fail, that is the expectation over success and failure.
         """
         limit = np.minimum(self.runs.losses, np.finfo(float).max)
         first, own = self._distinct
@@ -229,13 +169,17 @@ class Surrogate:
         shortlist = first[np.argsort(means, kind="stable")[:count]]
         if count == 1:
             return int(shortlist[0])
-        mean, deviation = self.process.predict(self.coordinates.of(self.runs.points[shortlist]))
-        return int(shortlist[np.argmin(mean + deviation)])
+        x = self.coordinates.of(self.runs.points[shortlist])
+        mean, deviation = self.process.predict(x)
+        bound = mean + deviation
+        if self.failures is not None:
+            bound += self.failures.bound(x) * (self._scale.of_failure - bound)
+        return int(shortlist[np.argmin(bound)])
 
     def expected_loss(self, point: Array) -> float:
-        """The loss that is expected at a point, shape (d,)."""
+        """The loss that is expected at a point, shape (d,), if the run does not fail."""
         mean, _ = self.process.predict(self.coordinates.of(point[None]))
-        return loss_at(float(mean[0]), self.runs.losses)
+        return self._scale.loss_at(float(mean[0]))
 
     @cached_property
     def _distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

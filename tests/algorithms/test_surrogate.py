@@ -1,17 +1,11 @@
-"""The model of runs: scales of losses, the next run, and the one to be recommended."""
+"""The model of runs: the next run, and the one to be recommended."""
 
 import numpy as np
 import pytest
 
 from optuna_hypergrad.algorithms.coordinates import Coordinates
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.algorithms.surrogate import (
-    CEILING,
-    PROBE_EVERY,
-    Runs,
-    Surrogate,
-    standardised,
-)
+from optuna_hypergrad.algorithms.surrogate import PROBE_EVERY, Runs, Surrogate
 
 NOTHING = np.empty((0, 2))
 OPTIMUM = np.array([0.3, 0.8])
@@ -26,56 +20,6 @@ def bowl(n: int, d: int = 2, noise: float = 0.0, with_slopes: bool = False) -> R
     points, optimum = rng.random((n, d)), np.resize(OPTIMUM, d)
     losses = ((points - optimum) ** 2).sum(axis=1) + noise * rng.normal(size=n)
     return runs_of(points, losses, 2 * (points - optimum) if with_slopes else None)
-
-
-class TestStandardised:
-    def test_slopes_are_derivatives_of_the_losses(self) -> None:
-        losses, step = np.array([0.1, 0.25, 0.5, 0.3, 0.2]), 1e-6
-        values, slopes = standardised(losses)
-        assert values.mean() == pytest.approx(0) and values.std() == pytest.approx(1)
-        # The scale and the deviation are those of all losses: ratios of slopes are compared.
-        raw = np.log1p((losses - 0.1) / (np.median(losses) - 0.1))
-        moved = np.log1p((losses + step - 0.1) / (np.median(losses) - 0.1))
-        np.testing.assert_allclose(slopes * raw.std(), (moved - raw) / step, rtol=1e-4)
-
-    def test_what_is_much_worse_is_equally_bad(self) -> None:
-        losses = np.array([0.0, 1.0, 2.0, 1e3, 1e30, np.inf])
-        values, slopes = standardised(losses)
-        assert values[3] == values[4] == values[5] == values.max()
-        assert np.isnan(slopes[3:]).all() and np.isfinite(slopes[:3]).all()
-
-    def test_the_order_of_losses_remains(self) -> None:
-        losses = np.random.default_rng(0).lognormal(size=30)
-        capped = np.minimum(
-            losses, losses.min() + CEILING * (np.median(losses[:10]) - losses.min())
-        )
-        assert (
-            np.argsort(standardised(losses)[0], kind="stable") == np.argsort(capped, kind="stable")
-        ).all()
-
-    @pytest.mark.parametrize("losses", [[1e308, -1e308, 0.0], [5e-324, 0.0, 1e-323]], ids=str)
-    def test_the_largest_and_smallest_losses_are_numbers(self, losses: list[float]) -> None:
-        values, slopes = standardised(np.array(losses))
-        assert np.isfinite(values).all() and not np.isinf(slopes).any()
-
-    @pytest.mark.parametrize("losses", [[np.inf] * 3, [0.5], [0.5] * 4, [0.5, np.inf]])
-    def test_losses_that_tell_nothing_are_no_error(self, losses: list[float]) -> None:
-        values, slopes = standardised(np.array(losses))
-        assert np.isfinite(values).all() and len(slopes) == len(losses)
-
-    def test_good_losses_differ_although_most_runs_fail(self) -> None:
-        """As where most learning rates of a range train nothing (LeNet on MNIST)."""
-        good, failed = [0.057, 0.079, 0.14, 0.05], [2.3, 2.31, 2.3, 4.6, 2.32, np.inf]
-        values, _ = standardised(np.array([*good, *failed, 0.044, 0.037, 2.3, 2.3]))
-        assert values[1] - values[-3] > 0.3
-        assert np.ptp(values[4:10]) < 1e-9  # all failed ones are alike
-
-    def test_a_failure_or_two_do_not_change_the_scale(self) -> None:
-        losses = np.array([0.5, 0.3, 0.2, 0.4, 0.25])
-        values, _ = standardised(np.append(losses, [2.3, 4.6]))
-        raw = np.log1p((losses - 0.2) / (0.4 - 0.2))  # by the median of all
-        expected = (raw - raw[0]) / (raw[1] - raw[0])
-        np.testing.assert_allclose((values[:5] - values[0]) / (values[1] - values[0]), expected)
 
 
 class TestNextPoint:
@@ -103,6 +47,22 @@ class TestNextPoint:
         twice.losses[-1] = runs.losses[(runs.points == again).all(axis=1)][0]
         elsewhere = Surrogate(twice, Coordinates((1, 1))).next_point(NOTHING, 0, 14)
         assert not (runs.points == elsewhere).all(axis=1).any()
+
+    def test_where_many_runs_fail_the_search_stays_away(self) -> None:
+        """Half of the square fails, near the optimum."""
+        coordinates, rng = Coordinates((1, 1)), np.random.default_rng(0)
+        points = rng.random((12, 2))
+
+        def loss(points: Array) -> Array:
+            good = 0.05 + 0.2 * ((points - np.array([0.42, 0.6])) ** 2).sum(axis=1)
+            return np.where(points[:, 0] > 0.5, 2.3, good)
+
+        runs = runs_of(points, loss(points))
+        for number in range(12, 32):
+            point = Surrogate(runs, coordinates).next_point(NOTHING, 0, number)
+            all_points = np.vstack([runs.points, point])
+            runs = runs_of(all_points, loss(all_points))
+        assert (runs.losses[12:] == 2.3).mean() < 0.2 and runs.losses.min() < 0.051
 
     def test_runs_that_all_diverged_are_no_error(self) -> None:
         runs = runs_of(np.random.default_rng(0).random((8, 2)), np.full(8, np.inf))
@@ -157,6 +117,21 @@ class TestBestRun:
         points = np.repeat(np.array([[0.1, 0.1], [0.5, 0.5], [0.9, 0.9], [0.2, 0.8]]), 3, axis=0)
         losses = np.array([0.0, 3.0, 3.0, *[1.0] * 3, *[2.0] * 3, *[2.0] * 3])
         assert Surrogate(runs_of(points, losses), Coordinates((1, 1))).best_run() == 3
+
+    @pytest.mark.parametrize("failure", [2.3, np.inf])
+    def test_a_point_beside_failures_is_not_recommended(self, failure: float) -> None:
+        """Two good places; around the slightly better one, a good part of the runs fail."""
+        rng = np.random.default_rng(0)
+        steady, risky, elsewhere = (
+            centre + 0.1 * (rng.random((n, 2)) - 0.5)
+            for n, centre in ((12, 0.2), (12, 0.5), (14, 0.9))
+        )
+        losses = np.concatenate([np.full(12, 0.05), np.full(12, 0.048), np.full(14, failure)])
+        losses[:24] += 0.004 * rng.normal(size=24)
+        losses[14:24:3] = failure
+        points, order = np.vstack([steady, risky, elsewhere]), rng.permutation(38)
+        model = Surrogate(runs_of(points[order], losses[order]), Coordinates((1, 1)))
+        assert np.abs(points[order][model.best_run()] - 0.2).max() < 0.1
 
     def test_a_diverged_run_is_not_recommended(self) -> None:
         runs = bowl(6)

@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.algorithms import surrogate
 from optuna_hypergrad.algorithms.coordinates import MAX_DIMENSION, Coordinates, one_hot
+from optuna_hypergrad.algorithms.loss_scale import N_SCALE
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
-from optuna_hypergrad.algorithms.surrogate import N_SCALE, Runs, Surrogate
+from optuna_hypergrad.algorithms.surrogate import Runs, Surrogate
 from optuna_hypergrad.reports.objective import read_gradient
 from optuna_hypergrad.reports.proposals import Proposal
 from optuna_hypergrad.samplers.distributions import ranges_of, schedule_of, to_distribution

@@ -1,0 +1,110 @@
+"""Losses as the Gaussian process sees them: on a logarithmic scale, and apart from failures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_hypergrad.algorithms.ranges import Array
+
+N_SCALE = 10  # first runs, whose losses set the scale
+CEILING = 3.0  # of losses above the best, in scales; what is worse is equally bad
+BETTER, BETWEEN = 0.1, 0.5  # of a typical loss above the best: what is better, what no failure
+RARE, FEW = 0.1, 3  # share of the runs that are in between, number of those that are better
+FAILURE = 50.0  # of losses above the best, in scales, where points are to be recommended
+LARGEST = 1e150  # of losses and slopes, whose squares are finite
+
+
+class LossScale:
+    """Standardised losses: the logarithm of what a loss is above the best one, in scales.
+
+    The logarithm is linear near the best loss, where differences count, and flat far from it. The
+    scale is the median of the first ten runs, not counting failures.
+
+    Args:
+        losses: Of all runs, in the order in which they began; infinite where one diverged.
+
+    Example:
+        >>> losses = np.array([0.1, 0.2, 0.4, np.inf])
+        >>> LossScale(losses).standardised(losses).round(2)
+        array([-1.51, -0.3 ,  0.9 ,  0.9 ])
+    """
+
+    def __init__(self, losses: Array) -> None:
+        losses = _bounded(losses)
+        self._best = float(losses.min()) if np.isfinite(losses).any() else 0.0
+        above = losses - self._best
+        self.failed = failures(above)
+        self._size = _typical(above[~self.failed])
+        values = self._logarithm(losses[~self.failed]) if len(losses) else np.zeros(1)
+        self._mean, self._deviation = float(values.mean()), float(values.std()) or 1.0
+
+    def standardised(self, losses: Array) -> Array:
+        """Losses of any runs; those that did not fail have a mean of 0 and a deviation of 1."""
+        return (self._logarithm(_bounded(losses)) - self._mean) / self._deviation
+
+    def slopes(self, losses: Array) -> Array:
+        """Derivatives of standardised losses by losses; NaN beyond ``CEILING``."""
+        above = _bounded(losses) - self._best
+        is_below = above < CEILING * self._size
+        return np.where(is_below, 1.0 / (self._size + above), np.nan) / self._deviation
+
+    @property
+    def of_failure(self) -> float:
+        """What a failed run counts as where others are to be compared, on the same scale."""
+        return (math.log1p(FAILURE) - self._mean) / self._deviation
+
+    def loss_at(self, value: float) -> float:
+        """The loss whose standardised value is this.
+
+        Example:
+            >>> scale = LossScale(np.array([0.1, 0.2, 0.4, np.inf]))
+            >>> round(scale.loss_at(scale.standardised(np.array([0.2])).item()), 6)
+            0.2
+        """
+        return self._best + self._size * math.expm1(self._mean + self._deviation * value)
+
+    def _logarithm(self, losses: Array) -> Array:
+        above = np.minimum(losses - self._best, CEILING * self._size)
+        return np.asarray(np.log1p(above / self._size))
+
+
+def failures(above: Array) -> NDArray[np.bool_]:
+    """Which runs failed, in whatever way, if most of the first ones did; else none.
+
+    Then the median of the first ten is the loss of a failure: some runs are ten times as close to
+    the best loss, and hardly any are in between. Beside failures, all other runs would look alike.
+    A failure says where to be careful, not how good a place is otherwise.
+
+    Args:
+        above: What losses are above the best one, in the order in which the runs began.
+
+    Example:
+        >>> failures(np.array([0.0, 0.05, 2.3, 2.3, 2.2, np.inf, 0.02])).nonzero()[0].tolist()
+        [2, 3, 4, 5]
+        >>> failures(np.array([0.0, 0.05, 0.1, 0.2, 0.4, 0.8, np.inf])).any().item()
+        False
+    """
+    if not len(above):
+        return np.zeros(0, dtype=bool)
+    typical = np.median(above[:N_SCALE])
+    is_better, has_failed = above < BETTER * typical, above >= BETWEEN * typical
+    is_between = ~is_better & ~has_failed
+    is_rare = max(is_between[:N_SCALE].mean(), is_between.mean()) <= RARE
+    return np.asarray(has_failed & bool(is_rare and is_better.sum() >= FEW))
+
+
+def _typical(above: Array) -> float:
+    """The median of the first differences to the best loss; the largest where that is zero."""
+    finite, first = above[np.isfinite(above)], above[:N_SCALE]
+    if not len(finite):
+        return 1.0
+    sizes = np.median(first[np.isfinite(first)]) if np.isfinite(first).any() else 0.0, finite.max()
+    return next((float(size) for size in sizes if size > 1 / LARGEST), 1.0)
+
+
+def _bounded(losses: Array) -> Array:
+    """Losses whose squares are finite, if they are."""
+    return np.clip(losses, -LARGEST, np.where(np.isfinite(losses), LARGEST, np.inf))

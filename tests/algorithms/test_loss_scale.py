@@ -1,0 +1,89 @@
+"""Losses on the scale of the Gaussian process."""
+
+import numpy as np
+import pytest
+
+from optuna_hypergrad.algorithms.loss_scale import CEILING, LossScale
+from optuna_hypergrad.algorithms.ranges import Array
+
+
+def standardised(losses: Array) -> tuple[Array, Array]:
+    """Losses and their derivatives, on their own scale."""
+    scale = LossScale(losses)
+    return scale.standardised(losses), scale.slopes(losses)
+
+
+def test_slopes_are_derivatives_of_the_losses() -> None:
+    losses, step = np.array([0.1, 0.25, 0.5, 0.3, 0.2]), 1e-6
+    scale = LossScale(losses)
+    values, moved = scale.standardised(losses), scale.standardised(losses + step)
+    assert values.mean() == pytest.approx(0) and values.std() == pytest.approx(1)
+    np.testing.assert_allclose(scale.slopes(losses), (moved - values) / step, rtol=1e-4)
+
+
+def test_losses_have_values_and_values_losses() -> None:
+    losses = np.array([0.1, 0.25, 0.5, 0.3, 0.2])
+    scale = LossScale(losses)
+    found = [scale.loss_at(value) for value in scale.standardised(losses)]
+    np.testing.assert_allclose(found, losses)
+
+
+def test_what_is_much_worse_is_equally_bad() -> None:
+    losses = np.array([0.0, 1.0, 2.0, 1e3, 1e30, np.inf])
+    values, slopes = standardised(losses)
+    assert values[3] == values[4] == values[5] == values.max()
+    assert np.isnan(slopes[3:]).all() and np.isfinite(slopes[:3]).all()
+
+
+def test_the_order_of_losses_remains() -> None:
+    losses = np.random.default_rng(0).lognormal(size=30)
+    capped = np.minimum(losses, losses.min() + CEILING * (np.median(losses[:10]) - losses.min()))
+    order = np.argsort(standardised(losses)[0], kind="stable")
+    np.testing.assert_array_equal(order, np.argsort(capped, kind="stable"))
+
+
+@pytest.mark.parametrize("losses", [[1e308, -1e308, 0.0], [5e-324, 0.0, 1e-323]], ids=str)
+def test_the_largest_and_smallest_losses_are_numbers(losses: list[float]) -> None:
+    values, slopes = standardised(np.array(losses))
+    assert np.isfinite(values).all() and not np.isinf(slopes).any()
+
+
+@pytest.mark.parametrize("losses", [[np.inf] * 3, [0.5], [0.5] * 4, [0.5, np.inf]])
+def test_losses_that_tell_nothing_are_no_error(losses: list[float]) -> None:
+    values, slopes = standardised(np.array(losses))
+    assert np.isfinite(values).all() and len(slopes) == len(losses)
+    assert not LossScale(np.array(losses)).failed.any()
+
+
+GOOD = [0.057, 0.079, 0.14, 0.05]
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [[2.3, 2.31, 2.3, 4.6, 2.32, np.inf], [np.inf] * 6],
+    ids=["losses", "divergence"],
+)
+def test_where_most_runs_fail_they_do_not_set_the_scale(failed: list[float]) -> None:
+    """As where most learning rates of a range train nothing (LeNet on MNIST)."""
+    losses = np.array([*GOOD, *failed, 0.044, 0.037, max(failed), max(failed)])
+    scale = LossScale(losses)
+    good = np.isin(np.arange(14), [0, 1, 2, 3, 10, 11])
+    np.testing.assert_array_equal(scale.failed, ~good)
+    values = scale.standardised(losses)
+    assert values[good].mean() == pytest.approx(0) and values[good].std() == pytest.approx(1)
+    assert values[1] - values[11] > 0.5
+    assert np.ptp(values[4:10]) < 1e-9  # all failed ones are alike
+
+
+def test_a_failure_or_two_do_not_change_the_scale() -> None:
+    losses = np.array([0.5, 0.3, 0.2, 0.4, 0.25])
+    scale = LossScale(np.append(losses, [2.3, 4.6]))
+    assert not scale.failed.any()
+    values = scale.standardised(losses)
+    raw = np.log1p((losses - 0.2) / (0.4 - 0.2))  # by the median of all
+    expected = (raw - raw[0]) / (raw[1] - raw[0])
+    np.testing.assert_allclose((values - values[0]) / (values[1] - values[0]), expected)
+
+
+def test_few_good_runs_are_no_scale() -> None:
+    assert not LossScale(np.array([0.05, 0.06, *[2.3] * 8])).failed.any()
