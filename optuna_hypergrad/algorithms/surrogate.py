@@ -99,7 +99,8 @@ class Surrogate:
         """Where the next run should be, shape (d,).
 
         After the first runs, the point with the best acquisition, or, every fifth time, the best
-        one once more: its loss may have been low by chance.
+        one once more: its loss may have been low by chance. While all losses are the same, runs
+        are spread over the space.
 
         Args:
             pending: Points that still run, shape (k, d). They count as runs with the loss that is
@@ -107,7 +108,7 @@ class Surrogate:
             seed: Seeds the draws, with ``number``.
             number: Of the run.
         """
-        if len(self.runs.losses) < self.n_first:
+        if self.knows_little:
             return first_design(self.coordinates, number, seed)
         best = self.repetition(pending, number)
         if best is not None:
@@ -126,7 +127,7 @@ class Surrogate:
     def repetition(self, pending: Array, number: int) -> Array | None:
         """The best point, if a run repeats it; see ``next_point``."""
         is_due = number % REPEAT_EVERY == REPEAT_EVERY - 1
-        if not is_due or len(self.runs.losses) < self.n_first or self._is_exact:
+        if not is_due or self.knows_little or self._is_exact:
             return None
         known = np.vstack([self.runs.points, pending])
         best = np.asarray(self.runs.points[self.best_run()])
@@ -187,6 +188,12 @@ class Surrogate:
         points = np.round(self.runs.points, DIGITS)
         _, first, own = np.unique(points, axis=0, return_index=True, return_inverse=True)
         return first, own.ravel()
+
+    @property
+    def knows_little(self) -> bool:
+        """Whether runs are spread over the space: at first, and while all losses are the same."""
+        losses = self.runs.losses
+        return len(losses) < self.n_first or len(np.unique(losses)) == 1
 
     @property
     def _is_exact(self) -> bool:

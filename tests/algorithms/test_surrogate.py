@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from optuna_hypergrad.algorithms.acquisition import first_design
 from optuna_hypergrad.algorithms.coordinates import Coordinates
 from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.algorithms.surrogate import PROBE_EVERY, Runs, Surrogate
@@ -64,10 +65,14 @@ class TestNextPoint:
             runs = runs_of(all_points, loss(all_points))
         assert (runs.losses[12:] == 2.3).mean() < 0.2 and runs.losses.min() < 0.051
 
-    def test_runs_that_all_diverged_are_no_error(self) -> None:
-        runs = runs_of(np.random.default_rng(0).random((8, 2)), np.full(8, np.inf))
-        point = Surrogate(runs, Coordinates((1, 1))).next_point(NOTHING, 0, 9)
-        assert ((point >= 0) & (point <= 1)).all()
+    @pytest.mark.parametrize("loss", [np.inf, 2.3])
+    def test_while_all_runs_are_equally_bad_they_are_spread(self, loss: float) -> None:
+        coordinates = Coordinates((1, 1))
+        runs = runs_of(np.random.default_rng(0).random((8, 2)), np.full(8, loss))
+        for number in (8, 9, 10):
+            found = Surrogate(runs, coordinates).next_point(NOTHING, 0, number)
+            np.testing.assert_array_equal(found, first_design(coordinates, number, 0))
+        assert Surrogate(runs, coordinates).repetition(NOTHING, 9) is None
 
 
 class TestWorthHypergradient:

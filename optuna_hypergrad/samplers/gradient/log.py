@@ -83,6 +83,8 @@ def describe_proposal(
         what = "the start" if not model.observations else "no parameter is common to all trials"
     elif n < model.n_first:
         what = f"one of the first {model.n_first} points, which are spread over the space"
+    elif model.knows_little:
+        what = "spread over the space, as all trials so far had the same loss"
     elif model.repeats(running, proposal.trial):
         what = "the best point once more"
     else:

@@ -176,6 +176,11 @@ class Model:
         return self._surrogate.n_first
 
     @property
+    def knows_little(self) -> bool:
+        """Whether trials are spread over the space: at first, and while losses are the same."""
+        return self._surrogate.knows_little
+
+    @property
     def n_losses(self) -> int:
         """How many losses the process is fitted to."""
         return len(self._fitted)

@@ -24,6 +24,7 @@ from optuna_hypergrad import (
     trial_seed,
     wants_hypergradient,
 )
+from optuna_hypergrad.algorithms.ranges import Array
 from optuna_hypergrad.reports.objective import read_gradient
 from optuna_hypergrad.samplers.gradient.model import Observation
 from samplers.studies import constrain, create, points
@@ -80,6 +81,47 @@ def test_beside_a_category_the_search_is_no_worse_than_tpe() -> None:
             study.optimize(shifted, n_trials=30)
         best.append([study.best_value for study in studies])
     assert all(ours <= tpe for ours, tpe in zip(*best, strict=True))
+
+
+def steps_of(params: dict[str, float]) -> Array:
+    """Learning rates as they act."""
+    return np.array([params[f"lr_{i}"] for i in range(7)]) / (1 - params["momentum"])
+
+
+def risk_of(params: dict[str, float]) -> float:
+    """The probability that a training fails: with large, negative or no learning rates."""
+    steps = steps_of(params)
+    margins = (0.8 - steps.max()) / 0.06, (steps.min() + 0.12) / 0.03, (steps.mean() - 0.02) / 0.005
+    return float(1 - np.prod(1 / (1 + np.exp(-np.clip(margins, -50, 50)))))
+
+
+def trains_in_a_corner(trial: optuna.Trial) -> float:
+    """As LeNet on MNIST: most rates train nothing, and near the best ones some runs fail."""
+    for i in range(7):
+        trial.suggest_float(f"lr_{i}", -1, 1)
+    trial.suggest_float("momentum", 0, 0.99)
+    rng = np.random.default_rng(trial.number)
+    if rng.random() < risk_of(trial.params):
+        return 2.3
+    return true_loss_of(trial.params) + 0.007 * abs(rng.normal())
+
+
+def true_loss_of(params: dict[str, float]) -> float:
+    steps = steps_of(params)
+    shape = 0.12 * steps[-1] ** 2 + 0.02 * np.abs(np.diff(steps)).mean()
+    level = np.log(max(steps.mean(), 1e-3) / 0.35)
+    return float(0.04 + 0.012 * level**2 + shape)
+
+
+def test_where_most_trials_fail_a_good_place_that_is_safe_is_recommended() -> None:
+    found = []
+    for seed in (0, 1, 5, 6):
+        study = create(sampler(seed, start={f"lr_{i}": 0.0 for i in range(7)}))
+        study.optimize(trains_in_a_corner, n_trials=45)
+        params = recommended(study).params
+        found.append((risk_of(params), true_loss_of(params)))
+    risks, losses = np.transpose(found)
+    assert np.median(risks) < 0.1 and np.median(losses) < 0.05
 
 
 class TestRepetition:
