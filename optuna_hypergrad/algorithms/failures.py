@@ -28,8 +28,8 @@ class Failures:
         >>> coordinates = Coordinates((1,))
         >>> x = coordinates.of(np.array([[0.1], [0.3], [0.7], [0.9]]))
         >>> failures = Failures(x, np.array([False, False, True, True]), coordinates)
-        >>> bounds = failures.bound(coordinates.of(np.array([[0.2], [0.8]])))
-        >>> bool(bounds[0] < 0.5 and bounds[1] > 0.8)
+        >>> frequencies = failures.frequency(coordinates.of(np.array([[0.2], [0.8]])))
+        >>> bool(frequencies[0] < 0.2 and frequencies[1] > 0.8)
         True
     """
 
@@ -42,10 +42,10 @@ class Failures:
         )
         self._middle = (0.5 - self._mean) / self._deviation
 
-    def bound(self, x: Array) -> Array:
-        """The expected label and its standard deviation, in [0, 1], shape (k, components)."""
-        mean, deviation = self._process.predict(x)
-        return np.clip(self._mean + self._deviation * (mean + deviation), 0.0, 1.0)
+    def frequency(self, x: Array) -> Array:
+        """The expected label, within [0, 1], at points of shape (k, components)."""
+        mean, _ = self._process.predict(x)
+        return np.clip(self._mean + self._deviation * mean, 0.0, 1.0)
 
     def penalty(self, x: Array) -> Array:
         """``CAUTION`` times log P(label < 1/2) at points of shape (k, components)."""

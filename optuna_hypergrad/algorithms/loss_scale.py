@@ -13,7 +13,7 @@ N_SCALE = 10  # first runs, whose losses set the scale
 CEILING = 3.0  # of losses above the best, in scales; what is worse is equally bad
 BETTER, BETWEEN = 0.1, 0.5  # of a typical loss above the best: what is better, what no failure
 RARE, FEW = 0.1, 3  # share of the runs that are in between, number of those that are better
-FAILURE = 50.0  # of losses above the best, in scales, where points are to be recommended
+FAILURE = 10.0  # of losses above the best, in scales, where points are to be recommended
 LARGEST = 1e150  # of losses and slopes, whose squares are finite
 
 

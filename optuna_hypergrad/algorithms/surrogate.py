@@ -174,7 +174,7 @@ class Surrogate:
         mean, deviation = self.process.predict(x)
         bound = mean + deviation
         if self.failures is not None:
-            bound += self.failures.bound(x) * (self._scale.of_failure - bound)
+            bound += self.failures.frequency(x) * (self._scale.of_failure - bound)
         return int(shortlist[np.argmin(bound)])
 
     def expected_loss(self, point: Array) -> float:
