@@ -13,13 +13,14 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import check_kind, checked_count
+from optuna_hypergrad.arrays.recommendation import best_neighbourhood
 from optuna_hypergrad.reports.arrays import array_names
 from optuna_hypergrad.reports.attributes import SCHEDULES, StoredDataError, reading
 from optuna_hypergrad.reports.objective import Shape, read_shapes
 from optuna_hypergrad.reports.segments import read_restored
 from optuna_hypergrad.samplers.gradient.recommendation import recommendation
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage
-from optuna_hypergrad.samplers.studies import check_one_objective, violation
+from optuna_hypergrad.samplers.studies import check_one_objective, maximizes, violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, interpolate, parameter_names
 
 __all__ = ["best_schedules", "lineage_schedules", "recommended"]
@@ -67,8 +68,10 @@ def recommended(study: Study) -> FrozenTrial:
     the best quarter of the points, with the smallest sum of the mean and the standard deviation of
     a Gaussian process over losses and reported hypergradients (96 trials at most), so that
     neighbours count, too. Only trials that have the parameters of the best trial are compared.
-    Works for studies of any sampler; of fewer than five complete trials, with more than 64 groups
-    of parameters, or with arrays, which the process does not model, it is ``study.best_trial``.
+    Works for studies of any sampler; of fewer than five complete trials, or with more than 64
+    groups of parameters, it is ``study.best_trial``. Of trials with arrays, which the process does
+    not model, it is the one with the smallest value after averaging over trials with similar
+    arrays.
 
     Args:
         study: A study with one objective.
@@ -90,7 +93,11 @@ def recommended(study: Study) -> FrozenTrial:
     """
     check_one_objective(study)
     best = _best(study)
-    found = None if array_names(best) else recommendation(study)
+    if array_names(best):
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        feasible = [trial for trial in complete if not violation(trial)]
+        return copy.deepcopy(best_neighbourhood(best, feasible, maximizes(study)))
+    found = recommendation(study)
     return best if found is None else copy.deepcopy(found.trial)
 
 

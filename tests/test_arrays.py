@@ -306,7 +306,37 @@ def test_two_trials_that_are_no_better_lead_back_to_the_best(direction: str) -> 
     sign = 1 if direction == "minimize" else -1
     for loss in (1.0, 2.0, 3.0):
         tell(study, [1.0, -1.0], loss=sign * loss)
+    again = tell(study, [1.0, -1.0], loss=sign * 1.0)  # whether the best one was lucky
+    np.testing.assert_array_equal(again, arrays(study)[0])
     np.testing.assert_allclose(tell(study, [1.0, -1.0]), [0.45, 0.55], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "state"),
+    [
+        (None, TrialState.PRUNED),
+        (None, TrialState.COMPLETE),
+        ([np.nan, np.nan], TrialState.FAIL),
+    ],
+)
+def test_the_best_array_runs_again_only_once(gradient: Any, state: TrialState) -> None:
+    study = optuna.create_study()
+    for loss in (1.0, 2.0, 3.0):
+        tell(study, [1.0, -1.0], loss=loss)
+    tell(study, gradient, state)
+    np.testing.assert_array_equal(arrays(study)[3], arrays(study)[0])
+    np.testing.assert_allclose(tell(study, [1.0, -1.0]), [0.45, 0.55], rtol=1e-6)
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_a_best_array_that_was_lucky_does_not_hold_the_search_back(direction: str) -> None:
+    study = optuna.create_study(direction=direction)
+    sign = 1 if direction == "minimize" else -1
+    for loss in (1.0, 2.5, 2.0):
+        third = tell(study, [1.0, -1.0], loss=sign * loss)
+    tell(study, [1.0, -1.0], loss=sign * 4.0)  # the first array again, whose mean is now 2.5
+    assert recommended(study).number == 2
+    assert tell(study, [1.0, -1.0])[0] < third[0]  # the search goes on from the third
 
 
 def test_a_recommended_trial_has_the_best_array() -> None:
@@ -316,7 +346,21 @@ def test_a_recommended_trial_has_the_best_array() -> None:
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
     study.optimize(objective, n_trials=12)
-    assert recommended(study).number == study.best_trial.number
+    best, steps = study.best_trial, np.diff(arrays(study), axis=0)
+    chosen = suggest_array(recommended(study), "x", 0.0, 1.0, N)
+    distance = np.abs(chosen - suggest_array(best, "x", 0.0, 1.0, N)).max()
+    assert distance <= np.median(np.abs(steps).max(axis=1))
+
+
+def test_a_lucky_trial_is_not_recommended() -> None:
+    study = optuna.create_study()
+    gradient = [1.0, -1.0]
+    for value in (1.0, 0.9, 0.3, 0.95, 0.5, 0.45, 0.5):  # the third was lucky
+        trial = study.ask()
+        suggest_array(trial, "x", 0.0, 1.0, 2, step_size=0.05)
+        report_hypergradient(trial, {"x": gradient})
+        study.tell(trial, value)
+    assert study.best_trial.number == 2 and recommended(study).number >= 4
 
 
 def test_trials_keep_their_arrays_in_another_study() -> None:

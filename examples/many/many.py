@@ -33,7 +33,7 @@ from results import standard_error
 from running import Options, environment, run
 from training import Training
 
-from optuna_hypergrad import suggest_array
+from optuna_hypergrad import recommended, suggest_array
 from samplers import Entry, gradient, plain
 
 RESULTS = Path(__file__).parent / "results"
@@ -74,7 +74,9 @@ class ManyJob(Job):
         """How a method searches for the job."""
         if method != "ours":
             return Entry(OTHERS[method], rates=suggest_each)
-        return Entry(gradient(), rates=suggest_array, is_gradient=True, has_start=True)
+        return Entry(
+            gradient(), rates=suggest_array, is_gradient=True, has_start=True, is_smoothed=True
+        )
 
     def _start(self, name: str, distribution: FloatDistribution) -> float:
         """Where an entry starts: at the value of its array."""
@@ -120,7 +122,7 @@ def add(output: Path, job: ManyJob, cell: Cell, data: Path, budget: float) -> No
     entry = job.entry(cell.sampler)
     own_budget = budget if cell.sampler == "ours" else FACTOR * budget
     study = run(cell, job, entry, Options(data, None, own_budget, "cpu"))
-    found = _found(study, job)
+    found = _found(study, job, recommended(study) if entry.is_smoothed else study.best_trial)
     # Another process may have added a cell meanwhile.
     known = json.loads(output.read_text()) if output.exists() else known
     for name, training in job.references.items():
@@ -134,7 +136,7 @@ def add(output: Path, job: ManyJob, cell: Cell, data: Path, budget: float) -> No
     output.write_text(json.dumps(known, indent=1) + "\n")
 
 
-def _found(study: optuna.Study, job: ManyJob) -> dict[str, Any]:
+def _found(study: optuna.Study, job: ManyJob, chosen: FrozenTrial) -> dict[str, Any]:
     """What is kept of a study: judgements, and losses by cost."""
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     judged = study.user_attrs[JUDGED].items()
@@ -143,8 +145,8 @@ def _found(study: optuna.Study, job: ManyJob) -> dict[str, Any]:
         "costs": [round(float(t.user_attrs[COST]), 3) for t in complete],
         "values": [round(float(t.value), 5) for t in complete],
         "plain_seconds": float(np.median([t.user_attrs[PLAIN_SECONDS] for t in complete])),
-        "best": dict(job.describe(study.best_trial)),
-        "arrays": _arrays(study.best_trial, job),
+        "best": dict(job.describe(chosen)),
+        "arrays": _arrays(chosen, job),
     }
 
 
@@ -186,12 +188,12 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def _described(cells: Mapping[str, Any]) -> list[str]:
-    """What else is known of the best trial of each cell, as a line for each method."""
+    """What else is known of the chosen trial of each cell, as a line for each method."""
     by_method: dict[str, list[Mapping[str, float]]] = {}
     for name, cell in cells.items():
         by_method.setdefault(name.partition("/")[0], []).append(cell["best"])
     return [
-        f"Best trial of {method}: "
+        f"Recommended trial of {method}: "
         + "; ".join(f"{key} {', '.join(f'{one[key]:.3f}' for one in found)}" for key in found[0])
         for method, found in by_method.items()
         if found[0]

@@ -28,8 +28,8 @@ INDICES = (0, 3, 7, 9, 11)  # of the layers in the network
 
 def suggest(trial: BaseTrial, suggest_values: Any) -> Training:
     """The search space; momentum is 0.9."""
-    rates = suggest_values(trial, "lr", 1e-4, 1.0, (LAYERS, WINDOWS), log=True)
-    decays = suggest_values(trial, "decay", 1e-6, 1e-1, LAYERS, log=True)
+    rates = suggest_values(trial, "lr", 1e-4, 1.0, (LAYERS, WINDOWS), log=True, step_size=0.1)
+    decays = suggest_values(trial, "decay", 1e-6, 1e-1, LAYERS, log=True, step_size=0.1)
     groups: list[dict[str, Any]] = []
     for layer, index in enumerate(INDICES):
         lr = Schedule(f"lr_{layer}", rates[layer])

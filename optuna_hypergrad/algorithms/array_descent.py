@@ -1,7 +1,7 @@
 """Descent of an array of hyperparameters along hypergradients of whole trainings.
 
 Adam on normalised hypergradients, in fractions of the range, which goes back to the best point when
-steps do not help. State goes in, state comes out.
+steps do not help. State goes in, state comes out. ``smoothed`` says which point was really good.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Outcome(NamedTuple):
     point: Array  # fractions of the range, shape (n,)
     loss: float  # to be minimised; NaN if unknown
     gradient: Array | None  # finite, by fractions of the range, shape (n,); None if it diverged
+    n_runs: int = 1
 
 
 class Moments(NamedTuple):
@@ -49,6 +50,7 @@ class Best(NamedTuple):
     point: Array
     loss: float
     moments: Moments  # with its own hypergradient
+    n_runs: int
 
 
 class State(NamedTuple):
@@ -75,8 +77,9 @@ def advance(state: State, outcome: Outcome) -> State:
     the minimum.
 
     If the run has diverged, or two outcomes in a row were worse than the best one, the search
-    returns to the best point and leaves it by a step half as long. After three returns for the
-    second reason, steps are an eighth as long as at first, and losses do not matter any more.
+    returns to the best point. For the second reason, a point that ran only once runs again first,
+    since its loss may have been low by chance. Then the search leaves it by a step half as long.
+    After three such steps for the second reason, losses do not matter any more.
 
     Args:
         state: State before the step.
@@ -99,18 +102,19 @@ def advance(state: State, outcome: Outcome) -> State:
     if outcome.gradient is None:
         return _back(state)
     moments = _updated(state.moments, outcome.gradient)
-    best, loss = state.best, outcome.loss
+    best, loss, n_worse = state.best, outcome.loss, state.n_worse + 1
     # Ties are progress, too: of accuracies, say. Without losses, the last point is the best.
-    is_better = best is None or math.isnan(best.loss) or loss <= best.loss
-    if is_better:
-        best = Best(outcome.point, loss, moments)
-    elif state.n_worse + 1 >= PATIENCE and state.n_returns < MAX_RETURNS:
+    if best is None or math.isnan(best.loss) or loss <= best.loss:
+        best, n_worse = Best(outcome.point, loss, moments, outcome.n_runs), 0
+    elif n_worse >= PATIENCE and state.n_returns < MAX_RETURNS:
+        if best.n_runs == 1:
+            return state._replace(point=best.point, moments=best.moments, n_worse=0)
         return _back(state)._replace(n_returns=state.n_returns + 1)
     return state._replace(
         point=np.clip(outcome.point - state.step_size * moments.direction, 0.0, 1.0),
         moments=moments,
         best=best,
-        n_worse=0 if is_better else state.n_worse + 1,
+        n_worse=n_worse,
     )
 
 
@@ -131,3 +135,31 @@ def _updated(moments: Moments, gradient: Array) -> Moments:
         BETA2 * moments.second + (1 - BETA2) * g**2,
         moments.n_steps + 1,
     )
+
+
+def smoothed(points: Array, losses: Array) -> Array:
+    """Losses averaged over neighbours: of a noisy search, the smallest is a matter of luck.
+
+    Neighbours count by a normal density of their distance, with the median distance of successive
+    points as its standard deviation.
+
+    Args:
+        points: In the order of the search, shape (n, d).
+        losses: Shape (n,), finite.
+
+    Returns:
+        The averages, shape (n,).
+
+    Reference:
+        Nadaraya (1964), "On Estimating Regression".
+
+    Example:
+        >>> points = np.array([[0.0], [0.1], [0.2], [0.3], [0.4]])
+        >>> smoothed(points, np.array([1.0, 0.0, 1.0, 0.2, 0.2])).argmin().item()
+        4
+    """
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    scale = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
+    squares = np.stack([((points - point) ** 2).sum(axis=1) for point in points])
+    weights = np.exp(-0.5 * squares / scale**2)
+    return np.asarray(weights @ losses / weights.sum(axis=1))

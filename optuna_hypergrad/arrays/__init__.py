@@ -36,7 +36,8 @@ def suggest_array(
     takes a step of Adam against the hypergradients that earlier trials reported. Trials of the same
     array count as one, with the mean of their hypergradients. Where a trial
     diverged (its hypergradient is not finite, or two were pruned without any), or two in a row were
-    worse than the best one, the search returns to the best and takes half the step from there.
+    worse than the best one, the search returns to the best, runs it again if it may have been luck,
+    and takes half the step from there.
 
     Give the array to ``autodiff.hypergradient`` among ``hypers``, under the same name, and pass
     its result to ``report_hypergradient``. A row of an array of two dimensions may instead be the

@@ -27,6 +27,7 @@ class _Group:
     losses: list[float] = field(default_factory=list)  # of the trials with these
     n_diverged: int = 0  # trials with a hypergradient that is not finite
     n_pruned: int = 0  # trials that were pruned without any
+    n_silent: int = 0  # trials that completed without any
 
     @property
     def has_diverged(self) -> bool:
@@ -41,7 +42,8 @@ class _Group:
             gradient = ranges.unit_gradient(values, np.mean(self.gradients, axis=0))
             known = [loss for loss in self.losses if math.isfinite(loss)]
             loss = float(np.mean(known)) if known else self.losses[0]
-            return array_descent.Outcome(point, loss, gradient)
+            n_runs = len(self.gradients) + self.n_diverged + self.n_pruned + self.n_silent
+            return array_descent.Outcome(point, loss, gradient, n_runs)
         return array_descent.Outcome(point, math.nan, None) if self.has_diverged else None
 
 
@@ -61,7 +63,6 @@ def descend(
 
 def _groups(study: Study, name: str, space: Space) -> list[_Group]:
     groups: dict[bytes, _Group] = {}
-    n_silent = 0
     for trial in study.get_trials(deepcopy=False, states=FINISHED):
         stored, gradient = read_array(trial, name), read_array_gradient(trial, name)
         has_failed = trial.state == TrialState.FAIL
@@ -71,13 +72,14 @@ def _groups(study: Study, name: str, space: Space) -> list[_Group]:
         group = groups.setdefault(stored.values.tobytes(), _Group(stored.values))
         if gradient is None:
             group.n_pruned += trial.state == TrialState.PRUNED
-            n_silent += trial.state == TrialState.COMPLETE
+            group.n_silent += trial.state == TrialState.COMPLETE
         elif not np.isfinite(gradient).all():
             group.n_diverged += 1
         elif not has_failed:
             group.gradients.append(gradient.ravel())
             group.losses.append(_loss(study, trial))
-    if n_silent and not any(group.gradients or group.n_diverged for group in groups.values()):
+    is_silent = any(group.n_silent for group in groups.values())
+    if is_silent and not any(group.gradients or group.n_diverged for group in groups.values()):
         warnings.warn(_NO_GRADIENT.format(name), stacklevel=5)
     return [*groups.values()]
 

@@ -12,6 +12,7 @@ from optuna_hypergrad.algorithms.array_descent import (
     Outcome,
     advance,
     init,
+    smoothed,
 )
 
 RNG = np.random.default_rng(0)
@@ -66,6 +67,11 @@ def test_two_outcomes_that_are_no_better_lead_back_to_the_best_point() -> None:
     state = advance(init(best), Outcome(best, 1.0, DOWN))
     state = advance(state, Outcome(state.point, 1.5, RNG.normal(size=2)))
     assert state.n_worse == 1
+    back = advance(state, Outcome(state.point, 1.2, RNG.normal(size=2)))
+    assert back.point is best and back.step_size == state.step_size and back.n_returns == 0
+    # Once it has run twice, with the mean of its outcomes, the search leaves it by half a step.
+    state = advance(init(best), Outcome(best, 1.1, DOWN, n_runs=2))
+    state = advance(state, Outcome(state.point, 1.5, RNG.normal(size=2)))
     state = advance(state, Outcome(state.point, 1.2, RNG.normal(size=2)))
     np.testing.assert_allclose(state.point, best - STEP / 2 * DOWN)
     better = state.point
@@ -81,8 +87,8 @@ def test_ties_are_progress() -> None:
 
 
 def test_noise_does_not_end_a_search() -> None:
-    """The first loss is low by chance; after three returns, losses do not matter."""
-    state = advance(init(np.full(2, 0.9)), Outcome(np.full(2, 0.9), -100.0, np.ones(2)))
+    """The first losses are low by chance; after three returns, losses do not matter."""
+    state = advance(init(np.full(2, 0.9)), Outcome(np.full(2, 0.9), -100.0, np.ones(2), n_runs=2))
     for _ in range(80):
         state = advance(state, Outcome(state.point, RNG.normal(), state.point - 0.2))
     assert state.step_size == STEP_SIZE / 8
@@ -103,3 +109,20 @@ def test_losses_that_are_unknown_always_count_as_better() -> None:
     for i in range(4):
         state = advance(state, Outcome(state.point, np.nan, DOWN))
         np.testing.assert_allclose(state.point, 0.5 - (i + 1) * STEP * DOWN)
+
+
+def test_smoothed_losses_are_means_over_neighbours() -> None:
+    points, losses = RNG.random((6, 3)), RNG.random(6)
+    steps = [np.linalg.norm(points[i + 1] - points[i]) for i in range(5)]
+    for i, found in enumerate(smoothed(points, losses)):
+        weights = [
+            np.exp(-0.5 * (np.linalg.norm(points[i] - point) / np.median(steps)) ** 2)
+            for point in points
+        ]
+        assert found == pytest.approx(np.average(losses, weights=weights))
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_smoothed_losses_of_one_point_are_their_mean(n: int) -> None:
+    losses = RNG.random(n)
+    np.testing.assert_allclose(smoothed(np.full((n, 2), 0.3), losses), np.full(n, losses.mean()))
