@@ -13,14 +13,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_hypergrad.arguments import check_kind, checked_count
-from optuna_hypergrad.arrays.recommendation import best_neighbourhood
 from optuna_hypergrad.reports.arrays import array_names
 from optuna_hypergrad.reports.attributes import SCHEDULES, StoredDataError, reading
 from optuna_hypergrad.reports.objective import Shape, read_shapes
 from optuna_hypergrad.reports.segments import read_restored
 from optuna_hypergrad.samplers.gradient.recommendation import recommendation
 from optuna_hypergrad.samplers.population.lineage import SegmentRecord, lineage
-from optuna_hypergrad.samplers.studies import check_one_objective, maximizes, violation
+from optuna_hypergrad.samplers.studies import check_one_objective, violation
 from optuna_hypergrad.schedules import Form, Schedule, Schedules, interpolate, parameter_names
 
 __all__ = ["best_schedules", "lineage_schedules", "recommended"]
@@ -93,10 +92,6 @@ def recommended(study: Study) -> FrozenTrial:
     """
     check_one_objective(study)
     best = _best(study)
-    if array_names(best):
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        feasible = [trial for trial in complete if not violation(trial)]
-        return copy.deepcopy(best_neighbourhood(best, feasible, maximizes(study)))
     found = recommendation(study)
     return best if found is None else copy.deepcopy(found.trial)
 

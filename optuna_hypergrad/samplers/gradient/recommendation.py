@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_hypergrad.arrays.recommendation import best_neighbourhood
+from optuna_hypergrad.reports.arrays import array_names
 from optuna_hypergrad.reports.claims import read_claim
 from optuna_hypergrad.reports.proposals import read_proposal
 from optuna_hypergrad.samplers.gradient.model import Model, Observation, SearchSpace
@@ -21,7 +23,8 @@ class Recommendation(NamedTuple):
 
     trial: FrozenTrial
     expected: float | None
-    """The objective value expected there; None without a model, which needs five trials."""
+    """The objective value expected there; None without a model, which needs five trials and no
+    arrays."""
 
 
 _KNOWN: WeakKeyDictionary[Study, tuple[int, Recommendation | None]] = WeakKeyDictionary()
@@ -49,9 +52,12 @@ def _recommendation(trials: Sequence[FrozenTrial], maximize: bool) -> Recommenda
     best = min(observations, key=lambda one: (one.loss, one.trial.number), default=None)
     if best is None or not math.isfinite(best.loss):
         return None
+    complete = [one for one in observations if one.trial.state == TrialState.COMPLETE]
+    if array_names(best.trial):
+        trials = [one.trial for one in complete]
+        return Recommendation(best_neighbourhood(best.trial, trials, maximize), None)
     free = {n: d for n, d in best.trial.distributions.items() if not d.single()}
     space = SearchSpace(free)
-    complete = [one for one in observations if one.trial.state == TrialState.COMPLETE]
     model = Model(space, [one for one in complete if space.contains(one.trial)])
     trial = model.recommended()
     if trial is None:
