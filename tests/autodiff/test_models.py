@@ -80,12 +80,15 @@ def judge(problem: Problem, update: Update, steps: int = STEPS) -> Callable[...,
     return judged
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in PROBLEMS],
+)
 def test_equals_the_unrolled_run(name: str) -> None:
     problem = PROBLEMS[name]
     judged = judge(problem, sgd(problem.lr), steps=8 if name in LARGE else STEPS)
     judged(mode="reverse")
-    if name != "AlexNet":  # for the sake of time: its forward mode is among the slow tests
+    if name != "AlexNet":  # which takes minutes; see below
         judged()
 
 

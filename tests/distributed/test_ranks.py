@@ -50,6 +50,7 @@ def test_they_go_on_together_afterwards(quarrels: list[dict[str, str]]) -> None:
     assert [found["peace"] for found in quarrels] == ["fine", "fine"]
 
 
+@pytest.mark.slow
 def test_a_dead_rank_is_an_error_within_seconds() -> None:
     start_of_all = time.monotonic()
     other, dead = ended(start("dying", 2))
@@ -61,6 +62,7 @@ def test_a_dead_rank_is_an_error_within_seconds() -> None:
     assert time.monotonic() - start_of_all < 60  # the timeout is half an hour
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_waited_for_no_longer_than_said() -> None:
     waiting, hanging = launch("hanging", 2, "4")
     assert waiting == (

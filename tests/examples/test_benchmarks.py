@@ -17,6 +17,7 @@ def run(script: str, data: Path, *arguments: str) -> tuple[str, dict]:
     return done.stdout, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_outer_step_compares_with_the_naive_loop(data: Path) -> None:
     printed, found = run("outer_step.py", data, "--steps", "14", "--rounds", "1")
     assert "ours / naive" in printed
@@ -26,6 +27,7 @@ def test_outer_step_compares_with_the_naive_loop(data: Path) -> None:
     assert sum(found["shares"].values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_mnist_rules_traces_both_rules(data: Path) -> None:
     arguments = ("--seeds", "0", "--trials", "2", "--steps", "14")
     printed, found = run("mnist_rules.py", data, *arguments)

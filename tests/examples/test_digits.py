@@ -48,7 +48,10 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> int:
     return evaluations(folder, 1)
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("random", "cmaes")]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", *SLOW])
 def test_other_samplers_get_at_least_the_same_compute(
     tmp_path: Path, sampler: str, ours: int
 ) -> None:

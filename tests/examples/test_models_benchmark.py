@@ -29,6 +29,7 @@ def outcome(name: str) -> Outcome:
 
 @pytest.mark.filterwarnings("ignore")  # the libraries' own
 @pytest.mark.parametrize("name", TINY)
+@pytest.mark.slow
 def test_a_family_runs(name: str) -> None:
     found = outcome(name)
     assert found.status == "runs" and max(found.reverse, found.forward) < BOUND / 100

@@ -42,6 +42,7 @@ def test_digits_population_learns_resumes_in_mid_population_and_prints_its_linea
     assert (tmp_path / "digits_population.png").stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_synthetic_compares_methods_and_draws(tmp_path: Path) -> None:
     arguments = ("--seeds", "1", "--evaluations", "60", "--json", "gaps.json")
     printed = run("synthetic.py", tmp_path, *arguments)

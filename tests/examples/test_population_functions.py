@@ -52,6 +52,7 @@ def test_noise_depends_on_the_point_alone(problems: ModuleType) -> None:
     assert 0.2 < np.linalg.norm(noisy.gradient(x, found) - found[1]) / np.linalg.norm(found[1]) < 3
 
 
+@pytest.mark.slow
 def test_it_compares_the_default_with_ablations(tmp_path: Path) -> None:
     page, out = tmp_path / "page.md", tmp_path / "out.json"
     page.write_text("<!-- chosen -->\n<!-- /chosen -->\n<!-- aside -->\n<!-- /aside -->\n")

@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 
 import optuna
+import pytest
 
 import scripts
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "arena" / "populations.py"
 
 
+@pytest.mark.slow
 def test_cells_are_stored_with_the_network_and_its_schedules_judged(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/populations.db"
     few = ["--jobs", "breast-cancer-60", "--methods", "default", "tpe", "--seeds", "0"]

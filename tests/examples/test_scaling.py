@@ -20,6 +20,7 @@ def test_scaling_counts_trials_of_all_samplers(tmp_path: Path) -> None:
     assert all(rate > 0 for rate in found["trials per second"].values())
 
 
+@pytest.mark.slow
 def test_the_simulation_finds_nothing_wrong_with_the_lineage(tmp_path: Path) -> None:
     out = tmp_path / "simulation.json"
     run("benchmarks/simulation.py", tmp_path, "--trials", "900", "--json", str(out))

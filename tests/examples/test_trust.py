@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "examples" / "benchmarks" / "trust.py"
 
 
+@pytest.mark.slow
 def test_it_compares_estimates_with_differences(tmp_path: Path) -> None:
     shutil.copy(ROOT / "docs" / "chaos.md", tmp_path)
     out, cells = tmp_path / "trust.json", tmp_path / "cells"

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import scripts
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -16,6 +18,7 @@ def run(script: str, data: Path, *arguments: str) -> tuple[str, Any]:
     return done.stdout, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_windows_by_hand_and_automatic_ones_make_a_table(data: Path) -> None:
     arguments = ("--windows", "2", "auto", "--seeds", "0", "--trials", "2", "--steps", "8")
     printed, found = run("benchmarks/windows.py", data, *arguments)
@@ -26,6 +29,7 @@ def test_windows_by_hand_and_automatic_ones_make_a_table(data: Path) -> None:
     assert [line.split()[1] for line in printed.splitlines()[-2:]] == ["2", "auto"]
 
 
+@pytest.mark.slow
 def test_hypervariance_is_measured_and_drawn(data: Path) -> None:
     figure = data / "figure.png"
     arguments = ("--runs", "2", "--steps", "40", "--batch-size", "2", "--figure", str(figure))

@@ -561,6 +561,7 @@ def large() -> optuna.Study:
 
 
 @pytest.mark.parametrize("function", CHARTS)
+@pytest.mark.slow
 def test_ten_thousand_trials_make_a_small_figure(function: Any) -> None:
     chart = function(large())
     assert 5_000 < len(plotly.draw(chart).to_json()) < 300_000

@@ -386,6 +386,7 @@ def test_several_objectives_are_refused(chart: Callable[[optuna.Study], Chart]) 
 
 
 @pytest.mark.parametrize("shape", [(20, 500), (2500, 4)])
+@pytest.mark.slow
 def test_ten_thousand_trials_make_small_figures_that_say_what_they_show(
     shape: tuple[int, int],
 ) -> None:

@@ -182,6 +182,7 @@ def test_values_stay_in_bounds_whatever_mutates_them(mutation: Any) -> None:
 
 
 @pytest.mark.parametrize("mutation", ["teacher", "perturb", "surrogate"])
+@pytest.mark.slow
 def test_ten_thousand_mutations_stay_in_bounds(mutation: Mutation) -> None:
     def objective(trial: optuna.Trial) -> float:
         values = {
