@@ -11,8 +11,8 @@ from optuna_hypergrad.algorithms.ranges import Array
 
 N_SCALE = 10  # first runs, whose losses set the scale
 CEILING = 3.0  # of losses above the best, in scales; what is worse is equally bad
-BETTER, BETWEEN = 0.1, 0.5  # of a typical loss above the best: what is better, what no failure
-RARE, FEW = 0.1, 3  # share of the runs that are in between, number of those that are better
+BETTER, BETWEEN = 0.1, 0.5  # of a failure's loss above the best: what is better, what no failure
+FEW = 3  # runs that are better, at least
 FAILURE = 10.0  # of losses above the best, in scales, where points are to be recommended
 LARGEST = 1e150  # of losses and slopes, whose squares are finite
 
@@ -72,28 +72,28 @@ class LossScale:
 
 
 def failures(above: Array) -> NDArray[np.bool_]:
-    """Which runs failed, in whatever way, if most of the first ones did; else none.
+    """Which runs failed, in whatever way, if half of the first ten did; else none.
 
-    Then the median of the first ten is the loss of a failure: some runs are ten times as close to
-    the best loss, and hardly any are in between. Beside failures, all other runs would look alike.
-    A failure says where to be careful, not how good a place is otherwise.
+    Then the median of these is the loss of a failure: the others are ten times as close to the best
+    loss, and none is in between. Beside failures, all other runs would look alike. A failure says
+    where to be careful, not how good a place is otherwise.
 
     Args:
         above: What losses are above the best one, in the order in which the runs began.
 
     Example:
-        >>> failures(np.array([0.0, 0.05, 2.3, 2.3, 2.2, np.inf, 0.02])).nonzero()[0].tolist()
-        [2, 3, 4, 5]
-        >>> failures(np.array([0.0, 0.05, 0.1, 0.2, 0.4, 0.8, np.inf])).any().item()
+        >>> good, failed = [0.0, 0.05, 0.02, 0.1, 0.04], [2.3, 2.3, 2.2, 4.6, np.inf]
+        >>> failures(np.array(good + failed + [0.3])).nonzero()[0].tolist()
+        [5, 6, 7, 8, 9]
+        >>> failures(np.linspace(0.0, 1.0, 10)).any().item()
         False
     """
-    if not len(above):
-        return np.zeros(0, dtype=bool)
-    typical = np.median(above[:N_SCALE])
+    if len(above) < N_SCALE:
+        return np.zeros(len(above), dtype=bool)
+    typical = np.sort(above[:N_SCALE])[N_SCALE // 2]
     is_better, has_failed = above < BETTER * typical, above >= BETWEEN * typical
-    is_between = ~is_better & ~has_failed
-    is_rare = max(is_between[:N_SCALE].mean(), is_between.mean()) <= RARE
-    return np.asarray(has_failed & bool(is_rare and is_better.sum() >= FEW))
+    is_apart = (is_better | has_failed)[:N_SCALE].all()
+    return np.asarray(has_failed & bool(is_apart and is_better.sum() >= FEW))
 
 
 def _typical(above: Array) -> float:

@@ -87,3 +87,17 @@ def test_a_failure_or_two_do_not_change_the_scale() -> None:
 
 def test_few_good_runs_are_no_scale() -> None:
     assert not LossScale(np.array([0.05, 0.06, *[2.3] * 8])).failed.any()
+    assert LossScale(np.array([0.05, 0.06, *[2.3] * 8, 0.07])).failed.sum() == 8
+
+
+def test_where_half_fails_later_runs_in_between_change_nothing() -> None:
+    """LeNet on MNIST, seed 2 of a search from zero."""
+    first = [2.308, 2.303, 4.605, 4.605, 4.605, 0.095, 0.213, 0.215, 0.065, 0.069]
+    losses = np.array([*first, 1.195, 0.105, 0.377, 0.279, 0.371, 0.053])
+    assert LossScale(losses).failed.nonzero()[0].tolist() == [0, 1, 2, 3, 4, 10]
+
+
+def test_ordinary_losses_are_no_failures() -> None:
+    rng = np.random.default_rng(0)
+    fired = [LossScale(((rng.random((30, 6)) - 0.3) ** 2).sum(axis=1)).failed for _ in range(50)]
+    assert not any(failed.any() for failed in fired)
