@@ -1,7 +1,8 @@
 """Descent of an array of hyperparameters along hypergradients of whole trainings.
 
 Adam on normalised hypergradients, in fractions of the range, which goes back to the best point when
-steps do not help. State goes in, state comes out. ``smoothed`` says which point was really good.
+steps do not help. State goes in, state comes out. ``smoothed`` tells good points from lucky
+ones.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from optuna_hypergrad.algorithms.coordinates import Coordinates
 from optuna_hypergrad.algorithms.gaussian_process import Data, fit
 from optuna_hypergrad.algorithms.ranges import Array
 
-CAUTION = 2.0  # power of the probability of success in the acquisition; chosen by docs/arena.md
+CAUTION = 2.0  # power of the probability of success in the acquisition; docs/arena.md says what else was tried
 
 
 class Failures:
@@ -36,10 +36,10 @@ class Failures:
     def __init__(self, x: Array, failed: NDArray[np.bool_], coordinates: Coordinates) -> None:
         labels = failed.astype(float)
         self._mean, self._deviation = float(labels.mean()), float(labels.std())
-        nothing = Data(x, (labels - self._mean) / self._deviation, x[:0], np.arange(0))
-        self._process = fit(
-            nothing, coordinates.kinds, coordinates.lengths, coordinates.length_spreads
-        )
+        without_slopes = x[:0], np.arange(0)
+        data = Data(x, (labels - self._mean) / self._deviation, *without_slopes)
+        own = coordinates
+        self._process = fit(data, own.kinds, own.lengths, own.length_spreads)
         self._middle = (0.5 - self._mean) / self._deviation
 
     def frequency(self, x: Array) -> Array:

@@ -36,7 +36,7 @@ class LossScale:
         losses = _bounded(losses)
         self._best = float(losses.min()) if np.isfinite(losses).any() else 0.0
         above = losses - self._best
-        self.failed = failures(above)
+        self.failed = failed_runs(above)
         self._size = _typical(above[~self.failed])
         values = self._logarithm(losses[~self.failed]) if len(losses) else np.zeros(1)
         self._mean, self._deviation = float(values.mean()), float(values.std()) or 1.0
@@ -71,7 +71,7 @@ class LossScale:
         return np.asarray(np.log1p(above / self._size))
 
 
-def failures(above: Array) -> NDArray[np.bool_]:
+def failed_runs(above: Array) -> NDArray[np.bool_]:
     """Which runs failed, in whatever way, if half of the first ten did; else none.
 
     Then the median of these is the loss of a failure: the others are ten times as close to the best
@@ -83,9 +83,9 @@ def failures(above: Array) -> NDArray[np.bool_]:
 
     Example:
         >>> good, failed = [0.0, 0.05, 0.02, 0.1, 0.04], [2.3, 2.3, 2.2, 4.6, np.inf]
-        >>> failures(np.array(good + failed + [0.3])).nonzero()[0].tolist()
+        >>> failed_runs(np.array(good + failed + [0.3])).nonzero()[0].tolist()
         [5, 6, 7, 8, 9]
-        >>> failures(np.linspace(0.0, 1.0, 10)).any().item()
+        >>> failed_runs(np.linspace(0.0, 1.0, 10)).any().item()
         False
     """
     if len(above) < N_SCALE:
