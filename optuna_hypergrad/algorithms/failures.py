@@ -10,7 +10,7 @@ from optuna_hypergrad.algorithms.coordinates import Coordinates
 from optuna_hypergrad.algorithms.gaussian_process import Data, fit
 from optuna_hypergrad.algorithms.ranges import Array
 
-CAUTION = 2.0  # power of the probability of success in the acquisition; docs/arena.md says what else was tried
+CAUTION = 2.0  # power of the probability of success in the acquisition; see docs/arena.md
 
 
 class Failures:
