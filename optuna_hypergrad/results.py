@@ -69,8 +69,8 @@ def recommended(study: Study) -> FrozenTrial:
     neighbours count, too. Only trials that have the parameters of the best trial are compared.
     Works for studies of any sampler; of fewer than five complete trials, or with more than 64
     groups of parameters, it is ``study.best_trial``. Of trials with arrays, which the process does
-    not model, it is the one with the smallest value after averaging over trials with similar
-    arrays.
+    not model, it is the one with the best value after averaging over trials with similar arrays and
+    the same other parameters.
 
     Args:
         study: A study with one objective.

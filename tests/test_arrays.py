@@ -350,6 +350,38 @@ def test_a_recommended_trial_has_the_best_array() -> None:
     chosen = suggest_array(recommended(study), "x", 0.0, 1.0, N)
     distance = np.abs(chosen - suggest_array(best, "x", 0.0, 1.0, N)).max()
     assert distance <= np.median(np.abs(steps).max(axis=1))
+    assert recommended(study).params["kind"] == best.params["kind"]
+
+
+def test_beside_parameters_that_are_drawn_the_best_trial_is_recommended() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        lr = trial.suggest_float("lr", 1e-4, 1.0, log=True)
+        return bowl(trial) + (np.log10(lr) + 2) ** 2
+
+    study = optuna.create_study(sampler=GradientSampler(seed=2))
+    study.optimize(objective, n_trials=15)
+    assert recommended(study) == study.best_trial
+
+
+def test_arrays_that_never_moved_leave_the_best_trial() -> None:
+    study = optuna.create_study()
+    with pytest.warns(UserWarning, match="has reported a hypergradient"):
+        for value in (3.0, 1.0, 2.0):
+            trial = study.ask()
+            suggest_array(trial, "x", 0.0, 1.0, 2)
+            study.tell(trial, value)
+    assert recommended(study).number == 1
+
+
+def test_a_good_loss_amid_divergence_is_not_recommended() -> None:
+    study = optuna.create_study()
+    for centre, loss in ((0.9, 0.25), (0.5, 0.30), (0.49, 0.32), (0.51, 0.31)):
+        study.enqueue_trial({"x": centre})
+        tell(study, [1.0, -1.0], loss=loss)
+    for centre in (0.88, 0.89, 0.91, 0.92):
+        study.enqueue_trial({"x": centre})
+        tell(study, [np.nan, np.nan], TrialState.FAIL)
+    assert study.best_trial.number == 0 and recommended(study).number in (1, 2, 3)
 
 
 def test_a_lucky_trial_is_not_recommended() -> None:

@@ -193,7 +193,7 @@ def _described(cells: Mapping[str, Any]) -> list[str]:
     for name, cell in cells.items():
         by_method.setdefault(name.partition("/")[0], []).append(cell["best"])
     return [
-        f"Recommended trial of {method}: "
+        f"Chosen trial of {method}: "
         + "; ".join(f"{key} {', '.join(f'{one[key]:.3f}' for one in found)}" for key in found[0])
         for method, found in by_method.items()
         if found[0]

@@ -119,8 +119,7 @@ def best_acquisition(
     Args:
         process: The posterior.
         coordinates: Of its points.
-        evaluated: Points of the unit cube where runs were made and did not fail, shape
-            (n, dimension).
+        evaluated: Points of the unit cube that are to be improved on, shape (n, dimension).
         rng: Draws the candidates.
         is_exhausted: Whether a point has run so often that another one is to be found. If all are,
             as in a small space, the best one is.

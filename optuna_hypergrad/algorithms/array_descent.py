@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from optuna_hypergrad.algorithms.loss_scale import CEILING
 from optuna_hypergrad.algorithms.ranges import Array
 
 STEP_SIZE = 0.2  # of the range; an entry with a hypergradient of average size moves half of it
@@ -142,11 +143,12 @@ def smoothed(points: Array, losses: Array) -> Array:
     """Losses averaged over neighbours: of a noisy search, the smallest is a matter of luck.
 
     Neighbours count by a normal density of their distance, with the median distance of successive
-    points as its standard deviation.
+    points as its standard deviation. Losses have a ceiling, three times as far from the best as the
+    median, so that a run that diverged is bad and no more than that.
 
     Args:
         points: In the order of the search, shape (n, d).
-        losses: Shape (n,), finite.
+        losses: Shape (n,); infinite where a run diverged, and finite for one at least.
 
     Returns:
         The averages, shape (n,).
@@ -156,11 +158,16 @@ def smoothed(points: Array, losses: Array) -> Array:
 
     Example:
         >>> points = np.array([[0.0], [0.1], [0.2], [0.3], [0.4]])
-        >>> smoothed(points, np.array([1.0, 0.0, 1.0, 0.2, 0.2])).argmin().item()
+        >>> smoothed(points, np.array([1.0, 0.0, np.inf, 0.2, 0.2])).argmin().item()
         4
     """
-    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    centred = points - points.mean(axis=0)
+    products = centred @ centred.T  # no (n, n, d) array of differences
+    squares = np.diag(products)[:, None] + np.diag(products) - 2 * products
+    squares = np.where(squares > 1e-12 * squares.max(initial=0.0), squares, 0.0)
+    steps = np.sqrt(np.diag(squares, k=1))
     scale = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
-    squares = np.stack([((points - point) ** 2).sum(axis=1) for point in points])
     weights = np.exp(-0.5 * squares / scale**2)
-    return np.asarray(weights @ losses / weights.sum(axis=1))
+    best, median = losses.min(), np.median(losses[np.isfinite(losses)])
+    capped = np.minimum(losses, best + CEILING * (median - best))
+    return np.asarray(weights @ capped / weights.sum(axis=1))

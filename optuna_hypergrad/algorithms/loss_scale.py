@@ -12,7 +12,8 @@ from optuna_hypergrad.algorithms.ranges import Array
 N_SCALE = 10  # first runs, whose losses set the scale
 CEILING = 3.0  # of losses above the best, in scales; what is worse is equally bad
 BETTER, BETWEEN = 0.1, 0.5  # of a failure's loss above the best: what is better, what no failure
-FEW = 3  # runs that are better, at least
+FEW, RARE = 3, 0.05  # runs that are better, at least; share of those between, at most
+FEWEST_LATER = 5  # runs after the first ten, until those between are counted
 FAILURE = 10.0  # of losses above the best, in scales, where points are to be recommended
 LARGEST = 1e150  # of losses and slopes, whose squares are finite
 
@@ -21,7 +22,7 @@ class LossScale:
     """Standardised losses: the logarithm of what a loss is above the best one, in scales.
 
     The logarithm is linear near the best loss, where differences count, and flat far from it. The
-    scale is the median of the first ten runs, not counting failures.
+    scale is the median of the first ten runs that did not fail.
 
     Args:
         losses: Of all runs, in the order in which they began; infinite where one diverged.
@@ -35,11 +36,11 @@ class LossScale:
     def __init__(self, losses: Array) -> None:
         losses = _bounded(losses)
         self._best = float(losses.min()) if np.isfinite(losses).any() else 0.0
-        above = losses - self._best
-        self.failed = failed_runs(above)
-        self._size = _typical(above[~self.failed])
+        self.failed = failed_runs(losses)
+        self._size = _typical(losses[~self.failed] - self._best)
         values = self._logarithm(losses[~self.failed]) if len(losses) else np.zeros(1)
-        self._mean, self._deviation = float(values.mean()), float(values.std()) or 1.0
+        deviation = float(values.std())
+        self._mean, self._deviation = float(values.mean()), deviation if deviation > 1e-9 else 1.0
 
     def standardised(self, losses: Array) -> Array:
         """Losses of any runs; those that did not fail have a mean of 0 and a deviation of 1."""
@@ -71,29 +72,38 @@ class LossScale:
         return np.asarray(np.log1p(above / self._size))
 
 
-def failed_runs(above: Array) -> NDArray[np.bool_]:
-    """Which runs failed, in whatever way, if half of the first ten did; else none.
+def failed_runs(losses: Array) -> NDArray[np.bool_]:
+    """Which runs failed, if half of the first ten did; else none.
 
     Then the median of these is the loss of a failure: the others are ten times as close to the best
     loss, and none is in between. Beside failures, all other runs would look alike. A failure says
     where to be careful, not how good a place is otherwise.
 
+    Three of the first ten are so close, whatever follows; or three of all runs, if hardly any is in
+    between, where one would be if the search had closed in.
+
     Args:
-        above: What losses are above the best one, in the order in which the runs began.
+        losses: In the order in which the runs began; infinite where one diverged.
 
     Example:
-        >>> good, failed = [0.0, 0.05, 0.02, 0.1, 0.04], [2.3, 2.3, 2.2, 4.6, np.inf]
+        >>> good, failed = [0.1, 0.15, 0.12, 0.2, 0.14], [2.3, 2.3, 2.2, 4.6, np.inf]
         >>> failed_runs(np.array(good + failed + [0.3])).nonzero()[0].tolist()
         [5, 6, 7, 8, 9]
         >>> failed_runs(np.linspace(0.0, 1.0, 10)).any().item()
         False
     """
-    if len(above) < N_SCALE:
-        return np.zeros(len(above), dtype=bool)
-    typical = np.sort(above[:N_SCALE])[N_SCALE // 2]
-    is_better, has_failed = above < BETTER * typical, above >= BETWEEN * typical
-    is_apart = (is_better | has_failed)[:N_SCALE].all()
-    return np.asarray(has_failed & bool(is_apart and is_better.sum() >= FEW))
+    first, none = losses[:N_SCALE], np.zeros(len(losses), dtype=bool)
+    if len(first) < N_SCALE or not np.isfinite(losses).any():
+        return none
+    for best in (first.min(), losses.min()):
+        above = losses - best if np.isfinite(best) else losses
+        typical = np.sort(above[:N_SCALE])[N_SCALE // 2]
+        is_better, has_failed = above < BETTER * typical, above >= BETWEEN * typical
+        is_apart, is_late = is_better | has_failed, len(losses) >= N_SCALE + FEWEST_LATER
+        is_clear = is_better[:N_SCALE].sum() >= FEW or (is_late and (~is_apart).mean() <= RARE)
+        if is_apart[:N_SCALE].all() and is_better.sum() >= FEW and is_clear:
+            return np.asarray(has_failed)
+    return none
 
 
 def _typical(above: Array) -> float:

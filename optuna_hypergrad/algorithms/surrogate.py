@@ -28,6 +28,7 @@ MAX_SLOPES = 512  # of the best runs, that the process is fitted to
 PROBE_EVERY = 15  # runs, of which one has a hypergradient in any case
 SLOPE_VARIANCE = 5.0 / 3.0  # of a Matérn process with signal 1, per length scale
 DIGITS = 9  # of a point's numbers that tell it from others
+LEAP, N_ATTEMPTS = 1009, 16  # in the sequence of the first design, to points that did not run
 SHORTLIST = 0.25  # share of the runs, by their own losses, from which the best is chosen
 
 
@@ -108,21 +109,35 @@ class Surrogate:
             seed: Seeds the draws, with ``number``.
             number: Of the run.
         """
+        known = np.vstack([self.runs.points, pending])
         if self.knows_little:
-            return first_design(self.coordinates, number, seed)
+            return self._spread(known, seed, number)
         best = self.repetition(pending, number)
         if best is not None:
             return best
         rng = np.random.default_rng([seed, number])
         process = self._with_fantasies(pending)
-        known = np.vstack([self.runs.points, pending])
         most = 1 if self._is_exact else MAX_RUNS_OF_A_POINT
 
         def is_exhausted(point: Array) -> bool:
             return int(at_point(known, self._round(point)).sum()) >= most
 
-        ended = np.vstack([self.runs.points[self._kept], pending])
-        return best_acquisition(process, self.coordinates, ended, rng, is_exhausted, self.failures)
+        # Where many fail, the process knows nothing of that: what is pending may lie there.
+        to_improve = known if self.failures is None else self.runs.points[self._kept]
+        return best_acquisition(
+            process, self.coordinates, to_improve, rng, is_exhausted, self.failures
+        )
+
+    def _spread(self, known: Array, seed: int, number: int) -> Array:
+        """A point of the first design; one that did not run, if there are any."""
+        points = (
+            first_design(self.coordinates, number + k * LEAP, seed) for k in range(N_ATTEMPTS)
+        )
+        first = next(points)
+        if len(self.runs.losses) < self.n_first:
+            return first
+        fresh = (p for p in (first, *points) if not at_point(known, self._round(p)).any())
+        return next(fresh, first)
 
     def repetition(self, pending: Array, number: int) -> Array | None:
         """The best point, if a run repeats it; see ``next_point``."""
@@ -166,7 +181,8 @@ class Surrogate:
         limit = np.minimum(self.runs.losses, np.finfo(float).max)
         first, own = self._distinct
         means = np.bincount(own, limit) / np.bincount(own)
-        count = max(1, math.ceil(SHORTLIST * len(means)))
+        n_ended_well = int((means < np.finfo(float).max / 2).sum() if len(means) else 0)
+        count = max(1, min(n_ended_well, math.ceil(SHORTLIST * len(means))))
         shortlist = first[np.argsort(means, kind="stable")[:count]]
         if count == 1:
             return int(shortlist[0])

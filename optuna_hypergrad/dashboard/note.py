@@ -74,6 +74,8 @@ def _model_summary(study: Study) -> Summary:
             f"**{expected:.4g}** is expected of another training, given {len(ranked)} losses and "
             f"{n_gradients} hypergradients."
         )
+    elif trial.number != best.number:
+        parts.append(f"Trial **{trial.number}** is recommended, by the mean over similar arrays.")
     if trial.number != best.number or expected is None:
         parts.append(_best_value(best))
     text = _text("Recommended schedule", " ".join(parts), _schedule_tables(trial, schedules))

@@ -87,7 +87,7 @@ def test_a_failure_or_two_do_not_change_the_scale() -> None:
 
 def test_few_good_runs_are_no_scale() -> None:
     assert not LossScale(np.array([0.05, 0.06, *[2.3] * 8])).failed.any()
-    assert LossScale(np.array([0.05, 0.06, *[2.3] * 8, 0.07])).failed.sum() == 8
+    assert LossScale(np.array([0.05, 0.06, *[2.3] * 8, *[0.07, 2.3] * 3])).failed.sum() == 11
 
 
 def test_where_half_fails_later_runs_in_between_change_nothing() -> None:
@@ -97,7 +97,24 @@ def test_where_half_fails_later_runs_in_between_change_nothing() -> None:
     assert LossScale(losses).failed.nonzero()[0].tolist() == [0, 1, 2, 3, 4, 10]
 
 
-def test_ordinary_losses_are_no_failures() -> None:
-    rng = np.random.default_rng(0)
-    fired = [LossScale(((rng.random((30, 6)) - 0.3) ** 2).sum(axis=1)).failed for _ in range(50)]
-    assert not any(failed.any() for failed in fired)
+@pytest.mark.parametrize("best", [0.4, 0.1, 0.01, -5.0])
+def test_better_runs_do_not_make_failures_forgotten(best: float) -> None:
+    first = [0.45, 2.3, 2.3, 0.5, 2.3, 2.31, 0.42, 2.3, 0.55, 2.3]
+    assert LossScale(np.array([*first, best])).failed.sum() == 6
+
+
+def test_where_the_first_all_fail_the_others_count() -> None:
+    losses = np.array([*[2.3, 2.31, 2.32, 2.3, 2.3] * 2, 0.3, 2.31, 0.2, 0.25, 2.3])
+    assert LossScale(losses).failed.sum() == 12
+
+
+@pytest.mark.parametrize("n_dimensions", [1, 2, 6, 20])
+@pytest.mark.parametrize("closing_in", [1.0, 0.95])
+def test_ordinary_losses_are_no_failures(n_dimensions: int, closing_in: float) -> None:
+    """Also not where a search closes in on a minimum."""
+    rng, n_failed = np.random.default_rng(0), 0
+    radii = closing_in ** np.maximum(np.arange(50) - 10, 0)[:, None]
+    for _ in range(100):
+        points = radii * (rng.random((50, n_dimensions)) - 0.3)
+        n_failed += any(LossScale((points[:n] ** 2).sum(axis=1)).failed.any() for n in (10, 25, 50))
+    assert n_failed <= 15

@@ -65,6 +65,26 @@ class TestNextPoint:
             runs = runs_of(all_points, loss(all_points))
         assert (runs.losses[12:] == 2.3).mean() < 0.2 and runs.losses.min() < 0.051
 
+    def test_pending_points_where_runs_fail_attract_no_other(self) -> None:
+        """Losses fall towards failures, where the process would expect the best of all."""
+        points = np.linspace(0.02, 0.98, 16)[np.random.default_rng(0).permutation(16)][:, None]
+        losses = np.where(points[:, 0] > 0.4, 30.0, 1 - 1.2 * points[:, 0])
+        slopes = np.where(points > 0.4, np.nan, -1.2)
+        model = Surrogate(runs_of(points, losses, slopes), Coordinates((1,)))
+        assert model.failures is not None
+        for pending in (np.empty((0, 1)), np.array([[0.6]]), np.array([[0.45], [0.6]])):
+            assert model.next_point(pending, 0, 20)[0] < 0.5
+
+    def test_while_nothing_is_known_no_point_of_a_small_space_runs_twice(self) -> None:
+        """Of eleven values, all of which have the same loss."""
+        runs, found = runs_of(np.empty((0, 1)), np.empty(0)), list[float]()
+        for number in range(11):
+            model = Surrogate(runs, Coordinates((1,)), lambda point: np.round(point, 1))
+            point = np.round(model.next_point(np.empty((0, 1)), 0, number), 1)
+            runs = runs_of(np.vstack([runs.points, point]), np.append(runs.losses, 2.3))
+            found.append(float(point[0]))
+        assert len({*found[5:]} - {*found[:5]}) >= 5
+
     @pytest.mark.parametrize("loss", [np.inf, 2.3])
     def test_while_all_runs_are_equally_bad_they_are_spread(self, loss: float) -> None:
         coordinates = Coordinates((1, 1))

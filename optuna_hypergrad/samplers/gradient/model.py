@@ -17,6 +17,7 @@ from optuna_hypergrad.algorithms.coordinates import MAX_DIMENSION, Coordinates, 
 from optuna_hypergrad.algorithms.loss_scale import N_SCALE
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 from optuna_hypergrad.algorithms.surrogate import Runs, Surrogate
+from optuna_hypergrad.reports.arrays import array_names, read_array_gradient
 from optuna_hypergrad.reports.objective import read_gradient
 from optuna_hypergrad.reports.proposals import Proposal
 from optuna_hypergrad.samplers.distributions import ranges_of, schedule_of, to_distribution
@@ -41,8 +42,10 @@ class Observation(NamedTuple):
         if not trial.state.is_finished() or not trial.params:
             return None
         if trial.state == TrialState.FAIL:
-            reported = read_gradient(trial) or {}
-            has_diverged = not all(map(math.isfinite, reported.values()))
+            reported = [*(read_gradient(trial) or {}).values()]
+            arrays = (read_array_gradient(trial, name) for name in array_names(trial))
+            reported += [float(np.sum(array)) for array in arrays if array is not None]
+            has_diverged = not all(map(math.isfinite, reported))
             return cls(trial, math.inf, {}) if has_diverged else None
         if violation(trial):
             return cls(trial, math.inf, {})

@@ -52,13 +52,14 @@ def _recommendation(trials: Sequence[FrozenTrial], maximize: bool) -> Recommenda
     best = min(observations, key=lambda one: (one.loss, one.trial.number), default=None)
     if best is None or not math.isfinite(best.loss):
         return None
-    complete = [one for one in observations if one.trial.state == TrialState.COMPLETE]
+    # A pruned trial says nothing of another training to the end.
+    ended = [one for one in observations if one.trial.state != TrialState.PRUNED]
     if array_names(best.trial):
-        trials = [one.trial for one in complete]
-        return Recommendation(best_neighbourhood(best.trial, trials, maximize), None)
+        losses = [one.loss for one in ended]
+        return Recommendation(best_neighbourhood([one.trial for one in ended], losses), None)
     free = {n: d for n, d in best.trial.distributions.items() if not d.single()}
     space = SearchSpace(free)
-    model = Model(space, [one for one in complete if space.contains(one.trial)])
+    model = Model(space, [one for one in ended if space.contains(one.trial)])
     trial = model.recommended()
     if trial is None:
         return Recommendation(best.trial, None)
