@@ -14,6 +14,7 @@ from optuna_hypergrad import (
     publish,
     recommended,
     report_hypergradient,
+    suggest_array,
     suggest_schedule,
     trial_seed,
 )
@@ -35,6 +36,23 @@ def run(n_trials: int, function: Any = noisy, direction: str = "minimize") -> op
     study = optuna.create_study(sampler=sampler, direction=direction)
     study.optimize(function, n_trials=n_trials)
     return study
+
+
+def test_the_recommended_trial_of_a_study_with_arrays_is_named() -> None:
+    study, store = optuna.create_study(sampler=GradientSampler(seed=1)), MemoryStore()
+    losses = iter((0.9, 0.8, 0.2, 0.7, 0.5, 0.45, 0.5))  # the third was lucky
+
+    def objective(trial: optuna.Trial) -> float:
+        suggest_array(trial, "x", 0.0, 1.0, 2, step_size=0.05)
+        report_hypergradient(trial, {"x": [1.0, -1.0]})
+        return next(losses)
+
+    study.optimize(objective, n_trials=7)
+    publish(study, store)
+    number = recommended(study).number
+    assert number >= 4 and study.best_trial.number == 2
+    assert f"Trial **{number}** is recommended, by the mean over similar arrays." in get_note(study)
+    assert "Trial **2** has the best value" in get_note(study)
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -516,6 +516,20 @@ class TestRecommended:
         chosen = recommended(study)
         assert chosen.params["x_0"] >= 0.5 and chosen.state == TrialState.COMPLETE
 
+    def test_a_good_trial_amid_divergence_is_not_recommended(self) -> None:
+        """Half of the first ten diverge, all beyond 0.5, where others have the lowest losses."""
+
+        def objective(trial: optuna.Trial) -> float:
+            x = trial.suggest_float("x", 0, 1)
+            if x > 0.5 and trial.number % 5:
+                report_hypergradient(trial, {"x": math.nan})
+                return math.nan
+            return 1.0 - 0.2 * x
+
+        study = create(optuna.samplers.RandomSampler(seed=0))
+        study.optimize(objective, n_trials=40)
+        assert study.best_params["x"] > 0.5 and recommended(study).params["x"] < 0.5
+
     def test_it_is_refused_where_nothing_can_be_recommended(self) -> None:
         with pytest.raises(ValueError, match="no trial has completed"):
             recommended(create(sampler()))
