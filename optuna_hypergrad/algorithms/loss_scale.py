@@ -75,12 +75,11 @@ class LossScale:
 def failed_runs(losses: Array) -> NDArray[np.bool_]:
     """Which runs failed, if half of the first ten did; else none.
 
-    Then the median of these is the loss of a failure: the others are ten times as close to the best
-    loss, and none is in between. Beside failures, all other runs would look alike. A failure says
-    where to be careful, not how good a place is otherwise.
-
-    Three of the first ten are so close, whatever follows; or three of all runs, if hardly any is in
-    between, where one would be if the search had closed in.
+    Then the median of these is the loss of a failure, and the others are ten times as close to the
+    best loss: three at least, or four and one in between, whatever follows. Or three of all runs,
+    if hardly any is in between, where some would be if a search had closed in. Beside failures, all
+    other runs would look alike. A failure says where to be careful, not how good a place is
+    otherwise.
 
     Args:
         losses: In the order in which the runs began; infinite where one diverged.
@@ -99,9 +98,11 @@ def failed_runs(losses: Array) -> NDArray[np.bool_]:
         above = losses - best if np.isfinite(best) else losses
         typical = np.sort(above[:N_SCALE])[N_SCALE // 2]
         is_better, has_failed = above < BETTER * typical, above >= BETWEEN * typical
-        is_apart, is_late = is_better | has_failed, len(losses) >= N_SCALE + FEWEST_LATER
-        is_clear = is_better[:N_SCALE].sum() >= FEW or (is_late and (~is_apart).mean() <= RARE)
-        if is_apart[:N_SCALE].all() and is_better.sum() >= FEW and is_clear:
+        is_between, n_better = ~is_better & ~has_failed, is_better[:N_SCALE].sum()
+        n_between = is_between[:N_SCALE].sum()
+        is_clear = n_between <= 1 and n_better >= FEW + n_between
+        is_late = len(losses) >= N_SCALE + FEWEST_LATER and is_better.sum() >= FEW
+        if is_clear or (is_late and n_between == 0 and is_between.mean() <= RARE):
             return np.asarray(has_failed)
     return none
 
