@@ -10,7 +10,9 @@ from optuna_hypergrad.algorithms.coordinates import Coordinates
 from optuna_hypergrad.algorithms.gaussian_process import Data, fit
 from optuna_hypergrad.algorithms.ranges import Array
 
-CAUTION = 2.0  # power of the probability of success in the acquisition; see docs/arena.md
+# Power of the probability of success in the acquisition, and deviations added to expected losses
+# where one is recommended; see docs/arena.md.
+CAUTION = 2.0
 
 
 class Failures:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from optuna_hypergrad.algorithms.acquisition import best_acquisition, first_design
 from optuna_hypergrad.algorithms.coordinates import Coordinates
-from optuna_hypergrad.algorithms.failures import Failures
+from optuna_hypergrad.algorithms.failures import CAUTION, Failures
 from optuna_hypergrad.algorithms.gaussian_process import Data, GaussianProcess, fit
 from optuna_hypergrad.algorithms.loss_scale import LARGEST, LossScale
 from optuna_hypergrad.algorithms.ranges import Array
@@ -176,22 +176,26 @@ class Surrogate:
 
         Of the best quarter of the points, by the mean of their losses, the one with the smallest
         sum of the expected loss and its standard deviation: points that ran several times are
-        better known. Where many runs fail, that is the expectation over success and failure.
+        better known. Where many runs fail, it is twice the deviation, and the expectation over
+        success and failure; how often the neighbourhood fails counts as one more run of the point.
         """
         limit = np.minimum(self.runs.losses, np.finfo(float).max)
         first, own = self._distinct
-        means = np.bincount(own, limit) / np.bincount(own)
+        n_runs = np.bincount(own)
+        means = np.bincount(own, limit) / n_runs
         n_ended_well = int((means < np.finfo(float).max / 2).sum() if len(means) else 0)
         count = max(1, min(n_ended_well, math.ceil(SHORTLIST * len(means))))
-        shortlist = first[np.argsort(means, kind="stable")[:count]]
+        best = np.argsort(means, kind="stable")[:count]
         if count == 1:
-            return int(shortlist[0])
-        x = self.coordinates.of(self.runs.points[shortlist])
+            return int(first[best[0]])
+        x = self.coordinates.of(self.runs.points[first[best]])
         mean, deviation = self.process.predict(x)
         bound = mean + deviation
         if self.failures is not None:
-            bound += self.failures.frequency(x) * (self._scale.of_failure - bound)
-        return int(shortlist[np.argmin(bound)])
+            bound = mean + CAUTION * deviation
+            risk = self.failures.frequency(x) / (n_runs[best] + 1)
+            bound += risk * (self._scale.of_failure - bound)
+        return int(first[best[np.argmin(bound)]])
 
     def expected_loss(self, point: Array) -> float:
         """The loss that is expected at a point, shape (d,), if the run does not fail."""
