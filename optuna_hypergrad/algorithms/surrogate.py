@@ -177,12 +177,11 @@ class Surrogate:
         Of the best quarter of the points, by the mean of their losses, the one with the smallest
         sum of the expected loss and its standard deviation: points that ran several times are
         better known. Where many runs fail, it is twice the deviation, and the expectation over
-        success and failure; how often the neighbourhood fails counts as one more run of the point.
+        success and failure.
         """
         limit = np.minimum(self.runs.losses, np.finfo(float).max)
         first, own = self._distinct
-        n_runs = np.bincount(own)
-        means = np.bincount(own, limit) / n_runs
+        means = np.bincount(own, limit) / np.bincount(own)
         n_ended_well = int((means < np.finfo(float).max / 2).sum() if len(means) else 0)
         count = max(1, min(n_ended_well, math.ceil(SHORTLIST * len(means))))
         best = np.argsort(means, kind="stable")[:count]
@@ -193,8 +192,7 @@ class Surrogate:
         bound = mean + deviation
         if self.failures is not None:
             bound = mean + CAUTION * deviation
-            risk = self.failures.frequency(x) / (n_runs[best] + 1)
-            bound += risk * (self._scale.of_failure - bound)
+            bound += self.failures.frequency(x) * (self._scale.of_failure - bound)
         return int(first[best[np.argmin(bound)]])
 
     def expected_loss(self, point: Array) -> float:
