@@ -28,7 +28,7 @@ Arrays = Mapping[str, Any]
 
 def losses(axes: Axes, cells: Mapping[str, Any]) -> None:
     """The lowest loss so far of each cell."""
-    for name, cell in cells.items():
+    for name, cell in many.in_order(cells).items():
         method, _, seed = name.partition("/")
         label = method if seed == "0" else None
         best = np.minimum.accumulate(cell["values"])

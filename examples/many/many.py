@@ -176,7 +176,8 @@ def table(results: Mapping[str, Any]) -> str:
     """A table of test losses and accuracies as Markdown."""
     lines = ["| method | plain trainings | seeds | test loss | accuracy |", "| --- " * 5 + "|"]
     rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for name, cell in results["cells"].items():
+    cells = in_order(results["cells"])
+    for name, cell in cells.items():
         method, _, _ = name.partition("/")
         for at, judged in cell["judged"].items():
             rows.setdefault((method, at), []).append(judged)
@@ -184,7 +185,17 @@ def table(results: Mapping[str, Any]) -> str:
         lines.append(f"| {method} | {at} | {len(judged)} | {_mean(judged)} |")
     for name, one in results["references"].items():
         lines.append(f"| {name} | | | {_mean([one])} |")
-    return "\n".join([*lines, "", *_described(results["cells"])])
+    return "\n".join([*lines, "", *_described(cells)])
+
+
+def in_order(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells by method and seed."""
+
+    def place(name: str) -> tuple[int, int]:
+        method, _, seed = name.partition("/")
+        return METHODS.index(method), int(seed)
+
+    return {name: cells[name] for name in sorted(cells, key=place)}
 
 
 def _described(cells: Mapping[str, Any]) -> list[str]:
