@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import numpy as np
 import optuna
 import torch
-from cells import COST, JUDGED, PLAIN_SECONDS, Cell, fresh, without_params
+from cells import COST, JUDGED, PLAIN_SECONDS, Cell, advice, fresh, without_params
 from jobs import Job, loaded
 from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
@@ -33,7 +33,7 @@ from results import standard_error
 from running import Options, environment, run
 from training import Training
 
-from optuna_hypergrad import recommended, suggest_array
+from optuna_hypergrad import suggest_array
 from samplers import Entry, gradient, plain
 
 RESULTS = Path(__file__).parent / "results"
@@ -122,7 +122,7 @@ def add(output: Path, job: ManyJob, cell: Cell, data: Path, budget: float) -> No
     entry = job.entry(cell.sampler)
     own_budget = budget if cell.sampler == "ours" else FACTOR * budget
     study = run(cell, job, entry, Options(data, None, own_budget, "cpu"))
-    found = _found(study, job, recommended(study) if entry.is_smoothed else study.best_trial)
+    found = _found(study, job, advice(study.trials, entry)[0])
     # Another process may have added a cell meanwhile.
     known = json.loads(output.read_text()) if output.exists() else known
     for name, training in job.references.items():

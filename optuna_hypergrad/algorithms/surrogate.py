@@ -74,21 +74,24 @@ class Surrogate:
         self._slopes = slopes[self._at]
 
     @cached_property
+    def _x(self) -> Array:
+        """The coordinates of all runs."""
+        return self.coordinates.of(self.runs.points)
+
+    @cached_property
     def process(self) -> GaussianProcess:
         """The process with the most probable hyperparameters, fitted once."""
         own = self.coordinates
         slopes = own.slopes_of(self._slopes)
         values = self._scale.standardised(self.runs.losses[self._kept])
-        data = Data(own.of(self.runs.points[self._kept]), values, slopes, self._at)
+        data = Data(self._x[self._kept], values, slopes, self._at)
         return fit(data, own.kinds, own.lengths, own.length_spreads)
 
     @cached_property
     def failures(self) -> Failures | None:
-        """How likely a run fails; None unless most of the first runs did."""
+        """How likely a run fails; None unless half of the first runs did."""
         failed = self._scale.failed
-        if not failed.any():
-            return None
-        return Failures(self.coordinates.of(self.runs.points), failed, self.coordinates)
+        return Failures(self._x, failed, self.coordinates) if failed.any() else None
 
     @property
     def n_first(self) -> int:
@@ -182,16 +185,15 @@ class Surrogate:
         limit = np.minimum(self.runs.losses, np.finfo(float).max)
         first, own = self._distinct
         means = np.bincount(own, limit) / np.bincount(own)
-        n_ended_well = int((means < np.finfo(float).max / 2).sum() if len(means) else 0)
+        n_ended_well = int((means < np.finfo(float).max / 2).sum())
         count = max(1, min(n_ended_well, math.ceil(SHORTLIST * len(means))))
         best = np.argsort(means, kind="stable")[:count]
         if count == 1:
             return int(first[best[0]])
-        x = self.coordinates.of(self.runs.points[first[best]])
+        x = self._x[first[best]]
         mean, deviation = self.process.predict(x)
-        bound = mean + deviation
+        bound = mean + (1.0 if self.failures is None else CAUTION) * deviation
         if self.failures is not None:
-            bound = mean + CAUTION * deviation
             bound += self.failures.frequency(x) * (self._scale.of_failure - bound)
         return int(first[best[np.argmin(bound)]])
 

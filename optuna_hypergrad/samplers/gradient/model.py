@@ -42,11 +42,11 @@ class Observation(NamedTuple):
         if not trial.state.is_finished() or not trial.params:
             return None
         if trial.state == TrialState.FAIL:
-            reported = [*(read_gradient(trial) or {}).values()]
             arrays = (read_array_gradient(trial, name) for name in array_names(trial))
-            reported += [float(np.sum(array)) for array in arrays if array is not None]
-            has_diverged = not all(map(math.isfinite, reported))
-            return cls(trial, math.inf, {}) if has_diverged else None
+            reported = [array for array in arrays if array is not None]
+            reported.append(np.array([*(read_gradient(trial) or {}).values()], dtype=float))
+            is_finite = all(np.isfinite(part).all() for part in reported)
+            return None if is_finite else cls(trial, math.inf, {})
         if violation(trial):
             return cls(trial, math.inf, {})
         value = trial.value if trial.state == TrialState.COMPLETE else None
