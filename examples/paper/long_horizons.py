@@ -15,7 +15,8 @@ from random initial values), horizon-1 (greedy hypergradients, outer sign steps)
 learning rate for each step).
 
 Jobs: mnist and svhn are the paper's; cifar10 is small enough for a CPU (16 × 16 pixels, 300 steps),
-cifar10-full the paper's, for --device cuda. Data as in the arena; SVHN is downloaded.
+cifar10-full the paper's, for --device cuda; digits is small enough for many seeds, and needs no
+data. Data as in the arena; SVHN is downloaded.
 long_horizons_table.py makes the table and the figures.
 """
 
@@ -70,7 +71,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=int, help="of a training, for a quick look")
     args = parser.parse_args()
-    args.jobs = args.jobs or (["cifar10-full"] if args.device == "cuda" else ["mnist", "cifar10"])
+    args.jobs = args.jobs or (
+        ["cifar10-full"] if args.device == "cuda" else ["digits", "mnist", "cifar10"]
+    )
     return args
 
 

@@ -13,6 +13,7 @@ N_SCALE = 10  # first runs, whose losses set the scale
 CEILING = 3.0  # of losses above the best, in scales; what is worse is equally bad
 BETTER, BETWEEN = 0.1, 0.5  # of a failure's loss above the best: what is better, what no failure
 FEW, RARE = 3, 0.05  # runs that are better, at least; share of those between, at most
+MANY = 3  # runs with the same loss, which is what a diverged one counts as
 FEWEST_LATER = 5  # runs after the first ten, until those between are counted
 FAILURE = 10.0  # of losses above the best, in scales, where points are to be recommended
 LARGEST = 1e150  # of losses and slopes, whose squares are finite
@@ -22,7 +23,8 @@ class LossScale:
     """Standardised losses: the logarithm of what a loss is above the best one, in scales.
 
     The logarithm is linear near the best loss, where differences count, and flat far from it. The
-    scale is the median of the first ten runs that did not fail.
+    scale is the median of the first ten runs that did not fail. Runs that diverged may be infinite
+    or share a large loss.
 
     Args:
         losses: Of all runs, in the order in which they began; infinite where one diverged.
@@ -37,7 +39,7 @@ class LossScale:
         losses = _bounded(losses)
         self._best = float(losses.min()) if np.isfinite(losses).any() else 0.0
         self.failed = failed_runs(losses)
-        self._size = _typical(losses[~self.failed] - self._best)
+        self._size = _typical(_unbounded(losses)[~self.failed] - self._best)
         values = self._logarithm(losses[~self.failed]) if len(losses) else np.zeros(1)
         deviation = float(values.std())
         self._mean, self._deviation = float(values.mean()), deviation if deviation > 1e-9 else 1.0
@@ -77,9 +79,10 @@ def failed_runs(losses: Array) -> NDArray[np.bool_]:
 
     Then the median of these is the loss of a failure, and the others are ten times as close to the
     best loss: three at least, or four and one in between, whatever follows. Or three of all runs,
-    if hardly any is in between, where some would be if a search had closed in. Beside failures, all
-    other runs would look alike. A failure says where to be careful, not how good a place is
-    otherwise.
+    if hardly any is in between, where some would be if a search had closed in. Where the median is
+    what a diverged run counts as, and that is not clear, the one or two losses below it may be of
+    failures, too: those of chance. Beside failures, all other runs would look alike. A failure says
+    where to be careful, not how good a place is otherwise.
 
     Args:
         losses: In the order in which the runs began; infinite where one diverged.
@@ -96,14 +99,17 @@ def failed_runs(losses: Array) -> NDArray[np.bool_]:
         return none
     for best in (first.min(), losses.min()):
         above = losses - best if np.isfinite(best) else losses
-        typical = np.sort(above[:N_SCALE])[N_SCALE // 2]
-        is_better, has_failed = above < BETTER * typical, above >= BETWEEN * typical
-        is_between, n_better = ~is_better & ~has_failed, is_better[:N_SCALE].sum()
-        n_between = is_between[:N_SCALE].sum()
-        is_clear = n_between <= 1 and n_better >= FEW + n_between
-        is_late = len(losses) >= N_SCALE + FEWEST_LATER and is_better.sum() >= FEW
-        if is_clear or (is_late and n_between == 0 and is_between.mean() <= RARE):
-            return np.asarray(has_failed)
+        in_order = np.sort(above[:N_SCALE])[: N_SCALE // 2 + 1]
+        has_diverged = (above[:N_SCALE] == in_order[-1]).sum() >= MANY
+        n_levels = FEW if has_diverged else 1
+        for typical in in_order[: -1 - n_levels : -1]:
+            is_better, has_failed = above < BETTER * typical, above >= BETWEEN * typical
+            is_between, n_better = ~is_better & ~has_failed, is_better[:N_SCALE].sum()
+            n_between = is_between[:N_SCALE].sum()
+            is_clear = n_between <= 1 and n_better >= FEW + n_between
+            is_late = len(losses) >= N_SCALE + FEWEST_LATER and is_better.sum() >= FEW
+            if is_clear or (is_late and n_between == 0 and is_between.mean() <= RARE):
+                return np.asarray(has_failed)
     return none
 
 
@@ -114,6 +120,13 @@ def _typical(above: Array) -> float:
         return 1.0
     sizes = np.median(first[np.isfinite(first)]) if np.isfinite(first).any() else 0.0, finite.max()
     return next((float(size) for size in sizes if size > 1 / LARGEST), 1.0)
+
+
+def _unbounded(losses: Array) -> Array:
+    """Losses that are infinite where several share the largest one: that is what divergence is."""
+    is_largest = losses == losses.max(initial=-np.inf)
+    is_bound = is_largest.sum() >= MANY and not is_largest.all()
+    return np.where(is_largest, np.inf, losses) if is_bound else losses
 
 
 def _bounded(losses: Array) -> Array:

@@ -85,6 +85,15 @@ def test_a_failure_or_two_do_not_change_the_scale() -> None:
     np.testing.assert_allclose((values - values[0]) / (values[1] - values[0]), expected)
 
 
+@pytest.mark.parametrize("bound", [4.6, 1e6])
+def test_what_diverged_runs_count_as_does_not_set_the_scale(bound: float) -> None:
+    losses = [0.5, 0.3, 0.2, 0.9, 0.25, 1.2]
+    values, slopes = standardised(np.array([*losses, *[bound] * 6]))
+    expected = standardised(np.array([*losses, *[np.inf] * 6]))
+    np.testing.assert_allclose(values, expected[0])
+    np.testing.assert_allclose(slopes, expected[1])
+
+
 def test_few_good_runs_are_no_scale() -> None:
     assert not LossScale(np.array([0.05, 0.06, *[2.3] * 8])).failed.any()
     assert LossScale(np.array([0.05, 0.06, *[2.3] * 8, *[0.07, 2.3] * 3])).failed.sum() == 11
@@ -101,6 +110,13 @@ def test_of_the_first_ten_one_may_be_in_between() -> None:
     """LeNet on MNIST, seed 4 of a search from zero."""
     first = [2.305, 4.605, 4.605, 4.605, 0.201, 2.304, 0.108, 0.984, 0.243, 0.115]
     assert LossScale(np.array(first)).failed.nonzero()[0].tolist() == [0, 1, 2, 3, 5]
+
+
+def test_chance_is_a_failure_where_others_diverged() -> None:
+    """LeNet on MNIST, seed 6 of a search from zero; what diverges counts as twice chance."""
+    first = [2.303, 4.605, 4.605, 4.605, 0.12, 4.605, 4.605, 4.605, 0.15, 0.25]
+    losses = np.array([*first, 4.605, 0.12, 0.32, 2.3, 0.11, 0.094])
+    assert LossScale(losses).failed.nonzero()[0].tolist() == [0, 1, 2, 3, 5, 6, 7, 10, 13]
 
 
 @pytest.mark.parametrize("best", [0.4, 0.1, 0.01, -5.0])
