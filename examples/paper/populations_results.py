@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from copy import deepcopy
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -33,19 +34,30 @@ class Speed(NamedTuple):
     cpu: float  # seconds of all workers
 
 
-def read(storage: str, results: Results, speeds: dict[str, list[Speed]]) -> None:
-    """Add the results of all complete cells, and the speeds of workers by job and method."""
-    for name in sorted(optuna.get_all_study_names(storage)):
-        study = optuna.load_study(study_name=name, storage=storage)
-        job, method, seed, *workers = name.split("/")
-        if not is_complete(study):
-            continue
-        if workers:
-            speed = speed_of(study)
-            own = speeds.setdefault(f"{job}/{method}", [])
-            own[:] = sorted([speed, *(one for one in own if one.workers != speed.workers)])
-        else:
-            results.setdefault(job, {}).setdefault(method, {})[seed] = result_of(study)
+class Found(NamedTuple):
+    """Results of complete cells, and speeds of workers by job and method."""
+
+    results: Results
+    speeds: dict[str, list[Speed]]
+
+
+def read(storages: Iterable[str], before: Found) -> Found:
+    """What complete cells in databases say, and what was read ``before`` of others."""
+    results, speeds = deepcopy(before)
+    for storage in storages:
+        for name in sorted(optuna.get_all_study_names(storage)):
+            study = optuna.load_study(study_name=name, storage=storage)
+            job, method, seed, *workers = name.split("/")
+            if not is_complete(study):
+                continue
+            if workers:
+                speed = speed_of(study)
+                own = speeds.get(f"{job}/{method}", [])
+                others = [one for one in own if one.workers != speed.workers]
+                speeds[f"{job}/{method}"] = sorted([speed, *others])
+            else:
+                results.setdefault(job, {}).setdefault(method, {})[seed] = result_of(study)
+    return Found(results, speeds)
 
 
 def is_complete(study: optuna.Study) -> bool:

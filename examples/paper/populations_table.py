@@ -25,7 +25,7 @@ sys.path.insert(1, str(Path(__file__).parents[1] / "arena"))
 
 from populations import METHODS
 from populations_figure import draw
-from populations_results import PARTS, Results, Speed, read
+from populations_results import PARTS, Found, Results, Speed, read
 from results import standard_error
 from table import row
 
@@ -60,9 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     args.out.mkdir(exist_ok=True)
-    results, speeds = before(args.out / "populations.json")
-    for storage in args.storage:
-        read(storage, results, speeds)
+    results, speeds = read(args.storage, before(args.out / "populations.json"))
     lines: list[str] = []
     for job, by_method in results.items():
         check_settings(job, by_method)
@@ -77,11 +75,11 @@ def main() -> None:
     (args.out / "populations.json").write_text(text + "\n")
 
 
-def before(file: Path) -> tuple[Results, dict[str, list[Speed]]]:
+def before(file: Path) -> Found:
     """What has been read before."""
     found = json.loads(file.read_text()) if file.exists() else {"cells": {}, "scaling": {}}
     speeds = {name: [Speed(**one) for one in own] for name, own in found["scaling"].items()}
-    return found["cells"], speeds
+    return Found(found["cells"], speeds)
 
 
 def check_settings(job: str, by_method: dict[str, dict[str, Any]]) -> None:
