@@ -11,10 +11,9 @@ from optuna_hypergrad.algorithms.ranges import Array
 
 N_SCALE = 10  # first runs, whose losses set the scale
 CEILING = 3.0  # of losses above the best, in scales; what is worse is equally bad
-BETTER, BETWEEN = 0.1, 0.5  # of a failure's loss above the best: what is better, what no failure
-FEW, RARE = 3, 0.05  # runs that are better, at least; share of those between, at most
-MANY = 3  # runs with the same loss, which is what a diverged one counts as
-FEWEST_LATER = 5  # runs after the first ten, until those between are counted
+FEW, BETTER = 3, 0.25  # runs that did not fail, at least; their losses, of a failure's
+ALIKE, NEARLY_ALL = 0.01, 0.8  # losses of failures differ by; share of the failures that are alike
+MANY = 3  # runs that share the largest loss, which is what a diverged one counts as
 FAILURE = 10.0  # of losses above the best, in scales, where points are to be recommended
 LARGEST = 1e150  # of losses and slopes, whose squares are finite
 
@@ -77,38 +76,37 @@ class LossScale:
 def failed_runs(losses: Array) -> NDArray[np.bool_]:
     """Which runs failed, if half of the first ten did; else none.
 
-    Then the median of these is the loss of a failure, and the others are ten times as close to the
-    best loss: three at least, or four and one in between, whatever follows. Or three of all runs,
-    if hardly any is in between, where some would be if a search had closed in. Where the median is
-    what a diverged run counts as, and that is not clear, the one or two losses below it may be of
-    failures, too: those of chance. Beside failures, all other runs would look alike. A failure says
-    where to be careful, not how good a place is otherwise.
+    Trainings that fail do so alike: nearly all losses from some loss on are that one, which is the
+    loss of chance, or the largest of all, which is what divergence counts as. Three runs at least
+    are four times as close to the best one. Beside failures, all other runs would look alike. A
+    failure says where to be careful, not how good a place is otherwise.
 
     Args:
         losses: In the order in which the runs began; infinite where one diverged.
 
     Example:
-        >>> good, failed = [0.1, 0.15, 0.12, 0.2, 0.14], [2.3, 2.3, 2.2, 4.6, np.inf]
+        >>> good, failed = [0.1, 0.15, 0.12, 0.2, 0.14], [2.3, 2.3, 2.31, 4.6, np.inf, np.inf]
         >>> failed_runs(np.array(good + failed + [0.3])).nonzero()[0].tolist()
-        [5, 6, 7, 8, 9]
+        [5, 6, 7, 8, 9, 10]
         >>> failed_runs(np.linspace(0.0, 1.0, 10)).any().item()
         False
     """
-    first, none = losses[:N_SCALE], np.zeros(len(losses), dtype=bool)
-    if len(first) < N_SCALE or not np.isfinite(losses).any():
+    none = np.zeros(len(losses), dtype=bool)
+    if len(losses) < N_SCALE or not np.isfinite(losses).any():
         return none
-    for best in (first.min(), losses.min()):
+    is_largest = losses == losses.max()
+    for best in (losses.min(), losses[:N_SCALE].min()):
         above = losses - best if np.isfinite(best) else losses
-        in_order = np.sort(above[:N_SCALE])[: N_SCALE // 2 + 1]
-        has_diverged = (above[:N_SCALE] == in_order[-1]).sum() >= MANY
-        n_levels = FEW if has_diverged else 1
-        for typical in in_order[: -1 - n_levels : -1]:
-            is_better, has_failed = above < BETTER * typical, above >= BETWEEN * typical
-            is_between, n_better = ~is_better & ~has_failed, is_better[:N_SCALE].sum()
-            n_between = is_between[:N_SCALE].sum()
-            is_clear = n_between <= 1 and n_better >= FEW + n_between
-            is_late = len(losses) >= N_SCALE + FEWEST_LATER and is_better.sum() >= FEW
-            if is_clear or (is_late and n_between == 0 and is_between.mean() <= RARE):
+        for level in np.unique(above[above > 0]):
+            has_failed = above >= level
+            is_at_level = has_failed & (above <= (1 + ALIKE) * level)
+            is_alike = is_at_level | (has_failed & is_largest)
+            if (
+                has_failed[:N_SCALE].sum() >= N_SCALE / 2
+                and is_at_level.sum() > 1
+                and is_alike.sum() >= NEARLY_ALL * has_failed.sum()
+                and (above < BETTER * level).sum() >= FEW
+            ):
                 return np.asarray(has_failed)
     return none
 

@@ -99,11 +99,11 @@ def test_few_good_runs_are_no_scale() -> None:
     assert LossScale(np.array([0.05, 0.06, *[2.3] * 8, *[0.07, 2.3] * 3])).failed.sum() == 11
 
 
-def test_where_half_fails_later_runs_in_between_change_nothing() -> None:
+def test_where_half_fails_runs_in_between_did_not() -> None:
     """LeNet on MNIST, seed 2 of a search from zero."""
     first = [2.308, 2.303, 4.605, 4.605, 4.605, 0.095, 0.213, 0.215, 0.065, 0.069]
     losses = np.array([*first, 1.195, 0.105, 0.377, 0.279, 0.371, 0.053])
-    assert LossScale(losses).failed.nonzero()[0].tolist() == [0, 1, 2, 3, 4, 10]
+    assert LossScale(losses).failed.nonzero()[0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_of_the_first_ten_one_may_be_in_between() -> None:
