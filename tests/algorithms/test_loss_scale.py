@@ -139,4 +139,4 @@ def test_ordinary_losses_are_no_failures(n_dimensions: int, closing_in: float) -
     for _ in range(100):
         points = radii * (rng.random((50, n_dimensions)) - 0.3)
         n_failed += any(LossScale((points[:n] ** 2).sum(axis=1)).failed.any() for n in (10, 25, 50))
-    assert n_failed <= 15
+    assert n_failed <= 2
