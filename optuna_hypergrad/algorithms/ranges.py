@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 ROUNDING = 1e-9  # relative size of what rounding leaves of a gradient
+LINEAR = 0.1  # of the larger bound of a range across zero: up to there, its scale is about linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,43 @@ class Ranges:
     def step_size(self) -> Array:
         """Return the initial step sizes γ: a twentieth of each range, in search coordinates."""
         return self.width / 20
+
+
+class SignedLogRanges(Ranges):
+    """Ranges whose search coordinates are logarithmic on both sides of zero, if it is inside.
+
+    Hyperparameters such as learning rates act by their order of magnitude, whatever their sign. The
+    coordinate is asinh(h / c), where c is a tenth of the larger bound: about linear below c.
+
+    Example:
+        >>> ranges = SignedLogRanges(np.array([-1.0]), np.array([1.0]), np.array([False]))
+        >>> [ranges.to_unit([value]).item().__round__(2) for value in (0.0, 0.03, 0.1, 0.3, 1.0)]
+        [0.5, 0.55, 0.65, 0.8, 1.0]
+    """
+
+    @cached_property
+    def _linear(self) -> Array:
+        """c of each range; infinite where zero is not inside, or the range is logarithmic."""
+        is_signed = (self.low < 0) & (self.high > 0) & ~self.log
+        return np.where(is_signed, LINEAR * np.maximum(-self.low, self.high), np.inf)
+
+    def to_search(self, values: ArrayLike) -> Array:
+        """Return natural values in search coordinates."""
+        found, c = super().to_search(values), self._linear
+        return np.where(np.isfinite(c), np.arcsinh(found / c), found)
+
+    def to_natural(self, point: ArrayLike) -> Array:
+        """Return a point of search coordinates in natural values, inside the bounds."""
+        point, is_signed = np.asarray(point, dtype=float), np.isfinite(self._linear)
+        c, signed = np.where(is_signed, self._linear, 1.0), np.where(is_signed, point, 0.0)
+        return super().to_natural(np.where(is_signed, c * np.sinh(signed), point))
+
+    def unit_gradient(self, values: ArrayLike, gradient: ArrayLike) -> Array:
+        """Convert a gradient in natural units, taken at ``values``, to one in fractions."""
+        is_signed = np.isfinite(self._linear)
+        c = np.where(is_signed, self._linear, 0.0)
+        dh_ds = np.where(is_signed, np.hypot(c, np.asarray(values, dtype=float)), 1.0)
+        return super().unit_gradient(values, gradient) * dh_ds  # dh/d asinh(h / c) = √(c² + h²)
 
 
 def project_out(gradient: Array, normal: Array) -> Array:

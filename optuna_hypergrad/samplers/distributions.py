@@ -19,10 +19,10 @@ from optuna.trial import FrozenTrial
 from optuna_hypergrad.algorithms.ranges import Array, Ranges
 
 
-def ranges_of(distributions: Sequence[BaseDistribution]) -> Ranges:
+def ranges_of(distributions: Sequence[BaseDistribution], kind: type[Ranges] = Ranges) -> Ranges:
     """Search ranges of numeric distributions."""
     numeric = [d for d in distributions if isinstance(d, FloatDistribution | IntDistribution)]
-    return Ranges(
+    return kind(
         np.array([d.low for d in numeric], dtype=float),
         np.array([d.high for d in numeric], dtype=float),
         np.array([d.log for d in numeric], dtype=bool),

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_hypergrad.algorithms import surrogate
 from optuna_hypergrad.algorithms.coordinates import MAX_DIMENSION, Coordinates, one_hot
 from optuna_hypergrad.algorithms.loss_scale import N_SCALE
-from optuna_hypergrad.algorithms.ranges import Array, Ranges
+from optuna_hypergrad.algorithms.ranges import Array, Ranges, SignedLogRanges
 from optuna_hypergrad.algorithms.surrogate import Runs, Surrogate
 from optuna_hypergrad.reports.arrays import array_names, read_array_gradient
 from optuna_hypergrad.reports.objective import read_gradient
@@ -82,7 +82,7 @@ class SearchSpace:
     @cached_property
     def ranges(self) -> Ranges:
         """Ranges of the numeric parameters."""
-        return ranges_of([self.space[name] for name in self.numeric])
+        return ranges_of([self.space[name] for name in self.numeric], SignedLogRanges)
 
     @property
     def n_independent(self) -> int:
