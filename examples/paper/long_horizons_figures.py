@@ -210,6 +210,8 @@ def legend(ax: Axes, size: int, columns: int = 1) -> None:
     """A legend, if something has run."""
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=size, ncols=columns)
+    else:
+        ax.text(0.5, 0.5, "not run", ha="center", transform=ax.transAxes)
 
 
 def first(cells: Sequence[Cell], *methods: str) -> Cell | None:
