@@ -115,28 +115,30 @@ class SignedLogRanges(Ranges):
     """
 
     @cached_property
+    def _is_signed(self) -> NDArray[np.bool_]:
+        """Which ranges have zero inside; the others are as in ``Ranges``."""
+        return np.asarray((self.low < 0) & (self.high > 0) & ~self.log)
+
+    @cached_property
     def _linear(self) -> Array:
-        """c of each range; infinite where zero is not inside, or the range is logarithmic."""
-        is_signed = (self.low < 0) & (self.high > 0) & ~self.log
-        return np.where(is_signed, LINEAR * np.maximum(-self.low, self.high), np.inf)
+        """c of each range with zero inside; 1 of the others."""
+        return np.where(self._is_signed, LINEAR * np.maximum(-self.low, self.high), 1.0)
 
     def to_search(self, values: ArrayLike) -> Array:
         """Return natural values in search coordinates."""
-        found, c = super().to_search(values), self._linear
-        return np.where(np.isfinite(c), np.arcsinh(found / c), found)
+        found = super().to_search(values)
+        return np.where(self._is_signed, np.arcsinh(found / self._linear), found)
 
     def to_natural(self, point: ArrayLike) -> Array:
         """Return a point of search coordinates in natural values, inside the bounds."""
-        point, is_signed = np.asarray(point, dtype=float), np.isfinite(self._linear)
-        c, signed = np.where(is_signed, self._linear, 1.0), np.where(is_signed, point, 0.0)
-        return super().to_natural(np.where(is_signed, c * np.sinh(signed), point))
+        point = np.asarray(point, dtype=float)
+        values = self._linear * np.sinh(np.where(self._is_signed, point, 0.0))
+        return super().to_natural(np.where(self._is_signed, values, point))
 
     def unit_gradient(self, values: ArrayLike, gradient: ArrayLike) -> Array:
         """Convert a gradient in natural units, taken at ``values``, to one in fractions."""
-        is_signed = np.isfinite(self._linear)
-        c = np.where(is_signed, self._linear, 0.0)
-        dh_ds = np.where(is_signed, np.hypot(c, np.asarray(values, dtype=float)), 1.0)
-        return super().unit_gradient(values, gradient) * dh_ds  # dh/d asinh(h / c) = √(c² + h²)
+        by_asinh = np.hypot(self._linear, np.asarray(values, dtype=float))  # √(c² + h²)
+        return super().unit_gradient(values, gradient) * np.where(self._is_signed, by_asinh, 1.0)
 
 
 def project_out(gradient: Array, normal: Array) -> Array:
