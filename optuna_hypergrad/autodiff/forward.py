@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.batches import TrainingBatches
-from optuna_hypergrad.autodiff.growth import Estimate, GrowthMeter
+from optuna_hypergrad.autodiff.growth import Estimate, TangentMeter
 from optuna_hypergrad.autodiff.hparams import (
     ActiveTangents,
     RunHparams,
@@ -58,8 +58,8 @@ class TangentPropagation:
         self._run, self._schedule, self._average = run, tangents, average
         self._point = run.begin()
         self._tangents = self._initial_tangents()
-        self._clipping = ProductClipping(clip_products, self._point.weights)
-        self._meter = GrowthMeter(estimate, run.steps, self._point.weights)
+        self._clipping = ProductClipping(clip_products)
+        self._meter = TangentMeter(estimate, run.steps, self._point.weights)
         self._begun: list[int] = [0] * len(self._tangents.weights)  # the step, by tangent
         self._n_products = 0
         self._losses = self._point.weights.new_empty(run.steps)
@@ -81,6 +81,12 @@ class TangentPropagation:
         if step == run.steps:
             raise ValueError(f"steps: all {step} steps of this run are done.")
         hypers = run.hypers.at(step)
+        if not self._schedule.names:
+            grad = run.gradient(batches, hypers.loss)
+            self._point = run.step(step, self._point, grad, hypers.update)
+            self._losses[step] = grad.loss
+            self._step += 1
+            return grad.loss
         n_before, active = len(self._tangents.weights), self._schedule.active_at(step)
         self._tangents = self._tangents.padded(len(self._schedule.rows))
         tangents = self._tangents.rows(active.rows)
@@ -94,7 +100,8 @@ class TangentPropagation:
         grad, found = run.gradient_and_products(batches, hypers.loss, directions, "jvp")
         run.check_weights(step, self._point, "loss_fn")
         products = tangents.weights.new_zeros(tangents.weights.shape)
-        products[moving] = self._clipping(found.weights)
+        products[moving], n_clipped = self._clipping(found.weights)
+        self._clipping.count(n_clipped, found.weights.numel())
         of_update = {
             name: self._tensor(values)
             for (owner, name), values in active.derivatives.items()
@@ -201,13 +208,13 @@ class TangentPropagation:
         """The tangents after a step, which ``push`` takes."""
         new = push(tangents=tangents, products=products, derivatives=derivatives)
         step, ages = self._step, self._ages(rows)
-        if not self._meter.of_tangents(step, ages, tangents.weights, new.weights):
+        if not self._meter.grows(step, ages, tangents.weights, new.weights):
             return new
         # A step is linear in the tangents, so these differences are its parts.
         kept = push(tangents=tangents, products=torch.zeros_like(products), derivatives=derivatives)
         at_rest = {name: torch.zeros_like(values) for name, values in derivatives.items()}
         unmoved = push(tangents=tangents, products=products, derivatives=at_rest)
-        alpha = self._meter.damped_tangents(
+        alpha = self._meter.weights(
             step,
             ages,
             before=tangents.weights,

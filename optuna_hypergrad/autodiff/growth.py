@@ -28,6 +28,7 @@ makes it shortest.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -105,41 +106,60 @@ class Growth:
         return float(self.damping.mean()) if len(self.damping) else 0.0
 
 
-class GrowthMeter:
+class _Meter:
     """Measures the growth of a derivative, and damps it if asked.
 
     Args:
         estimate: ``"damped"`` or ``"exact"``.
         steps: T, the number of steps of the run.
-        like: A tensor of the device of the weights.
 
     Raises:
         ValueError: If ``estimate`` is something else.
     """
 
-    def __init__(self, estimate: Estimate, steps: int, like: Tensor) -> None:
+    def __init__(self, estimate: Estimate, steps: int) -> None:
         check_choice("estimate", estimate, get_args(Estimate))
         self._estimate, self._steps = estimate, steps
-        # Tensors, which no step waits for.
-        self._lengths = torch.ones((steps, 2), dtype=torch.float64, device=like.device)
-        self._damping = torch.zeros(steps, dtype=torch.float64, device=like.device)
 
-    def of_adjoint(self, step: int, kept: Tensor, curved: Tensor) -> Tensor | float:
-        """α of one step back, shape ().
+
+class AdjointMeter(_Meter):
+    """That of the adjoint of reverse mode."""
+
+    def __init__(self, estimate: Estimate, steps: int) -> None:
+        super().__init__(estimate, steps)
+        self._lengths = np.ones((2, steps))
+        self._weights = np.ones(steps)
+
+    def weight(self, step: int, square: float, inner: float, q: float) -> float:
+        """α of one step back.
 
         Args:
             step: The step.
-            kept: The adjoint without the Hessian's part, a.
-            curved: The Hessian's part, c.
+            square: ‖a‖², of the adjoint without the Hessian's part.
+            inner: ⟨a, c⟩.
+            q: ‖c‖², of the Hessian's part.
         """
-        a, c = kept.double(), curved.double()  # whose squares do not overflow soon
-        square, p, q = a @ a, -(a @ c), c @ c
-        self._lengths[step] = torch.stack([square, square - 2 * p + q]).clamp(min=0.0).sqrt()
-        if self._estimate == "exact":
-            return 1.0
-        return self._damped(step, adjoint_weight(square, p, q, self._steps), kept)
+        self._lengths[:, step] = math.sqrt(square), math.sqrt(max(square + 2 * inner + q, 0.0))
+        if self._estimate == "damped":
+            self._weights[step] = adjoint_weight(square, -inner, q, self._steps)
+        return float(self._weights[step])
 
-    def of_tangents(self, step: int, ages: Tensor, before: Tensor, new: Tensor) -> bool:
+    def growth(self, hypers: RunHparams) -> Growth:
+        """The growth over the run, and the trust in each learned parameter."""
+        before, after = self._lengths
+        return _growth(before, after, self._weights, hypers)
+
+
+class TangentMeter(_Meter):
+    """That of the tangents of forward mode."""
+
+    def __init__(self, estimate: Estimate, steps: int, like: Tensor) -> None:
+        super().__init__(estimate, steps)
+        # Tensors, which no step waits for.
+        self._lengths = torch.ones((steps, 2), dtype=torch.float64, device=like.device)
+        self._weights = torch.ones(steps, dtype=torch.float64, device=like.device)
+
+    def grows(self, step: int, ages: Tensor, before: Tensor, new: Tensor) -> bool:
         """Measure one step of N tangents; whether one of them grows beyond Eq. 3 without u.
 
         Args:
@@ -157,7 +177,7 @@ class GrowthMeter:
             return False
         return bool(((ages >= _YOUNG) & (length > (1 + 2 / ages) * old)).any())
 
-    def damped_tangents(
+    def weights(
         self, step: int, ages: Tensor, before: Tensor, added: Tensor, kept: Tensor, curved: Tensor
     ) -> Tensor:
         """α of one step for each of N tangents, shape (N,).
@@ -172,26 +192,33 @@ class GrowthMeter:
         """
         bound = (1 + 2 / ages) * _norm(before) + _norm(added)
         bound = torch.where(ages < _YOUNG, torch.inf, bound)
-        return self._damped(step, tangent_weight(kept, curved, bound), kept)
-
-    def _damped(self, step: int, alpha: Tensor, like: Tensor) -> Tensor:
-        self._damping[step] = 1 - alpha.mean()
-        return alpha.to(like.dtype)
+        alpha = tangent_weight(kept, curved, bound)
+        self._weights[step] = alpha.mean()
+        return alpha.to(kept.dtype)
 
     def growth(self, hypers: RunHparams) -> Growth:
         """The growth over the run, and the trust in each learned parameter."""
         before, after = self._lengths.cpu().numpy().T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            per_step = np.log10(after / before)
-        per_step[(before == 0) | (after == 0)] = 0.0  # no derivative, so no growth
-        per_step[np.isnan(per_step)] = np.inf  # overflown
-        is_trusted = _to_end(per_step) < DOMINATED
-        trust = hypers.mean_over_steps(is_trusted.astype(float))
-        return Growth(per_step, self._damping.cpu().numpy().copy(), trust)
+        return _growth(before, after, self._weights.cpu().numpy(), hypers)
 
 
-def adjoint_weight(square: Tensor, p: Tensor, q: Tensor, steps: int) -> Tensor:
-    """α of Eq. 2; all tensors are of shape ().
+def _growth(
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    hypers: RunHparams,
+) -> Growth:
+    """From lengths of the derivative before and after each step, and from α, shape (steps,)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_step = np.log10(after / before)
+    per_step[(before == 0) | (after == 0)] = 0.0  # no derivative, so no growth
+    per_step[np.isnan(per_step)] = np.inf  # overflown
+    is_trusted = _to_end(per_step) < DOMINATED
+    return Growth(per_step, 1 - weights, hypers.mean_over_steps(is_trusted.astype(float)))
+
+
+def adjoint_weight(square: float, p: float, q: float, steps: int) -> float:
+    """α of Eq. 2.
 
     Args:
         square: ‖a‖².
@@ -199,10 +226,13 @@ def adjoint_weight(square: Tensor, p: Tensor, q: Tensor, steps: int) -> Tensor:
         q: ‖c‖².
         steps: T.
     """
+    if q == 0 or square == 0:  # a derivative of 0 may begin with any length
+        return 1.0
+    if p > 0:  # Eq. 2
+        return min(2 * p / q, 1.0)
     room = (_LENGTHENED ** (2 / steps) - 1) * square
-    alpha = torch.where(p > 0, 2 * p / q, room / ((p.square() + q * room).sqrt() - p))  # Eq. 2
-    # A derivative of 0 may begin with any length.
-    return torch.where((q == 0) | (square == 0), 1.0, alpha.clamp(max=1.0))
+    root = math.sqrt(p * p + q * room)
+    return min(room / (root - p), 1.0) if root > p else 1.0
 
 
 def tangent_weight(kept: Tensor, curved: Tensor, bound: Tensor) -> Tensor:

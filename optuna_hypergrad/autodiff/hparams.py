@@ -79,13 +79,14 @@ class RunHparams:
         }
         # By the two values that a step may depend on, their indices and the derivatives: (T, 2).
         self._derivatives = {key: h.derivatives(steps) for key, h in self.learned.items()}
-        self._values: dict[Key, Tensor | list[float] | float] = {}  # at all steps, or constant
+        self._values: dict[Key, list[float] | float] = {}  # at all steps, or constant
         for key, hparam in self.all.items():
-            if not isinstance(hparam, Schedule):
+            if isinstance(hparam, Schedule) and key not in self.learned:
+                self._values[key] = hparam.over(steps).tolist()
+            elif not isinstance(hparam, Schedule):
                 self._values[key] = float(hparam)
-                continue
-            values = hparam.over(steps)
-            self._values[key] = like.new_tensor(values) if key in self.learned else values.tolist()
+        over = [schedule.over(steps) for schedule in self.learned.values()]
+        self._learned_values = like.new_tensor(np.array(over).reshape(len(over), steps).T)
         self._log_idle_windows()
 
     @property
@@ -106,10 +107,10 @@ class RunHparams:
         """Values at ``step``."""
         found: dict[Owner, dict[str, float | Tensor]] = {"update": {}, "loss": {}}
         for (owner, name), values in self._values.items():
-            if isinstance(values, Tensor):
-                found[owner][name] = values[step].clone()  # which an update may change in place
-            else:
-                found[owner][name] = values if isinstance(values, float) else values[step]
+            found[owner][name] = values if isinstance(values, float) else values[step]
+        learned = self._learned_values[step].clone()  # which an update may change in place
+        for (owner, name), value in zip(self.learned, learned.unbind(), strict=True):
+            found[owner][name] = value
         found["loss"] |= {name: value.clone() for name, value in self._tensors.items()}
         return HparamsAtStep(found["update"], found["loss"])
 

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optuna_hypergrad.autodiff.growth import Estimate, GrowthMeter
+from optuna_hypergrad.autodiff.growth import AdjointMeter, Estimate
 from optuna_hypergrad.autodiff.hparams import Key
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
-from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation, Visit, check_recomputed
+from optuna_hypergrad.autodiff.pullback import PullBack
+from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
-from optuna_hypergrad.autodiff.second_order.hvp import Directions
-from optuna_hypergrad.autodiff.step import TrainState, step_vjp
+from optuna_hypergrad.autodiff.step import TrainState
 
 
 class ReverseMode:
@@ -49,8 +49,9 @@ class ReverseMode:
     ) -> None:
         self._run, self._recomputation = run, recomputation
         self._average, self._bar = average, bar
-        self._clipping = ProductClipping(clip_products, self.point.weights)
-        self._meter = GrowthMeter(estimate, run.steps, self.point.weights)
+        self._clipping = ProductClipping(clip_products)
+        self._meter = AdjointMeter(estimate, run.steps)
+        self._pull_back = PullBack(run, recomputation, self._clipping)
         self._n_products = 0
 
     @property
@@ -79,7 +80,7 @@ class ReverseMode:
         recomputation, hypers = self._recomputation, self._run.hypers
         point = recomputation.point
         validated, adjoint = self._run.validate(point, validation, loss_fn, statistics)
-        if all(bool(part.isfinite().all()) for part in (adjoint.weights, *adjoint.state)):
+        if all(bool(part.isfinite().all()) for part in adjoint.tensors):
             per_step, by_tensor = self._backward(adjoint)
             growth = self._meter.growth(hypers)
         else:  # the run has diverged
@@ -120,52 +121,37 @@ class ReverseMode:
 
         And the sum over all steps by tensor, of its shape.
         """
-        zeros = self._recomputation.losses.new_zeros(self._run.steps)
-        # Allocated once: a new number at each step would fragment the heap.
-        by_value = {key: zeros.clone() for key in self._run.hypers.learned}
-        by_tensor = {k: zeros.new_zeros(self._run.learned[k]) for k in self._run.hypers.tensors}
+        run = self._run
+        # Allocated once: new numbers at each step would fragment the heap.
+        by_value = adjoint.weights.new_zeros((run.steps, len(run.hypers.learned)))
+        by_tensor = {k: by_value.new_zeros(run.learned[k]) for k in run.hypers.tensors}
         on_recomputed = None
         if self._bar is not None:
-            self._bar.phase("going back", self._run.steps)
+            self._bar.phase("going back", run.steps)
             on_recomputed = partial(self._bar.spend, 1.0)
         with closing(self._recomputation.backward(on_recomputed)) as visits:
             for visit in visits:
-                adjoint = self._step_back(visit, adjoint, by_value, by_tensor)
+                pulled, step = self._pull_back(visit, adjoint), visit.step
                 del visit  # its tensors, before the next ones are computed
+                by_value[step] = pulled.by_value
+                for name, found in pulled.by_tensor.items():
+                    by_tensor[name] += found
+                _, n_clipped, square, inner, _, q = pulled.measured.tolist()
+                self._clipping.count(n_clipped, len(run.weights))
+                alpha = self._meter.weight(step, square, inner, q)
+                kept = pulled.kept
+                adjoint = TrainState(kept.weights.add(pulled.curved, alpha=alpha), kept.state)
+                self._n_products += 1
                 if self._bar is not None:
                     self._bar.step(1.0 + PRODUCT)
-        per_step = {key: values.double().cpu().numpy().copy() for key, values in by_value.items()}
-        for name, found in self._run.initial_vjp(adjoint.weights).items():
+        rows = by_value.double().T.cpu().numpy().copy()
+        per_step = dict(zip(run.hypers.learned, rows, strict=True))
+        for name, found in run.initial_vjp(adjoint.weights).items():
             if name in by_tensor:
                 by_tensor[name] += found
             else:
                 per_step["loss", name][0] += float(found)
         return per_step, by_tensor
-
-    def _step_back(
-        self,
-        visit: Visit,
-        adjoint: TrainState,
-        by_value: dict[Key, Tensor],
-        by_tensor: dict[str, Tensor],
-    ) -> TrainState:
-        """The adjoint before one step; fills in the derivatives by the values at this step."""
-        run, step, gradient = self._run, visit.step, visit.gradient
-        values, mask = run.hypers.at(step), run.weights.grad_mask(visit.has_grad)
-        vjp = step_vjp(run.update, visit.point, gradient, values.update, mask, adjoint)
-        zeros = gradient.new_zeros((1, run.loss.n_learned))
-        directions = Directions(vjp.gradient[None], zeros)
-        grad, products = run.gradient_and_products(visit.batches, values.loss, directions, "vjp")
-        self._n_products += 1
-        check_recomputed(step, grad.gradient, gradient)
-        by_loss = dict(zip(run.learned, run.loss.split(products.hparams[0]), strict=True))
-        for owner, name in by_value:
-            by_value[owner, name][step] = (vjp.hypers if owner == "update" else by_loss)[name]
-        for name, total in by_tensor.items():
-            total += by_loss[name]
-        kept, curved = vjp.adjoint.weights, self._clipping(products.weights[0])
-        alpha = self._meter.of_adjoint(step, kept, curved)
-        return TrainState(kept + alpha * curved, vjp.adjoint.state)
 
     def _by_schedule(
         self, per_step: dict[Key, NDArray[np.float64]], direct: dict[str, float]

@@ -187,7 +187,7 @@ class Run:
             )
         finally:
             self.weights.write(point.weights)
-        weights, *state = (part.detach().requires_grad_() for part in (point.weights, *point.state))
+        weights, *state = (part.detach().requires_grad_() for part in point.tensors)
         with torch.enable_grad():
             used = evaluated(self.update, weights, tuple(state))
         by_weights, *by_state = torch.autograd.grad(

@@ -36,9 +36,14 @@ class TrainState(NamedTuple):
     state: State
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Weights and state in a row."""
+        return (self.weights, *self.state)
+
+    @property
     def nbytes(self) -> int:
         """Memory of the tensors."""
-        return sum(part.nbytes for part in (self.weights, *self.state))
+        return sum(part.nbytes for part in self.tensors)
 
     def rows(self, rows: list[int]) -> TrainState:
         """The chosen tangents; no copy if these are all."""
@@ -64,8 +69,7 @@ class TrainState(NamedTuple):
         if not missing:
             return self
         weights, *state = (
-            torch.cat([part, part.new_zeros((missing, *part.shape[1:]))])
-            for part in (self.weights, *self.state)
+            torch.cat([part, part.new_zeros((missing, *part.shape[1:]))]) for part in self.tensors
         )
         return TrainState(weights, tuple(state))
 
@@ -73,9 +77,7 @@ class TrainState(NamedTuple):
         """A part of the way to tangents of the same shapes, by a factor for each row, (N,)."""
         weights, *state = (
             mine + (factors[:, None] if theirs.dim() == 2 else factors) * (theirs - mine)
-            for mine, theirs in zip(
-                (self.weights, *self.state), (other.weights, *other.state), strict=True
-            )
+            for mine, theirs in zip(self.tensors, other.tensors, strict=True)
         )
         return TrainState(weights, tuple(state))
 
@@ -186,12 +188,12 @@ def step_vjp(
         adjoint: a and b after the step.
     """
     learned = {k: v.detach().requires_grad_() for k, v in hypers.items() if torch.is_tensor(v)}
-    weights, *state = (part.detach().requires_grad_() for part in (point.weights, *point.state))
+    weights, *state = (part.detach().requires_grad_() for part in point.tensors)
     leaf = gradient.detach().requires_grad_()
     with torch.enable_grad():
         before = TrainState(weights, tuple(state))
         after = apply_update(update, before, leaf, {**hypers, **learned}, mask)
-    pairs = zip((after.weights, *after.state), (adjoint.weights, *adjoint.state), strict=True)
+    pairs = zip(after.tensors, adjoint.tensors, strict=True)
     differentiable = [(out, a) for out, a in pairs if out.requires_grad]
     found = torch.autograd.grad(
         [out for out, _ in differentiable],

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _unflatten_dense_tensors
 from torch.nn.parameter import is_lazy
 
 from optuna_hypergrad.arguments import check_kind
@@ -51,8 +52,8 @@ class FlatWeights:
     def write(self, vector: Tensor) -> None:
         """Give the model the weights in ``vector``."""
         with torch.no_grad():
-            for parameter, values in zip(self.parameters, self.split(vector), strict=True):
-                parameter.copy_(values)
+            parts = _unflatten_dense_tensors(vector, self.parameters)  # type: ignore[no-untyped-call]
+            torch._foreach_copy_([*self.parameters], parts)
         torch.clear_autocast_cache()  # of copies in half precision, where all runs under autocast
 
     def check_unchanged(self, vector: Tensor, culprit: str) -> None:
@@ -62,6 +63,8 @@ class FlatWeights:
             vector: The weights that the model was given, shape (D,).
             culprit: The argument whose function has run since.
         """
+        if torch.equal(self.read(), vector):
+            return
         for name, p, values in zip(self.names, self.parameters, self.split(vector), strict=True):
             if not torch.equal(p, values) and not torch.equal(p.nan_to_num(), values.nan_to_num()):
                 raise ValueError(
@@ -89,7 +92,7 @@ class FlatWeights:
         pairs = zip(parts, self.parameters, strict=True)
         return [part.view((*batch, *p.shape)) for part, p in pairs]
 
-    def join(self, tensors: Sequence[Tensor | None], batch: tuple[int, ...] = ()) -> Tensor:
+    def join(self, tensors: Sequence[Tensor | None], batch: Sequence[int] = ()) -> Tensor:
         """One tensor for each parameter as vectors, shape (*batch, D); None counts as zero."""
         for name, tensor in zip(self.names, tensors, strict=True):
             if tensor is not None and tensor.layout != torch.strided:

@@ -87,8 +87,8 @@ def test_a_buffer_may_have_any_layout(name: str) -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_equal_buffers_are_stored_once(name: str) -> None:
     model = With(LAYOUTS[name]())
-    before = buffers_of(model)
-    assert buffers_of(model, before)[0] is before[0]
+    before = buffers_of(model.modules())
+    assert buffers_of(model.modules(), before)[0] is before[0]
     assert before[0].bytes >= 0
 
 
@@ -98,11 +98,11 @@ def test_equal_buffers_are_stored_once(name: str) -> None:
 )
 def test_what_has_changed_is_put_back(name: str) -> None:
     model, fresh = With(LAYOUTS[name]()), LAYOUTS[name]()
-    before = buffers_of(model)
+    before = buffers_of(model.modules())
     model.buffer.mul_(2.0)
-    assert buffers_of(model, before)[0] is not before[0]
+    assert buffers_of(model.modules(), before)[0] is not before[0]
     put_back(before)
-    assert buffers_of(model, before)[0] is before[0]
+    assert buffers_of(model.modules(), before)[0] is before[0]
     torch.testing.assert_close(
         model.buffer.to_dense(), fresh.to_dense(), rtol=0, atol=0, equal_nan=True
     )

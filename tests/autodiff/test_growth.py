@@ -34,7 +34,8 @@ def lengths(kept: Tensor, curved: Tensor) -> Tensor:
 
 
 def alpha(kept: Tensor, curved: Tensor, steps: int) -> float:
-    return float(adjoint_weight(kept @ kept, -(kept @ curved), curved @ curved, steps))
+    square, inner, q = (float(product) for product in (kept @ kept, kept @ curved, curved @ curved))
+    return adjoint_weight(square, -inner, q, steps)
 
 
 @pytest.mark.parametrize("seed", range(40))

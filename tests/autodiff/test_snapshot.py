@@ -16,6 +16,7 @@ from autodiff.oracle import relative_error
 from autodiff.problems import Partial, batch, batches, dropout, loss_fn, mlp
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, Clipped, ForwardMode, RecomputeError, hypergradient
+from optuna_hypergrad.autodiff.recompute import recomputation
 
 STEPS = 20
 SMALL = 250_000  # bytes; too few for all steps with their generators' states
@@ -172,11 +173,15 @@ def test_kept_batches_count_whatever_they_are_made_of() -> None:
     assert kept.gradient == by_number.gradient
 
 
-def test_kept_bytes_count_points_between_records() -> None:
-    result = run(mlp(), batches(STEPS), "reverse")
+def test_kept_bytes_count_points_between_records(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = sum(p.numel() for p in mlp().parameters()) * 8
+    # 20 gradients, 20 points with velocity but the first.
+    found = run(mlp(), batches(STEPS), "reverse").kept_bytes
+    assert found == weights * (STEPS + 1 + 2 * (STEPS - 1))
+    monkeypatch.setattr(recomputation, "SMALL", 0)
     # 20 gradients, the first checkpoint (without velocity), and 7 points and then 2 with velocity.
-    assert result.kept_bytes == weights * (STEPS + 1 + 2 * (7 + 2))
+    found = run(mlp(), batches(STEPS), "reverse").kept_bytes
+    assert found == weights * (STEPS + 1 + 2 * (7 + 2))
 
 
 def test_threads_may_differentiate_at_the_same_time() -> None:

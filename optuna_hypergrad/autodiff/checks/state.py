@@ -51,19 +51,19 @@ def check_state(
         weights.check_unchanged(at, "loss_fn")
         return found
 
-    first, after = gradient(point), buffers_of(model)
+    first, after = gradient(point), buffers_of(model.modules())
     for move in _MOVES:
         with suppress(RuntimeError, ValueError, AssertionError):
             gradient(point + move * direction_at(point))
             break
-    after_moved = buffers_of(model)
+    after_moved = buffers_of(model.modules())
     if _differ(first, gradient(point)):
         changed = [name for name, p in weights.frozen.items() if p._version != frozen[name]]
         what = [f" loss_fn changes {name!r}, a parameter that is not learned." for name in changed]
         raise ValueError(_HIDDEN.format("".join(what[:1])))
     snapshotter.restore(start)
     recorded = loss.gradients(batch, hparams, twice=True, stops=StopState())[0].gradient
-    if _differ(first, recorded) or _changed(model, after, buffers_of(model)):
+    if _differ(first, recorded) or _changed(model, after, buffers_of(model.modules())):
         raise ValueError(_CHANGED)
     names = [
         name

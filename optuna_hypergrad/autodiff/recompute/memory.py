@@ -30,6 +30,7 @@ from optuna_hypergrad.autodiff.result import Cost
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 Place = Literal["device", "host", "disk"]
 GENEROUS = 384 * 2**20  # bytes; the default if a third of all gradients fit in
+SMALL = 32 * 2**20  # bytes; up to which all weights are kept, too, which saves time
 FAN = 8  # parts into which the way back divides steps whose gradients are recorded
 
 

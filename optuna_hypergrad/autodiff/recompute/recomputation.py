@@ -14,6 +14,7 @@ from optuna_hypergrad.autodiff.batches import TrainingBatches, nbytes
 from optuna_hypergrad.autodiff.loss import Batch, LossGrad
 from optuna_hypergrad.autodiff.recompute.memory import (
     FAN,
+    SMALL,
     CheckpointStore,
     Plan,
     Stored,
@@ -21,7 +22,7 @@ from optuna_hypergrad.autodiff.recompute.memory import (
     trim_heap,
 )
 from optuna_hypergrad.autodiff.run import Run
-from optuna_hypergrad.autodiff.snapshot import Snapshot, Snapshotter
+from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshot, Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState, apply_update
 from optuna_hypergrad.autodiff.weights import HasGrad
 
@@ -38,10 +39,7 @@ class RecomputeError(RuntimeError):
 
 def check_recomputed(step: int, found: Tensor, recorded: Tensor) -> None:
     """Raise a RecomputeError if two computations of a step differ by more than rounding."""
-    if torch.equal(found, recorded) or not recorded.isfinite().all():
-        return
-    tolerance = torch.finfo(recorded.dtype).eps ** 0.5
-    error = float((found - recorded).norm() / recorded.norm())
+    tolerance, error = torch.finfo(recorded.dtype).eps ** 0.5, difference(found, recorded)
     if not error <= tolerance:
         raise RecomputeError(
             f"step {step} came out differently when it was computed again: relative difference "
@@ -51,6 +49,13 @@ def check_recomputed(step: int, found: Tensor, recorded: Tensor) -> None:
             "the batches, or what on_step changed. Make batches a sequence or a function of the "
             "step, or use mode='forward'."
         )
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Relative difference of two tensors; 0 where ``expected`` is not finite."""
+    if torch.equal(found, expected) or not expected.isfinite().all():
+        return 0.0
+    return float((found - expected).norm() / expected.norm())
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """The gradient of one step, and the snapshot before it."""
+    """The gradient of one step, and the snapshot before it; and where points are kept, that."""
 
     stored: Stored
     has_grad: HasGrad
@@ -82,6 +87,12 @@ class StepRecord:
         """The training gradient, shape (D,)."""
         return self.stored.read()[0]
 
+    @property
+    def point(self) -> TrainState:
+        """The weights and the state of the update before the step, where they are kept."""
+        _, weights, *state = self.stored.read()
+        return TrainState(weights, tuple(state))
+
 
 class Visit(NamedTuple):
     """A step on the way back; the model and the generators are as they were before it."""
@@ -91,6 +102,7 @@ class Visit(NamedTuple):
     gradient: Tensor
     has_grad: HasGrad
     batches: tuple[Batch, ...]
+    snapshot: Snapshot
 
 
 class Recomputation:
@@ -111,7 +123,11 @@ class Recomputation:
         self._checkpoints: list[Checkpoint] = []
         self._records: dict[int, StepRecord] = {}
         self._plan = Plan(0, run.steps, 1)  # until the first step shows the sizes
+        self._keeps_points = False
         self._n_trained = 0
+        # States of the generators that the last visited step began with, and that it ends with.
+        self._visited: GeneratorStates | None = None
+        self._at_rest: GeneratorStates | None = None
         self.point = TrainState(run.weights.read(), ())
         self.losses = self.point.weights.new_empty(run.steps)
         self.n_recomputed = 0
@@ -176,6 +192,7 @@ class Recomputation:
         self, start: Checkpoint, end: Checkpoint, on_recomputed: Callable[[], None] | None
     ) -> list[Checkpoint]:
         """Compute the steps between two checkpoints again; returns the new checkpoints."""
+        self._visited = self._at_rest = None
         self._batches.seek(start.step)  # draws random numbers, which are restored afterwards
         self._restore(start.point, start.snapshot)
         self.point, self._checkpoints = start.point, [start]
@@ -187,12 +204,23 @@ class Recomputation:
         check_recomputed(end.step, self.point.weights, end.point.weights)
         return self._checkpoints
 
+    def restore(self, visit: Visit) -> None:
+        """Put the model and the generators back as they were when the step was visited."""
+        self._restore(visit.point, visit.snapshot)
+        if self._batches.is_indexed:
+            self._batches.at(visit.step)  # which may draw random numbers
+
     def _visit_recorded(self, first: int, stop: int, point: TrainState) -> Iterator[Visit]:
         """Visit the recorded steps from ``stop`` back to ``first``, where ``point`` is known.
 
-        The points between follow from the recorded gradients, without the model: those where one
-        of ``FAN`` parts begins are computed first, and then those of each part likewise.
+        The points between, if they are not kept, follow from the recorded gradients, without the
+        model: those where one of ``FAN`` parts begins are computed first, and then those of each
+        part likewise.
         """
+        if self._keeps_points:
+            for step in reversed(range(first + 1, stop)):
+                yield self._visit(step, self._records[step].point)
+            stop = first + 1
         if stop - first == 1:
             yield self._visit(first, point)
             return
@@ -221,9 +249,14 @@ class Recomputation:
     def _visit(self, step: int, point: TrainState) -> Visit:
         record = self._records.pop(step)
         self._trim_heap(step)
-        self._restore(point, record.snapshot)
+        generators = record.snapshot.generators
+        self._run.weights.write(point.weights)
+        self._snapshotter.restore(record.snapshot, generators=generators is not self._at_rest)
+        # The step draws nothing if the next one began with the same states.
+        self._at_rest = generators if generators is self._visited else None
+        self._visited = generators
         batches = self._batches.at(step) if record.batches is None else record.batches
-        return Visit(step, point, record.gradient, record.has_grad, batches)
+        return Visit(step, point, record.gradient, record.has_grad, batches, record.snapshot)
 
     def _take_steps(self, first: int, stop: int, pieces: list[int]) -> Iterator[Tensor]:
         """Steps from ``point``, with a checkpoint before each piece but the first."""
@@ -262,11 +295,12 @@ class Recomputation:
         extra = before.bytes_beside(last.snapshot) if last is not None else 0
         taken = None if self._batches.is_indexed else batches
         extra += 0 if taken is None else sum(map(nbytes, taken))
-        stored = self._store.put(grad.gradient, extra_bytes=extra)
+        point = self.point.tensors if self._keeps_points else ()
+        stored = self._store.put(grad.gradient, *point, extra_bytes=extra)
         self._records[step] = StepRecord(stored, grad.has_grad, before, taken)
 
     def _checkpoint(self, step: int, snapshot: Snapshot) -> Checkpoint:
-        stored = self._store.put(self.point.weights, *self.point.state)
+        stored = self._store.put(*self.point.tensors)
         return Checkpoint(step, stored, snapshot)
 
     def _restore(self, point: TrainState, snapshot: Snapshot) -> None:
@@ -274,7 +308,8 @@ class Recomputation:
         self._snapshotter.restore(snapshot)
 
     def _trim_heap(self, step: int) -> None:
-        if step % _TRIM == 0 and self._run.weights.device.type == "cpu":
+        is_on_cpu = self._run.weights.device.type == "cpu"
+        if step % _TRIM == 0 and is_on_cpu and not self._keeps_points:
             trim_heap()
 
     def _new_plan(self, start: Checkpoint) -> Plan:
@@ -284,4 +319,7 @@ class Recomputation:
         memory = self._memory
         if memory is None and self._store.place == "disk":
             memory = sys.maxsize  # every gradient is stored
-        return plan_within(memory, self._run.steps, snapshot + self.point.nbytes, record)
+        steps, point = self._run.steps, self.point.nbytes
+        everything = steps * (record + point)
+        self._keeps_points = everything <= (SMALL if memory is None else min(SMALL, memory))
+        return plan_within(memory, steps, snapshot + point, record)

@@ -137,18 +137,23 @@ def double_backward(loss: TrainingLoss, batch: Batch, hparams: Values, kind: Pro
             outputs = vjp(gradients, leaves, sources, create_graph=True)
 
     def product(directions: Directions, last: bool) -> Directions:
-        n, of_hparams = len(directions), loss.split(directions.hparams)
-        vectors = [*weights.split(directions.weights), *of_hparams]
-        if n == 1:
-            vectors = [vector[0] for vector in vectors]
+        n = len(directions)
+        of_weights, of_hparams = directions.weights, directions.hparams
+        if n == 1:  # without the dimension of the directions
+            of_weights, of_hparams = of_weights[0], of_hparams[0]
+        batch = of_weights.shape[:-1]
+        vectors = [*weights.split(of_weights), *loss.split(of_hparams)]
         found = vjp(outputs, sources, vectors, retain_graph=not last, is_grads_batched=n > 1)
+        n_weights = len(weights.parameters)
         by_hparam = [
-            (torch.zeros_like(h) if f is None else f.detach()).reshape(n, -1)
-            for f, h in zip(found[len(weights.parameters) :], of_hparams, strict=False)
+            (torch.zeros_like(h) if f is None else f.detach()).reshape(*batch, -1)
+            for f, h in zip(found[n_weights:], vectors[n_weights:], strict=False)
         ]
+        products = weights.join(found[:n_weights], batch)
+        by_hparams = torch.cat(by_hparam, -1) if by_hparam else torch.zeros_like(of_hparams)
+        shape = (n, -1)
         return Directions(
-            weights.join(found[: len(weights.parameters)], (n,)),
-            torch.cat(by_hparam, -1) if by_hparam else torch.zeros_like(directions.hparams),
+            products.reshape(shape), by_hparams.reshape(n, len(directions.hparams[0]))
         )
 
     return Linearized(loss_grad, product, symmetric)

@@ -165,9 +165,9 @@ class Adam:
             state = (q.new_zeros(()), zeros, zeros, *([zeros] if self.amsgrad else []))
         t, m, s, *largest = state
         largest = largest if self.amsgrad else []  # checked_state rejects such a state
-        t = t + 1
-        m = beta1 * m + (1 - beta1) * q
-        s = beta2 * s + (1 - beta2) * q.square()
+        t = t.detach() + 1  # a count, without a derivative
+        m = torch.lerp(m, q, 1 - beta1)
+        s = torch.lerp(s, q.square(), 1 - beta2)
         largest = [torch.maximum(before, s) for before in largest]
         root = _root([*largest, s][0] / _correction(beta2, t))
         return m / _correction(beta1, t) / (root + hypers["eps"]), (t, m, s, *largest)
@@ -222,7 +222,8 @@ def _correction(beta: float | Tensor, t: Tensor) -> Tensor:
 
 
 def _root(squares: Tensor) -> Tensor:
-    """√ with derivative 0 at 0, where that of ``torch.sqrt`` is infinite."""
-    zero = squares == 0
-    # The inner torch.where keeps 0 out of √: infinite derivative times 0 would be NaN.
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())
+    """√ with derivative 0 at 0, where that of ``torch.sqrt`` is infinite.
+
+    Of the smallest normal number there, whose root vanishes beside ε.
+    """
+    return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt()

@@ -1,0 +1,213 @@
+"""The VJP of a training step: that of its update, and the Hessian product of its loss.
+
+All steps of a run call the same operations of torch. So those of one step are recorded
+(``tracing.py``), and run again for the others without Python and autograd. A trace cannot see a
+Python number that changes from step to step, but the loss shows it, which has to be that of the
+training; and some steps are computed in both ways. Where the two differ, or a step cannot be
+recorded, all steps are computed by autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from optuna_hypergrad.autodiff.hparams import HparamsAtStep
+from optuna_hypergrad.autodiff.recompute.recomputation import (
+    Recomputation,
+    Visit,
+    check_recomputed,
+    difference,
+)
+from optuna_hypergrad.autodiff.run import Run
+from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
+from optuna_hypergrad.autodiff.second_order.hvp import Directions
+from optuna_hypergrad.autodiff.step import TrainState, step_vjp
+from optuna_hypergrad.autodiff.tracing import PLAIN, Trace, traced
+from optuna_hypergrad.logger import logger
+
+_WORTH = 16  # steps still to go back from which on a trace pays
+_MOST = 4  # traces of a run: for batches of other shapes, and constants that change with windows
+_CHECKED = 64  # calls 1, 64, 4096, … of the traces are computed by autograd, too
+
+
+class Pulled(NamedTuple):
+    """Derivatives of the validation loss with respect to the inputs of one step.
+
+    Args:
+        kept: By w and s, with the training gradient held fixed.
+        curved: By w through that gradient, shape (D,): the Hessian's part.
+        by_value: By the learned numbers, in the order of ``RunHparams.learned``, shape (L,).
+        by_tensor: By the learned tensors of the loss.
+        measured: The training loss of the step; the number of clipped entries; and the inner
+            products of ``kept`` and ``curved``; shape (6,), on the CPU.
+    """
+
+    kept: TrainState
+    curved: Tensor
+    by_value: Tensor
+    by_tensor: dict[str, Tensor]
+    measured: Tensor
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of it in a row."""
+        parts = (self.measured, self.curved, self.by_value)
+        return [*parts, *self.kept.tensors, *self.by_tensor.values()]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Pulled:
+        """The same of other tensors."""
+        measured, curved, by_value, weights, *rest = tensors
+        n = len(self.kept.state)
+        by_tensor = dict(zip(self.by_tensor, rest[n:], strict=True))
+        kept = TrainState(weights, tuple(rest[:n]))
+        return Pulled(kept, curved, by_value, by_tensor, measured.cpu())
+
+
+class PullBack:
+    """Pulls the adjoint back over the steps of a run.
+
+    Args:
+        run: The run.
+        recomputation: Its steps.
+        clipping: Of Hessian products.
+    """
+
+    def __init__(self, run: Run, recomputation: Recomputation, clipping: ProductClipping) -> None:
+        self._run, self._recomputation, self._clipping = run, recomputation, clipping
+        self._traces: dict[Hashable, tuple[Trace, Pulled]] = {}
+        self._n_replayed = 0
+        self._is_tracing = run.steps > _WORTH
+
+    def __call__(self, visit: Visit, adjoint: TrainState) -> Pulled:
+        """The derivatives by the inputs of a step.
+
+        Args:
+            visit: The step.
+            adjoint: a and b after the step.
+
+        Raises:
+            RecomputeError: If the step came out differently from the training.
+        """
+        values = self._run.hypers.at(visit.step)
+        if not self._is_tracing:
+            return self._computed(visit, adjoint, values)
+        given = [*tree_leaves(visit.batches), *values.update.values(), *values.loss.values()]
+        tensors = [one for one in given if isinstance(one, Tensor)]
+        inputs = [*tensors, *visit.point.tensors, visit.gradient, *adjoint.tensors]
+        key = self._key(visit, given)
+        if key in self._traces:
+            return self._replayed(visit, adjoint, values, inputs, *self._traces[key])
+        if key is None or visit.step < _WORTH or len(self._traces) == _MOST:
+            return self._computed(visit, adjoint, values)
+        return self._recorded(visit, adjoint, values, inputs, key)
+
+    def _computed(self, visit: Visit, adjoint: TrainState, values: HparamsAtStep) -> Pulled:
+        gradient, pulled = self._differentiated(visit, adjoint, values)
+        check_recomputed(visit.step, gradient, visit.gradient)
+        return pulled
+
+    def _differentiated(
+        self, visit: Visit, adjoint: TrainState, values: HparamsAtStep
+    ) -> tuple[Tensor, Pulled]:
+        """The training gradient and the derivatives, by autograd."""
+        run, mask = self._run, self._run.weights.grad_mask(visit.has_grad)
+        vjp = step_vjp(run.update, visit.point, visit.gradient, values.update, mask, adjoint)
+        zeros = visit.gradient.new_zeros((1, run.loss.n_learned))
+        directions = Directions(vjp.gradient[None], zeros)
+        grad, products = run.gradient_and_products(visit.batches, values.loss, directions, "vjp")
+        curved, n_clipped = self._clipping(products.weights[0])
+        pair = torch.stack([vjp.adjoint.weights, curved]).double()  # whose squares do not overflow
+        inner = torch.mm(pair, pair.T).flatten()
+        by_loss = dict(zip(run.learned, run.loss.split(products.hparams[0]), strict=True))
+        by_owner = {"update": vjp.hypers, "loss": by_loss}
+        numbers = [by_owner[owner][name] for owner, name in run.hypers.learned]
+        pulled = Pulled(
+            vjp.adjoint,
+            curved,
+            torch.stack(numbers) if numbers else curved.new_zeros(0),
+            {name: by_loss[name] for name in run.hypers.tensors},
+            torch.cat([grad.loss.double()[None], n_clipped[None], inner]).cpu(),
+        )
+        return grad.gradient, pulled
+
+    def _recorded(
+        self,
+        visit: Visit,
+        adjoint: TrainState,
+        values: HparamsAtStep,
+        inputs: Sequence[Tensor],
+        key: Hashable,
+    ) -> Pulled:
+        """By autograd; the trace is for later steps."""
+
+        def pull_back() -> tuple[list[Tensor], tuple[Tensor, Pulled]]:
+            gradient, pulled = self._differentiated(visit, adjoint, values)
+            return pulled.tensors, (gradient, pulled)
+
+        owned = [*self._run.weights.parameters, *self._run.loss.model.buffers()]
+        trace, (gradient, pulled) = traced(pull_back, inputs, owned)
+        check_recomputed(visit.step, gradient, visit.gradient)
+        if isinstance(trace, Trace):
+            self._traces[key] = trace, pulled
+        else:
+            self._give_up(trace)
+        return pulled
+
+    def _replayed(
+        self,
+        visit: Visit,
+        adjoint: TrainState,
+        values: HparamsAtStep,
+        inputs: Sequence[Tensor],
+        trace: Trace,
+        like: Pulled,
+    ) -> Pulled:
+        """By a trace, if it gives the loss of the training; else by autograd."""
+        if not trace.is_valid():
+            self._give_up("tensors that it uses have been changed")
+            return self._computed(visit, adjoint, values)
+        pulled = like.with_tensors(trace(inputs))
+        is_right = _is_same(pulled.measured[0], self._recomputation.losses[visit.step])
+        self._n_replayed += 1
+        if is_right and not _is_power(self._n_replayed, _CHECKED):
+            return pulled
+        self._recomputation.restore(visit)
+        expected = self._computed(visit, adjoint, values)
+        if not (is_right and all(map(_is_same, pulled.tensors, expected.tensors))):
+            self._give_up("its operations change from step to step")
+        return expected
+
+    def _give_up(self, reason: str) -> None:
+        logger.info(f"Steps are differentiated one by one, which takes longer: {reason}.")
+        self._traces.clear()
+        self._is_tracing = False
+
+    def _key(self, visit: Visit, given: Sequence[object]) -> Hashable | None:
+        """What is the same for steps with the same trace; None if there can be none."""
+        kinds: list[Hashable] = []
+        for one in given:
+            if isinstance(one, Tensor):
+                kinds.append((one.dtype, one.device, one.shape, one.stride()))
+            elif isinstance(one, PLAIN):
+                kinds.append((type(one), one))
+            else:
+                return None
+        buffers = tuple(id(buffer.tensor) for buffer in visit.snapshot.buffers)
+        shapes = tuple(part.shape for part in visit.point.state)
+        return (*kinds, visit.has_grad, visit.snapshot.modes, buffers, shapes)
+
+
+def _is_same(found: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors are equal, but for the order of sums on devices where it varies."""
+    return difference(found.to(expected), expected) <= 64 * torch.finfo(expected.dtype).eps
+
+
+def _is_power(number: int, base: int) -> bool:
+    while number % base == 0:
+        number //= base
+    return number == 1

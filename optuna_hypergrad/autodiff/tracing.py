@@ -1,0 +1,224 @@
+"""Operations of torch that a function calls, recorded once and run again.
+
+A trace runs without the Python code of the function and without autograd. It is recorded below
+autograd, so it contains the backward passes that the function takes; operations whose results
+nobody uses are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
+
+PLAIN = (
+    *(int, float, bool, str, type(None)),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
+"""Arguments besides tensors that a trace holds as they are."""
+
+_aten = torch.ops.aten
+_ALIASES = (_aten.detach.default, _aten.lift_fresh.default)
+_INDEXING = (_aten.index.Tensor, _aten._unsafe_index.Tensor)
+_DEPEND_ON_VALUES = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
+_Other = TypeVar("_Other")
+_FUNCTIONS = frozenset(
+    {
+        *("add", "addcmul", "addmm", "bmm", "cat", "clamp_min", "div", "eq", "exp", "expand"),
+        *("ge", "gt", "le", "lerp", "log", "lt", "mean", "mm", "mul", "neg", "permute", "pow"),
+        *("relu", "rsub", "select", "sigmoid", "sqrt", "sub", "sum", "t", "tanh", "transpose"),
+        *("unsqueeze", "view", "where"),
+    }
+)
+"""Operations that torch's functions and methods of these names call with the same arguments, in
+half the time of a call of the operation itself."""
+
+
+class Trace:
+    """The operations of one call of a function, as a function of its inputs.
+
+    Args:
+        graph: The operations; its arguments are the inputs and the captured tensors.
+        captured: Tensors that the function used besides its inputs.
+        constants: Those of them that have to stay as they are.
+    """
+
+    def __init__(
+        self, graph: Graph, captured: Sequence[Tensor], constants: Sequence[Tensor]
+    ) -> None:
+        self.graph = graph
+        self._run = GraphModule({}, graph).forward
+        self._captured = list(captured)
+        self._versions = [(tensor, tensor._version) for tensor in constants]
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The results for other inputs of the same kinds, shapes and strides."""
+        with torch.no_grad():
+            results: list[Tensor] = self._run(*inputs, *self._captured)
+        return results
+
+    def is_valid(self) -> bool:
+        """Whether all constants are as they were."""
+        return all(tensor._version == version for tensor, version in self._versions)
+
+
+def traced(
+    function: Callable[[], tuple[list[Tensor], _Other]],
+    inputs: Sequence[Tensor],
+    owned: Sequence[Tensor],
+) -> tuple[Trace | str, _Other]:
+    """Call a function and record its operations.
+
+    Args:
+        function: Returns the results of the trace, and anything else.
+        inputs: The tensors that it uses and that differ from call to call.
+        owned: Tensors that it uses and that change in place between calls.
+
+    Returns:
+        The trace, or why there is none; and what else the function returned.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> def gradient():
+        ...     return list(torch.autograd.grad(x * x, x)), None
+        >>> trace, _ = traced(gradient, [x], [])
+        >>> trace([torch.tensor(4.0)])
+        [tensor(8.)]
+    """
+    recorder = _Recorder(inputs)
+    with recorder:
+        results, other = function()
+    return recorder.trace(results, owned), other
+
+
+class _Recorder(TorchDispatchMode):
+    """Records what is called within it, until it meets what it cannot record."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._obstacle: str | None = None
+        self._captured: dict[Tensor, int] = {}  # with their versions
+        self._graph = Graph()
+        self._nodes = WeakTensorKeyDictionary()
+        for i, tensor in enumerate(inputs):
+            self._nodes[tensor] = self._graph.placeholder(f"input_{i}")
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler at the first call
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        self._obstacle = self._obstacle or _obstacle(func, args, kwargs)
+        if self._obstacle is not None:
+            return func(*args, **kwargs)
+        arguments = tree_map(self._node_of, (args, kwargs))
+        result = func(*args, **kwargs)
+        node = self._graph.call_function(func, *arguments)
+        if isinstance(result, Tensor):
+            self._nodes[result] = node
+        elif isinstance(result, tuple | list):
+            for i, part in enumerate(result):
+                if isinstance(part, Tensor):
+                    self._nodes[part] = self._graph.call_function(_part, (node, i))
+        elif result is not None:
+            self._obstacle = f"{func} returns a {type(result).__name__}"
+        return result
+
+    def trace(self, results: Sequence[Tensor], owned: Sequence[Tensor]) -> Trace | str:
+        """The trace, or why there is none."""
+        ids = set(map(id, owned))
+        constants = [tensor for tensor in self._captured if id(tensor) not in ids]
+        if any(tensor._version != self._captured[tensor] for tensor in constants):
+            self._obstacle = "a tensor is changed in place that is none of the model's"
+        if self._obstacle is not None:
+            return self._obstacle
+        self._graph.output([self._node_of(result) for result in results])
+        _simplify(self._graph)
+        return Trace(self._graph, list(self._captured), constants)
+
+    def _node_of(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if value not in self._nodes:
+            self._nodes[value] = self._graph.placeholder(f"captured_{len(self._captured)}")
+            self._captured[value] = value._version
+        return self._nodes[value]
+
+
+def _part(results: Sequence[Tensor], i: int) -> Tensor:
+    return results[i]
+
+
+def _obstacle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """Why a call cannot be recorded, if it cannot."""
+    for leaf in tree_leaves((args, kwargs)):
+        if isinstance(leaf, Tensor):
+            if type(leaf) not in (Tensor, nn.Parameter) or leaf.layout != torch.strided:
+                return f"{func} takes a {type(leaf).__name__} of layout {leaf.layout}"
+        elif not isinstance(leaf, PLAIN):
+            return f"{func} takes a {type(leaf).__name__}"
+    if func in _INDEXING:
+        by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+        return "tensors are indexed by a mask" if by_mask else None
+    if not _DEPEND_ON_VALUES.isdisjoint(func.tags):
+        return f"{func} depends on values"
+    return None
+
+
+def _simplify(graph: Graph) -> None:
+    """Leave out what does not change the results."""
+    for node in graph.nodes:
+        if node.target in _ALIASES:
+            node.replace_all_uses_with(node.args[0])
+        elif node.target is _aten.t.default and node.args[0].target is _aten.t.default:
+            node.replace_all_uses_with(node.args[0].args[0])
+    graph.eliminate_dead_code(_has_effect)
+    for node in graph.nodes:
+        _leave_out_gradients(node)
+    graph.eliminate_dead_code(_has_effect)
+    for node in graph.nodes:
+        _call_faster(node)
+
+
+def _has_effect(node: Node) -> bool:
+    """Whether a call counts even if nobody uses its result: it changes a tensor or a generator."""
+    if node.op != "call_function":
+        return True
+    schema, tags = getattr(node.target, "_schema", None), getattr(node.target, "tags", ())
+    is_mutable = schema is not None and schema.is_mutable
+    return is_mutable or torch.Tag.nondeterministic_seeded in tags
+
+
+def _call_faster(node: Node) -> None:
+    schema = getattr(node.target, "_schema", None)
+    name = schema.name.removeprefix("aten::") if schema is not None else ""
+    if name in _FUNCTIONS:
+        if hasattr(torch, name):
+            node.target = getattr(torch, name)
+        else:
+            node.op, node.target = "call_method", name
+
+
+def _leave_out_gradients(node: Node) -> None:
+    """Let a backward operation not compute the gradients that nobody uses."""
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema is not None else []
+    place = names.index("output_mask") if "output_mask" in names else len(node.args)
+    if place < len(node.args):
+        used, wanted = {user.args[1] for user in node.users}, node.args[place]
+        assert isinstance(wanted, list | tuple)
+        node.update_arg(place, [bool(one) and i in used for i, one in enumerate(wanted)])

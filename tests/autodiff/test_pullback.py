@@ -1,0 +1,175 @@
+"""Steps back by a trace: the same to the bit, or by autograd where a trace would be wrong."""
+
+import copy
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autodiff.problems import batch, batch_norm, batches, convolutional, dropout, loss_fn, mlp
+from optuna_hypergrad import Schedule
+from optuna_hypergrad.autodiff import SGD, AdamW, Hypergradient, hypergradient, pullback
+
+STEPS = 40
+TOLD = "Steps are differentiated one by one"
+
+
+def run(model: nn.Module, loss: Any = loss_fn, data: Any = None, **options: Any) -> Hypergradient:
+    torch.manual_seed(3)
+    update = options.pop("update", None) or SGD(
+        Schedule("lr", [0.2] * 4), momentum=Schedule("momentum", [0.5])
+    )
+    return hypergradient(
+        model,
+        loss,
+        update,
+        data or batches(STEPS),
+        batch(20),
+        steps=STEPS,
+        mode="reverse",
+        **options,
+    )
+
+
+def both(monkeypatch: pytest.MonkeyPatch, model: nn.Module, **options: Any) -> list[Hypergradient]:
+    """By autograd, and by traces where these are possible."""
+    monkeypatch.setattr(pullback, "_WORTH", STEPS)
+    by_autograd = run(copy.deepcopy(model), **options)
+    monkeypatch.setattr(pullback, "_WORTH", 4)
+    return [by_autograd, run(model, **options)]
+
+
+def same(first: Hypergradient, second: Hypergradient) -> bool:
+    pairs = zip(first.per_step.values(), second.per_step.values(), strict=True)
+    return first.gradient == second.gradient and all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one for each call of a trace."""
+    calls: list[int] = []
+    call = pullback.Trace.__call__
+    monkeypatch.setattr(
+        pullback.Trace, "__call__", lambda self, inputs: calls.append(1) or call(self, inputs)
+    )
+    return calls
+
+
+@pytest.mark.parametrize("model", [mlp, batch_norm, convolutional, dropout])
+@pytest.mark.parametrize("clip", [None, 0.01])
+@pytest.mark.parametrize("estimate", ["exact", "damped"])
+def test_traces_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, replays: list[int], model: Any, clip: Any, estimate: Any
+) -> None:
+    options = {"clip_products": clip, "estimate": estimate}
+    assert same(*both(monkeypatch, model(), **options))
+    assert len(replays) > STEPS // 2
+
+
+def test_traces_serve_adamw_and_hyperparameters_of_the_loss(
+    monkeypatch: pytest.MonkeyPatch, replays: list[int]
+) -> None:
+    def loss(model: nn.Module, one: Any, hypers: Any) -> Tensor:
+        squares = sum(p.square().sum() for p in model.parameters())
+        return hypers["weight"][0] * loss_fn(model, one) + hypers["decay"] * squares
+
+    hypers = {"decay": Schedule("decay", [0.01, 0.02]), "weight": torch.ones(3)}
+    update = AdamW(Schedule("lr", [0.01] * 2), betas=(Schedule("beta", [0.9]), 0.99))
+    first, second = both(monkeypatch, mlp(), loss=loss, hypers=hypers, update=update)
+    assert same(first, second)
+    assert torch.equal(first.tensors["weight"], second.tensors["weight"])
+    assert replays
+
+
+def test_batches_of_several_sizes_have_a_trace_each(
+    monkeypatch: pytest.MonkeyPatch, replays: list[int]
+) -> None:
+    data = [batch(8 if i % 4 else 5) for i in range(STEPS)]
+    assert same(*both(monkeypatch, mlp(), data=data))
+    assert len(replays) > STEPS // 2
+
+
+class Annealed(nn.Module):
+    """A model whose output depends on a Python number that the batches set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.scale = mlp(), 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) * self.scale
+
+
+def test_a_python_number_that_changes_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def data(step: int) -> Any:
+        model_of[0].scale = 1.0 + step / STEPS
+        return batches(STEPS)[step]
+
+    model_of: list[Annealed] = []
+
+    def result(worth: int) -> Hypergradient:
+        monkeypatch.setattr(pullback, "_WORTH", worth)
+        torch.manual_seed(5)
+        model_of[:] = [Annealed()]
+        return run(model_of[0], data=data)
+
+    by_autograd = result(STEPS)
+    with caplog.at_level(logging.INFO, "optuna_hypergrad"):
+        assert same(by_autograd, result(4))
+    assert f"{TOLD}, which takes longer: its operations change from step to step" in caplog.text
+
+
+class Branching(nn.Module):
+    """Its control flow depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(x)
+        return y if float(y.detach().sum()) > 0 else 2 * y
+
+
+def test_control_flow_by_values_is_not_traced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, replays: list[int]
+) -> None:
+    with caplog.at_level(logging.INFO, "optuna_hypergrad"):
+        assert same(*both(monkeypatch, Branching()))
+    assert TOLD in caplog.text
+    assert not replays
+
+
+def test_a_gradient_that_a_hook_changes_from_step_to_step_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loss does not show it, but the second call of the trace is checked."""
+    model = mlp()
+    scales = {"now": 1.0}
+
+    def data(step: int) -> Any:
+        scales["now"] = 1.0 + step / STEPS
+        return batches(STEPS)[step]
+
+    def loss(model: nn.Module, one: Any) -> Tensor:
+        return Scaled.apply(loss_fn(model, one), scales["now"])
+
+    assert same(*both(monkeypatch, model, loss=loss, data=data))
+
+
+class Scaled(torch.autograd.Function):
+    """Scales gradients by a number, not the value."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return g * ctx.scale, None

@@ -1,0 +1,122 @@
+"""Traces: what is recorded, what is left out, and what cannot be recorded."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from optuna_hypergrad.autodiff.tracing import Trace, traced
+
+
+def recorded(function: Callable[..., list[Tensor]], *inputs: Tensor, owned: Any = ()) -> Any:
+    return traced(lambda: (function(*inputs), None), inputs, owned)[0]
+
+
+def targets(trace: Trace) -> list[str]:
+    return [str(node.target) for node in trace.graph.nodes if node.op.startswith("call")]
+
+
+def test_a_trace_computes_the_same_for_other_inputs() -> None:
+    layer = nn.Linear(3, 2)
+
+    def product(x: Tensor, v: Tensor) -> list[Tensor]:
+        loss = layer(x).tanh().square().sum()
+        (gradient,) = torch.autograd.grad(loss, layer.weight, create_graph=True)
+        (curved,) = torch.autograd.grad(gradient, layer.weight, v)
+        return [loss.detach(), curved]
+
+    trace = recorded(product, torch.randn(4, 3), torch.randn(2, 3), owned=layer.parameters())
+    x, v = torch.randn(4, 3), torch.randn(2, 3)
+    with torch.no_grad():
+        layer.weight.mul_(0.5)  # owned, so the trace sees the new values
+    assert trace.is_valid()
+    assert all(map(torch.equal, trace([x, v]), product(x, v)))
+
+
+def test_results_that_nobody_uses_are_not_computed() -> None:
+    x, kernel, bias = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3), torch.randn(4)
+    leaves = [tensor.requires_grad_() for tensor in (x, kernel, bias)]
+
+    def gradient(x: Tensor) -> list[Tensor]:
+        found = torch.autograd.grad(F.conv2d(x, kernel, bias).square().sum(), leaves)
+        return [found[0]]
+
+    trace = recorded(gradient, x)
+    (node,) = (n for n in trace.graph.nodes if "convolution_backward" in str(n.target))
+    assert node.args[-1] == [True, False, False]
+    assert torch.equal(trace([x.detach()])[0], gradient(x)[0])
+
+
+def test_random_numbers_are_drawn_again_even_if_nobody_uses_them() -> None:
+    def drawing(x: Tensor) -> list[Tensor]:
+        torch.rand(3)
+        return [F.dropout(x, 0.5)]
+
+    x = torch.ones(100)
+    trace = recorded(drawing, x)
+    torch.manual_seed(1)
+    expected = drawing(x)[0]
+    torch.manual_seed(1)
+    assert torch.equal(trace([x])[0], expected)
+    assert not torch.equal(trace([x])[0], expected)
+
+
+def test_buffers_change_as_in_the_function() -> None:
+    norm, x = nn.BatchNorm1d(3), torch.randn(8, 3)
+    trace = recorded(lambda x: [norm(x).detach()], x, owned=[*norm.parameters(), *norm.buffers()])
+    before = norm.running_mean.clone()
+    trace([x])
+    assert norm.num_batches_tracked == 2
+    assert not torch.equal(norm.running_mean, before)
+
+
+def test_a_trace_is_invalid_once_a_constant_has_changed() -> None:
+    factors, x = torch.ones(3), torch.ones(3)
+    trace = recorded(lambda x: [x * factors], x)
+    assert trace.is_valid()
+    factors += 1
+    assert not trace.is_valid()
+
+
+def counted(x: Tensor) -> list[Tensor]:
+    CALLS.add_(1)
+    return [x * CALLS]
+
+
+CALLS = torch.zeros(())
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: [x * x.sum().item()], "_local_scalar_dense.default depends on values"),
+        (lambda x: [x if bool(x[0] > 0) else -x], "_local_scalar_dense.default depends on values"),
+        (lambda x: [x[x > 0]], "indexed by a mask"),
+        (lambda x: [x.nonzero()], "nonzero.default depends on values"),
+        (lambda x: [x * torch.equal(x, x)], "equal.default"),
+        (lambda x: [(2 * x.to_sparse()).to_dense()], "layout torch.sparse_coo"),
+        (lambda x: [torch.rand(3, generator=torch.Generator())], "takes a Generator"),
+        (counted, "changed in place"),
+    ],
+)
+def test_what_cannot_be_recorded_is_named(
+    function: Callable[[Tensor], list[Tensor]], message: str
+) -> None:
+    assert message in recorded(function, torch.ones(3))
+
+
+def test_the_function_runs_as_usual_where_it_cannot_be_recorded() -> None:
+    x = torch.arange(3.0)
+    trace, other = traced(lambda: ([x[x > 0]], x[x > 0].sum()), [x], [])
+    assert isinstance(trace, str)
+    assert other == 3
+
+
+def test_numbers_from_numpy_are_constants_of_the_trace() -> None:
+    x, factor = torch.ones(3), np.float64(2.0)
+    trace = recorded(lambda x: [x * float(factor)], x)
+    assert trace([x])[0].tolist() == [2.0, 2.0, 2.0]
