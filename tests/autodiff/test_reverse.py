@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import math
 import random
 import tempfile
 from collections.abc import Callable
@@ -71,6 +72,20 @@ def test_the_memory_is_not_exceeded_and_changes_nothing(vectors: int, checkpoint
     assert some.kept_bytes <= memory
     assert some.gradient == full.gradient  # to the last bit
     assert (some.recomputed > 0) == (vectors < 28)
+
+
+@pytest.mark.parametrize("checkpoints", [2, 3, 5])
+def test_few_checkpoints_compute_the_fewest_steps_again(checkpoints: int) -> None:
+    """Griewank and Walther's formula; a checkpoint is two vectors, the first and a gradient one."""
+    memory = (2 * checkpoints - 1 + 1) * WEIGHTS * NUMBER
+    torch.manual_seed(1)
+    initial, data, validation = mlp(), batches(STEPS), batch(20)
+    full = run(copy.deepcopy(initial), data, "reverse", validation=validation)
+    some = run(initial, data, "reverse", validation=validation, memory=memory)
+    r = next(r for r in range(STEPS) if math.comb(checkpoints + r, r) >= STEPS)
+    expected = r * STEPS - math.comb(checkpoints + r, r - 1)
+    assert (some.recomputed, some.kept_bytes) == (expected, memory)
+    assert some.gradient == full.gradient  # to the last bit
 
 
 def test_too_little_memory_says_how_much_would_do() -> None:

@@ -1,12 +1,8 @@
-"""Memory of a run: measured; and of reverse mode: where checkpoints are stored, and how many fit.
-
-Steps of which nothing is stored are computed again; ``plan_within`` finds the plan with the fewest.
-"""
+"""Memory of a run, measured; and where checkpoints of reverse mode are stored."""
 
 from __future__ import annotations
 
 import ctypes
-import math
 import shutil
 import sys
 import tempfile
@@ -15,8 +11,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,9 +23,6 @@ from optuna_hypergrad.autodiff.result import Cost
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 Place = Literal["device", "host", "disk"]
-GENEROUS = 384 * 2**20  # bytes; the default if a third of all gradients fit in
-SMALL = 32 * 2**20  # bytes; up to which all weights are kept, too, which saves time
-FAN = 8  # parts into which the way back divides steps whose gradients are recorded
 
 
 class CheckpointStore:
@@ -83,147 +74,6 @@ class Stored:
             return [tensor.to(self._device, non_blocking=True) for tensor in self._tensors]
         tensors = load_file(self._path, device=str(self._device))
         return [tensors[str(i)] for i in range(len(tensors))]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Checkpoints and records of a run.
-
-    A *checkpoint* is the weights and the update's state at the first step of a piece of the run;
-    a *record* is the gradient of one step, from which the update goes on without the model. A
-    stretch of more than ``records`` steps is cut into ``checkpoints`` pieces of equal length and a
-    last one that is recorded. Then the pieces are computed again, the last one first, and cut again
-    if they are too long. k levels reach r(k) = checkpoints · r(k − 1) + records steps,
-    r(1) = records.
-
-    Args:
-        checkpoints: Number of pieces of a stretch besides the last one.
-        records: Number of gradients that are stored at once.
-        levels: k; each level beyond the first computes steps at most once more.
-    """
-
-    checkpoints: int
-    records: int
-    levels: int
-
-    @property
-    def reach(self) -> int:
-        """The most steps that this plan is good for, r(k)."""
-        reach = 0
-        for _ in range(self.levels):
-            reach = self.checkpoints * reach + self.records
-        return reach
-
-    def pieces(self, first: int, stop: int) -> list[int]:
-        """The first steps of the pieces of a stretch; the last piece is recorded.
-
-        Example:
-            >>> Plan(checkpoints=3, records=4, levels=2).pieces(0, 16)
-            [0, 4, 8, 12]
-            >>> Plan(checkpoints=3, records=4, levels=2).pieces(4, 8)
-            [4]
-        """
-        before = stop - first - self.records
-        if before <= 0:
-            return [first]
-        pieces = min(self.checkpoints, before)
-        return [first + before * i // pieces for i in range(pieces)] + [stop - self.records]
-
-    def recomputed(self, steps: int) -> int:
-        """Number of steps that are computed again, those computed three times counted twice.
-
-        Example:
-            >>> Plan(checkpoints=3, records=4, levels=2).recomputed(16)
-            12
-        """
-        starts = [*self.pieces(0, steps), steps]
-        lengths = [after - start for start, after in pairwise(starts)]
-        return sum(length + self.recomputed(length) for length in lengths[:-1])
-
-
-def plan(memory: int, steps: int, checkpoint: int, record: int) -> Plan:
-    """The plan with the fewest levels, and of these with the most records, that fits in memory.
-
-    Args:
-        memory: Bytes to use at most.
-        steps: Number of training steps.
-        checkpoint: Bytes of one checkpoint.
-        record: Bytes of one record.
-
-    Raises:
-        ValueError: If ``memory`` is too small for any plan.
-
-    Example:
-        >>> plan(100_000, steps=10_000, checkpoint=2, record=1)
-        Plan(checkpoints=0, records=10000, levels=1)
-        >>> plan(1_000, steps=10_000, checkpoint=2, record=1)
-        Plan(checkpoints=10, records=920, levels=2)
-    """
-    if _record_bytes(steps, checkpoint, record) <= memory:
-        return Plan(0, steps, 1)
-    for levels in range(2, steps + 1):
-        most = memory // max(checkpoint * (levels - 1), 1)
-        for count in range(1, min(most, steps) + 1):
-            left = memory - (levels - 1) * count * checkpoint
-            found = Plan(count, _most_records(left, steps, checkpoint, record), levels)
-            if found.reach >= steps:
-                return found
-            if found.records < 1:
-                break
-        if _most_records(memory - (levels - 1) * checkpoint, steps, checkpoint, record) < 1:
-            break
-    raise ValueError(
-        f"memory: {memory} bytes are too few for {steps} steps with {checkpoint} bytes a "
-        f"checkpoint and {record} bytes a gradient; {least(steps, checkpoint, record)} would do, "
-        "and mode='forward' needs none."
-    )
-
-
-def plan_within(memory: int | None, steps: int, checkpoint: int, record: int) -> Plan:
-    """As ``plan``; for None, ``GENEROUS`` if a third of all gradients fit in, else ``least``.
-
-    Example:
-        >>> plan_within(None, 1_000, checkpoint=1_400_000, record=700_000).recomputed(1_000)
-        487
-        >>> plan_within(None, 10_000, checkpoint=1_400_000, record=700_000).records
-        145
-    """
-    if memory is None:
-        most = _most_records(GENEROUS, steps, checkpoint, record)
-        memory = GENEROUS if most >= steps / 3 else least(steps, checkpoint, record)
-    return plan(memory, steps, checkpoint, record)
-
-
-def least(steps: int, checkpoint: int, record: int) -> int:
-    """Bytes that two levels need: about twice √steps checkpoints and gradients."""
-    best = math.isqrt(steps * checkpoint // record + 1)  # equal bytes, but for the points between
-    counts = range(max(best // 4, 1), min(4 * best, steps) + 1)
-    pieces = ((count, max(-(-steps // count) - 1, 0)) for count in counts)
-    return min(_record_bytes(count, checkpoint, record) + n * checkpoint for count, n in pieces)
-
-
-def _record_bytes(records: int, checkpoint: int, record: int) -> int:
-    """Memory to go back over recorded steps.
-
-    The gradients, FAN − 1 points between them at each division, and the checkpoints at both ends.
-    """
-    divisions = 0
-    while FAN**divisions < records:
-        divisions += 1
-    between = records - 1 if records <= FAN else divisions * (FAN - 1)
-    return records * record + (between + 2) * checkpoint
-
-
-def _most_records(memory: int, steps: int, checkpoint: int, record: int) -> int:
-    """The most steps whose gradients fit in, by bisection."""
-    low, high = 0, steps
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _record_bytes(middle, checkpoint, record) <= memory:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 _resets = ContextVar("_resets", default=False)

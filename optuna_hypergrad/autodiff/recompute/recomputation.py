@@ -12,14 +12,14 @@ from torch import Tensor
 
 from optuna_hypergrad.autodiff.batches import TrainingBatches, nbytes
 from optuna_hypergrad.autodiff.loss import Batch, LossGrad
-from optuna_hypergrad.autodiff.recompute.memory import (
+from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, Stored, trim_heap
+from optuna_hypergrad.autodiff.recompute.plans import (
     FAN,
     SMALL,
-    CheckpointStore,
+    Binomial,
+    Levels,
     Plan,
-    Stored,
     plan_within,
-    trim_heap,
 )
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshot, Snapshotter
@@ -105,6 +105,13 @@ class Visit(NamedTuple):
     snapshot: Snapshot
 
 
+class Way(NamedTuple):
+    """What is stored of the steps from a checkpoint on."""
+
+    checkpoints: list[int]  # before these steps
+    recorded: int  # the first step whose gradient is recorded; all later ones are
+
+
 class Recomputation:
     """A run whose steps are visited backwards, in bounded memory.
 
@@ -122,13 +129,13 @@ class Recomputation:
         self._snapshotter = Snapshotter(run.loss.model, run.weights.device, batches.generators)
         self._checkpoints: list[Checkpoint] = []
         self._records: dict[int, StepRecord] = {}
-        self._plan = Plan(0, run.steps, 1)  # until the first step shows the sizes
+        self._plan: Plan = Levels(0, run.steps, 1)  # until the first step shows the sizes
         self._keeps_points = False
         self._n_trained = 0
         # States of the generators that the last visited step began with, and that it ends with.
         self._visited: GeneratorStates | None = None
         self._at_rest: GeneratorStates | None = None
-        self.point = TrainState(run.weights.read(), ())
+        self.point = self._before = TrainState(run.weights.read(), ())
         self.losses = self.point.weights.new_empty(run.steps)
         self.n_recomputed = 0
 
@@ -149,10 +156,10 @@ class Recomputation:
         self._checkpoints = [start]
         yield self._take_step(0, start.snapshot)
         self._plan = self._new_plan(start)
-        pieces = self._plan.pieces(0, self._run.steps)
-        if pieces[-1] > 0:
+        way = self._way(self._plan, 0, self._run.steps)
+        if way.recorded > 0:
             self._records.clear()
-        yield from self._take_steps(1, self._run.steps, pieces)
+        yield from self._take_steps(1, self._run.steps, way, start.snapshot)
 
     def backward(
         self, on_recomputed: Callable[[], None] | None = None
@@ -167,13 +174,18 @@ class Recomputation:
         """
         end, after = self.point, self._snapshotter.now()
         try:
-            yield from self._backward(self._checkpoints, self._run.steps, on_recomputed)
+            if isinstance(self._plan, Binomial):
+                yield from self._backward_binomially(self._plan, on_recomputed)
+            else:
+                checkpoints = self._checkpoints
+                yield from self._backward(self._plan, checkpoints, self._run.steps, on_recomputed)
         finally:
             self.point = end
             self._restore(end, after)
 
     def _backward(
         self,
+        plan: Levels,
         checkpoints: list[Checkpoint],
         stop: int,
         on_recomputed: Callable[[], None] | None,
@@ -184,25 +196,43 @@ class Recomputation:
         while checkpoints:
             start = checkpoints.pop()
             # Only this list refers to a checkpoint while its piece is visited.
-            between = self._recompute(start, end, on_recomputed)
+            between = self._checkpoints = [start]
+            self._recompute(start, end.step, self._way(plan, start.step, end.step), on_recomputed)
+            check_recomputed(end.step, self.point.weights, end.point.weights)
             stop, end = end.step, start
-            yield from self._backward(between, stop, on_recomputed)
+            yield from self._backward(plan, between, stop, on_recomputed)
+
+    def _backward_binomially(
+        self, plan: Binomial, on_recomputed: Callable[[], None] | None
+    ) -> Iterator[Visit]:
+        """Over all steps; the last one is recorded, and ``_before`` the point before it."""
+        yield self._visit(self._run.steps - 1, self._before)
+        for stop in range(self._run.steps - 1, 0, -1):
+            while self._checkpoints[-1].step >= stop:
+                self._checkpoints.pop()
+            start = self._checkpoints[-1]
+            self._recompute(start, stop, self._way(plan, start.step, stop), on_recomputed)
+            yield self._visit(stop - 1, self._before)
+
+    def _way(self, plan: Plan, first: int, stop: int) -> Way:
+        """What to store on the way from a checkpoint before ``first`` to ``stop``."""
+        if isinstance(plan, Binomial):
+            return Way(plan.between(first, stop, len(self._checkpoints)), stop - 1)
+        _, *checkpoints = pieces = plan.pieces(first, stop)
+        return Way(checkpoints, pieces[-1])
 
     def _recompute(
-        self, start: Checkpoint, end: Checkpoint, on_recomputed: Callable[[], None] | None
-    ) -> list[Checkpoint]:
-        """Compute the steps between two checkpoints again; returns the new checkpoints."""
+        self, start: Checkpoint, stop: int, way: Way, on_recomputed: Callable[[], None] | None
+    ) -> None:
+        """Compute the steps from a checkpoint to ``stop`` again."""
         self._visited = self._at_rest = None
         self._batches.seek(start.step)  # draws random numbers, which are restored afterwards
         self._restore(start.point, start.snapshot)
-        self.point, self._checkpoints = start.point, [start]
-        pieces = self._plan.pieces(start.step, end.step)
-        for _ in self._take_steps(start.step, end.step, pieces):
+        self.point = start.point
+        for _ in self._take_steps(start.step, stop, way, start.snapshot):
             self.n_recomputed += 1
             if on_recomputed is not None:
                 on_recomputed()
-        check_recomputed(end.step, self.point.weights, end.point.weights)
-        return self._checkpoints
 
     def restore(self, visit: Visit) -> None:
         """Put the model and the generators back as they were when the step was visited."""
@@ -258,14 +288,13 @@ class Recomputation:
         batches = self._batches.at(step) if record.batches is None else record.batches
         return Visit(step, point, record.gradient, record.has_grad, batches, record.snapshot)
 
-    def _take_steps(self, first: int, stop: int, pieces: list[int]) -> Iterator[Tensor]:
-        """Steps from ``point``, with a checkpoint before each piece but the first."""
-        before = self._checkpoints[0].snapshot
+    def _take_steps(self, first: int, stop: int, way: Way, before: Snapshot) -> Iterator[Tensor]:
+        """Steps from ``point``, stored as ``way`` says; ``before`` is an earlier snapshot."""
         for step in range(first, stop):
-            is_recorded = step >= pieces[-1]
-            if is_recorded or step in pieces:
+            is_recorded = step >= way.recorded
+            if is_recorded or step in way.checkpoints:
                 before = self._snapshotter.now(before)
-            if step in pieces[1:]:
+            if step in way.checkpoints:
                 self._checkpoints.append(self._checkpoint(step, before))
             yield self._take_step(step, before if is_recorded else None)
 
@@ -285,6 +314,8 @@ class Recomputation:
             check_recomputed(step, grad.loss.to(self.losses.dtype), self.losses[step])
         if before is not None:
             self._record(step, grad, before, batches)
+        if isinstance(self._plan, Binomial):
+            self._before = self.point
         self.point = run.step(step, self.point, grad, values.update)
         return grad.loss
 
@@ -322,4 +353,4 @@ class Recomputation:
         steps, point = self._run.steps, self.point.nbytes
         everything = steps * (record + point)
         self._keeps_points = everything <= (SMALL if memory is None else min(SMALL, memory))
-        return plan_within(memory, steps, snapshot + point, record)
+        return plan_within(memory, steps, snapshot + point, record, start.stored.bytes)
