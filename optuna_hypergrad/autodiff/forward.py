@@ -23,7 +23,7 @@ from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
 from optuna_hypergrad.autodiff.second_order.hvp import Directions, Products
-from optuna_hypergrad.autodiff.step import TrainState, apply_update, step_jvp
+from optuna_hypergrad.autodiff.step import StepJVP, TrainState, apply_update
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
 
 
@@ -60,6 +60,7 @@ class TangentPropagation:
         self._tangents = self._initial_tangents()
         self._clipping = ProductClipping(clip_products)
         self._meter = TangentMeter(estimate, run.steps, self._point.weights)
+        self._jvp = StepJVP(run.update)
         self._begun: list[int] = [0] * len(self._tangents.weights)  # the step, by tangent
         self._n_products = 0
         self._losses = self._point.weights.new_empty(run.steps)
@@ -109,8 +110,7 @@ class TangentPropagation:
         }
         mask = run.weights.grad_mask(grad.has_grad)
         push = partial(
-            step_jvp,
-            run.update,
+            self._jvp,
             self._point,
             gradient=grad.gradient,
             hypers=hypers.update,

@@ -69,7 +69,7 @@ class Trace:
 
 
 def traced(
-    function: Callable[[], tuple[list[Tensor], _Other]],
+    function: Callable[[], tuple[Sequence[Tensor], _Other]],
     inputs: Sequence[Tensor],
     owned: Sequence[Tensor],
 ) -> tuple[Trace | str, _Other]:

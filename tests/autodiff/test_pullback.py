@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autodiff.problems import batch, batch_norm, batches, convolutional, dropout, loss_fn, mlp
 from optuna_hypergrad import Schedule
-from optuna_hypergrad.autodiff import SGD, AdamW, Hypergradient, hypergradient, pullback
+from optuna_hypergrad.autodiff import SGD, AdamW, Hypergradient, hypergradient, pullback, step
 
 STEPS = 40
 TOLD = "Steps are differentiated one by one"
@@ -173,3 +173,26 @@ class Scaled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         return g * ctx.scale, None
+
+
+@pytest.mark.parametrize("lr", [Schedule("lr", [0.2] * 4), Schedule("lr", [0.2, 0.1], "linear")])
+def test_forward_mode_takes_the_update_from_a_trace(
+    monkeypatch: pytest.MonkeyPatch, replays: list[int], lr: Schedule
+) -> None:
+    """And gives the bits of torch.func, with windows that begin, and constants that change."""
+    update = SGD(lr, momentum=Schedule("momentum", [0.5, 0.9]), weight_decay=0.01)
+    model, data, validation = mlp(), batches(STEPS), batch(20)
+
+    def forward(learn: list[str] | None) -> Hypergradient:
+        options: dict[str, Any] = {"steps": STEPS, "mode": "forward", "learn": learn}
+        return hypergradient(copy.deepcopy(model), loss_fn, update, data, validation, **options)
+
+    for learn in (None, ["momentum_0"]):
+        found = forward(learn)
+        n_replays = len(replays)
+        assert n_replays
+        with monkeypatch.context() as patch:
+            patch.setattr(step, "traced", lambda function, *_, **__: ("not now", function()[1]))
+            assert forward(learn).gradient == found.gradient
+        assert len(replays) == n_replays
+        replays.clear()
