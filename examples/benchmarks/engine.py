@@ -27,11 +27,20 @@ from statistics import median
 from typing import Any
 
 import torch
-from engine_run import METHODS, Job
+from engine_run import METHODS, VALUES, Job
 from networks import NETWORKS
 
 Measured = dict[str, Any]
-CASE = ("network", "batch", "steps", "hypers", "dtype", "memory")  # what distinguishes cases
+CASE = (
+    "network",
+    "batch",
+    "steps",
+    "hypers",
+    "dtype",
+    "memory",
+    "optimizer",
+    "trial",
+)  # what distinguishes cases
 COLUMNS = (
     *("network", "batch", "T", "hyperparameters", "method", "× plain", "MB", "MB over plain"),
     "gradient off by",
@@ -53,7 +62,7 @@ def rows(runs: list[Measured]) -> Iterator[tuple[str, ...]]:
     """A row of the table for each method of each case."""
     cases: dict[tuple[Any, ...], list[Measured]] = {}
     for one in runs:
-        key = tuple(one[name] for name in CASE)
+        key = tuple(one.get(name) for name in CASE)
         cases.setdefault(key, []).append(one)
     for key, case in cases.items():
         for method in dict.fromkeys(one["method"] for one in case):
@@ -101,7 +110,9 @@ def table(runs: list[Measured]) -> str:
 
 def jobs(args: argparse.Namespace) -> Iterator[Job]:
     """All rounds of a case, before the next case."""
-    given = {"batch": args.batch, "dtype": args.dtype, "memory": args.memory}
+    given = {
+        name: getattr(args, name) for name in ("batch", "dtype", "memory", "optimizer", "trial")
+    }
     for network, steps, hypers in product(args.networks, args.steps, args.hypers):
         for _, method in product(range(args.rounds), args.methods):
             yield Job(network, hypers, steps, method, **given)
@@ -134,6 +145,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--memory", type=int, help="bytes that reverse mode may keep")
+    parser.add_argument("--optimizer", choices=VALUES, default="sgd")
+    parser.add_argument("--trial", type=int, default=1, help="2: after the same in its process")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--read", type=Path, nargs="+", help="figures that were written earlier")
     args = parser.parse_args()

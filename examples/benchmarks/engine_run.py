@@ -18,16 +18,21 @@ from typing import Any
 
 import mnist
 import naive
+import peers
 import torch
 import torch.nn.functional as F
 from networks import NETWORKS, random_batches
 from torch import nn
 
 from optuna_hypergrad import Schedule
-from optuna_hypergrad.autodiff import SGD, hypergradient
+from optuna_hypergrad.autodiff import SGD, AdamW, hypergradient
 from optuna_hypergrad.autodiff.recompute import memory as metering
+from optuna_hypergrad.autodiff.result import Cost
 
-VALUES = {"lr": 0.05, "momentum": 0.5, "weight_decay": 1e-4}
+VALUES = {
+    "sgd": {"lr": 0.05, "momentum": 0.5, "weight_decay": 1e-4},
+    "adamw": {"lr": 1e-3, "beta1": 0.9, "weight_decay": 0.01},
+}
 BATCHES = 8  # distinct batches, repeated
 
 
@@ -37,13 +42,15 @@ class Job:
 
     Args:
         network: Key of ``NETWORKS``.
-        hypers: Windows of learning rate, momentum and weight decay, ``"7+1+1"``; 0 for a number
-            that is not learned.
+        hypers: Windows of learning rate, momentum (or β₁) and weight decay, ``"7+1+1"``; 0 for a
+            number that is not learned.
         steps: Training steps.
         method: Key of ``METHODS``.
         batch: Examples in a batch; validation is on one batch.
         dtype: ``"float32"`` or ``"float64"``.
         memory: Bytes that reverse mode may keep, or None.
+        optimizer: ``"sgd"`` or ``"adamw"``.
+        trial: 2 if the same was run before in this process, as in the second trial of a study.
     """
 
     network: str
@@ -53,18 +60,33 @@ class Job:
     batch: int = 128
     dtype: str = "float32"
     memory: int | None = None
+    optimizer: str = "sgd"
+    trial: int = 1
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The values of the hyperparameters."""
+        return VALUES[self.optimizer]
 
     @property
     def values(self) -> dict[str, list[float]]:
-        """The values of learning rate, momentum and weight decay in their windows."""
+        """The same in their windows."""
         counts = map(int, self.hypers.split("+"))
-        return {k: [v] * max(n, 1) for (k, v), n in zip(VALUES.items(), counts, strict=True)}
+        return {k: [v] * max(n, 1) for (k, v), n in zip(self.numbers.items(), counts, strict=True)}
 
     @property
     def learned(self) -> list[str]:
-        """Which of the three are learned."""
+        """Which of them are learned."""
         counts = map(int, self.hypers.split("+"))
-        return [kind for kind, count in zip(VALUES, counts, strict=True) if count]
+        return [kind for kind, count in zip(self.numbers, counts, strict=True) if count]
+
+    def update(self, hypers: dict[str, Any]) -> SGD | AdamW:
+        """The engine's update with these hyperparameters."""
+        if self.optimizer == "sgd":
+            return SGD(**hypers)
+        beta1 = hypers["beta1"]
+        others = {k: v for k, v in hypers.items() if k != "beta1"}
+        return AdamW(**others, betas=(beta1, 0.999))
 
 
 @dataclass(frozen=True)
@@ -82,7 +104,13 @@ class Task:
 
 def plain(task: Task) -> dict[str, Any]:
     """Training as torch does it."""
-    optimizer = torch.optim.SGD(task.model.parameters(), **VALUES)
+    own = task.job.update(task.job.numbers)
+    optimizer: torch.optim.Optimizer
+    if isinstance(own, SGD):
+        optimizer = torch.optim.SGD(task.model.parameters(), **task.job.numbers)
+    else:
+        options = {"weight_decay": own.weight_decay, "betas": own.betas}
+        optimizer = torch.optim.AdamW(task.model.parameters(), lr=own.lr, **options)
     for step in range(task.job.steps):
         optimizer.zero_grad()
         mnist.loss_fn(task.model, task.batch(step)).backward()
@@ -105,19 +133,24 @@ def baseline(task: Task) -> dict[str, Any]:
 
 
 def engine(task: Task) -> dict[str, Any]:
-    """The engine in the mode of this name."""
-    schedules = {kind: Schedule(kind, values) for kind, values in task.job.values.items()}
-    update = SGD(**{k: s if k in task.job.learned else VALUES[k] for k, s in schedules.items()})
+    """The engine in the mode of this name; "train" learns nothing."""
+    job = task.job
+    schedules = {kind: Schedule(kind, values) for kind, values in job.values.items()}
+    update = job.update(
+        {k: s if k in job.learned else job.numbers[k] for k, s in schedules.items()}
+    )
+    trains = job.method == "train"
     result = hypergradient(
         task.model,
         mnist.loss_fn,
         update,
         task.batch,
         task.validation,
-        steps=task.job.steps,
-        mode=task.job.method,
+        steps=job.steps,
+        mode="auto" if trains else job.method,
+        learn=() if trains else None,
         estimate="exact",
-        memory=task.job.memory,
+        memory=job.memory,
     )
     return {
         "gradient": result.gradient,
@@ -128,12 +161,39 @@ def engine(task: Task) -> dict[str, Any]:
     }
 
 
+def peer(task: Task) -> dict[str, Any]:
+    """Reverse mode without the engine, of this name."""
+    job = task.job
+    update = job.update(job.numbers)
+    leaves = {
+        kind: torch.tensor(job.values[kind], dtype=getattr(torch, job.dtype), requires_grad=True)
+        for kind in job.learned
+    }
+
+    def values(step: int) -> dict[str, Any]:
+        at = {kind: leaf[len(leaf) * step // job.steps] for kind, leaf in leaves.items()}
+        return {**update.hypers, **at}
+
+    method = peers.unrolled if job.method == "unrolled" else peers.by_hand
+    found = method(task.model, update, values, leaves, task.batch, task.validation, steps=job.steps)
+    schedules = {kind: Schedule(kind, job.values[kind]) for kind in leaves}
+    gradient = {
+        name: value
+        for kind, schedule in schedules.items()
+        for name, value in zip(schedule.names, found[kind].tolist(), strict=True)
+    }
+    return {"gradient": gradient}
+
+
 METHODS: dict[str, Callable[[Task], dict[str, Any]]] = {
     "plain": plain,
     "baseline": baseline,
     "forward": engine,
     "reverse": engine,
     "auto": engine,
+    "train": engine,
+    "unrolled": peer,
+    "by-hand": peer,
 }
 
 
@@ -151,10 +211,17 @@ def measured(job: Job) -> dict[str, Any]:
 
     ``seconds`` are CPU time, ``bytes`` the peak of memory beyond that at the start of the run.
     """
-    task = prepared(job)
-    with metering.resetting(), metering.metered(torch.device("cpu")) as cost:
-        found = METHODS[job.method](task)
+    for _ in range(job.trial):
+        task = prepared(job)
+        found, cost = metered(task)
     return {**asdict(job), **asdict(cost), **found}
+
+
+def metered(task: Task) -> tuple[dict[str, Any], Cost]:
+    """The result of the task's method, and its cost."""
+    with metering.resetting(), metering.metered(torch.device("cpu")) as cost:
+        found = METHODS[task.job.method](task)
+    return found, cost
 
 
 if __name__ == "__main__":

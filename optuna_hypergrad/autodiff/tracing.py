@@ -25,6 +25,14 @@ PLAIN = (
 
 _aten = torch.ops.aten
 _ALIASES = (_aten.detach.default, _aten.lift_fresh.default)
+_FACTORIES = frozenset(
+    {
+        *(_aten.zeros.default, _aten.zeros_like.default, _aten.new_zeros.default),
+        *(_aten.ones.default, _aten.ones_like.default, _aten.new_ones.default),
+        *(_aten.full.default, _aten.full_like.default, _aten.scalar_tensor.default),
+    }
+)
+_FEW = 1024  # elements of such a tensor that is held rather than made anew
 _INDEXING = (_aten.index.Tensor, _aten._unsafe_index.Tensor)
 _DEPEND_ON_VALUES = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
 _Other = TypeVar("_Other")
@@ -104,7 +112,8 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._obstacle: str | None = None
-        self._captured: dict[Tensor, int] = {}  # with their versions
+        self._versions: dict[Tensor, int] = {}  # of captured tensors
+        self._values: dict[Node, Tensor] = {}  # of these, and of what depends on shapes alone
         self._graph = Graph()
         self._nodes = WeakTensorKeyDictionary()
         for i, tensor in enumerate(inputs):
@@ -130,6 +139,8 @@ class _Recorder(TorchDispatchMode):
         node = self._graph.call_function(func, *arguments)
         if isinstance(result, Tensor):
             self._nodes[result] = node
+            if func in _FACTORIES and result.numel() <= _FEW:
+                self._values[node] = result.clone()
         elif isinstance(result, tuple | list):
             for i, part in enumerate(result):
                 if isinstance(part, Tensor):
@@ -141,21 +152,25 @@ class _Recorder(TorchDispatchMode):
     def trace(self, results: Sequence[Tensor], owned: Sequence[Tensor]) -> Trace | str:
         """The trace, or why there is none."""
         ids = set(map(id, owned))
-        constants = [tensor for tensor in self._captured if id(tensor) not in ids]
-        if any(tensor._version != self._captured[tensor] for tensor in constants):
+        constants = [tensor for tensor in self._versions if id(tensor) not in ids]
+        if any(tensor._version != self._versions[tensor] for tensor in constants):
             self._obstacle = "a tensor is changed in place that is none of the model's"
         if self._obstacle is not None:
             return self._obstacle
         self._graph.output([self._node_of(result) for result in results])
         _simplify(self._graph)
-        return Trace(self._graph, list(self._captured), constants)
+        _compute_now(self._graph, self._values)
+        arguments = (node for node in self._graph.nodes if node.op == "placeholder")
+        captured = [self._values[node] for node in arguments if node in self._values]
+        return Trace(self._graph, captured, constants)
 
     def _node_of(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
         if value not in self._nodes:
-            self._nodes[value] = self._graph.placeholder(f"captured_{len(self._captured)}")
-            self._captured[value] = value._version
+            node = self._graph.placeholder(f"captured_{len(self._versions)}")
+            self._nodes[value], self._values[node] = node, value
+            self._versions[value] = value._version
         return self._nodes[value]
 
 
@@ -192,6 +207,44 @@ def _simplify(graph: Graph) -> None:
     graph.eliminate_dead_code(_has_effect)
     for node in graph.nodes:
         _call_faster(node)
+
+
+def _compute_now(graph: Graph, values: dict[Node, Tensor]) -> None:
+    """Compute what is the same at each call: small constants, and views of captured tensors.
+
+    Args:
+        graph: The graph.
+        values: The tensors of nodes that are captured or made of shapes alone; what is computed is
+            added under new arguments of the graph.
+    """
+    for node in graph.nodes:
+        if node.op != "call_function" or not _is_only_read(node):
+            continue
+        value = values.get(node)
+        if value is None and _is_view(node) and node.args[0] in values:
+            value = node.target(values[node.args[0]], *node.args[1:], **node.kwargs)
+        if value is not None:
+            with graph.inserting_before(node):
+                constant = graph.placeholder(f"constant_{len(values)}")
+            values[constant] = value
+            node.replace_all_uses_with(constant)
+            graph.erase_node(node)
+
+
+def _is_view(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or schema.is_mutable or len(schema.returns) != 1:
+        return False
+    returned = schema.returns[0]
+    return returned.alias_info is not None and str(returned.type) == "Tensor"
+
+
+def _is_only_read(node: Node) -> bool:
+    """Whether nothing changes the result of a call in place."""
+    users = [(user, getattr(user.target, "_schema", None)) for user in node.users]
+    if any(schema is not None and schema.is_mutable for _, schema in users):
+        return False
+    return all(_is_only_read(user) for user, _ in users if _is_view(user))
 
 
 def _has_effect(node: Node) -> bool:
