@@ -6,7 +6,7 @@ And the validation loss with its gradient, which leave no trace on the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -128,11 +128,9 @@ class TrainingLoss:
             ValueError: If the loss does not depend on the weights.
         """
         self.weights.check_trainable()
-        with ExitStack() as stack:
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(self.switched())
-            recording = stack.enter_context(recorded(self.model, stops)) if stops else nullcontext()
-            with recording:
+        recording = nullcontext(nullcontext()) if stops is None else recorded(self.model, stops)
+        with torch.enable_grad(), self.switched(), recording as recording_calls:
+            with recording_calls:
                 loss = self(batch, hparams)
             if not loss.requires_grad:
                 raise ValueError("loss_fn: its result does not depend on the model's weights.")

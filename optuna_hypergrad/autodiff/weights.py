@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch._utils import _unflatten_dense_tensors
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn.parameter import is_lazy
 
 from optuna_hypergrad.arguments import check_kind
@@ -100,6 +100,9 @@ class FlatWeights:
                     f"model: the gradient of {name} is sparse, expected a dense one; build its "
                     "nn.Embedding with sparse=False."
                 )
+        if not batch and all(tensor is not None for tensor in tensors):
+            with torch.no_grad():
+                return _flatten_dense_tensors(tensors)  # type: ignore[no-any-return, no-untyped-call]
         parts = [
             p.new_zeros((*batch, p.numel())) if t is None else t.detach().reshape(*batch, p.numel())
             for t, p in zip(tensors, self.parameters, strict=True)

@@ -71,7 +71,9 @@ class Stored:
     def read(self) -> list[Tensor]:
         """The tensors, on the device that they came from."""
         if self._tensors:
-            return [tensor.to(self._device, non_blocking=True) for tensor in self._tensors]
+            is_here = self._tensors[0].device == self._device
+            there = self._tensors
+            return [*there] if is_here else [t.to(self._device, non_blocking=True) for t in there]
         tensors = load_file(self._path, device=str(self._device))
         return [tensors[str(i)] for i in range(len(tensors))]
 
