@@ -41,6 +41,8 @@ CASE = (
     "optimizer",
     "trial",
 )  # what distinguishes cases
+DEFAULTS = {"optimizer": "sgd", "trial": 1}  # of files from before these were distinguished
+MOVED = 0.15  # relative changes of a ratio below this are noise
 COLUMNS = (
     *("network", "batch", "T", "hyperparameters", "method", "× plain", "MB", "MB over plain"),
     "gradient off by",
@@ -58,13 +60,18 @@ def run(job: Job) -> Measured:
     return found
 
 
-def rows(runs: list[Measured]) -> Iterator[tuple[str, ...]]:
-    """A row of the table for each method of each case."""
+def by_case(runs: list[Measured]) -> dict[tuple[Any, ...], list[Measured]]:
+    """The runs of each case."""
     cases: dict[tuple[Any, ...], list[Measured]] = {}
     for one in runs:
-        key = tuple(one.get(name) for name in CASE)
+        key = tuple(one.get(name, DEFAULTS.get(name)) for name in CASE)
         cases.setdefault(key, []).append(one)
-    for key, case in cases.items():
+    return cases
+
+
+def rows(runs: list[Measured]) -> Iterator[tuple[str, ...]]:
+    """A row of the table for each method of each case."""
+    for key, case in by_case(runs).items():
         for method in dict.fromkeys(one["method"] for one in case):
             yield (*map(str, key[:4]), method, *_cells(case, method))
 
@@ -86,7 +93,8 @@ def of_method(case: list[Measured], method: str) -> list[Measured]:
 def over(own: list[Measured], plain: list[Measured]) -> float:
     """Time relative to plain training: the median over rounds."""
     pairs = zip(own, plain, strict=False)
-    return median(one["seconds"] / other["seconds"] for one, other in pairs)
+    ratios = [one["seconds"] / other["seconds"] for one, other in pairs]
+    return median(ratios) if ratios else math.nan
 
 
 def memory(rounds: list[Measured]) -> float:
@@ -100,6 +108,19 @@ def difference(one: Measured, case: list[Measured]) -> float | None:
         return None
     pairs = [(one["gradient"][name], value) for name, value in expected.items()]
     return max(abs(found - value) / abs(value) if found != value else 0.0 for found, value in pairs)
+
+
+def moved(runs: list[Measured], earlier: list[Measured]) -> Iterator[str]:
+    """What takes another multiple of plain training than in earlier runs of the same case."""
+    before = by_case(earlier)
+    for key, case in by_case(runs).items():
+        for method in dict.fromkeys(one["method"] for one in case):
+            now = over(of_method(case, method), of_method(case, "plain"))
+            was = over(
+                of_method(before.get(key, []), method), of_method(before.get(key, []), "plain")
+            )
+            if abs(now - was) > MOVED * was:
+                yield f"{' '.join(map(str, key[:4]))} {method}: {was:.2f} -> {now:.2f}"
 
 
 def table(runs: list[Measured]) -> str:
@@ -149,8 +170,12 @@ def main() -> None:
     parser.add_argument("--trial", type=int, default=1, help="2: after the same in its process")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--read", type=Path, nargs="+", help="figures that were written earlier")
+    parser.add_argument("--against", type=Path, nargs="+", default=[], help="print what moved")
     args = parser.parse_args()
-    print(table(read(args.read) if args.read else run_all(args)))
+    runs = read(args.read) if args.read else run_all(args)
+    print(table(runs))
+    for line in moved(runs, read(args.against)):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ class FlatWeights:
                 )
         if not batch and all(tensor is not None for tensor in tensors):
             with torch.no_grad():
-                return _flatten_dense_tensors(tensors)  # type: ignore[no-any-return, no-untyped-call]
+                joined: Tensor = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
+            return joined.detach()
         parts = [
             p.new_zeros((*batch, p.numel())) if t is None else t.detach().reshape(*batch, p.numel())
             for t, p in zip(tensors, self.parameters, strict=True)

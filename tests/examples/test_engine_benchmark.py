@@ -37,6 +37,16 @@ def test_every_method_is_measured(printed: str, out: Path) -> None:
     runs: list[dict[str, Any]] = json.loads(out.read_text())["runs"]
     assert all(one["seconds"] > 0 for one in runs)
     assert run("engine.py", "--read", str(out)) == printed
+    assert run("engine.py", "--read", str(out), "--against", str(out)) == printed  # nothing moved
+    slower = json.loads(out.read_text())
+    for one in slower["runs"]:
+        one["seconds"] *= 1 if one["method"] == "plain" else 2
+    earlier = out.with_name("earlier.json")
+    earlier.write_text(json.dumps(slower))
+    told = run("engine.py", "--read", str(out), "--against", str(earlier)).removeprefix(printed)
+    assert [line.split(":")[0] for line in told.splitlines()] == [
+        f"lenet 2 6 3+2+1 {method}" for method in METHODS[1:]
+    ]
 
 
 def test_the_engine_agrees_with_the_published_method(printed: str, out: Path) -> None:

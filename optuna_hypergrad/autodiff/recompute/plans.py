@@ -75,7 +75,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class Binomial:
-    """Binomial checkpointing: the fewest steps that are computed again with so many checkpoints.
+    """Binomial checkpointing: the fewest steps computed again for a number of checkpoints.
 
     The last step is recorded, and gone back over. For the one before, the steps from the last
     checkpoint on are computed again, with new checkpoints in between as long as there is room; and

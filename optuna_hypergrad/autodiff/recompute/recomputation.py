@@ -105,7 +105,7 @@ class Visit(NamedTuple):
     snapshot: Snapshot
 
 
-class Way(NamedTuple):
+class Placement(NamedTuple):
     """What is stored of the steps from a checkpoint on."""
 
     checkpoints: list[int]  # before these steps
@@ -156,10 +156,10 @@ class Recomputation:
         self._checkpoints = [start]
         yield self._take_step(0, start.snapshot)
         self._plan = self._new_plan(start)
-        way = self._way(self._plan, 0, self._run.steps)
-        if way.recorded > 0:
+        placement = self._placement(self._plan, 0, self._run.steps)
+        if placement.recorded > 0:
             self._records.clear()
-        yield from self._take_steps(1, self._run.steps, way, start.snapshot)
+        yield from self._take_steps(1, self._run.steps, placement, start.snapshot)
 
     def backward(
         self, on_recomputed: Callable[[], None] | None = None
@@ -197,7 +197,9 @@ class Recomputation:
             start = checkpoints.pop()
             # Only this list refers to a checkpoint while its piece is visited.
             between = self._checkpoints = [start]
-            self._recompute(start, end.step, self._way(plan, start.step, end.step), on_recomputed)
+            self._recompute(
+                start, end.step, self._placement(plan, start.step, end.step), on_recomputed
+            )
             check_recomputed(end.step, self.point.weights, end.point.weights)
             stop, end = end.step, start
             yield from self._backward(plan, between, stop, on_recomputed)
@@ -211,25 +213,29 @@ class Recomputation:
             while self._checkpoints[-1].step >= stop:
                 self._checkpoints.pop()
             start = self._checkpoints[-1]
-            self._recompute(start, stop, self._way(plan, start.step, stop), on_recomputed)
+            self._recompute(start, stop, self._placement(plan, start.step, stop), on_recomputed)
             yield self._visit(stop - 1, self._before)
 
-    def _way(self, plan: Plan, first: int, stop: int) -> Way:
-        """What to store on the way from a checkpoint before ``first`` to ``stop``."""
+    def _placement(self, plan: Plan, first: int, stop: int) -> Placement:
+        """What to store from a checkpoint before ``first`` to ``stop``."""
         if isinstance(plan, Binomial):
-            return Way(plan.between(first, stop, len(self._checkpoints)), stop - 1)
+            return Placement(plan.between(first, stop, len(self._checkpoints)), stop - 1)
         _, *checkpoints = pieces = plan.pieces(first, stop)
-        return Way(checkpoints, pieces[-1])
+        return Placement(checkpoints, pieces[-1])
 
     def _recompute(
-        self, start: Checkpoint, stop: int, way: Way, on_recomputed: Callable[[], None] | None
+        self,
+        start: Checkpoint,
+        stop: int,
+        placement: Placement,
+        on_recomputed: Callable[[], None] | None,
     ) -> None:
         """Compute the steps from a checkpoint to ``stop`` again."""
         self._visited = self._at_rest = None
         self._batches.seek(start.step)  # draws random numbers, which are restored afterwards
         self._restore(start.point, start.snapshot)
         self.point = start.point
-        for _ in self._take_steps(start.step, stop, way, start.snapshot):
+        for _ in self._take_steps(start.step, stop, placement, start.snapshot):
             self.n_recomputed += 1
             if on_recomputed is not None:
                 on_recomputed()
@@ -288,13 +294,15 @@ class Recomputation:
         batches = self._batches.at(step) if record.batches is None else record.batches
         return Visit(step, point, record.gradient, record.has_grad, batches, record.snapshot)
 
-    def _take_steps(self, first: int, stop: int, way: Way, before: Snapshot) -> Iterator[Tensor]:
-        """Steps from ``point``, stored as ``way`` says; ``before`` is an earlier snapshot."""
+    def _take_steps(
+        self, first: int, stop: int, placement: Placement, before: Snapshot
+    ) -> Iterator[Tensor]:
+        """Steps from ``point``, stored as ``placement`` says; ``before`` is an earlier snapshot."""
         for step in range(first, stop):
-            is_recorded = step >= way.recorded
-            if is_recorded or step in way.checkpoints:
+            is_recorded = step >= placement.recorded
+            if is_recorded or step in placement.checkpoints:
                 before = self._snapshotter.now(before)
-            if step in way.checkpoints:
+            if step in placement.checkpoints:
                 self._checkpoints.append(self._checkpoint(step, before))
             yield self._take_step(step, before if is_recorded else None)
 
