@@ -171,7 +171,12 @@ class PullBack:
         if not trace.is_valid():
             self._give_up("tensors that it uses have been changed")
             return self._computed(visit, adjoint, values)
-        pulled = like.with_tensors(trace(inputs))
+        try:
+            pulled = like.with_tensors(trace(inputs))
+        except RuntimeError as error:
+            self._give_up(f"torch cannot run its operations again ({str(error).splitlines()[0]})")
+            self._recomputation.restore(visit)
+            return self._computed(visit, adjoint, values)
         is_right = _is_same(pulled.measured[0], self._recomputation.losses[visit.step])
         self._n_replayed += 1
         if is_right and not _is_power(self._n_replayed, _CHECKED):

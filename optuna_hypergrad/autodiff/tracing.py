@@ -62,13 +62,15 @@ class Trace:
     ) -> None:
         self.graph = graph
         self._run = GraphModule({}, graph).forward
-        self._captured = list(captured)
+        self._captured = [tensor.detach() for tensor in captured]
         self._versions = [(tensor, tensor._version) for tensor in constants]
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The results for other inputs of the same kinds, shapes and strides."""
-        with torch.no_grad():
-            results: list[Tensor] = self._run(*inputs, *self._captured)
+        # Some kernels keep what their backward operation needs only where gradients are enabled;
+        # nothing here requires one.
+        with torch.enable_grad():
+            results: list[Tensor] = self._run(*(t.detach() for t in inputs), *self._captured)
         return results
 
     def is_valid(self) -> bool:

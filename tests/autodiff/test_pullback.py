@@ -92,6 +92,39 @@ def test_batches_of_several_sizes_have_a_trace_each(
     assert len(replays) > STEPS // 2
 
 
+class Reader(nn.Module):
+    """A layer whose float32 kernel keeps a workspace for its backward operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.LSTM(1, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x.unsqueeze(-1))[0][:, -1])
+
+
+def test_kernels_of_single_precision_are_run_again(
+    monkeypatch: pytest.MonkeyPatch, replays: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.set_default_dtype(torch.float32)  # the fixture of this folder puts it back
+    with caplog.at_level(logging.INFO, "optuna_hypergrad"):
+        assert same(*both(monkeypatch, Reader()))
+    assert len(replays) > STEPS // 2
+    assert TOLD not in caplog.text
+
+
+def test_operations_that_fail_when_run_again_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: object, inputs: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(pullback.Trace, "__call__", fails)
+    with caplog.at_level(logging.INFO, "optuna_hypergrad"):
+        assert same(*both(monkeypatch, dropout()))
+    assert "cannot run its operations again (no such kernel)" in caplog.text
+
+
 class Annealed(nn.Module):
     """A model whose output depends on a Python number that the batches set."""
 
