@@ -48,30 +48,47 @@ _FUNCTIONS = frozenset(
 half the time of a call of the operation itself."""
 
 
+class TraceError(RuntimeError):
+    """A condition on values, which the function branches on, is no longer what it was."""
+
+
 class Trace:
     """The operations of one call of a function, as a function of its inputs.
 
     Args:
-        graph: The operations; its arguments are the inputs and the captured tensors.
+        graph: The operations; its arguments are the inputs and the captured tensors, its results
+            those of the function and then the conditions.
         captured: Tensors that the function used besides its inputs.
         constants: Those of them that have to stay as they are.
+        conditions: Truth values that the function asked for, which have to be the same again.
     """
 
     def __init__(
-        self, graph: Graph, captured: Sequence[Tensor], constants: Sequence[Tensor]
+        self,
+        graph: Graph,
+        captured: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        conditions: Sequence[bool],
     ) -> None:
-        self.graph = graph
+        self.graph, self._conditions = graph, list(conditions)
         self._run = GraphModule({}, graph).forward
         self._captured = [tensor.detach() for tensor in captured]
         self._versions = [(tensor, tensor._version) for tensor in constants]
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The results for other inputs of the same kinds, shapes and strides."""
+        """The results for other inputs of the same kinds, shapes and strides.
+
+        Raises:
+            TraceError: If a condition has changed.
+        """
         # Some kernels keep what their backward operation needs only where gradients are enabled;
         # nothing here requires one.
         with torch.enable_grad():
             results: list[Tensor] = self._run(*(t.detach() for t in inputs), *self._captured)
-        return results
+        n = len(results) - len(self._conditions)
+        if self._conditions and results[n:] != self._conditions:
+            raise TraceError("a condition on values has changed")
+        return results[:n]
 
     def is_valid(self) -> bool:
         """Whether all constants are as they were."""
@@ -116,6 +133,7 @@ class _Recorder(TorchDispatchMode):
         self._obstacle: str | None = None
         self._versions: dict[Tensor, int] = {}  # of captured tensors
         self._values: dict[Node, Tensor] = {}  # of these, and of what depends on shapes alone
+        self._conditions: list[tuple[Node, bool]] = []
         self._graph = Graph()
         self._nodes = WeakTensorKeyDictionary()
         for i, tensor in enumerate(inputs):
@@ -147,6 +165,8 @@ class _Recorder(TorchDispatchMode):
             for i, part in enumerate(result):
                 if isinstance(part, Tensor):
                     self._nodes[part] = self._graph.call_function(_part, (node, i))
+        elif isinstance(result, bool):
+            self._conditions.append((node, result))
         elif result is not None:
             self._obstacle = f"{func} returns a {type(result).__name__}"
         return result
@@ -159,12 +179,13 @@ class _Recorder(TorchDispatchMode):
             self._obstacle = "a tensor is changed in place that is none of the model's"
         if self._obstacle is not None:
             return self._obstacle
-        self._graph.output([self._node_of(result) for result in results])
+        conditions = [node for node, _ in self._conditions]
+        self._graph.output([*map(self._node_of, results), *conditions])
         _simplify(self._graph)
         _compute_now(self._graph, self._values)
         arguments = (node for node in self._graph.nodes if node.op == "placeholder")
         captured = [self._values[node] for node in arguments if node in self._values]
-        return Trace(self._graph, captured, constants)
+        return Trace(self._graph, captured, constants, [value for _, value in self._conditions])
 
     def _node_of(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -191,7 +212,9 @@ def _obstacle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str |
     if func in _INDEXING:
         by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
         return "tensors are indexed by a mask" if by_mask else None
-    if not _DEPEND_ON_VALUES.isdisjoint(func.tags):
+    is_item = func is _aten._local_scalar_dense.default
+    is_condition = func is _aten.equal.default or (is_item and args[0].dtype == torch.bool)
+    if not is_condition and not _DEPEND_ON_VALUES.isdisjoint(func.tags):
         return f"{func} depends on values"
     return None
 

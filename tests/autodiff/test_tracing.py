@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optuna_hypergrad.autodiff.tracing import Trace, traced
+from optuna_hypergrad.autodiff.tracing import Trace, TraceError, traced
 
 
 def recorded(function: Callable[..., list[Tensor]], *inputs: Tensor, owned: Any = ()) -> Any:
@@ -82,6 +82,14 @@ def test_a_trace_is_invalid_once_a_constant_has_changed() -> None:
     assert not trace.is_valid()
 
 
+@pytest.mark.parametrize("is_same", [lambda x: bool((x > 0).all()), lambda x: torch.equal(x, x)])
+def test_conditions_have_to_be_the_same_again(is_same: Callable[[Tensor], bool]) -> None:
+    trace = recorded(lambda x: [2 * x if is_same(x) else -x], torch.ones(3))
+    assert trace([torch.full((3,), 5.0)])[0].tolist() == [10.0, 10.0, 10.0]
+    with pytest.raises(TraceError, match="condition on values has changed"):
+        trace([torch.tensor([1.0, torch.nan, 1.0])])
+
+
 def counted(x: Tensor) -> list[Tensor]:
     CALLS.add_(1)
     return [x * CALLS]
@@ -94,10 +102,9 @@ CALLS = torch.zeros(())
     ("function", "message"),
     [
         (lambda x: [x * x.sum().item()], "_local_scalar_dense.default depends on values"),
-        (lambda x: [x if bool(x[0] > 0) else -x], "_local_scalar_dense.default depends on values"),
+        (lambda x: [x if float(x[0]) > 0 else -x], "_local_scalar_dense.default depends on values"),
         (lambda x: [x[x > 0]], "indexed by a mask"),
         (lambda x: [x.nonzero()], "nonzero.default depends on values"),
-        (lambda x: [x * torch.equal(x, x)], "equal.default"),
         (lambda x: [(2 * x.to_sparse()).to_dense()], "layout torch.sparse_coo"),
         (lambda x: [torch.rand(3, generator=torch.Generator())], "takes a Generator"),
         (counted, "changed in place"),
