@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from optuna_hypergrad.autodiff.simplify import simplify
+
 PLAIN = (
     *(int, float, bool, str, type(None)),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
@@ -24,7 +26,6 @@ PLAIN = (
 """Arguments besides tensors that a trace holds as they are."""
 
 _aten = torch.ops.aten
-_ALIASES = (_aten.detach.default, _aten.lift_fresh.default)
 _FACTORIES = frozenset(
     {
         *(_aten.zeros.default, _aten.zeros_like.default, _aten.new_zeros.default),
@@ -36,16 +37,6 @@ _FEW = 1024  # elements of such a tensor that is held rather than made anew
 _INDEXING = (_aten.index.Tensor, _aten._unsafe_index.Tensor)
 _DEPEND_ON_VALUES = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
 _Other = TypeVar("_Other")
-_FUNCTIONS = frozenset(
-    {
-        *("add", "addcmul", "addmm", "bmm", "cat", "clamp_min", "div", "eq", "exp", "expand"),
-        *("ge", "gt", "le", "lerp", "log", "lt", "mean", "mm", "mul", "neg", "permute", "pow"),
-        *("relu", "rsub", "select", "sigmoid", "sqrt", "sub", "sum", "t", "tanh", "transpose"),
-        *("unsqueeze", "view", "where"),
-    }
-)
-"""Operations that torch's functions and methods of these names call with the same arguments, in
-half the time of a call of the operation itself."""
 
 
 class TraceError(RuntimeError):
@@ -181,8 +172,7 @@ class _Recorder(TorchDispatchMode):
             return self._obstacle
         conditions = [node for node, _ in self._conditions]
         self._graph.output([*map(self._node_of, results), *conditions])
-        _simplify(self._graph)
-        _compute_now(self._graph, self._values)
+        simplify(self._graph, self._values)
         arguments = (node for node in self._graph.nodes if node.op == "placeholder")
         captured = [self._values[node] for node in arguments if node in self._values]
         return Trace(self._graph, captured, constants, [value for _, value in self._conditions])
@@ -217,86 +207,3 @@ def _obstacle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str |
     if not is_condition and not _DEPEND_ON_VALUES.isdisjoint(func.tags):
         return f"{func} depends on values"
     return None
-
-
-def _simplify(graph: Graph) -> None:
-    """Leave out what does not change the results."""
-    for node in graph.nodes:
-        if node.target in _ALIASES:
-            node.replace_all_uses_with(node.args[0])
-        elif node.target is _aten.t.default and node.args[0].target is _aten.t.default:
-            node.replace_all_uses_with(node.args[0].args[0])
-    graph.eliminate_dead_code(_has_effect)
-    for node in graph.nodes:
-        _leave_out_gradients(node)
-    graph.eliminate_dead_code(_has_effect)
-    for node in graph.nodes:
-        _call_faster(node)
-
-
-def _compute_now(graph: Graph, values: dict[Node, Tensor]) -> None:
-    """Compute what is the same at each call: small constants, and views of captured tensors.
-
-    Args:
-        graph: The graph.
-        values: The tensors of nodes that are captured or made of shapes alone; what is computed is
-            added under new arguments of the graph.
-    """
-    for node in graph.nodes:
-        if node.op != "call_function" or not _is_only_read(node):
-            continue
-        value = values.get(node)
-        if value is None and _is_view(node) and node.args[0] in values:
-            value = node.target(values[node.args[0]], *node.args[1:], **node.kwargs)
-        if value is not None:
-            with graph.inserting_before(node):
-                constant = graph.placeholder(f"constant_{len(values)}")
-            values[constant] = value
-            node.replace_all_uses_with(constant)
-            graph.erase_node(node)
-
-
-def _is_view(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or schema.is_mutable or len(schema.returns) != 1:
-        return False
-    returned = schema.returns[0]
-    return returned.alias_info is not None and str(returned.type) == "Tensor"
-
-
-def _is_only_read(node: Node) -> bool:
-    """Whether nothing changes the result of a call in place."""
-    users = [(user, getattr(user.target, "_schema", None)) for user in node.users]
-    if any(schema is not None and schema.is_mutable for _, schema in users):
-        return False
-    return all(_is_only_read(user) for user, _ in users if _is_view(user))
-
-
-def _has_effect(node: Node) -> bool:
-    """Whether a call counts even if nobody uses its result: it changes a tensor or a generator."""
-    if node.op != "call_function":
-        return True
-    schema, tags = getattr(node.target, "_schema", None), getattr(node.target, "tags", ())
-    is_mutable = schema is not None and schema.is_mutable
-    return is_mutable or torch.Tag.nondeterministic_seeded in tags
-
-
-def _call_faster(node: Node) -> None:
-    schema = getattr(node.target, "_schema", None)
-    name = schema.name.removeprefix("aten::") if schema is not None else ""
-    if name in _FUNCTIONS:
-        if hasattr(torch, name):
-            node.target = getattr(torch, name)
-        else:
-            node.op, node.target = "call_method", name
-
-
-def _leave_out_gradients(node: Node) -> None:
-    """Let a backward operation not compute the gradients that nobody uses."""
-    schema = getattr(node.target, "_schema", None)
-    names = [argument.name for argument in schema.arguments] if schema is not None else []
-    place = names.index("output_mask") if "output_mask" in names else len(node.args)
-    if place < len(node.args):
-        used, wanted = {user.args[1] for user in node.users}, node.args[place]
-        assert isinstance(wanted, list | tuple)
-        node.update_arg(place, [bool(one) and i in used for i, one in enumerate(wanted)])

@@ -51,6 +51,26 @@ def test_results_that_nobody_uses_are_not_computed() -> None:
     assert torch.equal(trace([x.detach()])[0], gradient(x)[0])
 
 
+def test_constants_and_views_of_weights_are_computed_once() -> None:
+    weight = torch.randn(2, 3)
+    trace = recorded(lambda x: [x @ weight.t() + torch.ones(2)], torch.randn(4, 3), owned=[weight])
+    x = torch.randn(4, 3)
+    with torch.no_grad():
+        weight.mul_(2.0)
+    assert torch.equal(trace([x])[0], x @ weight.t() + torch.ones(2))
+    assert len(targets(trace)) == 2  # a product and a sum
+
+
+def test_a_constant_that_is_changed_through_a_view_is_made_anew() -> None:
+    def summed(x: Tensor) -> list[Tensor]:
+        total = torch.zeros(2, 2)
+        total.view(4).add_(x)
+        return [total]
+
+    trace = recorded(summed, torch.ones(4))
+    assert all(torch.equal(trace([torch.ones(4)])[0], torch.ones(2, 2)) for _ in range(3))
+
+
 def test_random_numbers_are_drawn_again_even_if_nobody_uses_them() -> None:
     def drawing(x: Tensor) -> list[Tensor]:
         torch.rand(3)
