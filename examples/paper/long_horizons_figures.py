@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 Cell = dict[str, Any]
 Array = NDArray[np.float64]
-PUBLISHED = ("published", "published-reverse", "published-unclipped")
+PUBLISHED = ("published-reverse", "published", "published-unclipped")  # first, that of most steps
 BY_STEP = (*PUBLISHED, "ours", "horizon-1", "unshared")
 COLORS = {
     **{"published": "C3", "published-reverse": "lightcoral", "published-unclipped": "darkred"},
@@ -75,7 +75,11 @@ def searches(axes: Sequence[Axes], cells: Sequence[Cell]) -> None:
     axes[1].set(ylim=(-0.05, 1.05))
     count_steps(axes[1], "outer step")
     axes[1].set_title("momentum and weight decay", fontsize=10)
-    legend(axes[1], 8)
+    if trials:
+        legend(axes[1], 8)
+    else:
+        not_run(axes[0])
+        not_run(axes[1])
     by_outer_step(axes[2], cells)
     by_compute(axes[3], cells)
 
@@ -211,7 +215,11 @@ def legend(ax: Axes, size: int, columns: int = 1) -> None:
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=size, ncols=columns)
     else:
-        ax.text(0.5, 0.5, "not run", ha="center", transform=ax.transAxes)
+        not_run(ax)
+
+
+def not_run(ax: Axes) -> None:
+    ax.text(0.5, 0.5, "not run", ha="center", transform=ax.transAxes)
 
 
 def first(cells: Sequence[Cell], *methods: str) -> Cell | None:
