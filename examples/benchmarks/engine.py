@@ -31,16 +31,8 @@ from engine_run import METHODS, VALUES, Job
 from networks import NETWORKS
 
 Measured = dict[str, Any]
-CASE = (
-    "network",
-    "batch",
-    "steps",
-    "hypers",
-    "dtype",
-    "memory",
-    "optimizer",
-    "trial",
-)  # what distinguishes cases
+# What distinguishes cases.
+CASE = ("network", "batch", "steps", "hypers", "dtype", "memory", "optimizer", "trial")
 DEFAULTS = {"optimizer": "sgd", "trial": 1}  # of files from before these were distinguished
 MOVED = 0.15  # relative changes of a ratio below this are noise
 COLUMNS = (
@@ -115,9 +107,9 @@ def moved(runs: list[Measured], earlier: list[Measured]) -> Iterator[str]:
     before = by_case(earlier)
     for key, case in by_case(runs).items():
         for method in dict.fromkeys(one["method"] for one in case):
-            now = over(of_method(case, method), of_method(case, "plain"))
-            was = over(
-                of_method(before.get(key, []), method), of_method(before.get(key, []), "plain")
+            was, now = (
+                over(of_method(some, method), of_method(some, "plain"))
+                for some in (before.get(key, []), case)
             )
             if abs(now - was) > MOVED * was:
                 yield f"{' '.join(map(str, key[:4]))} {method}: {was:.2f} -> {now:.2f}"

@@ -33,6 +33,8 @@ VALUES = {
     "sgd": {"lr": 0.05, "momentum": 0.5, "weight_decay": 1e-4},
     "adamw": {"lr": 1e-3, "beta1": 0.9, "weight_decay": 0.01},
 }
+UPDATES = {"sgd": SGD, "adamw": AdamW}
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 BATCHES = 8  # distinct batches, repeated
 
 
@@ -80,13 +82,14 @@ class Job:
         counts = map(int, self.hypers.split("+"))
         return [kind for kind, count in zip(self.numbers, counts, strict=True) if count]
 
+    def arguments(self, hypers: dict[str, Any]) -> dict[str, Any]:
+        """Those of the update and of torch's optimizer, with these hyperparameters."""
+        others = {name: value for name, value in hypers.items() if name != "beta1"}
+        return others | ({"betas": (hypers["beta1"], 0.999)} if "beta1" in hypers else {})
+
     def update(self, hypers: dict[str, Any]) -> SGD | AdamW:
         """The engine's update with these hyperparameters."""
-        if self.optimizer == "sgd":
-            return SGD(**hypers)
-        beta1 = hypers["beta1"]
-        others = {k: v for k, v in hypers.items() if k != "beta1"}
-        return AdamW(**others, betas=(beta1, 0.999))
+        return UPDATES[self.optimizer](**self.arguments(hypers))
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,10 @@ class Task:
 
 def plain(task: Task) -> dict[str, Any]:
     """Training as torch does it."""
-    own = task.job.update(task.job.numbers)
-    optimizer: torch.optim.Optimizer
-    if isinstance(own, SGD):
-        optimizer = torch.optim.SGD(task.model.parameters(), **task.job.numbers)
-    else:
-        options = {"weight_decay": own.weight_decay, "betas": own.betas}
-        optimizer = torch.optim.AdamW(task.model.parameters(), lr=own.lr, **options)
-    for step in range(task.job.steps):
+    job = task.job
+    make = OPTIMIZERS[job.optimizer]
+    optimizer = make(task.model.parameters(), **job.arguments(job.numbers))
+    for step in range(job.steps):
         optimizer.zero_grad()
         mnist.loss_fn(task.model, task.batch(step)).backward()
         optimizer.step()
@@ -120,6 +119,8 @@ def plain(task: Task) -> dict[str, Any]:
 
 def baseline(task: Task) -> dict[str, Any]:
     """The published method."""
+    if task.job.optimizer != "sgd":
+        raise ValueError("baseline: the published method is one of SGD, so use --optimizer sgd.")
     gradient = naive.hypergradient(
         task.model,
         F.cross_entropy,
@@ -175,7 +176,9 @@ def peer(task: Task) -> dict[str, Any]:
         return {**update.hypers, **at}
 
     method = peers.unrolled if job.method == "unrolled" else peers.by_hand
-    found = method(task.model, update, values, leaves, task.batch, task.validation, steps=job.steps)
+    found = method(
+        peers.Run(task.model, update, values, leaves, task.batch, task.validation, job.steps)
+    )
     schedules = {kind: Schedule(kind, job.values[kind]) for kind in leaves}
     gradient = {
         name: value

@@ -1,14 +1,14 @@
 """Reverse-mode hypergradients without the engine, for comparison: both in a few lines of torch.
 
 ``unrolled`` is what higher, torchopt and others do: autograd through the whole run, whose graph
-stays in memory. ``by_hand`` stores weights and gradients, and goes back a step at a time. Both take
-the engine's update as a map, and any model without buffers that learn.
+stays in memory. ``by_hand`` stores weights and states, and goes back a step at a time. Both take
+the engine's update as a map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,28 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 Batch = tuple[Tensor, Tensor]
-Step = Callable[[int], dict[str, Any]]  # the values of the hyperparameters at a step
+
+
+class Run(NamedTuple):
+    """A training run.
+
+    Args:
+        model: The model.
+        update: The update, a map.
+        values: The hyperparameters at a step, which it takes from ``leaves``.
+        leaves: The tensors to differentiate by.
+        batches: The batch of a step.
+        validation: The batch to validate on.
+        steps: Number of steps.
+    """
+
+    model: nn.Module
+    update: Callable[..., Any]
+    values: Callable[[int], dict[str, Any]]
+    leaves: Mapping[str, Tensor]
+    batches: Callable[[int], Batch]
+    validation: Batch
+    steps: int
 
 
 def flat(model: nn.Module) -> tuple[Tensor, Callable[[Tensor, Batch], Tensor]]:
@@ -33,16 +54,9 @@ def flat(model: nn.Module) -> tuple[Tensor, Callable[[Tensor, Batch], Tensor]]:
     return torch.cat([p.detach().reshape(-1) for p in named.values()]), loss
 
 
-def unrolled(
-    model: nn.Module,
-    update: Callable[..., Any],
-    values: Step,
-    leaves: Mapping[str, Tensor],
-    batches: Callable[[int], Batch],
-    validation: Batch,
-    steps: int,
-) -> dict[str, Tensor]:
-    """The derivative by the leaves, which ``values`` takes its values from."""
+def unrolled(run: Run) -> dict[str, Tensor]:
+    """The derivative by the leaves."""
+    model, update, values, leaves, batches, validation, steps = run
     weights, loss = flat(model)
     weights.requires_grad_()
     state: tuple[Tensor, ...] = ()
@@ -53,16 +67,9 @@ def unrolled(
     return dict(zip(leaves, found, strict=True))
 
 
-def by_hand(
-    model: nn.Module,
-    update: Callable[..., Any],
-    values: Step,
-    leaves: Mapping[str, Tensor],
-    batches: Callable[[int], Batch],
-    validation: Batch,
-    steps: int,
-) -> dict[str, Tensor]:
-    """The derivative by the leaves, which ``values`` takes its values from."""
+def by_hand(run: Run) -> dict[str, Tensor]:
+    """The derivative by the leaves."""
+    model, update, values, leaves, batches, validation, steps = run
     weights, loss = flat(model)
     state: tuple[Tensor, ...] = ()
     points, total = [], {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -13,17 +13,19 @@ from optuna_hypergrad.autodiff.batches import TrainingBatches
 from optuna_hypergrad.autodiff.growth import Estimate, TangentMeter
 from optuna_hypergrad.autodiff.hparams import (
     ActiveTangents,
+    HparamsAtStep,
     RunHparams,
     TangentSchedule,
     Truncation,
 )
-from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
+from optuna_hypergrad.autodiff.loss import Batch, LossFn, LossGrad, Statistics
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
 from optuna_hypergrad.autodiff.second_order.hvp import Directions, Products
-from optuna_hypergrad.autodiff.step import StepJVP, TrainState, apply_update
+from optuna_hypergrad.autodiff.step import TrainState, step_jvp
+from optuna_hypergrad.autodiff.tracing import Traces
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
 
 
@@ -60,7 +62,7 @@ class TangentPropagation:
         self._tangents = self._initial_tangents()
         self._clipping = ProductClipping(clip_products)
         self._meter = TangentMeter(estimate, run.steps, self._point.weights)
-        self._jvp = StepJVP(run.update)
+        self._traces = Traces()
         self._begun: list[int] = [0] * len(self._tangents.weights)  # the step, by tangent
         self._n_products = 0
         self._losses = self._point.weights.new_empty(run.steps)
@@ -82,46 +84,12 @@ class TangentPropagation:
         if step == run.steps:
             raise ValueError(f"steps: all {step} steps of this run are done.")
         hypers = run.hypers.at(step)
-        if not self._schedule.names:
+        if self._schedule.names:
+            grad = self._propagate(batches, hypers)
+        else:
             grad = run.gradient(batches, hypers.loss)
-            self._point = run.step(step, self._point, grad, hypers.update)
-            self._losses[step] = grad.loss
-            self._step += 1
-            return grad.loss
-        n_before, active = len(self._tangents.weights), self._schedule.active_at(step)
-        self._tangents = self._tangents.padded(len(self._schedule.rows))
-        tangents = self._tangents.rows(active.rows)
-        of_loss = self._loss_derivatives(active)
-        # Tangents that begin now are zero; the gradient changes along them only through the loss.
-        moving = [i for i, row in enumerate(active.rows) if row < n_before or any(of_loss[i])]
-        directions = Directions(
-            tangents.rows(moving).weights,
-            self._tensor([of_loss[i] for i in moving]).reshape(len(moving), len(run.learned)),
-        )
-        grad, found = run.gradient_and_products(batches, hypers.loss, directions, "jvp")
-        run.check_weights(step, self._point, "loss_fn")
-        products = tangents.weights.new_zeros(tangents.weights.shape)
-        products[moving], n_clipped = self._clipping(found.weights)
-        self._clipping.count(n_clipped, found.weights.numel())
-        of_update = {
-            name: self._tensor(values)
-            for (owner, name), values in active.derivatives.items()
-            if owner == "update"
-        }
-        mask = run.weights.grad_mask(grad.has_grad)
-        push = partial(
-            self._jvp,
-            self._point,
-            gradient=grad.gradient,
-            hypers=hypers.update,
-            mask=mask,
-        )
-        new = self._damped(push, active.rows, tangents, products, of_update)
-        self._tangents = self._tangents.with_rows(active.rows, new)
-        self._point = apply_update(run.update, self._point, grad.gradient, hypers.update, mask)
-        run.weights.write(self._point.weights)
+        self._point = run.step(step, self._point, grad, hypers.update)
         self._losses[step] = grad.loss
-        self._n_products += len(moving)
         self._step += 1
         return grad.loss
 
@@ -196,6 +164,42 @@ class TangentPropagation:
         """Largest Euclidean norm of a tangent ∂w/∂λ at present; 0.0 before the first begins."""
         norms = self._tangents.weights.norm(dim=1)
         return float(norms.max()) if len(norms) else 0.0
+
+    def _propagate(self, batches: Sequence[Batch], hypers: HparamsAtStep) -> LossGrad:
+        """The training gradient of a step; the tangents are then those after it."""
+        run = self._run
+        n_before, active = len(self._tangents.weights), self._schedule.active_at(self._step)
+        self._tangents = self._tangents.padded(len(self._schedule.rows))
+        tangents = self._tangents.rows(active.rows)
+        of_loss = self._loss_derivatives(active)
+        # Tangents that begin now are zero; the gradient changes along them only through the loss.
+        moving = [i for i, row in enumerate(active.rows) if row < n_before or any(of_loss[i])]
+        directions = Directions(
+            tangents.rows(moving).weights,
+            self._tensor([of_loss[i] for i in moving]).reshape(len(moving), len(run.learned)),
+        )
+        grad, found = run.gradient_and_products(batches, hypers.loss, directions, "jvp")
+        products = tangents.weights.new_zeros(tangents.weights.shape)
+        products[moving], n_clipped = self._clipping(found.weights)
+        self._clipping.count(n_clipped, found.weights.numel())
+        of_update = {
+            name: self._tensor(values)
+            for (owner, name), values in active.derivatives.items()
+            if owner == "update"
+        }
+        push = partial(
+            step_jvp,
+            run.update,
+            self._point,
+            gradient=grad.gradient,
+            hypers=hypers.update,
+            mask=run.weights.grad_mask(grad.has_grad),
+            traces=self._traces,
+        )
+        new = self._damped(push, active.rows, tangents, products, of_update)
+        self._tangents = self._tangents.with_rows(active.rows, new)
+        self._n_products += len(moving)
+        return grad
 
     def _damped(
         self,

@@ -27,7 +27,7 @@ from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
 from optuna_hypergrad.autodiff.second_order.hvp import Directions
 from optuna_hypergrad.autodiff.step import TrainState, step_vjp
-from optuna_hypergrad.autodiff.tracing import PLAIN, Trace, traced
+from optuna_hypergrad.autodiff.tracing import PLAIN, Trace, kind_of, traced
 from optuna_hypergrad.logger import logger
 
 _WORTH = 16  # steps still to go back from which on a trace pays
@@ -59,13 +59,16 @@ class Pulled(NamedTuple):
         parts = (self.measured, self.curved, self.by_value)
         return [*parts, *self.kept.tensors, *self.by_tensor.values()]
 
-    def with_tensors(self, tensors: Sequence[Tensor]) -> Pulled:
-        """The same of other tensors."""
+    @staticmethod
+    def of(tensors: Sequence[Tensor], names: Sequence[str]) -> Pulled:
+        """From ``tensors``; the last ones are by the learned tensors of these names."""
         measured, curved, by_value, weights, *rest = tensors
-        n = len(self.kept.state)
-        by_tensor = dict(zip(self.by_tensor, rest[n:], strict=True))
-        kept = TrainState(weights, tuple(rest[:n]))
-        return Pulled(kept, curved, by_value, by_tensor, measured.cpu())
+        n = len(rest) - len(names)
+        kept, by_tensor = (
+            TrainState(weights, tuple(rest[:n])),
+            dict(zip(names, rest[n:], strict=True)),
+        )
+        return Pulled(kept, curved, by_value, by_tensor, measured)
 
 
 class PullBack:
@@ -79,7 +82,7 @@ class PullBack:
 
     def __init__(self, run: Run, recomputation: Recomputation, clipping: ProductClipping) -> None:
         self._run, self._recomputation, self._clipping = run, recomputation, clipping
-        self._traces: dict[Hashable, tuple[Trace, Pulled]] = {}
+        self._traces: dict[Hashable, Trace] = {}
         self._n_replayed = 0
         self._is_tracing = run.steps > _WORTH
 
@@ -101,7 +104,7 @@ class PullBack:
         inputs = [*tensors, *visit.point.tensors, visit.gradient, *adjoint.tensors]
         key = self._key(visit, given)
         if key in self._traces:
-            return self._replayed(visit, adjoint, values, inputs, *self._traces[key])
+            return self._replayed(visit, adjoint, values, inputs, self._traces[key])
         if key is None or visit.step < _WORTH or len(self._traces) == _MOST:
             return self._computed(visit, adjoint, values)
         return self._recorded(visit, adjoint, values, inputs, key)
@@ -153,7 +156,7 @@ class PullBack:
         trace, (gradient, pulled) = traced(pull_back, inputs, owned)
         check_recomputed(visit.step, gradient, visit.gradient)
         if isinstance(trace, Trace):
-            self._traces[key] = trace, pulled
+            self._traces[key] = trace
         else:
             self._give_up(trace)
         return pulled
@@ -165,14 +168,13 @@ class PullBack:
         values: HparamsAtStep,
         inputs: Sequence[Tensor],
         trace: Trace,
-        like: Pulled,
     ) -> Pulled:
         """By a trace, if it gives the loss of the training; else by autograd."""
         if not trace.is_valid():
             self._give_up("tensors that it uses have been changed")
             return self._computed(visit, adjoint, values)
         try:
-            pulled = like.with_tensors(trace(inputs))
+            pulled = Pulled.of(trace(inputs), self._run.hypers.tensors)
         except RuntimeError as error:
             self._give_up(f"torch cannot run its operations again ({str(error).splitlines()[0]})")
             self._recomputation.restore(visit)
@@ -197,7 +199,7 @@ class PullBack:
         kinds: list[Hashable] = []
         for one in given:
             if isinstance(one, Tensor):
-                kinds.append((one.dtype, one.device, one.shape, one.stride()))
+                kinds.append(kind_of(one))
             elif isinstance(one, PLAIN):
                 kinds.append((type(one), one))
             else:

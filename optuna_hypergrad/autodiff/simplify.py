@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.fx import Graph, Node
@@ -58,8 +60,19 @@ def _compute_now(graph: Graph, values: dict[Node, Tensor]) -> None:
             graph.erase_node(node)
 
 
+def _schema(node: Node) -> Any:
+    """That of the operation that a node calls; None if it calls something else."""
+    return getattr(node.target, "_schema", None)
+
+
+def _is_mutable(node: Node) -> bool:
+    """Whether a call changes one of its arguments."""
+    schema = _schema(node)
+    return schema is not None and bool(schema.is_mutable)
+
+
 def _is_view(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
+    schema = _schema(node)
     if schema is None or schema.is_mutable or len(schema.returns) != 1:
         return False
     returned = schema.returns[0]
@@ -68,23 +81,21 @@ def _is_view(node: Node) -> bool:
 
 def _is_only_read(node: Node) -> bool:
     """Whether nothing changes the result of a call in place."""
-    users = [(user, getattr(user.target, "_schema", None)) for user in node.users]
-    if any(schema is not None and schema.is_mutable for _, schema in users):
+    if any(map(_is_mutable, node.users)):
         return False
-    return all(_is_only_read(user) for user, _ in users if _is_view(user))
+    return all(_is_only_read(user) for user in node.users if _is_view(user))
 
 
 def _has_effect(node: Node) -> bool:
     """Whether a call counts even if nobody uses its result: it changes a tensor or a generator."""
     if node.op != "call_function":
         return True
-    schema, tags = getattr(node.target, "_schema", None), getattr(node.target, "tags", ())
-    is_mutable = schema is not None and schema.is_mutable
-    return is_mutable or torch.Tag.nondeterministic_seeded in tags
+    tags = getattr(node.target, "tags", ())
+    return _is_mutable(node) or torch.Tag.nondeterministic_seeded in tags
 
 
 def _call_faster(node: Node) -> None:
-    schema = getattr(node.target, "_schema", None)
+    schema = _schema(node)
     name = schema.name.removeprefix("aten::") if schema is not None else ""
     if name in _FUNCTIONS:
         if hasattr(torch, name):
@@ -95,7 +106,7 @@ def _call_faster(node: Node) -> None:
 
 def _leave_out_gradients(node: Node) -> None:
     """Let a backward operation not compute the gradients that nobody uses."""
-    schema = getattr(node.target, "_schema", None)
+    schema = _schema(node)
     names = [argument.name for argument in schema.arguments] if schema is not None else []
     place = names.index("output_mask") if "output_mask" in names else len(node.args)
     if place < len(node.args):

@@ -7,7 +7,7 @@ nobody uses are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from optuna_hypergrad.autodiff.simplify import simplify
+from optuna_hypergrad.logger import logger
 
 PLAIN = (
     *(int, float, bool, str, type(None)),
@@ -84,6 +85,58 @@ class Trace:
     def is_valid(self) -> bool:
         """Whether all constants are as they were."""
         return all(tensor._version == version for tensor, version in self._versions)
+
+
+class Traces:
+    """Calls a pure function of tensors, by traces from the second call of a kind on.
+
+    Calls are of a kind if their tensors have the same shapes and their constants are the same. A
+    function that branches on values is called as it is, for the kinds whose branches have changed.
+    """
+
+    def __init__(self) -> None:
+        self._by_kind: dict[Hashable, Trace | str | None] = {}  # else: the obstacle; called once
+
+    def __call__(
+        self,
+        function: Callable[[], Sequence[Tensor]],
+        inputs: Sequence[Tensor],
+        *constants: Hashable,
+    ) -> Sequence[Tensor]:
+        """The results of a function.
+
+        Args:
+            function: The function with its arguments.
+            inputs: Those of them that are tensors.
+            constants: All else that it depends on.
+        """
+        kind = (*map(kind_of, inputs), *constants)
+        if kind not in self._by_kind:
+            self._by_kind[kind] = None
+            return function()
+        trace = self._by_kind[kind]
+        if trace is None:
+            found, results = traced(lambda: (given := function(), given), inputs, [])
+            if isinstance(found, str):
+                self._leave(kind, found)
+            else:
+                self._by_kind[kind] = found
+            return results
+        if isinstance(trace, Trace) and trace.is_valid():
+            try:
+                return trace(inputs)
+            except RuntimeError as error:
+                self._leave(kind, str(error))
+        return function()
+
+    def _leave(self, kind: Hashable, obstacle: str) -> None:
+        self._by_kind[kind] = obstacle
+        logger.info(f"Steps are computed without a trace, which takes longer: {obstacle}.")
+
+
+def kind_of(tensor: Tensor) -> Hashable:
+    """What a trace takes for granted of one of its inputs."""
+    return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
 
 
 def traced(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autodiff.problems import batch, batch_norm, batches, convolutional, dropout, loss_fn, mlp
 from optuna_hypergrad import Schedule
-from optuna_hypergrad.autodiff import SGD, AdamW, Hypergradient, hypergradient, pullback, step
+from optuna_hypergrad.autodiff import SGD, AdamW, Hypergradient, hypergradient, pullback, tracing
 
 STEPS = 40
 TOLD = "Steps are differentiated one by one"
@@ -225,7 +225,36 @@ def test_forward_mode_takes_the_update_from_a_trace(
         n_replays = len(replays)
         assert bool(n_replays) == (learn is None or lr.form == "constant")
         with monkeypatch.context() as patch:
-            patch.setattr(step, "traced", lambda function, *_, **__: ("not now", function()[1]))
+            patch.setattr(tracing, "traced", lambda function, *_, **__: ("not now", function()[1]))
             assert forward(learn).gradient == found.gradient
         assert len(replays) == n_replays
         replays.clear()
+
+
+class Stepped:
+    """Gradient descent at twice the rate where it is small, by a branch on its value."""
+
+    def __init__(self, lr: Schedule) -> None:
+        self.hypers = {"lr": lr}
+
+    def __call__(self, weights: Tensor, state: Any, gradient: Tensor, hypers: Any) -> Any:
+        lr = hypers["lr"]
+        return weights - (lr if bool(lr > 0.05) else 2 * lr) * gradient, state
+
+
+def test_an_update_may_branch_on_its_hyperparameters() -> None:
+    model, data, validation = mlp(), batches(STEPS), batch(20)
+    lr = Schedule("lr", [0.1, 0.01], "linear")
+    forward, reverse = (
+        hypergradient(
+            copy.deepcopy(model),
+            loss_fn,
+            Stepped(lr),
+            data,
+            validation,
+            steps=STEPS,
+            mode=mode,
+        ).gradient
+        for mode in ("forward", "reverse")
+    )
+    assert forward == pytest.approx(reverse, rel=1e-10)

@@ -75,7 +75,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """The gradient of one step, and the snapshot before it; and where points are kept, that."""
+    """The gradient of one step, the snapshot before it, and the point if points are kept."""
 
     stored: Stored
     has_grad: HasGrad
@@ -286,8 +286,7 @@ class Recomputation:
         record = self._records.pop(step)
         self._trim_heap(step)
         generators = record.snapshot.generators
-        self._run.weights.write(point.weights)
-        self._snapshotter.restore(record.snapshot, generators=generators is not self._at_rest)
+        self._restore(point, record.snapshot, generators=generators is not self._at_rest)
         # The step draws nothing if the next one began with the same states.
         self._at_rest = generators if generators is self._visited else None
         self._visited = generators
@@ -342,9 +341,9 @@ class Recomputation:
         stored = self._store.put(*self.point.tensors)
         return Checkpoint(step, stored, snapshot)
 
-    def _restore(self, point: TrainState, snapshot: Snapshot) -> None:
+    def _restore(self, point: TrainState, snapshot: Snapshot, *, generators: bool = True) -> None:
         self._run.weights.write(point.weights)
-        self._snapshotter.restore(snapshot)
+        self._snapshotter.restore(snapshot, generators=generators)
 
     def _trim_heap(self, step: int) -> None:
         is_on_cpu = self._run.weights.device.type == "cpu"
