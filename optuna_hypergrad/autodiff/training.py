@@ -37,9 +37,9 @@ FEW = 1
 """Learned parameters up to which mode="auto" is forward mode.
 
 CPU time of a run in plain trainings, one thread, torch 2.14, forward against reverse mode. One
-parameter: LeNet-5, batches of 128, 20 steps, 2.5 against 3.5; a transformer, batches of 32, 60
-steps, 2.5 against 3.6; an MLP of 64-64-10 units, batches of 32, 300 steps, 4.3 against 3.4. Two
-windows: 3.5 against 3.9, 3.2 against 3.4, 5.8 against 3.7. Nine: LeNet-5 8.3 against 3.2.
+parameter: LeNet-5, batches of 128, 20 steps, 2.1 against 2.9; a transformer, batches of 32, 60
+steps, 2.5 against 3.7; an MLP of 64-64-10 units, batches of 32, 300 steps, 4.4 against 3.6. Two
+windows: 3.0 against 3.4, 3.4 against 3.8, 4.9 against 3.5. Nine: LeNet-5 8.3 against 3.3.
 """
 
 
