@@ -9,6 +9,7 @@ from optuna_hypergrad.arguments import renamed
 
 if TYPE_CHECKING:
     from optuna_hypergrad.arrays import suggest_array
+    from optuna_hypergrad.batched import optimize_batched
     from optuna_hypergrad.dashboard import PublishCallback, publish
     from optuna_hypergrad.pruners import ConsensusPruner, DivergencePruner, TruncationPruner
     from optuna_hypergrad.reporting import watch
@@ -39,6 +40,7 @@ __all__ = [
     "best_schedules",
     "lineage",
     "lineage_schedules",
+    "optimize_batched",
     "outer_steps",
     "publish",
     "recommended",
@@ -63,6 +65,7 @@ _HOMES = {
     "best_schedules": "results",
     "lineage": "samplers",
     "lineage_schedules": "results",
+    "optimize_batched": "batched",
     "outer_steps": "samplers",
     "publish": "dashboard",
     "recommended": "results",

@@ -46,10 +46,11 @@ class TrainingBatches:
     def __init__(self, batches: Batches, device: torch.device, accumulate: int = 1) -> None:
         _check_batches(batches)
         self._batches, self._device = batches, device
-        self._accumulate = checked_count("accumulate", accumulate)
+        self.accumulate = checked_count("accumulate", accumulate)
         self.generators = list(_generators_of(batches))
         # Whether the batches of any step can be taken at any time.
         self.is_indexed = callable(batches) or isinstance(batches, Sequence)
+        self.is_sequence = isinstance(batches, Sequence) and not callable(batches)
         data_set = getattr(batches, "dataset", None)
         self.is_iterator = isinstance(batches, Iterator) or isinstance(data_set, Iterator)
         self.keeps_passes = True  # False if no pass is iterated again; saves their random numbers
@@ -87,11 +88,11 @@ class TrainingBatches:
 
     def take(self) -> tuple[Batch, ...]:
         """The batches of the next step."""
-        return tuple(self._next() for _ in range(self._accumulate))
+        return tuple(self._next() for _ in range(self.accumulate))
 
     def at(self, step: int) -> tuple[Batch, ...]:
         """The batches of any step, if ``is_indexed``."""
-        self._position = step * self._accumulate
+        self._position = step * self.accumulate
         return self.take()
 
     def peek(self) -> Batch:
@@ -109,7 +110,7 @@ class TrainingBatches:
 
     def seek(self, step: int) -> None:
         """Continue from any step; random number generators are left in an arbitrary state."""
-        self._position = number = step * self._accumulate
+        self._position = number = step * self.accumulate
         if self.is_indexed:
             return
         first = max((start for start in self._passes if start <= number), default=number)

@@ -110,33 +110,9 @@ class PullBack:
         return self._recorded(visit, adjoint, values, inputs, key)
 
     def _computed(self, visit: Visit, adjoint: TrainState, values: HparamsAtStep) -> Pulled:
-        gradient, pulled = self._differentiated(visit, adjoint, values)
+        gradient, pulled = differentiated(self._run, self._clipping, visit, adjoint, values)
         check_recomputed(visit.step, gradient, visit.gradient)
         return pulled
-
-    def _differentiated(
-        self, visit: Visit, adjoint: TrainState, values: HparamsAtStep
-    ) -> tuple[Tensor, Pulled]:
-        """The training gradient and the derivatives, by autograd."""
-        run, mask = self._run, self._run.weights.grad_mask(visit.has_grad)
-        vjp = step_vjp(run.update, visit.point, visit.gradient, values.update, mask, adjoint)
-        zeros = visit.gradient.new_zeros((1, run.loss.n_learned))
-        directions = Directions(vjp.gradient[None], zeros)
-        grad, products = run.gradient_and_products(visit.batches, values.loss, directions, "vjp")
-        curved, n_clipped = self._clipping(products.weights[0])
-        pair = torch.stack([vjp.adjoint.weights, curved]).double()  # whose squares do not overflow
-        inner = torch.mm(pair, pair.T).flatten()
-        by_loss = dict(zip(run.learned, run.loss.split(products.hparams[0]), strict=True))
-        by_owner = {"update": vjp.hypers, "loss": by_loss}
-        numbers = [by_owner[owner][name] for owner, name in run.hypers.learned]
-        pulled = Pulled(
-            vjp.adjoint,
-            curved,
-            torch.stack(numbers) if numbers else curved.new_zeros(0),
-            {name: by_loss[name] for name in run.hypers.tensors},
-            torch.cat([grad.loss.double()[None], n_clipped[None], inner]).cpu(),
-        )
-        return grad.gradient, pulled
 
     def _recorded(
         self,
@@ -149,7 +125,7 @@ class PullBack:
         """By autograd; the trace is for later steps."""
 
         def pull_back() -> tuple[list[Tensor], tuple[Tensor, Pulled]]:
-            gradient, pulled = self._differentiated(visit, adjoint, values)
+            gradient, pulled = differentiated(self._run, self._clipping, visit, adjoint, values)
             return pulled.tensors, (gradient, pulled)
 
         owned = [*self._run.weights.parameters, *self._run.loss.model.buffers()]
@@ -207,6 +183,31 @@ class PullBack:
         buffers = tuple(id(buffer.tensor) for buffer in visit.snapshot.buffers)
         shapes = tuple(part.shape for part in visit.point.state)
         return (*kinds, visit.has_grad, visit.snapshot.modes, buffers, shapes)
+
+
+def differentiated(
+    run: Run, clipping: ProductClipping, visit: Visit, adjoint: TrainState, values: HparamsAtStep
+) -> tuple[Tensor, Pulled]:
+    """The training gradient of a step and the derivatives by its inputs, by autograd."""
+    mask = run.weights.grad_mask(visit.has_grad)
+    vjp = step_vjp(run.update, visit.point, visit.gradient, values.update, mask, adjoint)
+    zeros = visit.gradient.new_zeros((1, run.loss.n_learned))
+    directions = Directions(vjp.gradient[None], zeros)
+    grad, products = run.gradient_and_products(visit.batches, values.loss, directions, "vjp")
+    curved, n_clipped = clipping(products.weights[0])
+    pair = torch.stack([vjp.adjoint.weights, curved]).double()  # whose squares do not overflow
+    inner = torch.mm(pair, pair.T).flatten()
+    by_loss = dict(zip(run.learned, run.loss.split(products.hparams[0]), strict=True))
+    by_owner = {"update": vjp.hypers, "loss": by_loss}
+    numbers = [by_owner[owner][name] for owner, name in run.hypers.learned]
+    pulled = Pulled(
+        vjp.adjoint,
+        curved,
+        torch.stack(numbers) if numbers else curved.new_zeros(0),
+        {name: by_loss[name] for name in run.hypers.tensors},
+        torch.cat([grad.loss.double()[None], n_clipped[None], inner]).cpu(),
+    )
+    return grad.gradient, pulled
 
 
 def _is_same(found: Tensor, expected: Tensor) -> bool:

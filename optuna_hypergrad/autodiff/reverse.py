@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from optuna_hypergrad.autodiff.growth import AdjointMeter, Estimate
 from optuna_hypergrad.autodiff.hparams import Key
-from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
+from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics, Validated
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.pullback import PullBack
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
@@ -23,6 +25,20 @@ from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
 from optuna_hypergrad.autodiff.step import TrainState
+
+
+class Derivatives(NamedTuple):
+    """Derivatives of the validation loss through the training.
+
+    Args:
+        per_step: By the value at each step of each number, shape (steps,).
+        by_tensor: By tensor, the sum over all steps.
+        initial: By the initial weights, shape (D,).
+    """
+
+    per_step: dict[Key, NDArray[np.float64]]
+    by_tensor: dict[str, Tensor]
+    initial: Tensor
 
 
 class ReverseMode:
@@ -77,33 +93,15 @@ class ReverseMode:
         statistics: Statistics,
     ) -> Hypergradient:
         """Derivative of the validation loss of the trained weights with respect to λ."""
-        recomputation, hypers = self._recomputation, self._run.hypers
+        recomputation, run = self._recomputation, self._run
         point = recomputation.point
-        validated, adjoint = self._run.validate(point, validation, loss_fn, statistics)
-        if all(bool(part.isfinite().all()) for part in adjoint.tensors):
-            per_step, by_tensor = self._backward(adjoint)
-            growth = self._meter.growth(hypers)
-        else:  # the run has diverged
-            growth = None
-            per_step = {key: np.full(self._run.steps, np.nan) for key in hypers.learned}
-            by_tensor = {name: validated.direct[name] * np.nan for name in hypers.tensors}
-        counts = hypers.count_steps() if self._average else {}
-        numbers = {k: float(v) for k, v in validated.direct.items() if k not in by_tensor}
-        direct = hypers.by_parameter_at_end(numbers)
-        n_steps = self._run.steps if self._average else 1
-        gradient = {
-            name: total / max(counts.get(name, 1), 1) + direct[name]
-            for name, total in hypers.by_parameter(per_step).items()
-        }
-        return Hypergradient(
-            gradient=gradient,
-            loss=validated.loss,
+        validated, adjoint = run.validate(point, validation, loss_fn, statistics)
+        derivatives = self._backward(adjoint) if adjoint.is_finite() else None
+        return replace(
+            summed(run, validated, derivatives, self._average),
             train_losses=recomputation.losses.tolist(),
             products=self._n_products,
-            mode="reverse",
-            tensors={k: v / n_steps + validated.direct[k] for k, v in by_tensor.items()},
-            per_step=self._by_schedule(per_step, numbers),
-            growth=growth,
+            growth=None if derivatives is None else self._meter.growth(run.hypers),
             clipped=self._clipping.fraction,
             recomputed=recomputation.n_recomputed,
             kept_bytes=recomputation.peak_bytes,
@@ -114,13 +112,7 @@ class ReverseMode:
         """Give the model the weights that were validated, for an update that averages them."""
         self._run.finish(self._recomputation.point)
 
-    def _backward(
-        self, adjoint: TrainState
-    ) -> tuple[dict[Key, NDArray[np.float64]], dict[str, Tensor]]:
-        """∂(validation loss)/∂(value at each step) by number, each of shape (steps,).
-
-        And the sum over all steps by tensor, of its shape.
-        """
+    def _backward(self, adjoint: TrainState) -> Derivatives:
         run = self._run
         # Allocated once: new numbers at each step would fragment the heap.
         by_value = adjoint.weights.new_zeros((run.steps, len(run.hypers.learned)))
@@ -146,21 +138,51 @@ class ReverseMode:
                     self._bar.step(1.0 + PRODUCT)
         rows = by_value.double().T.cpu().numpy().copy()
         per_step = dict(zip(run.hypers.learned, rows, strict=True))
-        for name, found in run.initial_vjp(adjoint.weights).items():
+        return Derivatives(per_step, by_tensor, adjoint.weights)
+
+
+def summed(
+    run: Run, validated: Validated, derivatives: Derivatives | None, average: bool
+) -> Hypergradient:
+    """The hypergradient by trial parameter; what else was measured is still missing.
+
+    Args:
+        run: The run.
+        validated: Its validation, with the direct derivatives by hyperparameters of the loss.
+        derivatives: Those through the training; None for a run that has diverged.
+        average: Mean over a parameter's steps instead of the sum.
+    """
+    hypers = run.hypers
+    if derivatives is None:
+        per_step = {key: np.full(run.steps, np.nan) for key in hypers.learned}
+        by_tensor = {name: validated.direct[name] * np.nan for name in hypers.tensors}
+    else:
+        per_step, by_tensor, adjoint = derivatives
+        for name, found in run.initial_vjp(adjoint).items():
             if name in by_tensor:
                 by_tensor[name] += found
             else:
                 per_step["loss", name][0] += float(found)
-        return per_step, by_tensor
-
-    def _by_schedule(
-        self, per_step: dict[Key, NDArray[np.float64]], direct: dict[str, float]
-    ) -> dict[str, NDArray[np.float64]]:
-        """By name of schedule; one that serves several hyperparameters gets their sum."""
-        for name, value in direct.items():
-            per_step["loss", name][-1] += value
-        total: dict[str, NDArray[np.float64]] = {}
-        for key, values in per_step.items():
-            name = self._run.hypers.learned[key].name
-            total[name] = total[name] + values if name in total else values
-        return total
+    counts = hypers.count_steps() if average else {}
+    numbers = {k: float(v) for k, v in validated.direct.items() if k not in by_tensor}
+    direct = hypers.by_parameter_at_end(numbers)
+    n_steps = run.steps if average else 1
+    gradient = {
+        name: total / max(counts.get(name, 1), 1) + direct[name]
+        for name, total in hypers.by_parameter(per_step).items()
+    }
+    for name, value in numbers.items():
+        per_step["loss", name][-1] += value
+    by_schedule: dict[str, NDArray[np.float64]] = {}  # one may serve several hyperparameters
+    for key, values in per_step.items():
+        name = hypers.learned[key].name
+        by_schedule[name] = by_schedule[name] + values if name in by_schedule else values
+    return Hypergradient(
+        gradient=gradient,
+        loss=validated.loss,
+        train_losses=[],
+        products=0,
+        mode="reverse",
+        tensors={k: v / n_steps + validated.direct[k] for k, v in by_tensor.items()},
+        per_step=by_schedule,
+    )

@@ -43,7 +43,7 @@ from optuna_hypergrad.autodiff.updates import (
     protocol,
     trained,
 )
-from optuna_hypergrad.autodiff.weights import FlatWeights, replaced
+from optuna_hypergrad.autodiff.weights import FlatWeights, HasGrad, replaced
 
 Initial = Callable[[Mapping[str, Tensor], Values], Mapping[str, Tensor]]
 Microbatches = Sequence[Batch]  # of one step, which takes their mean loss
@@ -84,15 +84,22 @@ class Run:
         self.loss = TrainingLoss(model, loss_fn, self.weights, self.learned, hypers is not None)
         self._initial = initial
         self._constant_buffers = _checked_buffers(model, constant_buffers)
-        self._state: State = ()
+        self.initial_state: State = ()
         if state is not None:
             values = self.hypers.at(0).update
-            self._state = protocol.checked_state(self.update, state, self.weights.read(), values)
+            self.initial_state = protocol.checked_state(
+                self.update, state, self.weights.read(), values
+            )
         check_choice("products", products, get_args(Products))
         self._products, self._method = products, HVP_METHODS["loop"]
         self._max_rows = 0
         self._is_prepared = False
         self._of_tensors = False  # whether each training batch is a tensor
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        return self.loss.model
 
     def expect(self, max_rows: int) -> None:
         """Set the number of Hessian products that a step takes at most; 0 for none."""
@@ -110,12 +117,12 @@ class Run:
 
     def begin(self) -> TrainState:
         """Give the model its initial weights; returns them with the initial state."""
-        weights = trained(self.update, self.weights.read(), self._state)
+        weights = trained(self.update, self.weights.read(), self.initial_state)
         if self._initial is not None:
             self._given = weights
             weights = self._initialised(self._learned_values())
         self.weights.write(weights)
-        return TrainState(weights, self._state)
+        return TrainState(weights, self.initial_state)
 
     def initial_jacobian(self) -> dict[str, Tensor]:
         """∂(initial weights)/∂(value at step 0) by learned number of the loss, shape (D,)."""
@@ -161,10 +168,16 @@ class Run:
     def step(self, step: int, point: TrainState, grad: LossGrad, hypers: Values) -> TrainState:
         """Take one step; the model holds the new weights."""
         self.check_weights(step, point, "loss_fn")
-        mask = self.weights.grad_mask(grad.has_grad)
-        new = apply_update(self.update, point, grad.gradient, hypers, mask)
+        new = self.updated(point, grad.gradient, grad.has_grad, hypers)
         self.weights.write(new.weights)
         return new
+
+    def updated(
+        self, point: TrainState, gradient: Tensor, has_grad: HasGrad, hypers: Values
+    ) -> TrainState:
+        """The point after one step, without the model."""
+        mask = self.weights.grad_mask(has_grad)
+        return apply_update(self.update, point, gradient, hypers, mask)
 
     def validate(
         self,
@@ -212,6 +225,24 @@ class Run:
         seldom = self.weights.device.type != "cpu" and step < self.steps - 1
         if not seldom or step % _SELDOM == 0:
             self.weights.check_unchanged(point.weights, culprit)
+
+    def check_unchanged(self, step: int, point: TrainState, versions: dict[str, int]) -> None:
+        """Raise a ValueError if ``on_step`` changed weights, frozen parameters or buffers.
+
+        Args:
+            step: The step.
+            point: The weights that the model held before.
+            versions: ``buffer_versions()`` then.
+        """
+        self.check_weights(step, point, "on_step")
+        self.weights.check_trainable()
+        changed = [name for name, now in self.buffer_versions().items() if versions[name] != now]
+        if changed:
+            raise ValueError(
+                f"on_step: it changed {changed[0]!r} of the model, which later steps may depend on "
+                "and hypergradients do not see. Change it in loss_fn, or name it in "
+                "constant_buffers."
+            )
 
     def buffer_versions(self) -> dict[str, int]:
         """Versions of buffers and frozen parameters by name, without the constant buffers."""

@@ -22,13 +22,13 @@ _FUNCTIONS = frozenset(
 half the time of a call of the operation itself."""
 
 
-def simplify(graph: Graph, values: dict[Node, Tensor]) -> None:
+def simplify(graph: Graph, values: dict[Node, Tensor | torch.Generator]) -> None:
     """Leave out what does not change the results, and compute what is always the same.
 
     Args:
         graph: The graph, which is changed.
-        values: The tensors of arguments that are captured, and of nodes that depend on shapes
-            alone; what is computed is added under new arguments of the graph.
+        values: Those of arguments that are captured, and of nodes that depend on shapes alone; what
+            is computed is added under new arguments of the graph.
     """
     for node in graph.nodes:
         if node.target in _ALIASES:
@@ -44,13 +44,13 @@ def simplify(graph: Graph, values: dict[Node, Tensor]) -> None:
         _call_faster(node)
 
 
-def _compute_now(graph: Graph, values: dict[Node, Tensor]) -> None:
+def _compute_now(graph: Graph, values: dict[Node, Tensor | torch.Generator]) -> None:
     """Compute what is the same at each call: small constants, and views of captured tensors."""
     for node in graph.nodes:
         if node.op != "call_function" or not _is_only_read(node):
             continue
         value = values.get(node)
-        if value is None and _is_view(node) and node.args[0] in values:
+        if value is None and is_view(node) and node.args[0] in values:
             value = node.target(values[node.args[0]], *node.args[1:], **node.kwargs)
         if value is not None:
             with graph.inserting_before(node):
@@ -60,19 +60,29 @@ def _compute_now(graph: Graph, values: dict[Node, Tensor]) -> None:
             graph.erase_node(node)
 
 
-def _schema(node: Node) -> Any:
+def schema_of(node: Node) -> Any:
     """That of the operation that a node calls; None if it calls something else."""
     return getattr(node.target, "_schema", None)
 
 
-def _is_mutable(node: Node) -> bool:
+def is_mutable(node: Node) -> bool:
     """Whether a call changes one of its arguments."""
-    schema = _schema(node)
+    schema = schema_of(node)
     return schema is not None and bool(schema.is_mutable)
 
 
-def _is_view(node: Node) -> bool:
-    schema = _schema(node)
+def changed_by(node: Node) -> list[Node]:
+    """The arguments that a call changes in place."""
+    schema, found = schema_of(node), []
+    for i, argument in enumerate(schema.arguments if schema is not None else ()):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
+            found += [value] if isinstance(value, Node) else []
+    return found
+
+
+def is_view(node: Node) -> bool:
+    schema = schema_of(node)
     if schema is None or schema.is_mutable or len(schema.returns) != 1:
         return False
     returned = schema.returns[0]
@@ -81,9 +91,9 @@ def _is_view(node: Node) -> bool:
 
 def _is_only_read(node: Node) -> bool:
     """Whether nothing changes the result of a call in place."""
-    if any(map(_is_mutable, node.users)):
+    if any(map(is_mutable, node.users)):
         return False
-    return all(_is_only_read(user) for user in node.users if _is_view(user))
+    return all(_is_only_read(user) for user in node.users if is_view(user))
 
 
 def _has_effect(node: Node) -> bool:
@@ -91,11 +101,11 @@ def _has_effect(node: Node) -> bool:
     if node.op != "call_function":
         return True
     tags = getattr(node.target, "tags", ())
-    return _is_mutable(node) or torch.Tag.nondeterministic_seeded in tags
+    return is_mutable(node) or torch.Tag.nondeterministic_seeded in tags
 
 
 def _call_faster(node: Node) -> None:
-    schema = _schema(node)
+    schema = schema_of(node)
     name = schema.name.removeprefix("aten::") if schema is not None else ""
     if name in _FUNCTIONS:
         if hasattr(torch, name):
@@ -106,7 +116,7 @@ def _call_faster(node: Node) -> None:
 
 def _leave_out_gradients(node: Node) -> None:
     """Let a backward operation not compute the gradients that nobody uses."""
-    schema = _schema(node)
+    schema = schema_of(node)
     names = [argument.name for argument in schema.arguments] if schema is not None else []
     place = names.index("output_mask") if "output_mask" in names else len(node.args)
     if place < len(node.args):

@@ -46,6 +46,14 @@ class TrainState(NamedTuple):
         """Memory of the tensors."""
         return sum(part.nbytes for part in self.tensors)
 
+    def is_finite(self) -> bool:
+        """Whether no number is NaN or infinite."""
+        return all(bool(part.isfinite().all()) for part in self.tensors)
+
+    def of(self, i: int) -> TrainState:
+        """One of several, stacked along the first dimension."""
+        return TrainState(self.weights[i], tuple(part[i] for part in self.state))
+
     def rows(self, rows: list[int]) -> TrainState:
         """The chosen tangents; no copy if these are all."""
         if len(rows) == len(self.weights):

@@ -50,7 +50,7 @@ class Trace:
     Args:
         graph: The operations; its arguments are the inputs and the captured tensors, its results
             those of the function and then the conditions.
-        captured: Tensors that the function used besides its inputs.
+        captured: Tensors and generators that the function used besides its inputs.
         constants: Those of them that have to stay as they are.
         conditions: Truth values that the function asked for, which have to be the same again.
     """
@@ -58,13 +58,13 @@ class Trace:
     def __init__(
         self,
         graph: Graph,
-        captured: Sequence[Tensor],
+        captured: Sequence[Tensor | torch.Generator],
         constants: Sequence[Tensor],
         conditions: Sequence[bool],
     ) -> None:
-        self.graph, self._conditions = graph, list(conditions)
+        self.graph, self.conditions = graph, list(conditions)
         self._run = GraphModule({}, graph).forward
-        self._captured = [tensor.detach() for tensor in captured]
+        self.captured = [one.detach() if isinstance(one, Tensor) else one for one in captured]
         self._versions = [(tensor, tensor._version) for tensor in constants]
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -76,11 +76,16 @@ class Trace:
         # Some kernels keep what their backward operation needs only where gradients are enabled;
         # nothing here requires one.
         with torch.enable_grad():
-            results: list[Tensor] = self._run(*(t.detach() for t in inputs), *self._captured)
-        n = len(results) - len(self._conditions)
-        if self._conditions and results[n:] != self._conditions:
+            results: list[Tensor] = self._run(*(t.detach() for t in inputs), *self.captured)
+        n = len(results) - len(self.conditions)
+        if self.conditions and results[n:] != self.conditions:
             raise TraceError("a condition on values has changed")
         return results[:n]
+
+    @property
+    def captures(self) -> bool:
+        """Whether the function used tensors besides its inputs and the model's."""
+        return bool(self._versions)
 
     def is_valid(self) -> bool:
         """Whether all constants are as they were."""
@@ -176,7 +181,9 @@ class _Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._obstacle: str | None = None
         self._versions: dict[Tensor, int] = {}  # of captured tensors
-        self._values: dict[Node, Tensor] = {}  # of these, and of what depends on shapes alone
+        # Of these, of generators, and of what depends on shapes alone.
+        self._values: dict[Node, Tensor | torch.Generator] = {}
+        self._generators: dict[int, Node] = {}  # by id
         self._conditions: list[tuple[Node, bool]] = []
         self._graph = Graph()
         self._nodes = WeakTensorKeyDictionary()
@@ -208,7 +215,7 @@ class _Recorder(TorchDispatchMode):
         elif isinstance(result, tuple | list):
             for i, part in enumerate(result):
                 if isinstance(part, Tensor):
-                    self._nodes[part] = self._graph.call_function(_part, (node, i))
+                    self._nodes[part] = self._graph.call_function(part_of, (node, i))
         elif isinstance(result, bool):
             self._conditions.append((node, result))
         elif result is not None:
@@ -231,6 +238,11 @@ class _Recorder(TorchDispatchMode):
         return Trace(self._graph, captured, constants, [value for _, value in self._conditions])
 
     def _node_of(self, value: Any) -> Any:
+        if isinstance(value, torch.Generator):
+            if id(value) not in self._generators:
+                node = self._graph.placeholder(f"generator_{len(self._generators)}")
+                self._generators[id(value)], self._values[node] = node, value
+            return self._generators[id(value)]
         if not isinstance(value, Tensor):
             return value
         if value not in self._nodes:
@@ -240,7 +252,7 @@ class _Recorder(TorchDispatchMode):
         return self._nodes[value]
 
 
-def _part(results: Sequence[Tensor], i: int) -> Tensor:
+def part_of(results: Sequence[Tensor], i: int) -> Tensor:
     return results[i]
 
 
@@ -250,7 +262,7 @@ def _obstacle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str |
         if isinstance(leaf, Tensor):
             if type(leaf) not in (Tensor, nn.Parameter) or leaf.layout != torch.strided:
                 return f"{func} takes a {type(leaf).__name__} of layout {leaf.layout}"
-        elif not isinstance(leaf, PLAIN):
+        elif not isinstance(leaf, (*PLAIN, torch.Generator)):
             return f"{func} takes a {type(leaf).__name__}"
     if func in _INDEXING:
         by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])

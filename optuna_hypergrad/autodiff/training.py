@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from optuna_hypergrad.arguments import check_callable, check_choice, checked_count
+from optuna_hypergrad.autodiff.batched.participants import current
+from optuna_hypergrad.autodiff.batched.request import Request
 from optuna_hypergrad.autodiff.batches import Batches, TrainingBatches, check_validation
 from optuna_hypergrad.autodiff.forward import (
     TangentObserver,
@@ -190,13 +192,32 @@ def hypergradient(
     )
     data = TrainingBatches(batches, run.weights.device, accumulate)
     tangents = TangentSchedule(run.hypers, truncate, truncation, share)
-    mode = _chosen_mode(mode, run, data, tangents, clip_products)
+    participant = current()  # of several whose runs are computed together
+    mode = _chosen_mode(mode, run, data, tangents, clip_products, participant is not None)
     run.expect(1 if mode == "reverse" else tangents.max_rows)
     data.keeps_passes = mode == "reverse"
     if run.hypers.is_learning and not data.is_iterator:
         # What torch loads for this is not part of the run's cost.
         with Snapshotter(model, run.weights.device, data.generators).unchanged():
             run.check(data.peek(), validation_loss_fn, statistics)
+    if participant is not None and (mode == "reverse" or not run.hypers.is_learning):
+        request = Request(
+            run,
+            data,
+            validation,
+            validation_loss_fn,
+            statistics,
+            average,
+            clip_products,
+            estimate,
+            store,
+            memory,
+            on_step,
+            progress,
+        )
+        found = participant.wait_for(request)
+        if found is not None:
+            return found
     shown = Progress() if progress else nullcontext()
     with metered(run.weights.device) as cost, shown as bar:
         if bar is not None:
@@ -237,12 +258,13 @@ def _chosen_mode(
     batches: TrainingBatches,
     tangents: TangentSchedule,
     clip_products: float | None,
+    is_together: bool,
 ) -> Mode:
     """The mode to run in; a ValueError if reverse mode is asked for but impossible."""
     n_learned, tensors = len(run.hypers.names), run.hypers.tensors
     if mode == "forward":
         check_without_tensors(run.hypers)
-    is_few = mode == "auto" and n_learned <= FEW and not tensors
+    is_few = mode == "auto" and n_learned <= FEW and not tensors and not is_together
     if mode == "forward" or is_few or not run.hypers.is_learning:
         return "forward"
     obstacle = None
@@ -273,11 +295,4 @@ def _without_effect(
     versions = run.buffer_versions()
     yield
     generators.restore()
-    run.check_weights(step, point, "on_step")
-    run.weights.check_trainable()
-    changed = [name for name, version in run.buffer_versions().items() if versions[name] != version]
-    if changed:
-        raise ValueError(
-            f"on_step: it changed {changed[0]!r} of the model, which later steps may depend on and "
-            "hypergradients do not see. Change it in loss_fn, or name it in constant_buffers."
-        )
+    run.check_unchanged(step, point, versions)

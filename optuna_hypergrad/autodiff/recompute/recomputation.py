@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from optuna_hypergrad.autodiff.batches import TrainingBatches, nbytes
+from optuna_hypergrad.autodiff.batches import nbytes
 from optuna_hypergrad.autodiff.loss import Batch, LossGrad
 from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, Stored, trim_heap
 from optuna_hypergrad.autodiff.recompute.plans import (
@@ -21,9 +21,8 @@ from optuna_hypergrad.autodiff.recompute.plans import (
     Plan,
     plan_within,
 )
-from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshot, Snapshotter
-from optuna_hypergrad.autodiff.step import TrainState, apply_update
+from optuna_hypergrad.autodiff.step import TrainState
 from optuna_hypergrad.autodiff.weights import HasGrad
 
 _TRIM = 32  # steps between two calls of trim_heap, which takes milliseconds
@@ -56,6 +55,56 @@ def difference(found: Tensor, expected: Tensor) -> float:
     if torch.equal(found, expected) or not expected.isfinite().all():
         return 0.0
     return float((found - expected).norm() / expected.norm())
+
+
+class Steps(Protocol):
+    """A run that takes steps: ``Run``, or several as one."""
+
+    steps: int
+    weights: Any
+    hypers: Any
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, whose buffers a step may change."""
+        ...
+
+    def begin(self) -> TrainState:
+        """Set the initial weights."""
+        ...
+
+    def gradient(self, batches: Any, hypers: Any) -> LossGrad:
+        """The training gradient."""
+        ...
+
+    def step(self, step: int, point: TrainState, grad: LossGrad, hypers: Any) -> TrainState:
+        """Take a step."""
+        ...
+
+    def updated(
+        self, point: TrainState, gradient: Tensor, has_grad: HasGrad, hypers: Any
+    ) -> TrainState:
+        """The point after a step."""
+        ...
+
+
+class StepBatches(Protocol):
+    """Batches of steps: ``TrainingBatches``, or those of several runs."""
+
+    is_indexed: bool
+    generators: Any
+
+    def take(self) -> Any:
+        """The batches of the next step."""
+        ...
+
+    def at(self, step: int) -> Any:
+        """Those of any step."""
+        ...
+
+    def seek(self, step: int) -> None:
+        """Continue from any step."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -120,13 +169,20 @@ class Recomputation:
         batches: Its batches.
         store: For checkpoints and gradients.
         memory: Bytes that the store may take; see ``plan_within`` for None.
+        small: Bytes up to which every point is stored.
     """
 
     def __init__(
-        self, run: Run, batches: TrainingBatches, store: CheckpointStore, memory: int | None
+        self,
+        run: Steps,
+        batches: StepBatches,
+        store: CheckpointStore,
+        memory: int | None,
+        small: int = SMALL,
     ) -> None:
         self._run, self._batches, self._store, self._memory = run, batches, store, memory
-        self._snapshotter = Snapshotter(run.loss.model, run.weights.device, batches.generators)
+        self._small = small
+        self._snapshotter = Snapshotter(run.model, run.weights.device, batches.generators)
         self._checkpoints: list[Checkpoint] = []
         self._records: dict[int, StepRecord] = {}
         self._plan: Plan = Levels(0, run.steps, 1)  # until the first step shows the sizes
@@ -136,7 +192,8 @@ class Recomputation:
         self._visited: GeneratorStates | None = None
         self._at_rest: GeneratorStates | None = None
         self.point = self._before = TrainState(run.weights.read(), ())
-        self.losses = self.point.weights.new_empty(run.steps)
+        weights = self.point.weights
+        self.losses = weights.new_empty((run.steps, *weights.shape[:-1]))
         self.n_recomputed = 0
 
     @property
@@ -277,8 +334,7 @@ class Recomputation:
         run = self._run
         for step in range(first, stops[-1]):
             record, values = self._records[step], run.hypers.at(step).update
-            mask = run.weights.grad_mask(record.has_grad)
-            point = apply_update(run.update, point, record.gradient, values, mask)
+            point = run.updated(point, record.gradient, record.has_grad, values)
             if step + 1 in stops:
                 yield point
 
@@ -359,5 +415,7 @@ class Recomputation:
             memory = sys.maxsize  # every gradient is stored
         steps, point = self._run.steps, self.point.nbytes
         everything = steps * (record + point)
-        self._keeps_points = everything <= (SMALL if memory is None else min(SMALL, memory))
+        self._keeps_points = everything <= (
+            self._small if memory is None else min(self._small, memory)
+        )
         return plan_within(memory, steps, snapshot + point, record, start.stored.bytes)

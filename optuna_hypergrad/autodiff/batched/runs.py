@@ -1,0 +1,297 @@
+"""R runs as one: the interface of ``Run``, with stacked tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from optuna_hypergrad.autodiff.batched.calls import Call, Known, StackedCalls, stacked
+from optuna_hypergrad.autodiff.batched.generators import RunGenerators
+from optuna_hypergrad.autodiff.batched.hparams import StackedHparams, StackedValues
+from optuna_hypergrad.autodiff.batched.participants import Participant
+from optuna_hypergrad.autodiff.batches import Batch
+from optuna_hypergrad.autodiff.loss import LossGrad
+from optuna_hypergrad.autodiff.recompute.recomputation import RecomputeError, difference
+from optuna_hypergrad.autodiff.run import Run
+from optuna_hypergrad.autodiff.step import TrainState
+from optuna_hypergrad.autodiff.tracing import PLAIN, kind_of
+from optuna_hypergrad.autodiff.weights import HasGrad
+
+_SMALL = 1e-5  # difference of losses, relative to the largest, that is rounding
+RunsBatches = Sequence[tuple[Batch, ...]]  # of one step: the batches of each run
+_Found = TypeVar("_Found")
+
+
+class NoRunLeft(RuntimeError):
+    """Every run has failed."""
+
+
+class KnownTraces:
+    """Traces that outlast the runs which left them, of runs of one shape."""
+
+    def __init__(self) -> None:
+        self.gradient: Known = {}
+        self.update: Known = {}
+        self.step_back: Known = {}
+
+
+class StackedWeights:
+    """The weights of all runs, shape (R, D); the models get them when they are needed."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._each = [run.weights for run in runs]
+        self.device = self._each[0].device
+        self.current = torch.stack([weights.read() for weights in self._each])
+
+    def read(self) -> Tensor:
+        """The weights, shape (R, D)."""
+        return self.current
+
+    def write(self, weights: Tensor) -> None:
+        """Set the weights, shape (R, D)."""
+        self.current = weights
+
+    def by_parameter(self) -> list[Tensor]:
+        """Views of the weights, of shapes (R, *parameter)."""
+        return self._each[0].split(self.current)
+
+
+class Inputs(NamedTuple):
+    """Tensors of all runs.
+
+    Args:
+        kind: Their shapes, and all else that is the same at each call with the same operations;
+            None if runs differ in more than numbers.
+        tensors: Stacked, or shared by the runs.
+        is_stacked: Which of them are stacked.
+    """
+
+    kind: Hashable | None
+    tensors: list[Tensor]
+    is_stacked: list[bool]
+
+
+class StackedRuns:
+    """R runs of equal shape.
+
+    Args:
+        runs: The runs.
+        participants: The thread of each.
+        known: Traces of earlier runs of the same shape.
+    """
+
+    def __init__(
+        self, runs: Sequence[Run], participants: Sequence[Participant], known: KnownTraces
+    ) -> None:
+        self.runs, self._participants = list(runs), list(participants)
+        self.steps = runs[0].steps
+        self.weights = StackedWeights(runs)
+        self.model = nn.Module()  # of the stacked buffers
+        for i, buffers in enumerate(zip(*(run.model.buffers() for run in runs), strict=True)):
+            self.model.register_buffer(str(i), torch.stack(buffers))
+        self.hypers = StackedHparams([run.hypers for run in runs], self.weights.current)
+        self._gradients = StackedCalls(self, known.gradient)
+        self._updates = StackedCalls(self, known.update)
+        self._n_checked = 0
+        self.errors: dict[int, Exception] = {}
+        """Exceptions that ended runs."""
+
+    @property
+    def generators(self) -> list[RunGenerators]:
+        """Random number generators of each run."""
+        return [one.generators for one in self._participants]
+
+    def call(self, i: int, function: Callable[[], _Found], *, draws: bool = True) -> _Found | None:
+        """Call a function in a run's thread; see ``Participant.call``.
+
+        Its exception ends the run, whose results are None from then on and count as NaN.
+
+        Raises:
+            NoRunLeft: If this was the last one.
+        """
+        if i not in self.errors:
+            try:
+                return self._participants[i].call(function, draws=draws)
+            except Exception as error:
+                self.errors[i] = error
+                if len(self.errors) == len(self.runs):
+                    raise NoRunLeft from error
+        return None
+
+    def alone(self, i: int, function: Callable[[], _Found]) -> _Found | None:
+        """The same; the run's model is as it is in training."""
+
+        def call() -> _Found:
+            self.set_model(i)
+            found = function()
+            with torch.no_grad():
+                for buffer, of_all in self._buffers(i):
+                    of_all[i] = buffer
+            return found
+
+        return self.call(i, call)
+
+    def set_model(self, i: int) -> None:
+        """Give a run's model its weights and buffers."""
+        self.runs[i].weights.write(self.weights.current[i])
+        with torch.no_grad():
+            for buffer, of_all in self._buffers(i):
+                buffer.copy_(of_all[i])
+
+    def state(self) -> object:
+        """Buffers, and states of the generators."""
+        states = [one.get_state() for one in self.generators]
+        return [buffer.clone() for buffer in self.model.buffers()], states
+
+    def restore(self, state: Any) -> None:
+        """Put them back."""
+        buffers, states = state
+        for buffer, value in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+        for one, value in zip(self.generators, states, strict=True):
+            one.set_state(value)
+
+    def begin(self) -> TrainState:
+        """Set the initial weights; returns them with the initial states."""
+        points = [self.alone(i, run.begin) for i, run in enumerate(self.runs)]
+        weights, *state = stacked([None if one is None else one.tensors for one in points])
+        self.weights.write(weights)
+        return TrainState(weights, tuple(state))
+
+    def gradient(self, batches: RunsBatches, hypers: StackedValues) -> LossGrad:
+        """Losses, shape (R,), and their gradients, shape (R, D)."""
+        inputs = self.inputs(batches, hypers)
+        expected = self._expected_loss(inputs.kind, batches, hypers)
+
+        def call(i: int) -> Call:
+            run, own = self.runs[i], hypers.of(i)
+
+            def function() -> tuple[list[Tensor], HasGrad]:
+                grad = run.gradient(batches[i], own)
+                return [grad.loss, grad.gradient], grad.has_grad
+
+            return Call(function, self.inputs_of(i, batches, own))
+
+        (losses, gradients), has_grad = self._gradients(*inputs, call)
+        if expected is not None:
+            _check_loss(losses, *expected)
+        return LossGrad(losses, gradients, sum(has_grad, ()))
+
+    def _expected_loss(
+        self, kind: Hashable | None, batches: RunsBatches, hypers: StackedValues
+    ) -> tuple[int, Tensor] | None:
+        """One of the runs and its loss by its function, if a trace is to compute all runs."""
+        if not self._gradients.is_known(kind):
+            return None
+        i, draws = self._n_checked % len(self.runs), self._gradients.draws(kind)
+        self._n_checked += 1
+        run, generators = self.runs[i], self.generators[i]
+        state = generators.get_state() if draws else None
+
+        def loss() -> Tensor:
+            self.set_model(i)
+            own, values = hypers.of(i), []
+            for batch in batches[i]:
+                with run.loss.graph(batch, own) as value:
+                    values.append(value.detach())
+            return torch.stack(values).mean()
+
+        found = self.call(i, loss, draws=draws)
+        if state is not None:
+            generators.set_state(state)
+        return None if found is None else (i, found)
+
+    def step(
+        self, step: int, point: TrainState, grad: LossGrad, hypers: StackedValues
+    ) -> TrainState:
+        """Take one step."""
+        new = self.updated(point, grad.gradient, grad.has_grad, hypers)
+        self.weights.write(new.weights)
+        return new
+
+    def updated(
+        self, point: TrainState, gradient: Tensor, has_grad: HasGrad, hypers: StackedValues
+    ) -> TrainState:
+        """The points after one step."""
+        n = len(self.runs[0].weights.parameters)
+        kinds = tuple(len(part.shape) for part in point.state)
+        inputs = [*point.tensors, gradient, *hypers.tensors]
+        kind = (kinds, has_grad, hypers.constants)
+
+        def call(i: int) -> Call:
+            own = hypers.of(i)
+            one = point.of(i)
+            flags = has_grad[i * n : (i + 1) * n]
+            tensors = [value for value in own.values() if isinstance(value, Tensor)]
+
+            def function() -> tuple[tuple[Tensor, ...], None]:
+                return self.runs[i].updated(one, leaf, flags, own).tensors, None
+
+            leaf = gradient[i]
+            return Call(function, [*one.tensors, leaf, *tensors])
+
+        weights, *state = self._updates(kind, inputs, [True] * len(inputs), call).tensors
+        return TrainState(weights, tuple(state))
+
+    def inputs(
+        self, batches: RunsBatches, hypers: StackedValues, more: Sequence[Tensor] = ()
+    ) -> Inputs:
+        """What the loss of a step depends on, and further stacked tensors.
+
+        Weights, buffers, batches, hyperparameters of the loss: as ``inputs_of`` has them.
+        """
+        by_run = [tree_leaves(one) for one in batches]
+        of_batches, shared = [], []
+        kinds: list[Hashable] = []
+        is_alike = len({len(leaves) for leaves in by_run}) == 1
+        for leaves in zip(*by_run, strict=is_alike):
+            first = leaves[0]
+            if not isinstance(first, Tensor):
+                is_alike &= isinstance(first, PLAIN) and all(one == first for one in leaves)
+                kinds.append((type(first), first) if is_alike else None)
+                continue
+            is_shared = all(one is first for one in leaves)
+            is_alike &= all(
+                isinstance(one, Tensor) and kind_of(one) == kind_of(first) for one in leaves
+            )
+            if is_alike:
+                of_batches.append(first if is_shared else torch.stack(leaves))
+                shared.append(is_shared)
+                kinds.append((kind_of(first), is_shared))
+        own = [*self.weights.by_parameter(), *self.model.buffers()]
+        tensors = [*own, *of_batches, *hypers.tensors, *more]
+        is_stacked = [True] * len(own) + [not one for one in shared]
+        is_stacked += [True] * (len(tensors) - len(is_stacked))
+        constants = hypers.constants
+        if not is_alike or constants is None:
+            return Inputs(None, tensors, is_stacked)
+        return Inputs((*kinds, constants), tensors, is_stacked)
+
+    def inputs_of(
+        self, i: int, batches: RunsBatches, hypers: Mapping[str, float | Tensor]
+    ) -> list[Tensor]:
+        """Those of one run alone."""
+        given = [*tree_leaves(batches[i]), *hypers.values()]
+        own = [*self.runs[i].weights.parameters, *self.runs[i].model.buffers()]
+        return [*own, *(one for one in given if isinstance(one, Tensor))]
+
+    def _buffers(self, i: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Buffers of a run's model, each with all runs' values."""
+        return zip(self.runs[i].model.buffers(), self.model.buffers(), strict=True)
+
+
+def _check_loss(losses: Tensor, i: int, expected: Tensor) -> None:
+    """Raise a RecomputeError if a run's loss is not what its function gives."""
+    error = difference(losses[i], expected)
+    is_small = float((losses[i] - expected).abs()) <= _SMALL * float(losses.abs().amax())
+    if error > torch.finfo(losses.dtype).eps ** 0.5 and not is_small:
+        raise RecomputeError(
+            f"the loss of run {i} of a batch differs from what the operations of an earlier step "
+            f"give (relative difference {error:.1e}). It depends on something that is not in the "
+            "model's weights and buffers, the batch or the random number generators: a counter, "
+            "say. Compute such runs one by one, by study.optimize."
+        )
