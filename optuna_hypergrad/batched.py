@@ -79,8 +79,8 @@ def optimize_batched(
     check_kind("study", study, Study, "an optuna.Study")
     check_callable("objective", objective)
     left = checked_count("n_trials", n_trials)
-    size, called = checked_count("batch_size", batch_size), list(callbacks or ())
-    caught = tuple(catch) if isinstance(catch, Iterable) else (catch,)
+    size = checked_count("batch_size", batch_size)
+    caught, called = _checked_exceptions(catch), _checked_callbacks(callbacks)
     uncaught: list[BaseException] = []
     run_together = RunTogether()
 
@@ -96,7 +96,7 @@ def optimize_batched(
         finally:  # also where the batch was interrupted
             outcomes += [KeyboardInterrupt()] * (len(trials) - len(outcomes))
             for trial, outcome in zip(trials[1:], outcomes[1:], strict=True):
-                frozen = _tell(study, trial, outcome)
+                frozen = _ended(study, trial, outcome)
                 if isinstance(outcome, BaseException):
                     is_caught = isinstance(outcome, (TrialPruned, *caught))
                     uncaught.extend([] if is_caught else [outcome])
@@ -120,7 +120,7 @@ def optimize_batched(
     )
 
 
-def _tell(study: Study, trial: Trial, outcome: Any) -> FrozenTrial:
+def _ended(study: Study, trial: Trial, outcome: Any) -> FrozenTrial:
     """Tell the study how a trial ended."""
     if isinstance(outcome, TrialPruned):
         frozen = study.tell(trial, state=TrialState.PRUNED)
@@ -130,3 +130,22 @@ def _tell(study: Study, trial: Trial, outcome: Any) -> FrozenTrial:
         frozen = study.tell(trial, outcome)
     logger.info(f"Trial {trial.number} ended: {frozen.state.name}, values {frozen.values}.")
     return frozen
+
+
+def _checked_exceptions(catch: Any) -> tuple[type[Exception], ...]:
+    found = (catch,) if isinstance(catch, type) else catch
+    expected = "an exception class, or an iterable of them"
+    check_kind("catch", found, Iterable, expected)
+    found = tuple(found)
+    for one in found:
+        if not (isinstance(one, type) and issubclass(one, Exception)):
+            raise ValueError(f"catch must be {expected}, got {catch!r}.")
+    return found
+
+
+def _checked_callbacks(callbacks: Any) -> list[Callback]:
+    check_kind("callbacks", callbacks, Iterable | None, "an iterable of functions, or None")
+    found = list(callbacks or ())
+    for one in found:
+        check_callable("callbacks", one)
+    return found

@@ -148,6 +148,8 @@ def traced(
     function: Callable[[], tuple[Sequence[Tensor], _Other]],
     inputs: Sequence[Tensor],
     owned: Sequence[Tensor],
+    *,
+    holds_generators: bool = False,
 ) -> tuple[Trace | str, _Other]:
     """Call a function and record its operations.
 
@@ -155,6 +157,8 @@ def traced(
         function: Returns the results of the trace, and anything else.
         inputs: The tensors that it uses and that differ from call to call.
         owned: Tensors that it uses and that change in place between calls.
+        holds_generators: Whether it may draw from generators besides torch's own, which the
+            trace then holds.
 
     Returns:
         The trace, or why there is none; and what else the function returned.
@@ -168,7 +172,7 @@ def traced(
         >>> trace([torch.tensor(4.0)])
         [tensor(8.)]
     """
-    recorder = _Recorder(inputs)
+    recorder = _Recorder(inputs, holds_generators)
     with recorder:
         results, other = function()
     return recorder.trace(results, owned), other
@@ -177,13 +181,13 @@ def traced(
 class _Recorder(TorchDispatchMode):
     """Records what is called within it, until it meets what it cannot record."""
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], holds_generators: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._obstacle: str | None = None
+        self._plain = (*PLAIN, torch.Generator) if holds_generators else PLAIN
         self._versions: dict[Tensor, int] = {}  # of captured tensors
         # Of these, of generators, and of what depends on shapes alone.
         self._values: dict[Node, Tensor | torch.Generator] = {}
-        self._generators: dict[int, Node] = {}  # by id
         self._conditions: list[tuple[Node, bool]] = []
         self._graph = Graph()
         self._nodes = WeakTensorKeyDictionary()
@@ -202,7 +206,7 @@ class _Recorder(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        self._obstacle = self._obstacle or _obstacle(func, args, kwargs)
+        self._obstacle = self._obstacle or _obstacle(func, args, kwargs, self._plain)
         if self._obstacle is not None:
             return func(*args, **kwargs)
         arguments = tree_map(self._node_of, (args, kwargs))
@@ -239,10 +243,9 @@ class _Recorder(TorchDispatchMode):
 
     def _node_of(self, value: Any) -> Any:
         if isinstance(value, torch.Generator):
-            if id(value) not in self._generators:
-                node = self._graph.placeholder(f"generator_{len(self._generators)}")
-                self._generators[id(value)], self._values[node] = node, value
-            return self._generators[id(value)]
+            node = self._graph.placeholder(f"generator_{len(self._values)}")
+            self._values[node] = value
+            return node
         if not isinstance(value, Tensor):
             return value
         if value not in self._nodes:
@@ -256,13 +259,18 @@ def part_of(results: Sequence[Tensor], i: int) -> Tensor:
     return results[i]
 
 
-def _obstacle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+def _obstacle(
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    plain: tuple[type, ...],
+) -> str | None:
     """Why a call cannot be recorded, if it cannot."""
     for leaf in tree_leaves((args, kwargs)):
         if isinstance(leaf, Tensor):
             if type(leaf) not in (Tensor, nn.Parameter) or leaf.layout != torch.strided:
                 return f"{func} takes a {type(leaf).__name__} of layout {leaf.layout}"
-        elif not isinstance(leaf, (*PLAIN, torch.Generator)):
+        elif not isinstance(leaf, plain):
             return f"{func} takes a {type(leaf).__name__}"
     if func in _INDEXING:
         by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])

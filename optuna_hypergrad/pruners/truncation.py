@@ -99,7 +99,8 @@ def _losses_of_others(
         elif one.generation == own.generation:
             explorers.append(one)
     others = [members.get(member) for member in range(size) if member != own.member]
-    return [_loss(one and one.trial, step, maximize) for one in (*others, *explorers)]
+    trials = [None if one is None else one.trial for one in (*others, *explorers)]
+    return [_loss(trial, step, maximize) for trial in trials]
 
 
 def _loss(trial: FrozenTrial | None, step: int, maximize: bool) -> float:

@@ -231,6 +231,22 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
         partial(optuna_hypergrad.watch, trial=trial(), every=1),
         {"trial": NO_OBJECT, "every": NO_COUNT},
     ),
+    "optimize_batched": (
+        partial(
+            optuna_hypergrad.optimize_batched,
+            study=optuna.create_study(),
+            objective=lambda trial: 1.0,
+            n_trials=1,
+        ),
+        {
+            "study": NO_OBJECT,
+            "objective": [None, 3, "x"],
+            "n_trials": NO_COUNT,
+            "batch_size": NO_COUNT,
+            "catch": ["x", 3, [3], [int]],
+            "callbacks": [3, "x", [3]],
+        },
+    ),
     "suggest_array": (
         suggested_array,
         {

@@ -33,7 +33,7 @@ class Participant:
         self.generators = generators
         self.request: Request | None = None
         """The training run that it waits for."""
-        self._turn, self._paused = threading.Semaphore(0), threading.Semaphore(0)
+        self._resumed, self._paused = threading.Semaphore(0), threading.Semaphore(0)
         self._task: Callable[[], object] | None = None
         self._is_stopped = False
         self._found: object = None
@@ -74,7 +74,7 @@ class Participant:
     def stop(self) -> None:
         """Raise a KeyboardInterrupt in the thread where it waits next, and wait for its end."""
         self._is_stopped = True
-        self._turn.release()
+        self._resumed.release()
         self._thread.join()
 
     def wait_for(self, request: Request) -> Hypergradient | None:
@@ -98,13 +98,13 @@ class Participant:
         return cast("Hypergradient | None", found)
 
     def _continue(self) -> None:
-        self._turn.release()
+        self._resumed.release()
         self._paused.acquire()
 
     def _pause(self) -> None:
         self._paused.release()
         if not self._is_stopped:
-            self._turn.acquire()
+            self._resumed.acquire()
 
     def _run(self, function: Callable[[], object]) -> None:
         _local.participant = self

@@ -23,7 +23,7 @@ from optuna_hypergrad.autodiff.tracing import Trace, part_of, traced
 
 _aten = torch.ops.aten
 # Grouped convolutions take longer than one convolution for each run on a CPU.
-_IN_TURN_ON_CPU = frozenset({_aten.convolution.default, _aten.convolution_backward.default})
+_ONE_BY_ONE_ON_CPU = frozenset({_aten.convolution.default, _aten.convolution_backward.default})
 
 
 class StackError(RuntimeError):
@@ -59,7 +59,7 @@ class StackedTrace:
         stacked = _Stacked(known, is_stacked, generators)
         given = [tensor.detach() for tensor in inputs]
         with torch.enable_grad(), _rules_only():  # as ``Trace`` calls them
-            trace, _ = traced(lambda: (stacked(given), None), given, [])
+            trace, _ = traced(lambda: (stacked(given), None), given, [], holds_generators=True)
         if isinstance(trace, str):
             raise StackError(trace)
         self._trace, self.draws = trace, stacked.draws
@@ -133,8 +133,8 @@ class _Stacked:
         """The value of a node, some of whose arguments are stacked."""
         arguments = list(node.all_input_nodes)
         on_cpu = any(self._values[one].device.type == "cpu" for one in arguments)
-        if node.target in _IN_TURN_ON_CPU and on_cpu:
-            return self._in_turn(node, lambda values, _: _call(node, values))
+        if node.target in _ONE_BY_ONE_ON_CPU and on_cpu:
+            return self._for_each_run(node, lambda values, _: _call(node, values))
         structure: Any = None
 
         def call(*tensors: Tensor) -> list[Tensor]:
@@ -147,14 +147,14 @@ class _Stacked:
         try:
             results = iter(vmap(call, dims)(*(self._values[one] for one in arguments)))
         except (RuntimeError, ValueError, NotImplementedError):
-            return self._in_turn(node, lambda values, _: _call(node, values))
+            return self._for_each_run(node, lambda values, _: _call(node, values))
         are_tensors, spec = structure
         used = {user.args[1] for user in node.users if user.target is part_of}
         if not all(are_tensors[i] for i in used):  # a rule that leaves out what the call returns
-            return self._in_turn(node, lambda values, _: _call(node, values))
+            return self._for_each_run(node, lambda values, _: _call(node, values))
         return tree_unflatten([next(results) if is_one else None for is_one in are_tensors], spec)
 
-    def _in_turn(self, node: Node, call: Callable[[dict[Node, Any], int], Any]) -> Any:
+    def _for_each_run(self, node: Node, call: Callable[[dict[Node, Any], int], Any]) -> Any:
         """The value of a node by one call for each run."""
         changed = changed_by(node)
         if not self._over_runs.issuperset(changed):
@@ -186,7 +186,7 @@ class _Stacked:
             device = tensors[0].device if tensors else torch.device(given)
             return target(*args, **{**kwargs, "generator": self._generators[run].of(device)})
 
-        return self._in_turn(node, call)
+        return self._for_each_run(node, call)
 
 
 @contextmanager

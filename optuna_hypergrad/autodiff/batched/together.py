@@ -18,7 +18,6 @@ from optuna_hypergrad.autodiff.growth import AdjointMeter
 from optuna_hypergrad.autodiff.loss import Validated
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.recompute.memory import metered
-from optuna_hypergrad.autodiff.recompute.plans import SMALL
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
 from optuna_hypergrad.autodiff.result import Cost, Hypergradient
 from optuna_hypergrad.autodiff.reverse import summed
@@ -63,7 +62,7 @@ class Together:
         if self._is_learning:
             n = len(participants)
             memory = None if first.memory is None else first.memory * n
-            self._trainer = Recomputation(self._runs, self._batches, first.store, memory, n * SMALL)
+            self._trainer = Recomputation(self._runs, self._batches, first.store, memory, n)
 
     def compute(self) -> list[Hypergradient | Exception]:
         """The result of each run, or the exception that ended it."""

@@ -169,7 +169,7 @@ class Recomputation:
         batches: Its batches.
         store: For checkpoints and gradients.
         memory: Bytes that the store may take; see ``plan_within`` for None.
-        small: Bytes up to which every point is stored.
+        n_runs: How many runs this is; memory that is not given grows with them.
     """
 
     def __init__(
@@ -178,10 +178,10 @@ class Recomputation:
         batches: StepBatches,
         store: CheckpointStore,
         memory: int | None,
-        small: int = SMALL,
+        n_runs: int = 1,
     ) -> None:
         self._run, self._batches, self._store, self._memory = run, batches, store, memory
-        self._small = small
+        self._small = n_runs * SMALL
         self._snapshotter = Snapshotter(run.model, run.weights.device, batches.generators)
         self._checkpoints: list[Checkpoint] = []
         self._records: dict[int, StepRecord] = {}

@@ -35,7 +35,7 @@ def lowest_point(
     points: list[Array] = []
     losses: list[float] = []
     for before in range(generation - 1, max(generation - 1 - GENERATIONS, -1), -1):
-        peers = [*_with_all(numeric.names, _done(population, before, size))]
+        peers = [*_with_all(numeric.names, population.of_generation(before, size))]
         if not peers:
             continue
         ranks = ranked([one.rank_key(maximize) for one in peers])
@@ -48,12 +48,6 @@ def lowest_point(
     if not numeric.names or not any(losses):
         return None
     return quadratic.minimum(np.array(points), np.array(losses))
-
-
-def _done(population: Population, generation: int, size: int) -> Iterator[SegmentTrial]:
-    """Complete segments, and pruned ones, which count as the worst."""
-    for member in (None, *range(size)):
-        yield from (one for one in population.attempts(member, generation) if one.done)
 
 
 def _with_all(names: tuple[str, ...], found: Iterable[SegmentTrial]) -> Iterator[SegmentTrial]:

@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -35,33 +34,32 @@ from optuna_hypergrad.samplers.studies import rank_key
 PATIENCE = 2
 
 
-class SegmentTrial(NamedTuple):
-    """A trial of a population, and the segment that was decided for it."""
+class SegmentTrial:
+    """A trial of a population, and the segment that was decided for it.
 
-    trial: FrozenTrial
-    segment: Segment
+    Args:
+        trial: The trial, as it was read.
+        segment: The segment.
+    """
 
-    @property
-    def number(self) -> int:
-        return self.trial.number
+    def __init__(self, trial: FrozenTrial, segment: Segment) -> None:
+        self.trial, self.segment = trial, segment
+        self.number, self.generation = trial.number, segment.generation
+        self.member = -1 if segment.member is None else segment.member
+        """The member; -1 for an explorer."""
+        self.complete = trial.state == TrialState.COMPLETE
+        """Whether the segment can be continued and cloned."""
+        self.done = self.complete or trial.state == TrialState.PRUNED
+        """Whether the segment is complete or pruned."""
+        self._rank_keys: dict[bool, tuple[float, float]] = {}
 
-    @property
-    def generation(self) -> int:
-        return self.segment.generation
+    def is_within(self, size: int) -> bool:
+        """Whether it is an explorer, or a member of a population of this size."""
+        return self.member < size
 
     @property
     def is_clone(self) -> bool:
         return self.segment.parent is not None and self.segment.age == 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether the segment can be continued and cloned."""
-        return self.trial.state == TrialState.COMPLETE
-
-    @property
-    def done(self) -> bool:
-        """Whether the segment is complete or pruned."""
-        return self.trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
     def loss(self, maximize: bool) -> float:
         """The value, to be minimised; infinite if it is not finite or the trial not complete."""
@@ -72,9 +70,11 @@ class SegmentTrial(NamedTuple):
 
     def rank_key(self, maximize: bool) -> tuple[float, float]:
         """Sorts segments, the best first, as ``studies.rank_key``; infinite where the loss is."""
-        if math.isfinite(self.loss(maximize)):
-            return rank_key(self.trial, maximize)
-        return math.inf, math.inf
+        if maximize not in self._rank_keys:
+            is_finite = math.isfinite(self.loss(maximize))
+            key = rank_key(self.trial, maximize) if is_finite else (math.inf, math.inf)
+            self._rank_keys[maximize] = key
+        return self._rank_keys[maximize]
 
 
 class Population(TrialReader[Segment]):
@@ -90,6 +90,9 @@ class Population(TrialReader[Segment]):
         self._finished: dict[int, SegmentTrial] = {}
         self._queried: list[int] = []  # those of them that the teacher mutated, by number
         self._attempts: dict[tuple[int | None, int], list[SegmentTrial]] = defaultdict(list)
+        # By member and generation, the segment that counts as the member's.
+        self._done: dict[int, dict[int, SegmentTrial]] = defaultdict(dict)
+        self._of_generation: dict[int, list[SegmentTrial]] = defaultdict(list)  # complete or pruned
         self._progress: dict[int, int] = {}
         self._first: SegmentTrial | None = None
         self._latest: SegmentTrial | None = None
@@ -128,11 +131,21 @@ class Population(TrialReader[Segment]):
         """The finished segments of a member and generation, by number."""
         return self._attempts.get((member, generation), [])
 
+    def of_generation(self, generation: int, size: int) -> list[SegmentTrial]:
+        """The complete and pruned segments of a generation, by member and number.
+
+        Explorers come first, and members from ``size`` on are left out.
+        """
+        found = (one for one in self._of_generation.get(generation, []) if one.is_within(size))
+        return sorted(found, key=lambda one: (one.member, one.number))
+
     def latest(self, member: int, generation: int) -> SegmentTrial | None:
         """A member's segment of this generation, or its last one if the member lags behind."""
-        attempts = self.attempts(member, min(generation, self.progress(member) - 1))
-        done = (one for one in attempts if one.done)
-        return min(done, key=lambda one: (not one.complete, one.number), default=None)
+        return self._at([member], generation)[0]
+
+    def _at(self, members: Iterable[int], generation: int) -> list[SegmentTrial | None]:
+        done, progress = self._done, self._progress
+        return [done[m].get(min(generation, progress.get(m, 0) - 1)) for m in members]
 
     def peers(self, generation: int, size: int) -> list[SegmentTrial]:
         """The segments that are compared and cloned at a generation, by number.
@@ -140,11 +153,10 @@ class Population(TrialReader[Segment]):
         The latest of each member up to this generation, and the explorers of this generation;
         without those whose checkpoints were removed.
         """
-        latest = (self.latest(member, generation) for member in range(size))
-        found = [one for one in latest if one is not None]
-        for member in (None, *range(size)):
-            found += [one for one in self.attempts(member, generation) if one.complete]
-        by_number = {one.number: one for one in found}
+        latest = self._at(range(size), generation)
+        by_number = {one.number: one for one in latest if one is not None}
+        found = self._of_generation.get(generation, [])
+        by_number |= {one.number: one for one in found if one.complete and one.is_within(size)}
         return [by_number[number] for number in sorted(by_number.keys() - self.removed)]
 
     def at_work(self, number: int, least: int) -> list[SegmentTrial]:
@@ -158,12 +170,12 @@ class Population(TrialReader[Segment]):
             number: Number of the trial that begins.
             least: The least number of workers to assume.
         """
-        alive: list[SegmentTrial] = []
+        alive: list[int] = []
         for earlier in sorted(self.running, reverse=True):
             workers = len(alive) + 2  # those, this one, and the trial that begins
-            if number - earlier < PATIENCE * max(least, workers):
-                alive.append(self.running[earlier])
-        return alive
+            if number - earlier < PATIENCE * (workers if workers > least else least):
+                alive.append(earlier)
+        return [self.running[one] for one in alive]
 
     def _read_decision(self, trial: FrozenTrial) -> Segment | None:
         return read_segment(trial.number, trial.system_attrs)
@@ -205,8 +217,13 @@ class Population(TrialReader[Segment]):
         if new.segment.queried:
             insort(self._queried, new.number)
         insort(self._attempts[member, generation], new, key=lambda other: other.number)
+        if new.done:
+            self._of_generation[generation].append(new)
         if member is not None and new.done:
             self._progress[member] = max(self.progress(member), generation + 1)
+            rivals = [new, self._done[member].get(generation, new)]
+            first = min(rivals, key=lambda one: (not one.complete, one.number))
+            self._done[member][generation] = first
 
 
 def needed(population: Population, maximize: bool) -> set[int]:
