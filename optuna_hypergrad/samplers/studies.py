@@ -63,8 +63,15 @@ def ranked(keys: Sequence[tuple[float, float]]) -> list[float]:
         >>> ranked([(0.0, 3.0), (2.0, 0.1), (0.0, 1.0), (math.inf, math.inf), (0.0, 3.0)])
         [1.0, 2.0, 0.0, inf, 1.0]
     """
-    places = {key: float(place) for place, key in enumerate(sorted({*keys}))}
-    return [places[key] if math.isfinite(key[1]) else math.inf for key in keys]
+    violations, losses = np.array(keys, dtype=float).reshape(-1, 2).T
+    order = np.lexsort((losses, violations))
+    violations, sorted_losses = violations[order], losses[order]
+    is_next = (violations[1:] != violations[:-1]) | (sorted_losses[1:] != sorted_losses[:-1])
+    ranks = np.empty(len(keys))
+    ranks[order] = np.append(0, np.cumsum(is_next))[: len(keys)]
+    ranks[~np.isfinite(losses)] = math.inf
+    found: list[float] = ranks.tolist()
+    return found
 
 
 def best_first(trials: Sequence[FrozenTrial], maximize: bool) -> list[FrozenTrial]:

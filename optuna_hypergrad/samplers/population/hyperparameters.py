@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
@@ -36,9 +36,13 @@ class Numeric(NamedTuple):
         names = sorted(n for n, d in distributions.items() if is_numeric(d) and not d.single())
         return cls(tuple(names), ranges_of([distributions[name] for name in names]))
 
-    def fractions(self, values: Mapping[str, float]) -> Array:
-        """u in [0, 1]ⁿ of natural values; those outside the range are moved to the bound."""
-        natural = np.array([values[name] for name in self.names], dtype=float)
+    def fractions(self, *points: Mapping[str, float]) -> Array:
+        """u in [0, 1]ⁿ of natural values; those outside the range are moved to the bound.
+
+        Of one point, shape (n,), or of m points, shape (m, n).
+        """
+        rows = [[values[name] for name in self.names] for values in points]
+        natural = np.array(rows[0] if len(rows) == 1 else rows, dtype=float)
         return self.ranges.to_unit(np.clip(natural, self.ranges.low, self.ranges.high))
 
     def values(self, fractions: Array) -> dict[str, float]:
@@ -113,11 +117,6 @@ def _ran_with(parent: SegmentTrial) -> dict[str, float]:
         if rounds_to(value, parent.trial.params[name], distribution):
             ran[name] = value
     return ran
-
-
-def ended_with(one: SegmentTrial) -> dict[str, Any]:
-    """Parameters at the end of a segment: the refined values, or what it ran with."""
-    return {**one.trial.params, **read_refined(one.trial)}
 
 
 def warm_start_values(study: Study, segment: Segment, failures: int) -> dict[str, float]:

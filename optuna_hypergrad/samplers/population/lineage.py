@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 
 from optuna_hypergrad.reports.segments import Origin, Segment, check_descent
-from optuna_hypergrad.samplers.population.hyperparameters import Numeric, ended_with
+from optuna_hypergrad.samplers.population.hyperparameters import Numeric
 from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
 from optuna_hypergrad.samplers.studies import check_one_objective, maximizes, violation
 
@@ -164,7 +164,7 @@ def _record(one: SegmentTrial, population: Population) -> SegmentRecord:
         is_clone=one.is_clone,
         value=one.trial.value if one.complete else None,
         params=dict(one.trial.params),
-        ended=ended_with(one),
+        ended=one.ended_with,
         parent=segment.parent,
         mutations=mutations,
         violation=violation(one.trial),

@@ -15,7 +15,6 @@ from optuna_hypergrad.samplers.describe import (
     listed,
 )
 from optuna_hypergrad.samplers.distributions import proposed
-from optuna_hypergrad.samplers.population.hyperparameters import ended_with
 from optuna_hypergrad.samplers.population.lineage import MutationRecord, mutations_of
 from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
 
@@ -39,7 +38,7 @@ def _changes(segment: Segment, parent: SegmentTrial, fixed: Collection[str]) -> 
     distributions, params = parent.trial.distributions, parent.trial.params
     mutations = mutations_of(segment, distributions)
     unrefined = params.keys() if segment.age else segment.fixed
-    before = {**ended_with(parent), **{n: params[n] for n in unrefined if n in params}}
+    before = {**parent.ended_with, **{n: params[n] for n in unrefined if n in params}}
     for name, after in proposed(segment.values, distributions).items():
         if name in fixed or not differ(before[name], after):
             continue

@@ -9,7 +9,7 @@ import numpy as np
 
 from optuna_hypergrad.algorithms import quadratic
 from optuna_hypergrad.algorithms.ranges import Array
-from optuna_hypergrad.samplers.population.hyperparameters import Numeric, ended_with
+from optuna_hypergrad.samplers.population.hyperparameters import Numeric
 from optuna_hypergrad.samplers.population.population import Population, SegmentTrial
 from optuna_hypergrad.samplers.studies import ranked
 
@@ -41,7 +41,7 @@ def lowest_point(
         ranks = ranked([one.rank_key(maximize) for one in peers])
         worst = 1 + max((rank for rank in ranks if math.isfinite(rank)), default=0.0)
         scaled = np.minimum(ranks, worst) / worst
-        points += [numeric.fractions(ended_with(one)) for one in peers]
+        points += [*np.atleast_2d(numeric.fractions(*(one.ended_with for one in peers)))]
         losses += (scaled - scaled.mean()).tolist()
         if len(points) >= ENOUGH:
             break
@@ -52,6 +52,6 @@ def lowest_point(
 
 def _with_all(names: tuple[str, ...], found: Iterable[SegmentTrial]) -> Iterator[SegmentTrial]:
     for one in found:
-        ended = ended_with(one)
+        ended = one.ended_with
         if ended.keys() >= {*names} and all(math.isfinite(ended[name]) for name in names):
             yield one

@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -21,6 +23,7 @@ from optuna_hypergrad.reports.attributes import StoredDataError
 from optuna_hypergrad.reports.segments import (
     Segment,
     Taught,
+    read_refined,
     read_removed,
     read_segment,
     read_teacher,
@@ -32,6 +35,7 @@ from optuna_hypergrad.samplers.studies import rank_key
 # workers (workers, where others wait for it). Most storages cannot distinguish a dead worker from
 # a slow one, and the clocks of machines differ; trial numbers do not.
 PATIENCE = 2
+_KEPT = 16  # generations whose members are kept
 
 
 class SegmentTrial:
@@ -56,6 +60,11 @@ class SegmentTrial:
     def is_within(self, size: int) -> bool:
         """Whether it is an explorer, or a member of a population of this size."""
         return self.member < size
+
+    @cached_property
+    def ended_with(self) -> dict[str, Any]:
+        """Parameters at the end of a finished segment: the refined values, or what it ran with."""
+        return {**self.trial.params, **read_refined(self.trial)}
 
     @property
     def is_clone(self) -> bool:
@@ -93,7 +102,9 @@ class Population(TrialReader[Segment]):
         # By member and generation, the segment that counts as the member's.
         self._done: dict[int, dict[int, SegmentTrial]] = defaultdict(dict)
         self._of_generation: dict[int, list[SegmentTrial]] = defaultdict(list)  # complete or pruned
-        self._progress: dict[int, int] = {}
+        self._progress: list[int] = []  # by member
+        # By generation and size, the latest segment of each member.
+        self._latest_at: dict[tuple[int, int], list[SegmentTrial | None]] = {}
         self._first: SegmentTrial | None = None
         self._latest: SegmentTrial | None = None
 
@@ -125,7 +136,11 @@ class Population(TrialReader[Segment]):
 
     def progress(self, member: int) -> int:
         """The number of segments that a member has completed, or had pruned."""
-        return self._progress.get(member, 0)
+        return self._progress[member] if member < len(self._progress) else 0
+
+    def progress_of_all(self, size: int) -> list[int]:
+        """That of each of the first members."""
+        return self._progress[:size] + [0] * (size - len(self._progress))
 
     def attempts(self, member: int | None, generation: int) -> list[SegmentTrial]:
         """The finished segments of a member and generation, by number."""
@@ -141,11 +156,7 @@ class Population(TrialReader[Segment]):
 
     def latest(self, member: int, generation: int) -> SegmentTrial | None:
         """A member's segment of this generation, or its last one if the member lags behind."""
-        return self._at([member], generation)[0]
-
-    def _at(self, members: Iterable[int], generation: int) -> list[SegmentTrial | None]:
-        done, progress = self._done, self._progress
-        return [done[m].get(min(generation, progress.get(m, 0) - 1)) for m in members]
+        return self._done[member].get(min(generation, self.progress(member) - 1))
 
     def peers(self, generation: int, size: int) -> list[SegmentTrial]:
         """The segments that are compared and cloned at a generation, by number.
@@ -153,11 +164,20 @@ class Population(TrialReader[Segment]):
         The latest of each member up to this generation, and the explorers of this generation;
         without those whose checkpoints were removed.
         """
-        latest = self._at(range(size), generation)
+        latest = self._latest_of_all(generation, size)
         by_number = {one.number: one for one in latest if one is not None}
         found = self._of_generation.get(generation, [])
         by_number |= {one.number: one for one in found if one.complete and one.is_within(size)}
         return [by_number[number] for number in sorted(by_number.keys() - self.removed)]
+
+    def _latest_of_all(self, generation: int, size: int) -> list[SegmentTrial | None]:
+        """The latest of each member; kept, since it changes by one member with each segment."""
+        if (generation, size) not in self._latest_at:
+            if len(self._latest_at) == _KEPT:
+                self._latest_at.pop(next(iter(self._latest_at)))
+            latest = [self.latest(member, generation) for member in range(size)]
+            self._latest_at[generation, size] = latest
+        return self._latest_at[generation, size]
 
     def at_work(self, number: int, least: int) -> list[SegmentTrial]:
         """The running segments that are not overdue when a trial begins, the latest first.
@@ -170,10 +190,11 @@ class Population(TrialReader[Segment]):
             number: Number of the trial that begins.
             least: The least number of workers to assume.
         """
-        alive: list[int] = []
-        for earlier in sorted(self.running, reverse=True):
+        running = sorted(self.running, reverse=True)
+        alive = [earlier for earlier in running if number - earlier < PATIENCE * least]
+        for earlier in running[len(alive) :]:
             workers = len(alive) + 2  # those, this one, and the trial that begins
-            if number - earlier < PATIENCE * (workers if workers > least else least):
+            if number - earlier < PATIENCE * workers:
                 alive.append(earlier)
         return [self.running[one] for one in alive]
 
@@ -220,10 +241,14 @@ class Population(TrialReader[Segment]):
         if new.done:
             self._of_generation[generation].append(new)
         if member is not None and new.done:
-            self._progress[member] = max(self.progress(member), generation + 1)
+            self._progress += [0] * (member + 1 - len(self._progress))
+            self._progress[member] = max(self._progress[member], generation + 1)
             rivals = [new, self._done[member].get(generation, new)]
             first = min(rivals, key=lambda one: (not one.complete, one.number))
             self._done[member][generation] = first
+            for (other, size), latest in self._latest_at.items():
+                if member < size:
+                    latest[member] = self.latest(member, other)
 
 
 def needed(population: Population, maximize: bool) -> set[int]:
