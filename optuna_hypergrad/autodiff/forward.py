@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -27,6 +27,8 @@ from optuna_hypergrad.autodiff.second_order.hvp import Directions, Products
 from optuna_hypergrad.autodiff.step import TrainState, step_jvp
 from optuna_hypergrad.autodiff.tracing import Traces
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
+
+_MOST_TENSORS = 256  # small ones, that are kept on the device
 
 
 @runtime_checkable
@@ -63,6 +65,7 @@ class TangentPropagation:
         self._clipping = ProductClipping(clip_products)
         self._meter = TangentMeter(estimate, run.steps, self._point.weights)
         self._traces = Traces()
+        self._tensors: dict[Hashable, Tensor] = {}
         self._begun: list[int] = [0] * len(self._tangents.weights)  # the step, by tangent
         self._n_products = 0
         self._losses = self._point.weights.new_empty(run.steps)
@@ -179,11 +182,14 @@ class TangentPropagation:
             self._tensor([of_loss[i] for i in moving]).reshape(len(moving), len(run.learned)),
         )
         grad, found = run.gradient_and_products(batches, hypers.loss, directions, "jvp")
-        products = tangents.weights.new_zeros(tangents.weights.shape)
-        products[moving], n_clipped = self._clipping(found.weights)
+        products, n_clipped = self._clipping(found.weights)
+        if len(moving) < len(active.rows):
+            index = self._tensor(moving).long()
+            zeros = tangents.weights.new_zeros(tangents.weights.shape)
+            products = zeros.index_copy(0, index, products)
         self._clipping.count(n_clipped, found.weights.numel())
         of_update = {
-            name: self._tensor(values)
+            name: self._tensor(values).clone()  # which an update may change in place
             for (owner, name), values in active.derivatives.items()
             if owner == "update"
         }
@@ -231,7 +237,7 @@ class TangentPropagation:
     def _ages(self, rows: list[int]) -> Tensor:
         """The number of steps since each of some tangents began, shape (N,)."""
         self._begun += [self._step] * (len(self._schedule.rows) - len(self._begun))
-        return self._tensor([float(self._step - self._begun[row]) for row in rows])
+        return self._step - self._tensor([self._begun[row] for row in rows])
 
     def _initial_tangents(self) -> TrainState:
         """∂w/∂λ of the initial weights; a row for each λ that they depend on."""
@@ -250,8 +256,14 @@ class TangentPropagation:
         by_hparam = [active.derivatives.get(("loss", k), zeros) for k in self._run.learned]
         return [[values[i] for values in by_hparam] for i in range(len(active.rows))]
 
-    def _tensor(self, values: float | list[float] | list[list[float]]) -> Tensor:
-        return self._point.weights.new_tensor(values)
+    def _tensor(self, values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
+        """Numbers on the device; those that are the same at many steps are copied there once."""
+        key = tuple(one if isinstance(one, int | float) else tuple(one) for one in values)
+        if key not in self._tensors:
+            if len(self._tensors) == _MOST_TENSORS:
+                self._tensors.clear()
+            self._tensors[key] = self._point.weights.new_tensor(values)
+        return self._tensors[key]
 
 
 def check_without_tensors(hypers: RunHparams) -> None:

@@ -139,9 +139,12 @@ def assert_same(found: Sequence[Any], expected: Sequence[Any]) -> None:
             torch.testing.assert_close(values, alone.tensors[name])
 
 
-@pytest.mark.parametrize("batches", ["list", "torch", "numpy", "loader"])
 @pytest.mark.parametrize(
-    ("make", "update"), [(mlp, adamw), (convolutions, sgd), (Attention, sgd), (Sequential, sgd)]
+    ("make", "update", "batches"),
+    [
+        *((mlp, adamw, "list"), (mlp, sgd, "numpy"), (mlp, adamw, "loader")),
+        *((convolutions, sgd, "torch"), (Attention, sgd, "loader"), (Sequential, sgd, "list")),
+    ],
 )
 def test_runs_are_those_of_separate_trials(
     make: Callable[[], nn.Module],

@@ -1,0 +1,110 @@
+"""What a step makes a device wait for: values that Python reads, and numbers copied to the device.
+
+Counted on the CPU, where nothing waits: calls of the operations that would make a GPU wait.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from optuna_hypergrad import Schedule
+from optuna_hypergrad.autodiff import SGD, AdamW, Update, hypergradient
+
+_aten = torch.ops.aten
+READS = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default)
+COPIES = (_aten.lift_fresh.default,)  # of tensors made from Python's numbers
+
+
+class Calls(TorchDispatchMode):
+    """Counts operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n: Counter[Any] = Counter()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        self.n[func] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1])
+
+
+def calls(
+    make: Callable[[], nn.Module], update: Update, steps: int, **options: Any
+) -> Counter[Any]:
+    torch.manual_seed(0)
+    model, x, y = make(), torch.randn(8, 6), torch.arange(8) % 3
+    with Calls() as counted:
+        hypergradient(model, loss_fn, update, [(x, y)], (x, y), steps=steps, **options)
+    return counted.n
+
+
+def per_step(
+    operations: Sequence[Any], make: Callable[[], nn.Module], update: Update, **options: Any
+) -> float:
+    """Calls of operations by a further step."""
+    few, many = (calls(make, update, steps, **options) for steps in (24, 40))
+    return sum(many[one] - few[one] for one in operations) / 16
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.1), nn.Tanh(), nn.Linear(5, 3))
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3))
+
+
+UPDATES = {
+    "sgd": SGD(Schedule("lr", [0.1, 0.2]), momentum=Schedule("momentum", [0.5])),
+    "adamw": AdamW(Schedule("lr", [0.01, 0.02]), weight_decay=Schedule("decay", [0.1])),
+}
+
+
+@pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
+@pytest.mark.parametrize("options", [{"learn": ()}, {"mode": "forward"}, {"mode": "reverse"}])
+def test_a_step_copies_no_numbers(options: dict[str, Any], update: Update) -> None:
+    assert per_step(COPIES, normalised, update, **options) < 0.1
+
+
+# On a GPU, all but every 32nd comparison of the weights is left out (``Run.check_weights``).
+WEIGHTS = 1.0
+
+
+def test_training_reads_nothing() -> None:
+    assert per_step(READS, normalised, UPDATES["sgd"], learn=()) == WEIGHTS
+
+
+def test_forward_mode_reads_whether_tangents_grow() -> None:
+    options = {"mode": "forward", "estimate": "exact"}
+    assert per_step(READS, normalised, UPDATES["sgd"], **options) == WEIGHTS
+    assert (
+        per_step(READS, normalised, UPDATES["sgd"], **options | {"estimate": "damped"})
+        == WEIGHTS + 1
+    )
+
+
+def test_reverse_mode_reads_the_measurements_of_a_step_back() -> None:
+    """And its loss; each buffer is compared with the copy before, where the step may change it."""
+    assert per_step(READS, mlp, UPDATES["sgd"], mode="reverse") <= WEIGHTS + 1.5
+    buffers = 3  # two statistics and a counter: compared after, and before they are put back
+    found = per_step(READS, normalised, UPDATES["sgd"], mode="reverse")
+    assert found <= WEIGHTS + 1.5 + 4 * buffers
