@@ -84,31 +84,39 @@ def optimize_batched(
     uncaught: list[BaseException] = []
     run_together = RunTogether()
 
+    def run(trial: Trial) -> float | Sequence[float]:
+        study._thread_local.in_optimize_loop = True  # for study.stop() in this thread
+        return objective(trial)
+
     def batch(first: Trial) -> float | Sequence[float]:
         nonlocal left
-        trials = [first]
+        trials, ended = [first], []
         outcomes: list[Any] = []
         try:
             while len(trials) < min(size, left):
                 trials.append(study.ask())
             left -= len(trials)
-            outcomes = run_together(objective, trials)
+            run_together(run, trials, outcomes)
         finally:  # also where the batch was interrupted
             outcomes += [KeyboardInterrupt()] * (len(trials) - len(outcomes))
             for trial, outcome in zip(trials[1:], outcomes[1:], strict=True):
-                frozen = _ended(study, trial, outcome)
+                ended.append(_ended(study, trial, outcome))
                 if isinstance(outcome, BaseException):
                     is_caught = isinstance(outcome, (TrialPruned, *caught))
                     uncaught.extend([] if is_caught else [outcome])
+        try:
+            for frozen in ended:
                 for callback in called:
                     callback(study, frozen)
+        except Exception as error:
+            uncaught.append(error)  # no exception of the objective
         if isinstance(outcomes[0], BaseException):
             raise outcomes[0]
         value: float | Sequence[float] = outcomes[0]
         return value
 
     def end(study: Study, trial: FrozenTrial) -> None:
-        if uncaught:  # now that all trials of the batch have been told
+        if uncaught:  # now that the first trial has been told, too
             raise uncaught[0]
 
     study.optimize(
@@ -128,7 +136,11 @@ def _ended(study: Study, trial: Trial, outcome: Any) -> FrozenTrial:
         frozen = study.tell(trial, state=TrialState.FAIL)
     else:
         frozen = study.tell(trial, outcome)
-    logger.info(f"Trial {trial.number} ended: {frozen.state.name}, values {frozen.values}.")
+    if frozen.state == TrialState.FAIL:
+        error = outcome if isinstance(outcome, BaseException) else None
+        logger.warning(f"Trial {trial.number} failed: {outcome!r}.", exc_info=error)
+    else:
+        logger.info(f"Trial {trial.number} ended: {frozen.state.name}, values {frozen.values}.")
     return frozen
 
 

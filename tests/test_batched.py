@@ -158,6 +158,54 @@ def test_callbacks_see_every_trial_and_can_stop_the_study() -> None:
     assert len(study.trials) == 6
 
 
+def test_an_objective_can_stop_the_study() -> None:
+    def stopping(trial: Trial) -> float:
+        if trial.number == 1:
+            trial.study.stop()
+        return 1.0
+
+    study = study_of()
+    optimize_batched(study, stopping, 12, batch_size=3)
+    assert states(study) == ["COMPLETE"] * 3
+
+
+@pytest.mark.parametrize("catch", [(), RuntimeError])
+def test_an_error_of_a_callback_ends_the_study_when_all_are_told(catch: Any) -> None:
+    def callback(study: Study, trial: FrozenTrial) -> None:
+        if trial.number == 1:
+            raise RuntimeError("of the callback")
+
+    study = study_of()
+    with pytest.raises(RuntimeError, match="of the callback"):
+        options: Any = {"callbacks": [callback], "catch": catch, "batch_size": 4}
+        optimize_batched(study, lambda trial: 1.0, 8, **options)
+    assert states(study) == ["COMPLETE"] * 4
+
+
+def test_finished_trials_survive_an_interrupt() -> None:
+    def interrupted(trial: Trial) -> float:
+        if trial.number == 3:
+            raise KeyboardInterrupt
+        return 1.0 if trial.number == 1 else objective(trial)
+
+    study = study_of()
+    with pytest.raises(KeyboardInterrupt):
+        optimize_batched(study, interrupted, 4, batch_size=4)
+    assert states(study)[1] == "COMPLETE" and states(study)[3] == "FAIL"
+
+
+def test_errors_of_all_trials_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def unlucky(trial: Trial) -> float:
+        raise ArithmeticError(f"of trial {trial.number}")
+
+    optuna.logging.enable_propagation()
+    try:
+        optimize_batched(study_of(), unlucky, 3, batch_size=3, catch=ArithmeticError)
+    finally:
+        optuna.logging.disable_propagation()
+    assert all(f"of trial {number}" in caplog.text for number in range(3))
+
+
 def test_an_interrupt_leaves_no_trial_and_no_thread_running() -> None:
     def interrupted(trial: Trial) -> float:
         if trial.number == 2:

@@ -50,7 +50,7 @@ class TrainingBatches:
         self.generators = list(_generators_of(batches))
         # Whether the batches of any step can be taken at any time.
         self.is_indexed = callable(batches) or isinstance(batches, Sequence)
-        self.is_sequence = isinstance(batches, Sequence) and not callable(batches)
+        self.is_list = type(batches) in (list, tuple)  # whose items no code of users makes
         data_set = getattr(batches, "dataset", None)
         self.is_iterator = isinstance(batches, Iterator) or isinstance(data_set, Iterator)
         self.keeps_passes = True  # False if no pass is iterated again; saves their random numbers

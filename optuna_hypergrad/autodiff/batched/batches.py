@@ -46,7 +46,7 @@ class StackedBatches:
 
     def _each(self, function: Callable[[TrainingBatches], tuple[Batch, ...]]) -> RunsBatches:
         found = [
-            function(one) if one.is_sequence else self._runs.call(i, lambda one=one: function(one))  # type: ignore[misc]
+            function(one) if one.is_list else self._runs.call(i, lambda one=one: function(one))  # type: ignore[misc]
             for i, one in enumerate(self._data)
         ]
         stand_in = next(one for one in found if one is not None)  # for runs that have failed

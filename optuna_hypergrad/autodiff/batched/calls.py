@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optuna_hypergrad.autodiff.batched.generators import RunGenerators
-from optuna_hypergrad.autodiff.batched.stacking import StackedTrace, StackError
+from optuna_hypergrad.autodiff.batched.stacking import StackedTrace
 from optuna_hypergrad.autodiff.recompute.recomputation import difference
 from optuna_hypergrad.autodiff.tracing import Trace, traced
 from optuna_hypergrad.logger import logger
@@ -64,6 +64,10 @@ class Runs(Protocol):
         """Put it back."""
         ...
 
+    def is_at(self, state: object) -> bool:
+        """Whether it is as it was, to rounding."""
+        ...
+
 
 Known = dict[Hashable, tuple[StackedTrace, list[Any]]]
 """Traces by kind, with what else the functions returned."""
@@ -75,11 +79,13 @@ class StackedCalls:
     Args:
         runs: The runs.
         known: Traces of earlier runs, to which those that others can use are added.
+        records_all: Whether the operations of every run are recorded, to see their constants;
+            otherwise those of the first run that succeeds stand for all.
     """
 
-    def __init__(self, runs: Runs, known: Known) -> None:
-        self._runs, self._lasting = runs, known
-        self._known: Known = dict(known)
+    def __init__(self, runs: Runs, known: Known, *, records_all: bool) -> None:
+        self._runs, self._lasting, self._records_all = runs, known, records_all
+        self._known: Known = {}
         self._n_calls: Counter[Hashable] = Counter()  # of each kind
         self._is_off = False
 
@@ -101,24 +107,19 @@ class StackedCalls:
         if self._is_off or kind is None:
             return self._one_by_one(call)
         self._n_calls[kind] += 1
-        n_calls, known = self._n_calls[kind], self._known.get(kind)
-        if known is None:
-            if n_calls > 1 or len(self._n_calls) > _MOST:  # it could not be recorded
-                return self._one_by_one(call)
+        if self._n_calls[kind] == 1 and len(self._n_calls) <= _MOST:
             return self._recorded(kind, inputs, is_stacked, call)
-        trace, others = known
+        if kind not in self._known:  # it could not be recorded
+            return self._one_by_one(call)
+        trace, others = self._known[kind]
         if not trace.is_valid():
             self._give_up("tensors that they use have been changed")
             return self._one_by_one(call)
-        if n_calls > 2:
+        if self._n_calls[kind] > 2:
             return Found(trace(inputs), others)
         before = self._runs.state()
         expected = self._one_by_one(call)
         found = self._compared(trace, inputs, expected, before)
-        if found is None and n_calls == 1:  # other models of the same shapes have left it
-            del self._known[kind], self._lasting[kind]
-            self._runs.restore(before)
-            return self._recorded(kind, inputs, is_stacked, call)
         if found is None:
             self._give_up("their operations change from step to step")
         return found or expected
@@ -150,26 +151,39 @@ class StackedCalls:
     ) -> Found:
         """One by one; the trace is for later calls."""
         before = self._runs.state()
-        found, traces = self._traced(call, first_only=True)
+        found, traces = self._traced(call, first_only=not self._records_all)
         if any(isinstance(trace, Trace) and trace.captures for trace in traces):
             self._runs.restore(before)  # each run may use tensors of its own
             found, traces = self._traced(call, first_only=False)
         after = self._runs.state()
         try:
-            trace = StackedTrace(traces, inputs, is_stacked, self._runs.generators)
-        except StackError as error:
-            _log(str(error))
-            self._runs.restore(after)
+            trace = self._stacked(kind, traces, inputs, is_stacked)
+        except Exception as error:  # whatever torch raises for operations that it cannot stack
+            _log(str(error).splitlines()[0])
             return found
-        self._runs.restore(after)
+        finally:
+            self._runs.restore(after)
         checked = self._compared(trace, inputs, found, before)
         if checked is None:
-            _log("they call the same operations with different numbers")
+            _log("their results differ when they are computed as one")
             return found
         self._known[kind] = trace, found.others
         if trace.lasts:
             self._lasting[kind] = self._known[kind]
         return checked
+
+    def _stacked(
+        self,
+        kind: Hashable,
+        traces: Sequence[Trace | str],
+        inputs: Sequence[Tensor],
+        is_stacked: Sequence[bool],
+    ) -> StackedTrace:
+        """The trace of earlier runs, if it has the same operations, or a new one."""
+        known = self._lasting.get(kind)
+        if known is not None and known[0].is_of(traces):
+            return known[0]
+        return StackedTrace(traces, inputs, is_stacked, self._runs.generators)
 
     def _traced(
         self, call: Callable[[int], Call], first_only: bool
@@ -208,11 +222,12 @@ class StackedCalls:
         self._runs.restore(before)
         try:
             found = trace(inputs)
-        except RuntimeError as error:
+        except Exception as error:  # whatever torch raises for operations that it cannot stack
             logger.info(f"A batch of runs: {str(error).splitlines()[0]}.")
         else:
             pairs = zip(found, expected.tensors, strict=True)
-            if all(_is_same(*rows) for pair in pairs for rows in zip(*pair, strict=True)):
+            are_same = all(is_same(*rows) for pair in pairs for rows in zip(*pair, strict=True))
+            if are_same and self._runs.is_at(after):
                 return Found(found, expected.others)
         self._runs.restore(after)
         return None
@@ -222,7 +237,7 @@ class StackedCalls:
         self._is_off = True
 
 
-def _is_same(found: Tensor, expected: Tensor) -> bool:
+def is_same(found: Tensor, expected: Tensor) -> bool:
     """Whether two results of a run are equal but for rounding, which weighs more in few numbers."""
     bound = torch.finfo(expected.dtype).eps ** 0.5 if expected.numel() >= _MANY else _FEW_DIFFER
     return difference(found, expected) <= bound

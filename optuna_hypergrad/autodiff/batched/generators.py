@@ -13,6 +13,7 @@ from torch import Tensor
 
 from optuna_hypergrad.autodiff.snapshot import GeneratorStates
 
+_CPU = torch.device("cpu")
 _RESEED = 2**31  # seeds of a fork are below
 
 
@@ -23,15 +24,19 @@ class RunGenerators:
     """
 
     def __init__(self) -> None:
-        self._of: dict[str, torch.Generator] = {"cpu": torch.Generator()}
-        if torch.cuda.is_available():
-            self._of["cuda"] = torch.Generator("cuda")
-        self._device = torch.device([*self._of][-1])
+        self._of = {_CPU: torch.Generator()}
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            self.include(torch.device("cuda", torch.cuda.current_device()))
         self._read()
+
+    def include(self, device: torch.device) -> None:
+        """Take in the generator of another device, within ``active``."""
+        if device not in self._of:
+            self._of[device] = torch.Generator(device)
 
     def of(self, device: torch.device) -> torch.Generator:
         """The run's generator of a device."""
-        return self._of[device.type]
+        return self._of[device]
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -55,9 +60,10 @@ class RunGenerators:
         self._bytes = state.clone()
 
     def _read(self) -> None:
-        now = GeneratorStates.now(self._device)
-        for generator, state in zip(self._of.values(), now.torch_states, strict=True):
-            generator.set_state(state)
+        now = GeneratorStates.now(_CPU)
+        self._of[_CPU].set_state(now.torch_states[0])
+        for device, generator in self._others():
+            generator.set_state(torch.get_device_module(device).get_rng_state(device))
         _, key, *rest = now.numpy_state
         version, numbers, following = now.python_state
         plain = np.array([*rest, version, np.nan if following is None else following])
@@ -71,20 +77,25 @@ class RunGenerators:
         position, has_gauss, gauss, version, following = plain
         numpy_state = ("MT19937", key, int(position), int(has_gauss), gauss)
         following = None if np.isnan(following) else following
-        states = tuple(generator.get_state() for generator in self._of.values())
+        states = (self._of[_CPU].get_state(),)
         python_state = (int(version), numbers, following)
-        GeneratorStates(states, numpy_state, python_state, self._device).restore()
+        GeneratorStates(states, numpy_state, python_state, _CPU).restore()
+        for device, generator in self._others():
+            torch.get_device_module(device).set_rng_state(generator.get_state(), device)
+
+    def _others(self) -> list[tuple[torch.device, torch.Generator]]:
+        return [pair for pair in self._of.items() if pair[0] != _CPU]
 
 
 def forked() -> RunGenerators:
     """Generators that begin with seeds drawn from those of the process."""
     seeds = int(torch.randint(_RESEED, ())), np.random.randint(_RESEED), random.randrange(_RESEED)
-    process = GeneratorStates.now(torch.device("cpu"))
+    process = GeneratorStates.now(_CPU)
     torch.default_generator.manual_seed(seeds[0])
     np.random.seed(seeds[1])
     random.seed(seeds[2])
     found = RunGenerators()
-    for generator in found._of.values():
+    for _, generator in found._others():
         generator.manual_seed(seeds[0])
     process.restore()
     return found

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, cast
 
+import torch
+
 from optuna_hypergrad.autodiff.batched.generators import RunGenerators
 from optuna_hypergrad.autodiff.result import Hypergradient
 
@@ -38,7 +40,8 @@ class Participant:
         self._is_stopped = False
         self._found: object = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(function,))
+        self._cuda = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+        self._thread = threading.Thread(target=self._run, args=(function,), daemon=True)
 
     def start(self) -> None:
         """Call the function, until it waits or ends."""
@@ -72,14 +75,19 @@ class Participant:
             self._continue()
 
     def stop(self) -> None:
-        """Raise a KeyboardInterrupt in the thread where it waits next, and wait for its end."""
+        """Raise a KeyboardInterrupt in the thread where it waits next."""
         self._is_stopped = True
         self._resumed.release()
-        self._thread.join()
+
+    def join(self) -> None:
+        """Wait for the end of the thread, if it was started."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def wait_for(self, request: Request) -> Hypergradient | None:
         """In the thread: the result of a training run, None if it is to be computed alone."""
         self.request = request
+        self.generators.include(request.run.weights.device)
         self._pause()
         while (task := self._task) is not None and not self._is_stopped:
             _local.participant = None  # a run within it is computed alone
@@ -108,6 +116,8 @@ class Participant:
 
     def _run(self, function: Callable[[], object]) -> None:
         _local.participant = self
+        if self._cuda is not None:  # which torch keeps for each thread
+            torch.cuda.set_device(self._cuda)
         try:
             function()
         finally:

@@ -46,7 +46,7 @@ class StackedReverse:
     ) -> None:
         self._runs, self._recomputation, self._meters = runs, recomputation, meters
         self._clippings = [ProductClipping(clip_products) for _ in meters]
-        self._calls = StackedCalls(runs, known)
+        self._calls = StackedCalls(runs, known, records_all=False)  # as for the gradients
 
     def backward(self, adjoint: TrainState, bar: Progress | None) -> list[Derivatives | None]:
         """The derivatives of each run; None for those whose adjoint is not finite.
@@ -105,7 +105,7 @@ class StackedReverse:
             _, n_clipped, square, inner, _, q = row
             clipping.count(n_clipped, self._runs.weights.current.shape[1])
             alphas.append([meter.weight(step, square, inner, q)])
-        return torch.tensor(alphas)
+        return torch.tensor(alphas, dtype=torch.float64)
 
     def _pulled(self, visit: Visit, adjoint: TrainState) -> Pulled:
         """The derivatives by the inputs of a step, of all runs."""

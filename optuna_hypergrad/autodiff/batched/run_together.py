@@ -40,36 +40,44 @@ class RunTogether:
         # By the number of runs and their shape.
         self._known: dict[Hashable, KnownTraces] = defaultdict(KnownTraces)
 
-    def __call__(self, function: Callable[[_Given], Any], given: Sequence[_Given]) -> list[Any]:
+    def __call__(
+        self,
+        function: Callable[[_Given], Any],
+        given: Sequence[_Given],
+        outcomes: list[Any] | None = None,
+    ) -> list[Any]:
         """The result of the function for each argument, or its exception.
 
         Args:
             function: The function, which may call ``hypergradient``.
             given: The arguments.
+            outcomes: A list that is filled with the results, also where this is interrupted; those
+                that are missing are a KeyboardInterrupt.
         """
-        outcomes: list[Any] = [None for _ in given]
+        found = [] if outcomes is None else outcomes
+        found[:] = [KeyboardInterrupt() for _ in given]
 
         def run(i: int) -> None:
             try:
-                outcomes[i] = function(given[i])
+                found[i] = function(given[i])
             except BaseException as error:
-                outcomes[i] = error
+                found[i] = error
 
         participants = [Participant(lambda i=i: run(i), forked()) for i in range(len(given))]  # type: ignore[misc]
-        started: list[Participant] = []
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        process = GeneratorStates.now(device)
+        is_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        process = GeneratorStates.now(torch.device("cuda" if is_cuda else "cpu"))
         try:
             for participant in participants:
-                started.append(participant)
                 participant.start()
             while waiting := [one for one in participants if one.request is not None]:
                 self._answer(waiting)
         finally:
-            for participant in started:
+            for participant in participants:
                 participant.stop()
+            for participant in participants:
+                participant.join()
             process.restore()
-        return outcomes
+        return found
 
     def _answer(self, waiting: Sequence[Participant]) -> None:
         """Compute the runs that threads wait for, and let them run on."""

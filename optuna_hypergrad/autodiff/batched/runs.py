@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from optuna_hypergrad.autodiff.batched.calls import Call, Known, StackedCalls, stacked
+from optuna_hypergrad.autodiff.batched.calls import Call, Known, StackedCalls, is_same, stacked
 from optuna_hypergrad.autodiff.batched.generators import RunGenerators
 from optuna_hypergrad.autodiff.batched.hparams import StackedHparams, StackedValues
 from optuna_hypergrad.autodiff.batched.participants import Participant
@@ -21,7 +21,7 @@ from optuna_hypergrad.autodiff.step import TrainState
 from optuna_hypergrad.autodiff.tracing import PLAIN, kind_of
 from optuna_hypergrad.autodiff.weights import HasGrad
 
-_SMALL = 1e-5  # difference of losses, relative to the largest, that is rounding
+_SMALL = 1e-5  # difference of losses, relative to the first, that is rounding
 RunsBatches = Sequence[tuple[Batch, ...]]  # of one step: the batches of each run
 _Found = TypeVar("_Found")
 
@@ -94,9 +94,10 @@ class StackedRuns:
         for i, buffers in enumerate(zip(*(run.model.buffers() for run in runs), strict=True)):
             self.model.register_buffer(str(i), torch.stack(buffers))
         self.hypers = StackedHparams([run.hypers for run in runs], self.weights.current)
-        self._gradients = StackedCalls(self, known.gradient)
-        self._updates = StackedCalls(self, known.update)
+        self._gradients = StackedCalls(self, known.gradient, records_all=True)
+        self._updates = StackedCalls(self, known.update, records_all=True)
         self._n_checked = 0
+        self._scales: Any = None  # absolute losses of the first step
         self.errors: dict[int, Exception] = {}
         """Exceptions that ended runs."""
 
@@ -128,6 +129,7 @@ class StackedRuns:
         def call() -> _Found:
             self.set_model(i)
             found = function()
+            self.runs[i].weights.check_unchanged(self.weights.current[i], "loss_fn")
             with torch.no_grad():
                 for buffer, of_all in self._buffers(i):
                     of_all[i] = buffer
@@ -140,7 +142,8 @@ class StackedRuns:
         self.runs[i].weights.write(self.weights.current[i])
         with torch.no_grad():
             for buffer, of_all in self._buffers(i):
-                buffer.copy_(of_all[i])
+                if not torch.equal(buffer, of_all[i]):  # which may be expanded
+                    buffer.copy_(of_all[i])
 
     def state(self) -> object:
         """Buffers, and states of the generators."""
@@ -155,9 +158,21 @@ class StackedRuns:
         for one, value in zip(self.generators, states, strict=True):
             one.set_state(value)
 
+    def is_at(self, state: Any) -> bool:
+        """Whether the buffers are those of a state, to rounding, and the generators exactly."""
+        buffers, states = state
+        pairs = zip(self.model.buffers(), buffers, strict=True)
+        are_same = all(
+            is_same(one, other) if one.is_floating_point() else torch.equal(one, other)
+            for rows in pairs
+            for one, other in zip(*rows, strict=True)
+        )
+        now = (one.get_state() for one in self.generators)
+        return are_same and all(map(torch.equal, now, states))
+
     def begin(self) -> TrainState:
         """Set the initial weights; returns them with the initial states."""
-        points = [self.alone(i, run.begin) for i, run in enumerate(self.runs)]
+        points = [self.call(i, run.begin) for i, run in enumerate(self.runs)]
         weights, *state = stacked([None if one is None else one.tensors for one in points])
         self.weights.write(weights)
         return TrainState(weights, tuple(state))
@@ -178,7 +193,10 @@ class StackedRuns:
 
         (losses, gradients), has_grad = self._gradients(*inputs, call)
         if expected is not None:
-            _check_loss(losses, *expected)
+            i, loss = expected
+            _check_loss(i, losses[i], loss, self._scales[i])
+        if self._scales is None:
+            self._scales = losses.abs()
         return LossGrad(losses, gradients, sum(has_grad, ()))
 
     def _expected_loss(
@@ -281,14 +299,20 @@ class StackedRuns:
 
     def _buffers(self, i: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Buffers of a run's model, each with all runs' values."""
-        return zip(self.runs[i].model.buffers(), self.model.buffers(), strict=True)
+        own, of_all = [*self.runs[i].model.buffers()], [*self.model.buffers()]
+        if [one.shape for one in own] != [one.shape[1:] for one in of_all]:
+            raise ValueError(
+                "model: its buffers change in number or shape during the run. Compute such runs "
+                "one by one, by study.optimize."
+            )
+        return zip(own, of_all, strict=True)
 
 
-def _check_loss(losses: Tensor, i: int, expected: Tensor) -> None:
+def _check_loss(i: int, found: Tensor, expected: Tensor, scale: Tensor) -> None:
     """Raise a RecomputeError if a run's loss is not what its function gives."""
-    error = difference(losses[i], expected)
-    is_small = float((losses[i] - expected).abs()) <= _SMALL * float(losses.abs().amax())
-    if error > torch.finfo(losses.dtype).eps ** 0.5 and not is_small:
+    error = difference(found, expected)
+    is_small = float((found - expected).abs()) <= _SMALL * float(scale)
+    if not error <= torch.finfo(found.dtype).eps ** 0.5 and not is_small:
         raise RecomputeError(
             f"the loss of run {i} of a batch differs from what the operations of an earlier step "
             f"give (relative difference {error:.1e}). It depends on something that is not in the "

@@ -55,6 +55,7 @@ class StackedTrace:
         for trace in traces:
             if isinstance(trace, str):
                 raise StackError(trace)
+        self._first = known[0]
         self._traces = [one for one in dict.fromkeys(known) if one.captures]
         stacked = _Stacked(known, is_stacked, generators)
         given = [tensor.detach() for tensor in inputs]
@@ -69,6 +70,17 @@ class StackedTrace:
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The results, each with a first dimension of R."""
         return self._trace(inputs)
+
+    def is_of(self, traces: Sequence[Trace | str]) -> bool:
+        """Whether other traces have the same operations, with the same numbers."""
+        try:
+            for trace in traces:
+                if isinstance(trace, str):
+                    return False
+                _check_same(self._first, trace)
+        except StackError:
+            return False
+        return True
 
     def is_valid(self) -> bool:
         """Whether all constants are as they were."""
@@ -146,7 +158,7 @@ class _Stacked:
         dims = tuple(0 if one in self._over_runs else None for one in arguments)
         try:
             results = iter(vmap(call, dims)(*(self._values[one] for one in arguments)))
-        except (RuntimeError, ValueError, NotImplementedError):
+        except Exception:  # whatever torch raises where it has no rule
             return self._for_each_run(node, lambda values, _: _call(node, values))
         are_tensors, spec = structure
         used = {user.args[1] for user in node.users if user.target is part_of}
@@ -212,11 +224,15 @@ def _call(node: Node, values: dict[Node, Any]) -> Any:
 def _with_generator(node: Node) -> Any:
     """The overload of a node's operation that takes a generator."""
     target: Any = node.target
-    for overload in (target, getattr(target.overloadpacket, "generator", None)):
-        names = [] if overload is None else [one.name for one in overload._schema.arguments]
-        if "generator" in names:
+    packet, own = target.overloadpacket, _names(target)
+    for overload in (target, *(getattr(packet, name) for name in packet.overloads())):
+        if _names(overload) == own | {"generator"}:
             return overload
     raise StackError(f"{target} takes no generator")
+
+
+def _names(overload: Any) -> set[str]:
+    return {argument.name for argument in overload._schema.arguments}
 
 
 def _check_same(first: Trace, other: Trace) -> None:

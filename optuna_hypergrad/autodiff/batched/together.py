@@ -102,9 +102,15 @@ class Together:
 
         def report() -> None:
             self._runs.set_model(i)
-            versions = run.buffer_versions()
+            versions, modules = run.buffer_versions(), [*run.model.modules()]
+            modes = [module.training for module in modules]
             on_step(step, float(losses[i]))
             run.check_unchanged(step, point, versions)
+            if [module.training for module in modules] != modes:
+                raise ValueError(
+                    "on_step: it changed the mode of a module, which runs of a batch have in "
+                    "common. Use study.optimize, or choose the mode in loss_fn by the batch."
+                )
 
         self._runs.call(i, report, draws=False)
 

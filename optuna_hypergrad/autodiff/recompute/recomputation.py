@@ -181,7 +181,7 @@ class Recomputation:
         n_runs: int = 1,
     ) -> None:
         self._run, self._batches, self._store, self._memory = run, batches, store, memory
-        self._small = n_runs * SMALL
+        self._n_runs, self._small = n_runs, n_runs * SMALL
         self._snapshotter = Snapshotter(run.model, run.weights.device, batches.generators)
         self._checkpoints: list[Checkpoint] = []
         self._records: dict[int, StepRecord] = {}
@@ -257,7 +257,7 @@ class Recomputation:
             self._recompute(
                 start, end.step, self._placement(plan, start.step, end.step), on_recomputed
             )
-            check_recomputed(end.step, self.point.weights, end.point.weights)
+            self._check(end.step, self.point.weights, end.point.weights)
             stop, end = end.step, start
             yield from self._backward(plan, between, stop, on_recomputed)
 
@@ -374,13 +374,19 @@ class Recomputation:
             self.losses[step] = grad.loss
             self._n_trained += 1
         else:
-            check_recomputed(step, grad.loss.to(self.losses.dtype), self.losses[step])
+            self._check(step, grad.loss.to(self.losses.dtype), self.losses[step])
         if before is not None:
             self._record(step, grad, before, batches)
         if isinstance(self._plan, Binomial):
             self._before = self.point
         self.point = run.step(step, self.point, grad, values.update)
         return grad.loss
+
+    def _check(self, step: int, found: Tensor, recorded: Tensor) -> None:
+        """Raise a RecomputeError if one of the runs came out differently."""
+        rows = zip(found, recorded, strict=True) if self._n_runs > 1 else [(found, recorded)]
+        for pair in rows if not torch.equal(found, recorded) else ():
+            check_recomputed(step, *pair)
 
     def _record(
         self, step: int, grad: LossGrad, before: Snapshot, batches: tuple[Batch, ...]

@@ -1,5 +1,6 @@
 """Runs computed as one against the same runs alone."""
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from optuna_hypergrad.autodiff import (
     AdamW,
     Averaged,
     Hypergradient,
+    Projected,
     RecomputeError,
     hypergradient,
 )
@@ -245,7 +247,7 @@ def test_runs_with_constants_of_their_own(one_by_one: list[str]) -> None:
     """A Python number of the trial is in no input of the operations."""
 
     def objective(run: int) -> Any:
-        smoothing = 0.1 * run
+        smoothing = 0.1 + 0.1 * run
         return job(loss_fn=lambda m, b: F.cross_entropy(m(b[0]), b[1], label_smoothing=smoothing))(
             run
         )
@@ -379,6 +381,127 @@ def test_on_step_must_not_change_the_model() -> None:
         return hypergradient(model, loss_fn, sgd(run), [(x, y)], (x, y), steps=4, on_step=on_step)
 
     assert all("on_step: it changed" in str(one) for one in together(objective))
+
+
+class Counting(nn.Module):
+    """Replaces a buffer at every call; another one is expanded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("ones", torch.ones(1).expand(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1.0
+        return self.layer(x) * self.ones * (1 + self.calls)
+
+
+def test_buffers_that_a_model_replaces(one_by_one: list[str]) -> None:
+    SHAPES[Counting] = SHAPES[mlp]
+    run = job(Counting, lr_only, constant_buffers=["calls"])
+    assert_same(together(run), [run(i) for i in range(RUNS)])
+    assert one_by_one
+
+
+def lr_only(run: int) -> SGD:
+    return SGD(Schedule("lr", [0.01, 0.02 + 0.01 * run]))
+
+
+def test_an_update_with_constants_of_its_own(one_by_one: list[str]) -> None:
+    """They count only where a bound is reached, which is later than at the first steps."""
+
+    def objective(run: int) -> Any:
+        torch.manual_seed(0)
+        model, (x, y) = mlp().double(), examples(mlp)
+        bound = 0.45 + 0.05 * run
+
+        def project(named: Any) -> Any:
+            return {name: w.clamp(-bound, bound) for name, w in named.items()}
+
+        update = Projected(lr_only(0), model, project)
+        result = hypergradient(model, loss_fn, update, [(x, y)], (x, y), steps=60, mode="reverse")
+        return result, model.state_dict()
+
+    assert_same(together(objective), [objective(i) for i in range(RUNS)])
+    assert any("different numbers" in reason for reason in one_by_one)
+
+
+def test_the_next_batch_may_have_another_model_of_the_same_shape() -> None:
+    def other() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+
+    SHAPES[other] = SHAPES[mlp]
+    run_together = RunTogether()
+    for make in (mlp, mlp, other):
+        run = job(make)
+        assert_same(run_together(run, range(RUNS)), [run(i) for i in range(RUNS)])
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random_sample], ids=["random", "numpy"])
+def test_rare_draws_outside_of_torch(draw: Callable[[], float], one_by_one: list[str]) -> None:
+    def loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+        return loss_fn(model, batch) * (2.0 if draw() < 0.1 else 1.0)
+
+    def objective(run: int) -> Any:
+        random.seed(run)
+        return job(loss_fn=loss)(run)
+
+    assert_same(together(objective), [objective(i) for i in range(RUNS)])
+    assert one_by_one
+
+
+def test_random_integers_in_the_loss(one_by_one: list[str]) -> None:
+    def loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+        x, y = batch
+        times = torch.randint(1, 4, (len(x), 1))
+        return F.cross_entropy(model(x * times), y) + torch.randn(2).mean() * model[0].bias.sum()
+
+    run = job(loss_fn=loss)
+    assert_same(together(run), [run(i) for i in range(RUNS)])
+    assert not one_by_one
+
+
+def test_a_sequence_that_draws() -> None:
+    class Noisy(Sequence[Any]):
+        def __init__(self, batches: Any) -> None:
+            self.batches = batches
+
+        def __len__(self) -> int:
+            return len(self.batches)
+
+        def __getitem__(self, i: Any) -> Any:
+            x, y = self.batches[i]
+            return x + 0.1 * torch.randn_like(x), y
+
+    def objective(run: int) -> Any:
+        torch.manual_seed(run)
+        model, (x, y) = mlp().double(), examples(mlp)
+        result = hypergradient(
+            model, loss_fn, sgd(run), Noisy([(x, y)]), (x, y), steps=STEPS, mode="reverse"
+        )
+        return result, model.state_dict()
+
+    assert_same(together(objective), [objective(i) for i in range(RUNS)])
+
+
+def test_on_step_must_not_change_modes() -> None:
+    def objective(run: int) -> Any:
+        torch.manual_seed(run)
+        model, (x, y) = convolutions().double(), examples(convolutions)
+        options: Any = {"steps": 4, "on_step": lambda step, loss: model.eval()}
+        return hypergradient(model, loss_fn, sgd(run), [(x, y)], (x, y), **options)
+
+    assert all("mode of a module" in str(one) for one in together(objective))
+
+
+def test_a_loss_must_not_change_the_weights() -> None:
+    def loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+        with torch.no_grad():
+            model[0].weight.clamp_(-0.01, 0.01)
+        return loss_fn(model, batch)
+
+    assert all("it changed the weights" in str(one) for one in together(job(loss_fn=loss)))
 
 
 def test_runs_of_different_shapes_and_modes(one_by_one: list[str]) -> None:
