@@ -31,7 +31,7 @@ def optimize_batched(
 
     ``batch_size`` trials are asked for, and their calls of ``hypergradient`` are computed as one,
     on stacked tensors. This is faster where a single run leaves the device waiting for Python:
-    small models on a CPU (replicates of a step, students of a population), most models on a GPU.
+    small models on a CPU (replicates of a step, members of a population), most models on a GPU.
     Results are those of separate trials, but for rounding. What an objective does besides runs as
     it stands, one trial at a time, each in a thread and with random numbers of its own.
 

@@ -73,6 +73,7 @@ def test_longer_trainings_from_there_do_not_stall_for_any_of_four_seeds() -> Non
         assert advice < 0.1
 
 
+@pytest.mark.slow
 def test_a_search_beats_tpe_with_readmes_objective_while_trainings_are_few() -> None:
     ours, others = (
         [one[2] for one in searches("readme", {}, [0, 1, 2], 20, name)] for name in ("ours", "tpe")

@@ -19,6 +19,7 @@ def data(mnist: Callable[..., Path]) -> Path:
     return mnist(train=240, test=20)
 
 
+@pytest.mark.slow
 def test_all_methods_run_and_are_shown(data: Path, tmp_path: Path) -> None:
     storage, out = f"sqlite:///{tmp_path}/cells.db", tmp_path / "out" / "cells.json"
     methods = ("published", "hand-tuned", "greedy-online", "horizon-1", "unshared")

@@ -36,6 +36,7 @@ def test_killed_workers_cost_their_trials_and_nothing_else(kind: str, sampler: s
     assert {name: found.get(name, 0) for name in NOTHING} == NOTHING and not found["crashed"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes_the_table(tmp_path: Path) -> None:
     out = tmp_path / "kills.json"
     options = ["--kills", "2", "--storages", "journal", "--trials", "2", "--json", out]

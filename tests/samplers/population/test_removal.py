@@ -71,7 +71,7 @@ class History:
             self.removed.add(one.number)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(size=st.integers(1, 4), synchronous=st.booleans(), actions=ACTIONS)
 def test_a_needed_checkpoint_is_never_removed(
     size: int, synchronous: bool, actions: list[tuple[str, int]]
@@ -83,7 +83,8 @@ def test_a_needed_checkpoint_is_never_removed(
     history.clean()
     complete = history.study.get_trials(states=[TrialState.COMPLETE])
     if complete:
-        assert history.study.best_trial.number not in history.removed
+        best = {one.number for one in complete if one.value == history.study.best_value}
+        assert not best <= history.removed  # of equal ones, one is enough
 
 
 def test_what_is_kept_does_not_grow() -> None:
