@@ -5,7 +5,7 @@ It takes one Hessian product a step, however many hyperparameters there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,8 +19,8 @@ from optuna_hypergrad.autodiff.growth import AdjointMeter, Estimate
 from optuna_hypergrad.autodiff.hparams import Key
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics, Validated
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
-from optuna_hypergrad.autodiff.pullback import PullBack
-from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
+from optuna_hypergrad.autodiff.pullback import PullBack, Pulled
+from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation, Visit
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
@@ -68,7 +68,6 @@ class ReverseMode:
         self._clipping = ProductClipping(clip_products)
         self._meter = AdjointMeter(estimate, run.steps)
         self._pull_back = PullBack(run, recomputation, self._clipping)
-        self._n_products = 0
 
     @property
     def point(self) -> TrainState:
@@ -100,7 +99,6 @@ class ReverseMode:
         return replace(
             summed(run, validated, derivatives, self._average),
             train_losses=recomputation.losses.tolist(),
-            products=self._n_products,
             growth=None if derivatives is None else self._meter.growth(run.hypers),
             clipped=self._clipping.fraction,
             recomputed=recomputation.n_recomputed,
@@ -117,28 +115,69 @@ class ReverseMode:
         # Allocated once: new numbers at each step would fragment the heap.
         by_value = adjoint.weights.new_zeros((run.steps, len(run.hypers.learned)))
         by_tensor = {k: by_value.new_zeros(run.learned[k]) for k in run.hypers.tensors}
-        on_recomputed = None
-        if self._bar is not None:
-            self._bar.phase("going back", run.steps)
-            on_recomputed = partial(self._bar.spend, 1.0)
-        with closing(self._recomputation.backward(on_recomputed)) as visits:
-            for visit in visits:
-                pulled, step = self._pull_back(visit, adjoint), visit.step
-                del visit  # its tensors, before the next ones are computed
-                by_value[step] = pulled.by_value
-                for name, found in pulled.by_tensor.items():
-                    by_tensor[name] += found
-                _, n_clipped, square, inner, _, q = pulled.measured.tolist()
-                self._clipping.count(n_clipped, len(run.weights))
-                alpha = self._meter.weight(step, square, inner, q)
-                kept = pulled.kept
-                adjoint = TrainState(kept.weights.add(pulled.curved, alpha=alpha), kept.state)
-                self._n_products += 1
-                if self._bar is not None:
-                    self._bar.step(1.0 + PRODUCT)
+
+        def damped(step: int, pulled: Pulled) -> Tensor:
+            alpha = damping(step, pulled.measured.tolist(), self._meter, self._clipping, run)
+            return pulled.kept.weights.add(pulled.curved, alpha=alpha)
+
+        adjoint = go_back(
+            self._recomputation,
+            adjoint,
+            self._pull_back,
+            damped,
+            by_value,
+            by_tensor,
+            self._bar,
+        )
         rows = by_value.double().T.cpu().numpy().copy()
         per_step = dict(zip(run.hypers.learned, rows, strict=True))
         return Derivatives(per_step, by_tensor, adjoint.weights)
+
+
+def go_back(
+    recomputation: Recomputation,
+    adjoint: TrainState,
+    pull: Callable[[Visit, TrainState], Pulled],
+    damped: Callable[[int, Pulled], Tensor],
+    by_value: Tensor,
+    by_tensor: Mapping[str, Tensor],
+    bar: Progress | None,
+) -> TrainState:
+    """Pull the adjoint back over all steps; returns that of the initial weights.
+
+    Args:
+        recomputation: The steps.
+        adjoint: ∂(validation loss)/∂(w, s) at the end.
+        pull: The derivatives by the inputs of a step.
+        damped: The adjoint's weights before a step, from these.
+        by_value: Gets the derivatives by the values at each step, its first dimension.
+        by_tensor: Gets the sums of those by tensors.
+        bar: The progress bar, if there is one.
+    """
+    on_recomputed = None
+    if bar is not None:
+        bar.phase("going back", len(by_value))
+        on_recomputed = partial(bar.spend, 1.0)
+    with closing(recomputation.backward(on_recomputed)) as visits:
+        for visit in visits:
+            pulled, step = pull(visit, adjoint), visit.step
+            del visit  # its tensors, before the next ones are computed
+            by_value[step] = pulled.by_value
+            for name, found in pulled.by_tensor.items():
+                by_tensor[name] += found
+            adjoint = TrainState(damped(step, pulled), pulled.kept.state)
+            if bar is not None:
+                bar.step(1.0 + PRODUCT)
+    return adjoint
+
+
+def damping(
+    step: int, measured: Sequence[float], meter: AdjointMeter, clipping: ProductClipping, run: Run
+) -> float:
+    """α of a run's step, from what ``Pulled`` measured; counts the clipped entries."""
+    _, n_clipped, square, inner, _, q = measured
+    clipping.count(n_clipped, len(run.weights))
+    return meter.weight(step, square, inner, q)
 
 
 def summed(
@@ -181,7 +220,7 @@ def summed(
         gradient=gradient,
         loss=validated.loss,
         train_losses=[],
-        products=0,
+        products=0 if derivatives is None else run.steps,
         mode="reverse",
         tensors={k: v / n_steps + validated.direct[k] for k, v in by_tensor.items()},
         per_step=by_schedule,

@@ -202,18 +202,18 @@ def hypergradient(
             run.check(data.peek(), validation_loss_fn, statistics)
     if participant is not None and (mode == "reverse" or not run.hypers.is_learning):
         request = Request(
-            run,
-            data,
-            validation,
-            validation_loss_fn,
-            statistics,
-            average,
-            clip_products,
-            estimate,
-            store,
-            memory,
-            on_step,
-            progress,
+            run=run,
+            data=data,
+            validation=validation,
+            validation_loss_fn=validation_loss_fn,
+            statistics=statistics,
+            average=average,
+            clip_products=clip_products,
+            estimate=estimate,
+            store=store,
+            memory=memory,
+            on_step=on_step,
+            progress=progress,
         )
         found = participant.wait_for(request)
         if found is not None:

@@ -23,19 +23,19 @@ class StackedValues(dict[str, float | Tensor]):
         numbers: By run, what is a number for a loss function, and not in ``values``.
     """
 
-    def __init__(self, values: Values, numbers: Sequence[Mapping[str, float]] = ()) -> None:
+    def __init__(self, values: Values, numbers: Sequence[Mapping[str, float]]) -> None:
         super().__init__(values)
         self._numbers = numbers
 
     def of(self, run: int) -> dict[str, float | Tensor]:
         """The values of one run."""
         own = {k: v[run].clone() if isinstance(v, Tensor) else v for k, v in self.items()}
-        return {**own, **self._numbers[run]} if self._numbers else own
+        return {**own, **self._numbers[run]}
 
     @property
     def tensors(self) -> list[Tensor]:
         """Those over the runs."""
-        return [value for value in self.values() if isinstance(value, Tensor)]
+        return tensors_of(self)
 
     @property
     def constants(self) -> Hashable | None:
@@ -68,12 +68,15 @@ class StackedHparams:
         first = hypers[0]
         self._values: dict[Owner, dict[str, float | Tensor]] = {"update": {}, "loss": {}}
         self._tables: dict[Key, Tensor] = {}  # (T, R)
-        self._numbers: dict[str, NDArray[np.float64]] = {}  # of the loss, (T, R)
+        # Of the loss, by run, of shape (T,).
+        self._numbers: list[dict[str, NDArray[np.float64]]] = [{} for _ in hypers]
+        self._none: list[dict[str, float]] = [{} for _ in hypers]
         for (owner, name), hparam in first.all.items():
             over = np.stack([_over(one, (owner, name)) for one in hypers], -1)
             is_learned = (owner, name) in first.learned
             if owner == "loss" and not is_learned:
-                self._numbers[name] = over
+                for numbers, column in zip(self._numbers, over.T, strict=True):
+                    numbers[name] = column
             elif is_learned or isinstance(hparam, Schedule) or (over != over[0, 0]).any():
                 self._tables[owner, name] = like.new_tensor(over)
             else:
@@ -90,14 +93,16 @@ class StackedHparams:
         rows: dict[Owner, dict[str, Tensor]] = {"update": {}, "loss": {}}
         for (owner, name), table in self._tables.items():
             rows[owner][name] = table[step].clone()  # which an update may change in place
-        numbers = [
-            {name: float(over[step, run]) for name, over in self._numbers.items()}
-            for run in range(len(next(iter(self._numbers.values()))[0]) if self._numbers else 0)
-        ]
+        numbers = [{k: float(over[step]) for k, over in own.items()} for own in self._numbers]
         return StackedAtStep(
-            StackedValues({**self._values["update"], **rows["update"]}),
+            StackedValues({**self._values["update"], **rows["update"]}, self._none),
             StackedValues({**self._values["loss"], **rows["loss"]}, numbers),
         )
+
+
+def tensors_of(values: Values) -> list[Tensor]:
+    """The values that are tensors."""
+    return [value for value in values.values() if isinstance(value, Tensor)]
 
 
 def _over(hypers: RunHparams, key: Key) -> NDArray[np.float64]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from optuna_hypergrad.autodiff.batched.calls import Call, Known, StackedCalls
+from optuna_hypergrad.autodiff.batched.hparams import tensors_of
 from optuna_hypergrad.autodiff.batched.runs import RunsBatches, StackedRuns
 from optuna_hypergrad.autodiff.growth import AdjointMeter
 from optuna_hypergrad.autodiff.hparams import HparamsAtStep
-from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
+from optuna_hypergrad.autodiff.progress import Progress
 from optuna_hypergrad.autodiff.pullback import Pulled, differentiated
 from optuna_hypergrad.autodiff.recompute.recomputation import (
     Recomputation,
     Visit,
     check_recomputed,
 )
-from optuna_hypergrad.autodiff.reverse import Derivatives
+from optuna_hypergrad.autodiff.reverse import Derivatives, damping, go_back
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
 from optuna_hypergrad.autodiff.step import TrainState
 
@@ -64,22 +63,15 @@ class StackedReverse:
             name: by_value.new_zeros((n_runs, *first.learned[name]))
             for name in first.hypers.tensors
         }
-        on_recomputed = None
-        if bar is not None:
-            bar.phase("going back", first.steps)
-            on_recomputed = partial(bar.spend, 1.0)
-        with closing(self._recomputation.backward(on_recomputed)) as visits:
-            for visit in visits:
-                pulled, step = self._pulled(visit, adjoint), visit.step
-                del visit  # its tensors, before the next ones are computed
-                by_value[step] = pulled.by_value
-                for name, found in pulled.by_tensor.items():
-                    by_tensor[name] += found
-                alpha, kept = self._damping(step, pulled.measured), pulled.kept
-                weights = torch.addcmul(kept.weights, alpha.to(kept.weights), pulled.curved)
-                adjoint = TrainState(weights, kept.state)
-                if bar is not None:
-                    bar.step(1.0 + PRODUCT)
+        adjoint = go_back(
+            self._recomputation,
+            adjoint,
+            self._pulled,
+            self._damped,
+            by_value,
+            by_tensor,
+            bar,
+        )
         rows = by_value.double().permute(1, 2, 0).cpu().numpy().copy()
         return [
             None
@@ -96,16 +88,14 @@ class StackedReverse:
         """Fraction of the entries of a run's Hessian products that were clipped."""
         return self._clippings[i].fraction
 
-    def _damping(self, step: int, measured: Tensor) -> Tensor:
-        """α of each run, shape (R, 1)."""
-        alphas = []
-        for row, meter, clipping in zip(
-            measured.tolist(), self._meters, self._clippings, strict=True
-        ):
-            _, n_clipped, square, inner, _, q = row
-            clipping.count(n_clipped, self._runs.weights.current.shape[1])
-            alphas.append([meter.weight(step, square, inner, q)])
-        return torch.tensor(alphas, dtype=torch.float64)
+    def _damped(self, step: int, pulled: Pulled) -> Tensor:
+        """The adjoints' weights before a step, shape (R, D)."""
+        of_runs = zip(
+            pulled.measured.tolist(), self._meters, self._clippings, self._runs.runs, strict=True
+        )
+        alphas = torch.tensor([[damping(step, *one)] for one in of_runs], dtype=torch.float64)
+        kept = pulled.kept.weights
+        return torch.addcmul(kept, alphas.to(kept), pulled.curved)
 
     def _pulled(self, visit: Visit, adjoint: TrainState) -> Pulled:
         """The derivatives by the inputs of a step, of all runs."""
@@ -126,8 +116,7 @@ class StackedReverse:
             def function() -> tuple[list[Tensor], None]:
                 return differentiated(run, self._clippings[i], one, after, own)[1].tensors, None
 
-            tensors = [value for value in own.update.values() if isinstance(value, Tensor)]
-            more = [*tensors, *point.tensors, gradient, *after.tensors]
+            more = [*tensors_of(own.update), *point.tensors, gradient, *after.tensors]
             return Call(function, [*runs.inputs_of(i, batches, own.loss), *more])
 
         found = self._calls(

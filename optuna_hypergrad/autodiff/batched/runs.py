@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from optuna_hypergrad.autodiff.batched.calls import Call, Known, StackedCalls, is_same, stacked
 from optuna_hypergrad.autodiff.batched.generators import RunGenerators
-from optuna_hypergrad.autodiff.batched.hparams import StackedHparams, StackedValues
+from optuna_hypergrad.autodiff.batched.hparams import StackedHparams, StackedValues, tensors_of
 from optuna_hypergrad.autodiff.batched.participants import Participant
 from optuna_hypergrad.autodiff.batches import Batch
 from optuna_hypergrad.autodiff.loss import LossGrad
@@ -244,13 +244,12 @@ class StackedRuns:
             own = hypers.of(i)
             one = point.of(i)
             flags = has_grad[i * n : (i + 1) * n]
-            tensors = [value for value in own.values() if isinstance(value, Tensor)]
 
             def function() -> tuple[tuple[Tensor, ...], None]:
                 return self.runs[i].updated(one, leaf, flags, own).tensors, None
 
             leaf = gradient[i]
-            return Call(function, [*one.tensors, leaf, *tensors])
+            return Call(function, [*one.tensors, leaf, *tensors_of(own)])
 
         weights, *state = self._updates(kind, inputs, [True] * len(inputs), call).tensors
         return TrainState(weights, tuple(state))

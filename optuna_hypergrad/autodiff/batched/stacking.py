@@ -73,14 +73,9 @@ class StackedTrace:
 
     def is_of(self, traces: Sequence[Trace | str]) -> bool:
         """Whether other traces have the same operations, with the same numbers."""
-        try:
-            for trace in traces:
-                if isinstance(trace, str):
-                    return False
-                _check_same(self._first, trace)
-        except StackError:
-            return False
-        return True
+        return all(
+            isinstance(trace, Trace) and _difference(self._first, trace) is None for trace in traces
+        )
 
     def is_valid(self) -> bool:
         """Whether all constants are as they were."""
@@ -100,7 +95,8 @@ class _Stacked:
         for trace in dict.fromkeys(traces):
             if trace.conditions:
                 raise StackError("a run branches on values")
-            _check_same(traces[0], trace)
+            if (reason := _difference(traces[0], trace)) is not None:
+                raise StackError(reason)
         self._is_stacked, self._captured = list(is_stacked), []
         for values in zip(*(trace.captured for trace in traces), strict=True):
             value, is_different = _joined(values)
@@ -146,7 +142,7 @@ class _Stacked:
         arguments = list(node.all_input_nodes)
         on_cpu = any(self._values[one].device.type == "cpu" for one in arguments)
         if node.target in _ONE_BY_ONE_ON_CPU and on_cpu:
-            return self._for_each_run(node, lambda values, _: _call(node, values))
+            return self._for_each_run(node)
         structure: Any = None
 
         def call(*tensors: Tensor) -> list[Tensor]:
@@ -159,15 +155,17 @@ class _Stacked:
         try:
             results = iter(vmap(call, dims)(*(self._values[one] for one in arguments)))
         except Exception:  # whatever torch raises where it has no rule
-            return self._for_each_run(node, lambda values, _: _call(node, values))
+            return self._for_each_run(node)
         are_tensors, spec = structure
         used = {user.args[1] for user in node.users if user.target is part_of}
         if not all(are_tensors[i] for i in used):  # a rule that leaves out what the call returns
-            return self._for_each_run(node, lambda values, _: _call(node, values))
+            return self._for_each_run(node)
         return tree_unflatten([next(results) if is_one else None for is_one in are_tensors], spec)
 
-    def _for_each_run(self, node: Node, call: Callable[[dict[Node, Any], int], Any]) -> Any:
-        """The value of a node by one call for each run."""
+    def _for_each_run(
+        self, node: Node, call: Callable[[dict[Node, Any], int], Any] | None = None
+    ) -> Any:
+        """The value of a node by one call for each run: of the node, or of a function for it."""
         changed = changed_by(node)
         if not self._over_runs.issuperset(changed):
             raise StackError(f"{node.target} changes a tensor that the runs share")
@@ -177,7 +175,7 @@ class _Stacked:
                 one: self._values[one][run] if one in self._over_runs else self._values[one]
                 for one in node.all_input_nodes
             }
-            found.append(call(values, run))
+            found.append(_call(node, values) if call is None else call(values, run))
         if changed and isinstance(found[0], Tensor):  # each is a part of the whole
             return self._values[changed[0]]
         leaves, specs = zip(*map(tree_flatten, found), strict=True)
@@ -235,18 +233,19 @@ def _names(overload: Any) -> set[str]:
     return {argument.name for argument in overload._schema.arguments}
 
 
-def _check_same(first: Trace, other: Trace) -> None:
-    """Raise a StackError where two traces differ in more than tensors."""
+def _difference(first: Trace, other: Trace) -> str | None:
+    """In what two traces differ besides tensors; None if in nothing."""
     if len(first.graph.nodes) != len(other.graph.nodes):
-        raise StackError("runs call different operations")
+        return "runs call different operations"
     places = {node: i for graph in (first.graph, other.graph) for i, node in enumerate(graph.nodes)}
     for one, two in zip(first.graph.nodes, other.graph.nodes, strict=True):
         same_call = one.op == two.op and (one.op == "placeholder" or one.target == two.target)
         if not same_call:
-            raise StackError(f"a run calls {one.target}, another {two.target}")
+            return f"a run calls {one.target}, another {two.target}"
         arguments = [map_arg((node.args, node.kwargs), places.__getitem__) for node in (one, two)]
         if arguments[0] != arguments[1]:
-            raise StackError(f"runs call {one.target} with different numbers")
+            return f"runs call {one.target} with different numbers"
+    return None
 
 
 def _joined(values: Sequence[Any]) -> tuple[Any, bool]:

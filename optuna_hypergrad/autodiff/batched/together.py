@@ -169,7 +169,6 @@ class Together:
                 else replace(
                     result,
                     train_losses=losses[i],
-                    products=runs.steps,
                     growth=None if derivatives[i] is None else meters[i].growth(request.run.hypers),
                     clipped=reverse.clipped(i),
                     recomputed=recomputation.n_recomputed,
