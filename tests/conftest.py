@@ -1,6 +1,8 @@
 """What all tests share: two processes, each of which leaves the other its core."""
 
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,3 +17,16 @@ def sign_descent(monkeypatch: pytest.MonkeyPatch) -> None:
 
     defaults: Any = GradientSampler.__init__.__kwdefaults__
     monkeypatch.setitem(defaults, "strategy", "sign_descent")
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What Optuna's loggers say, whatever verbosity other tests have set.
+
+    They do not hand on to the loggers that pytest watches.
+    """
+    optuna = logging.getLogger("optuna")
+    optuna.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, "optuna"):
+        yield caplog
+    optuna.removeHandler(caplog.handler)

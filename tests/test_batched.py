@@ -194,16 +194,12 @@ def test_finished_trials_survive_an_interrupt() -> None:
     assert states(study)[1] == "COMPLETE" and states(study)[3] == "FAIL"
 
 
-def test_errors_of_all_trials_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_of_all_trials_are_logged(log: pytest.LogCaptureFixture) -> None:
     def unlucky(trial: Trial) -> float:
         raise ArithmeticError(f"of trial {trial.number}")
 
-    optuna.logging.enable_propagation()
-    try:
-        optimize_batched(study_of(), unlucky, 3, batch_size=3, catch=ArithmeticError)
-    finally:
-        optuna.logging.disable_propagation()
-    assert all(f"of trial {number}" in caplog.text for number in range(3))
+    optimize_batched(study_of(), unlucky, 3, batch_size=3, catch=ArithmeticError)
+    assert all(f"of trial {number}" in log.text for number in range(3))
 
 
 def test_an_interrupt_leaves_no_trial_and_no_thread_running() -> None:

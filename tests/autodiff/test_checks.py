@@ -1,9 +1,6 @@
 """Trainings that are not what hypergradients take them for: refused by name, with the way out."""
 
 import copy
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -24,17 +21,6 @@ both = pytest.mark.parametrize("mode", MODES)
 def run(model: nn.Module, loss=cross_entropy, mode="reverse", update=None, **options):
     data, update = batch(), update or SGD(Schedule("lr", [0.1]))
     return hypergradient(model, loss, update, [data], data, steps=4, mode=mode, **options)
-
-
-@contextmanager
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Optuna's loggers do not hand on to those that pytest watches."""
-    logging.getLogger("optuna").addHandler(caplog.handler)
-    try:
-        with caplog.at_level(logging.INFO, "optuna.hypergrad"):
-            yield
-    finally:
-        logging.getLogger("optuna").removeHandler(caplog.handler)
 
 
 class Recurrent(nn.Module):
@@ -360,18 +346,17 @@ def test_the_check_leaves_the_model_as_it_was() -> None:
 
 
 def test_a_loss_that_does_not_run_in_double_precision_is_logged(
-    caplog: pytest.LogCaptureFixture,
+    log: pytest.LogCaptureFixture,
 ) -> None:
     def loss(m: nn.Sequential, b: Batch) -> Tensor:
         assert m[0].weight.dtype == torch.float32, "written for single precision"
         return cross_entropy(m, b)
 
     x, y = batch()
-    with logged(caplog):
-        data = (x.float(), y)
-        update = SGD(Schedule("lr", [0.1]))
-        hypergradient(network().float(), loss, update, [data], data, mode="forward", steps=2)
-    assert "does not run in double precision" in caplog.text
+    data = (x.float(), y)
+    update = SGD(Schedule("lr", [0.1]))
+    hypergradient(network().float(), loss, update, [data], data, mode="forward", steps=2)
+    assert "does not run in double precision" in log.text
 
 
 def test_what_a_loss_holds_in_single_precision_is_no_obstacle_to_the_check() -> None:
@@ -592,15 +577,14 @@ def test_an_update_that_detaches_is_refused(mode: str) -> None:
 
 @pytest.mark.parametrize("form", ["constant", "linear"])
 def test_windows_that_hold_no_step_are_told_once(
-    form: str, caplog: pytest.LogCaptureFixture
+    form: str, log: pytest.LogCaptureFixture
 ) -> None:
     lr = Schedule("lr", [0.1] * 9, form)
     _log_once.cache_clear()
-    with logged(caplog):
-        for _ in range(2):
-            run(network(), update=SGD(lr))
-            run(network(), update=SGD(lr), learn=())
-    assert caplog.text.count("steps=4: 'lr_1' applies to no step") == 1
+    for _ in range(2):
+        run(network(), update=SGD(lr))
+        run(network(), update=SGD(lr), learn=())
+    assert log.text.count("steps=4: 'lr_1' applies to no step") == 1
 
 
 def test_constant_buffers_are_the_models() -> None:

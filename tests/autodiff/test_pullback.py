@@ -1,7 +1,6 @@
 """Steps back by a trace: the same to the bit, or by autograd where a trace would be wrong."""
 
 import copy
-import logging
 from typing import Any
 
 import numpy as np
@@ -104,25 +103,23 @@ class Reader(nn.Module):
 
 
 def test_kernels_of_single_precision_are_run_again(
-    monkeypatch: pytest.MonkeyPatch, replays: list[int], caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, replays: list[int], log: pytest.LogCaptureFixture
 ) -> None:
     torch.set_default_dtype(torch.float32)  # the fixture of this folder puts it back
-    with caplog.at_level(logging.INFO, "optuna_hypergrad"):
-        assert same(*both(monkeypatch, Reader()))
+    assert same(*both(monkeypatch, Reader()))
     assert len(replays) > STEPS // 2
-    assert TOLD not in caplog.text
+    assert TOLD not in log.text
 
 
 def test_operations_that_fail_when_run_again_are_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     def fails(self: object, inputs: object) -> None:
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(pullback.Trace, "__call__", fails)
-    with caplog.at_level(logging.INFO, "optuna_hypergrad"):
-        assert same(*both(monkeypatch, dropout()))
-    assert "cannot run its operations again (no such kernel)" in caplog.text
+    assert same(*both(monkeypatch, dropout()))
+    assert "cannot run its operations again (no such kernel)" in log.text
 
 
 class Annealed(nn.Module):
@@ -137,7 +134,7 @@ class Annealed(nn.Module):
 
 
 def test_a_python_number_that_changes_is_found_out(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     def data(step: int) -> Any:
         model_of[0].scale = 1.0 + step / STEPS
@@ -152,9 +149,8 @@ def test_a_python_number_that_changes_is_found_out(
         return run(model_of[0], data=data)
 
     by_autograd = result(STEPS)
-    with caplog.at_level(logging.INFO, "optuna_hypergrad"):
-        assert same(by_autograd, result(4))
-    assert f"{TOLD}, which takes longer: its operations change from step to step" in caplog.text
+    assert same(by_autograd, result(4))
+    assert f"{TOLD}, which takes longer: its operations change from step to step" in log.text
 
 
 class Branching(nn.Module):
@@ -170,11 +166,10 @@ class Branching(nn.Module):
 
 
 def test_control_flow_by_values_is_not_traced(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, replays: list[int]
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture, replays: list[int]
 ) -> None:
-    with caplog.at_level(logging.INFO, "optuna_hypergrad"):
-        assert same(*both(monkeypatch, Branching()))
-    assert TOLD in caplog.text
+    assert same(*both(monkeypatch, Branching()))
+    assert TOLD in log.text
     assert not replays
 
 
