@@ -1,7 +1,13 @@
-"""What a recorded graph of torch's operations need not compute."""
+"""What a recorded graph of torch's operations need not compute.
+
+Each node has the kind of its result under ``node.meta["kind"]``, if that is a tensor. One result
+takes the place of another only where nothing changes either in place.
+"""
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -10,6 +16,8 @@ from torch.fx import Graph, Node
 
 _aten = torch.ops.aten
 _ALIASES = (_aten.detach.default, _aten.lift_fresh.default)
+_ZEROS = (_aten.zeros.default, _aten.zeros_like.default, _aten.new_zeros.default)
+_SAME_SHAPE = (_aten.view.default, _aten.expand.default)  # where it is that of the argument
 _FUNCTIONS = frozenset(
     {
         *("add", "addcmul", "addmm", "bmm", "cat", "clamp_min", "div", "eq", "exp", "expand"),
@@ -20,6 +28,7 @@ _FUNCTIONS = frozenset(
 )
 """Operations that torch's functions and methods of these names call with the same arguments, in
 half the time of a call of the operation itself."""
+_STATISTICS = ("running_mean", "running_var")  # which batch norm changes, whatever its schema says
 
 
 def simplify(graph: Graph, values: dict[Node, Tensor | torch.Generator]) -> None:
@@ -37,6 +46,12 @@ def simplify(graph: Graph, values: dict[Node, Tensor | torch.Generator]) -> None
             node.replace_all_uses_with(node.args[0].args[0])
     graph.eliminate_dead_code(_has_effect)
     for node in graph.nodes:
+        x = _unchanged(node)
+        if x is not None and is_constant(node) and is_constant(x):
+            node.replace_all_uses_with(x)
+    _compute_once(graph)
+    graph.eliminate_dead_code(_has_effect)
+    for node in graph.nodes:
         _leave_out_gradients(node)
     graph.eliminate_dead_code(_has_effect)
     _compute_now(graph, values)
@@ -44,13 +59,47 @@ def simplify(graph: Graph, values: dict[Node, Tensor | torch.Generator]) -> None
         _call_faster(node)
 
 
+def _unchanged(node: Node) -> Node | None:
+    """x, if a node computes x + 0, 1.0 · x or x¹, or a view of x that is like x."""
+    x: Any = None
+    if node.target is _aten.add.Tensor and not node.kwargs:
+        x, other = node.args if _is_zero(node.args[1]) else reversed(node.args)
+        x = x if _is_zero(other) else None
+    elif node.target is _aten.mul.Tensor:
+        x, factor = node.args
+        x = x if type(factor) is float and factor == 1.0 else None
+    elif node.target is _aten.pow.Tensor_Scalar:
+        x = node.args[0] if node.args[1] == 1 else None
+    elif node.target in _SAME_SHAPE:
+        x = node.args[0]
+    if not isinstance(x, Node) or x.op != "call_function" or x.meta["kind"] != node.meta["kind"]:
+        return None
+    return x
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, Node) and value.target in _ZEROS and is_constant(value)
+
+
+def _compute_once(graph: Graph) -> None:
+    """Use the result of an earlier call with the same arguments."""
+    found: dict[Hashable, Node] = {}
+    for node in graph.nodes:
+        is_pure = _name(node) in _FUNCTIONS or node.target is _aten._to_copy.default
+        if is_pure and all(map(is_constant, (node, *node.all_input_nodes))):
+            earlier = found.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+            if earlier is not node:
+                node.replace_all_uses_with(earlier)
+
+
 def _compute_now(graph: Graph, values: dict[Node, Tensor | torch.Generator]) -> None:
     """Compute what is the same at each call: small constants, and views of captured tensors."""
     for node in graph.nodes:
-        if node.op != "call_function" or not _is_only_read(node):
+        if node.op != "call_function" or not is_constant(node):
             continue
         value = values.get(node)
-        if value is None and is_view(node) and node.args[0] in values:
+        is_tensor = "kind" in node.meta and schema_of(node) is not None
+        if value is None and is_tensor and viewed(node) in values:
             value = node.target(values[node.args[0]], *node.args[1:], **node.kwargs)
         if value is not None:
             with graph.inserting_before(node):
@@ -62,7 +111,7 @@ def _compute_now(graph: Graph, values: dict[Node, Tensor | torch.Generator]) -> 
 
 def schema_of(node: Node) -> Any:
     """That of the operation that a node calls; None if it calls something else."""
-    return getattr(node.target, "_schema", None)
+    return getattr(node.meta.get("operation", node.target), "_schema", None)
 
 
 def is_mutable(node: Node) -> bool:
@@ -75,25 +124,37 @@ def changed_by(node: Node) -> list[Node]:
     """The arguments that a call changes in place."""
     schema, found = schema_of(node), []
     for i, argument in enumerate(schema.arguments if schema is not None else ()):
-        if argument.alias_info is not None and argument.alias_info.is_write:
+        is_written = argument.alias_info is not None and argument.alias_info.is_write
+        if is_written or argument.name in _STATISTICS:
             value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
             found += [value] if isinstance(value, Node) else []
     return found
 
 
-def is_view(node: Node) -> bool:
+def viewed(node: Node) -> Node | None:
+    """The argument whose memory a result shares, if there is one."""
+    if node.target is operator.getitem:
+        several = node.args[0]
+        assert isinstance(several, Node)
+        return several if viewed(several) is not None else None
     schema = schema_of(node)
-    if schema is None or schema.is_mutable or len(schema.returns) != 1:
-        return False
-    returned = schema.returns[0]
-    return returned.alias_info is not None and str(returned.type) == "Tensor"
+    if schema is None or all(returned.alias_info is None for returned in schema.returns):
+        return None
+    argument = node.args[0]
+    return argument if isinstance(argument, Node) else None
+
+
+def is_constant(node: Node) -> bool:
+    """Whether nothing changes a result in place, by itself or as a part of another."""
+    while (whole := viewed(node)) is not None:
+        node = whole
+    return _is_only_read(node)
 
 
 def _is_only_read(node: Node) -> bool:
-    """Whether nothing changes the result of a call in place."""
-    if any(map(is_mutable, node.users)):
+    if any(node in changed_by(user) for user in node.users):
         return False
-    return all(_is_only_read(user) for user in node.users if is_view(user))
+    return all(_is_only_read(user) for user in node.users if viewed(user) is node)
 
 
 def _has_effect(node: Node) -> bool:
@@ -104,10 +165,16 @@ def _has_effect(node: Node) -> bool:
     return is_mutable(node) or torch.Tag.nondeterministic_seeded in tags
 
 
-def _call_faster(node: Node) -> None:
+def _name(node: Node) -> str:
+    """That of the operation that a node calls."""
     schema = schema_of(node)
-    name = schema.name.removeprefix("aten::") if schema is not None else ""
+    return schema.name.removeprefix("aten::") if schema is not None else ""
+
+
+def _call_faster(node: Node) -> None:
+    name = _name(node)
     if name in _FUNCTIONS:
+        node.meta["operation"] = node.target
         if hasattr(torch, name):
             node.target = getattr(torch, name)
         else:

@@ -8,6 +8,7 @@ nobody uses are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from operator import getitem
 from typing import Any, TypeVar
 
 import torch
@@ -192,7 +193,7 @@ class _Recorder(TorchDispatchMode):
         self._graph = Graph()
         self._nodes = WeakTensorKeyDictionary()
         for i, tensor in enumerate(inputs):
-            self._nodes[tensor] = self._graph.placeholder(f"input_{i}")
+            self._set_node(tensor, self._graph.placeholder(f"input_{i}"))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -213,13 +214,13 @@ class _Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         node = self._graph.call_function(func, *arguments)
         if isinstance(result, Tensor):
-            self._nodes[result] = node
+            self._set_node(result, node)
             if func in _FACTORIES and result.numel() <= _FEW:
                 self._values[node] = result.clone()
         elif isinstance(result, tuple | list):
             for i, part in enumerate(result):
                 if isinstance(part, Tensor):
-                    self._nodes[part] = self._graph.call_function(part_of, (node, i))
+                    self._set_node(part, self._graph.call_function(getitem, (node, i)))
         elif isinstance(result, bool):
             self._conditions.append((node, result))
         elif result is not None:
@@ -250,13 +251,14 @@ class _Recorder(TorchDispatchMode):
             return value
         if value not in self._nodes:
             node = self._graph.placeholder(f"captured_{len(self._versions)}")
-            self._nodes[value], self._values[node] = node, value
+            self._set_node(value, node)
+            self._values[node] = value
             self._versions[value] = value._version
         return self._nodes[value]
 
-
-def part_of(results: Sequence[Tensor], i: int) -> Tensor:
-    return results[i]
+    def _set_node(self, tensor: Tensor, node: Node) -> None:
+        self._nodes[tensor] = node
+        node.meta["kind"] = kind_of(tensor) if tensor.layout == torch.strided else None
 
 
 def _obstacle(

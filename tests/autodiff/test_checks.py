@@ -576,9 +576,7 @@ def test_an_update_that_detaches_is_refused(mode: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["constant", "linear"])
-def test_windows_that_hold_no_step_are_told_once(
-    form: str, log: pytest.LogCaptureFixture
-) -> None:
+def test_windows_that_hold_no_step_are_told_once(form: str, log: pytest.LogCaptureFixture) -> None:
     lr = Schedule("lr", [0.1] * 9, form)
     _log_once.cache_clear()
     for _ in range(2):

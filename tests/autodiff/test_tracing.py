@@ -71,6 +71,76 @@ def test_a_constant_that_is_changed_through_a_view_is_made_anew() -> None:
     assert all(torch.equal(trace([torch.ones(4)])[0], torch.ones(2, 2)) for _ in range(3))
 
 
+def test_a_part_of_a_constant_that_is_changed_is_made_anew() -> None:
+    def summed(x: Tensor) -> list[Tensor]:
+        total = torch.zeros(4)
+        total.split(2)[1].add_(x)
+        return [total]
+
+    trace = recorded(summed, torch.ones(2))
+    assert all(trace([torch.ones(2)])[0].tolist() == [0.0, 0.0, 1.0, 1.0] for _ in range(3))
+
+
+def test_what_changes_nothing_is_not_computed() -> None:
+    def padded(x: Tensor) -> list[Tensor]:
+        y = x.exp()
+        return [(torch.zeros(2, 3) + 1.0 * y + torch.zeros_like(y)).view(2, 3).pow(1).neg()]
+
+    trace = recorded(padded, torch.ones(2, 3))
+    assert targets(trace) == [str(torch.exp), str(torch.neg)]
+    x = torch.tensor([[0.0, -torch.inf, torch.nan], [1.0, 2.0, 3.0]])
+    assert torch.equal(trace([x])[0].nan_to_num(9.0), padded(x)[0].nan_to_num(9.0))
+
+
+def test_sums_that_change_shape_or_dtype_are_computed() -> None:
+    def widened(x: Tensor) -> list[Tensor]:
+        y = x.exp()
+        return [
+            y + torch.zeros(2, 3),
+            y + torch.zeros(3, dtype=torch.float64),
+            y * y.new_ones(2, 1),
+        ]
+
+    x = torch.ones(3, dtype=torch.float32)
+    trace = recorded(widened, x)
+    for found, expected in zip(trace([x]), widened(x), strict=True):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+
+
+def test_equal_calls_are_computed_once() -> None:
+    trace = recorded(lambda x: [x.exp() * 2 + x.exp(), x.exp() * 2.0], torch.ones(3))
+    assert targets(trace).count(str(torch.exp)) == 1
+    x = torch.arange(3.0)
+    assert torch.equal(trace([x])[0], 3 * x.exp())
+
+
+def test_equal_calls_are_computed_anew_where_something_has_changed_in_between() -> None:
+    def counting(x: Tensor) -> list[Tensor]:
+        y = x.exp()
+        first, same = y * 2, y.view(3) * 1.0
+        y[:1].add_(1.0)
+        return [first, y * 2, same, y]
+
+    x = torch.arange(3.0)
+    trace = recorded(counting, x)
+    assert all(map(torch.equal, trace([x]), counting(x)))
+
+
+def test_batch_norm_changes_its_statistics() -> None:
+    norm = nn.BatchNorm1d(3)
+
+    def reading(x: Tensor) -> list[Tensor]:
+        before = norm.running_mean * 2
+        normalised = norm(x).detach()
+        return [before, normalised, norm.running_mean * 2]
+
+    x = torch.randn(8, 3)
+    trace = recorded(reading, x, owned=[*norm.parameters(), *norm.buffers()])
+    before, _, after = trace([x])
+    assert not torch.equal(before, after)
+
+
 def test_random_numbers_are_drawn_again_even_if_nobody_uses_them() -> None:
     def drawing(x: Tensor) -> list[Tensor]:
         torch.rand(3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import getitem
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from optuna_hypergrad.autodiff.batched.generators import RunGenerators
-from optuna_hypergrad.autodiff.simplify import changed_by, is_view
-from optuna_hypergrad.autodiff.tracing import Trace, part_of, traced
+from optuna_hypergrad.autodiff.simplify import changed_by, viewed
+from optuna_hypergrad.autodiff.tracing import Trace, traced
 
 _aten = torch.ops.aten
 # Grouped convolutions take longer than one convolution for each run on a CPU.
@@ -115,7 +116,7 @@ class _Stacked:
             is_stacked = True
             if node.op == "placeholder":
                 value, is_stacked = next(arguments)
-            elif node.target is part_of:
+            elif node.target is getitem:
                 value, is_stacked = _call(node, self._values), node.args[0] in self._over_runs
             elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 value, self.draws = self._drawn(node), True
@@ -157,7 +158,7 @@ class _Stacked:
         except Exception:  # whatever torch raises where it has no rule
             return self._for_each_run(node)
         are_tensors, spec = structure
-        used = {user.args[1] for user in node.users if user.target is part_of}
+        used = {user.args[1] for user in node.users if user.target is getitem}
         if not all(are_tensors[i] for i in used):  # a rule that leaves out what the call returns
             return self._for_each_run(node)
         return tree_unflatten([next(results) if is_one else None for is_one in are_tensors], spec)
@@ -267,7 +268,7 @@ def _changed(nodes: Iterable[Node]) -> set[Node]:
     found = set()
     for node in nodes:
         for owner in changed_by(node):
-            while is_view(owner) and isinstance(viewed := owner.args[0], Node):
-                owner = viewed
+            while (whole := viewed(owner)) is not None:
+                owner = whole
             found.add(owner)
     return found
