@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from optuna_hypergrad.arguments import checked_count, short
-from optuna_hypergrad.autodiff.snapshot import GeneratorStates, same_bits
+from optuna_hypergrad.autodiff.generators import GeneratorStates
+from optuna_hypergrad.autodiff.snapshot import same_bits
 
 Batch = Any
 Batches = Sequence[Batch] | Iterable[Batch] | Callable[[int], Batch]
@@ -147,8 +148,8 @@ class TrainingBatches:
         assert self._peeked is not None
         batch, before, after = self._peeked
         self._peeked = None
-        now = GeneratorStates.now(self._device, self.generators)
-        if now.unless_same_as(before) is before:  # nothing was drawn since: as if called now
+        now = GeneratorStates.now(self._device, self.generators, before)
+        if now is before:  # nothing was drawn since: as if called now
             after.restore()
         return batch
 

@@ -6,16 +6,14 @@ generators that a step may draw from.
 
 from __future__ import annotations
 
-import random
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from optuna_hypergrad.autodiff.generators import GeneratorStates
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,74 +105,6 @@ def _dense_parts(tensor: Tensor | None) -> list[Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class GeneratorStates:
-    """States of the generators of torch (CPU and the model's device), numpy and Python.
-
-    Args:
-        torch_states: States of torch's generator of the CPU, of that of the model's device where
-            it is another, and of the generators in ``own``.
-        numpy_state: State of numpy's global generator.
-        python_state: State of the generator of the module ``random``: its version, its numbers
-            as bytes, and the rest.
-        device: The model's device.
-        own: Generators that the data draw from (those of a ``DataLoader`` and its sampler).
-    """
-
-    torch_states: tuple[Tensor, ...]
-    numpy_state: tuple[Any, ...]
-    python_state: tuple[Any, ...]
-    device: torch.device
-    own: Sequence[torch.Generator] = ()
-
-    @classmethod
-    def now(cls, device: torch.device, own: Sequence[torch.Generator] = ()) -> GeneratorStates:
-        """The present states."""
-        states = [torch.get_rng_state()]
-        if device.type != "cpu":
-            states.append(torch.get_device_module(device).get_rng_state(device))
-        states += [generator.get_state() for generator in own]
-        numpy_state = np.random.get_state(legacy=True)
-        assert isinstance(numpy_state, tuple)
-        version, numbers, rest = random.getstate()
-        python_state = (version, array("I", numbers).tobytes(), rest)  # a tenth of the memory
-        return cls(tuple(states), numpy_state, python_state, device, own)
-
-    def restore(self) -> None:
-        """Put these states back."""
-        states = list(self.torch_states)
-        torch.set_rng_state(states.pop(0))
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).set_rng_state(states.pop(0), self.device)
-        for generator, state in zip(self.own, states, strict=True):
-            generator.set_state(state)
-        np.random.set_state(self.numpy_state)
-        version, numbers, rest = self.python_state
-        random.setstate((version, tuple(array("I", numbers)), rest))
-
-    def unless_same_as(self, other: GeneratorStates | None) -> GeneratorStates:
-        """``other`` where it holds the same states, so that they take memory once."""
-        if other is None:
-            return self
-        same = (
-            self.python_state == other.python_state
-            and self.numpy_state[2:] == other.numpy_state[2:]
-            and np.array_equal(self.numpy_state[1], other.numpy_state[1])
-            and all(map(_equal_states, self.torch_states, other.torch_states))
-        )
-        return other if same else self
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the states."""
-        states = sum(state.nbytes for state in self.torch_states)
-        return states + len(self.python_state[1]) + int(self.numpy_state[1].nbytes)
-
-
-def _equal_states(first: Tensor, second: Tensor) -> bool:
-    return np.array_equal(first.numpy(), second.numpy())  # a fifth of the time of torch.equal
-
-
-@dataclass(frozen=True, eq=False)
 class Snapshot:
     """The states of the generators, copies of the buffers and the modules' modes."""
 
@@ -186,7 +116,7 @@ class Snapshot:
         """Memory that this takes in addition to ``other``, with which it may share parts."""
         shared = set(map(id, other.buffers))
         new = sum(buffer.bytes for buffer in self.buffers if id(buffer) not in shared)
-        return new + (0 if self.generators is other.generators else self.generators.bytes)
+        return new + self.generators.bytes_beside(other.generators)
 
 
 class Snapshotter:
@@ -205,12 +135,12 @@ class Snapshotter:
 
     def now(self, before: Snapshot | None = None) -> Snapshot:
         """The present state; what has not changed since ``before`` is shared with it."""
-        generators = GeneratorStates.now(self._device, self._own)
         modes = tuple(module.training for module in self._modules)
         if before is None:
+            generators = GeneratorStates.now(self._device, self._own)
             return Snapshot(generators, buffers_of(self._modules), modes)
         return Snapshot(
-            generators.unless_same_as(before.generators),
+            GeneratorStates.now(self._device, self._own, before.generators),
             buffers_of(self._modules, before.buffers),
             before.modes if modes == before.modes else modes,
         )

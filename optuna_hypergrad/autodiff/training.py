@@ -19,6 +19,7 @@ from optuna_hypergrad.autodiff.forward import (
     TangentPropagation,
     check_without_tensors,
 )
+from optuna_hypergrad.autodiff.generators import GeneratorStates
 from optuna_hypergrad.autodiff.growth import Estimate
 from optuna_hypergrad.autodiff.hparams import TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
@@ -29,7 +30,7 @@ from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.reverse import ReverseMode
 from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.second_order.hvp import Products
-from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshotter
+from optuna_hypergrad.autodiff.snapshot import Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
 

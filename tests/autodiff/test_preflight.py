@@ -16,11 +16,11 @@ from autodiff.problems import MODELS, batch, batches, convolutional, loss_fn, ml
 from autodiff.second_order.problems import Square
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
+from optuna_hypergrad.autodiff.generators import GeneratorStates
 from optuna_hypergrad.autodiff.loss import TrainingLoss
 from optuna_hypergrad.autodiff.second_order import choose_hvp, preflight
 from optuna_hypergrad.autodiff.second_order.hvp import HVP_METHODS
 from optuna_hypergrad.autodiff.second_order.switching import Kernels
-from optuna_hypergrad.autodiff.snapshot import GeneratorStates
 from optuna_hypergrad.autodiff.weights import FlatWeights
 
 Batch = tuple[Tensor, Tensor]
@@ -251,5 +251,5 @@ def test_the_preflight_leaves_no_trace(products: str) -> None:
         chosen(model, data, products)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert modes == [m.training for m in model.modules()]
-    assert GeneratorStates.now(torch.device("cpu")).unless_same_as(states) is states
+    assert GeneratorStates.now(torch.device("cpu"), before=states) is states
     assert all(p.grad is None and p.is_leaf and p.requires_grad for p in model.parameters())

@@ -1,6 +1,7 @@
 """What a step depends on besides its weights: put back where it can be, reported where not."""
 
 import copy
+import operator
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,11 @@ from autodiff.oracle import relative_error
 from autodiff.problems import Partial, batch, batches, dropout, loss_fn, mlp
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, Clipped, ForwardMode, RecomputeError, hypergradient
+from optuna_hypergrad.autodiff.generators import GeneratorStates
 from optuna_hypergrad.autodiff.recompute import recomputation
 
 STEPS = 20
-SMALL = 250_000  # bytes; too few for all steps with their generators' states
+SMALL = 100_000  # bytes; too few for all steps with their generators' states
 
 
 def run(model: nn.Module, data: object, mode: str, lr: float = 0.2, **options):
@@ -217,3 +219,50 @@ def test_losses_hold_nothing_else() -> None:
     for one in batches(STEPS):
         model.step(one)
     assert model._losses.untyped_storage().nbytes() == 8 * STEPS
+
+
+CPU = torch.device("cpu")
+DRAWS = {
+    "torch": lambda: torch.rand(1),
+    "numpy": lambda: np.random.rand(),
+    "a pair of normals": lambda: np.random.randn(2),
+    "Python": lambda: random.random(),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_states_that_have_not_changed_are_shared(draw: str) -> None:
+    np.random.seed(0)
+    before = GeneratorStates.now(CPU)
+    assert GeneratorStates.now(CPU, before=before) is before
+    DRAWS[draw]()
+    after = GeneratorStates.now(CPU, before=before)
+    parts = ("torch_states", "numpy_state", "python_state")
+    shared = [
+        all(map(operator.is_, getattr(after, part), getattr(before, part))) for part in parts
+    ]
+    assert shared.count(False) == 1
+    assert 0 < after.bytes_beside(before) < 5100
+    before.restore()
+    assert GeneratorStates.now(CPU, before=before) is before
+
+
+def test_a_normal_number_that_numpy_holds_back_is_a_part_of_the_state() -> None:
+    np.random.seed(0)
+    np.random.randn()  # numpy makes two at once
+    before = GeneratorStates.now(CPU)
+    held_back = np.random.randn()
+    assert GeneratorStates.now(CPU, before=before) is not before
+    before.restore()
+    assert np.random.randn() == held_back
+
+
+def test_another_kind_of_generator_of_numpy() -> None:
+    usual = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.MT19937(5))
+    try:
+        before = GeneratorStates.now(CPU)
+        np.random.rand()
+        assert GeneratorStates.now(CPU, before=before) is not before
+    finally:
+        np.random.set_bit_generator(usual)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optuna_hypergrad.autodiff.snapshot import GeneratorStates
+from optuna_hypergrad.autodiff.generators import GeneratorStates
 
 _CPU = torch.device("cpu")
 _RESEED = 2**31  # seeds of a fork are below

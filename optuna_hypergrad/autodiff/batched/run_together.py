@@ -12,7 +12,7 @@ from optuna_hypergrad.autodiff.batched.generators import forked
 from optuna_hypergrad.autodiff.batched.participants import Participant
 from optuna_hypergrad.autodiff.batched.runs import KnownTraces
 from optuna_hypergrad.autodiff.batched.together import Together
-from optuna_hypergrad.autodiff.snapshot import GeneratorStates
+from optuna_hypergrad.autodiff.generators import GeneratorStates
 
 _Given = TypeVar("_Given")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.batches import nbytes
+from optuna_hypergrad.autodiff.generators import GeneratorStates
 from optuna_hypergrad.autodiff.loss import Batch, LossGrad
 from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, Stored, trim_heap
 from optuna_hypergrad.autodiff.recompute.plans import (
@@ -21,7 +22,7 @@ from optuna_hypergrad.autodiff.recompute.plans import (
     Plan,
     plan_within,
 )
-from optuna_hypergrad.autodiff.snapshot import GeneratorStates, Snapshot, Snapshotter
+from optuna_hypergrad.autodiff.snapshot import Snapshot, Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState
 from optuna_hypergrad.autodiff.weights import HasGrad
 
