@@ -23,11 +23,12 @@ from optuna_hypergrad.autodiff.recompute.recomputation import (
     check_recomputed,
     difference,
 )
+from optuna_hypergrad.autodiff.recording import PLAIN, kind_of
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
 from optuna_hypergrad.autodiff.second_order.hvp import Directions
 from optuna_hypergrad.autodiff.step import TrainState, step_vjp
-from optuna_hypergrad.autodiff.tracing import PLAIN, Trace, kind_of, traced
+from optuna_hypergrad.autodiff.tracing import Trace, traced
 from optuna_hypergrad.logger import logger
 
 _WORTH = 16  # steps still to go back from which on a trace pays

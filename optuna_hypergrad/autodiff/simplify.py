@@ -7,8 +7,8 @@ takes the place of another only where nothing changes either in place.
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,13 +31,28 @@ half the time of a call of the operation itself."""
 _STATISTICS = ("running_mean", "running_var")  # which batch norm changes, whatever its schema says
 
 
-def simplify(graph: Graph, values: dict[Node, Tensor | torch.Generator]) -> None:
-    """Leave out what does not change the results, and compute what is always the same.
+class View(NamedTuple):
+    """A view of a captured tensor, or of another view."""
+
+    operation: Callable[..., Tensor]
+    whole: Node
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+def simplify(
+    graph: Graph, captured: Collection[Node], constants: dict[Node, Tensor]
+) -> dict[Node, View]:
+    """Leave out what does not change the results, and what is the same at each call.
 
     Args:
         graph: The graph, which is changed.
-        values: Those of arguments that are captured, and of nodes that depend on shapes alone; what
-            is computed is added under new arguments of the graph.
+        captured: Arguments whose values stay the same, or change in place between calls.
+        constants: Values of nodes that depend on shapes alone; those that remain are arguments of
+            the graph afterwards.
+
+    Returns:
+        Further arguments of the graph, which are views of others, in order.
     """
     for node in graph.nodes:
         if node.target in _ALIASES:
@@ -54,9 +69,10 @@ def simplify(graph: Graph, values: dict[Node, Tensor | torch.Generator]) -> None
     for node in graph.nodes:
         _leave_out_gradients(node)
     graph.eliminate_dead_code(_has_effect)
-    _compute_now(graph, values)
+    views = _take_as_arguments(graph, captured, constants)
     for node in graph.nodes:
         _call_faster(node)
+    return views
 
 
 def _unchanged(node: Node) -> Node | None:
@@ -92,21 +108,29 @@ def _compute_once(graph: Graph) -> None:
                 node.replace_all_uses_with(earlier)
 
 
-def _compute_now(graph: Graph, values: dict[Node, Tensor | torch.Generator]) -> None:
-    """Compute what is the same at each call: small constants, and views of captured tensors."""
+def _take_as_arguments(
+    graph: Graph, captured: Collection[Node], constants: dict[Node, Tensor]
+) -> dict[Node, View]:
+    """Replace small constants and views of captured tensors by arguments; returns the views."""
+    views: dict[Node, View] = {}
+    known = {*captured}
     for node in graph.nodes:
         if node.op != "call_function" or not is_constant(node):
             continue
-        value = values.get(node)
-        is_tensor = "kind" in node.meta and schema_of(node) is not None
-        if value is None and is_tensor and viewed(node) in values:
-            value = node.target(values[node.args[0]], *node.args[1:], **node.kwargs)
+        value, whole = constants.pop(node, None), viewed(node)
+        is_view = whole in known and "kind" in node.meta and node.all_input_nodes == [whole]
+        if value is None and not is_view:
+            continue
+        with graph.inserting_before(node):
+            argument = graph.placeholder(f"constant_{len(known)}")
+        known.add(argument)
         if value is not None:
-            with graph.inserting_before(node):
-                constant = graph.placeholder(f"constant_{len(values)}")
-            values[constant] = value
-            node.replace_all_uses_with(constant)
-            graph.erase_node(node)
+            constants[argument] = value
+        elif whole is not None:
+            views[argument] = View(node.target, whole, node.args[1:], node.kwargs)
+        node.replace_all_uses_with(argument)
+        graph.erase_node(node)
+    return views
 
 
 def schema_of(node: Node) -> Any:

@@ -1,43 +1,25 @@
 """Operations of torch that a function calls, recorded once and run again.
 
-A trace runs without the Python code of the function and without autograd. It is recorded below
-autograd, so it contains the backward passes that the function takes; operations whose results
+A trace runs without the Python code of the function and without autograd; operations whose results
 nobody uses are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from operator import getitem
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.weak import WeakTensorKeyDictionary
+from torch.fx.node import map_aggregate
 
+from optuna_hypergrad.autodiff.recording import Operand, Recorder, Recording, kind_of
 from optuna_hypergrad.autodiff.simplify import simplify
 from optuna_hypergrad.logger import logger
 
-PLAIN = (
-    *(int, float, bool, str, type(None)),
-    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
-)
-"""Arguments besides tensors that a trace holds as they are."""
-
-_aten = torch.ops.aten
-_FACTORIES = frozenset(
-    {
-        *(_aten.zeros.default, _aten.zeros_like.default, _aten.new_zeros.default),
-        *(_aten.ones.default, _aten.ones_like.default, _aten.new_ones.default),
-        *(_aten.full.default, _aten.full_like.default, _aten.scalar_tensor.default),
-    }
-)
-_FEW = 1024  # elements of such a tensor that is held rather than made anew
-_INDEXING = (_aten.index.Tensor, _aten._unsafe_index.Tensor)
-_DEPEND_ON_VALUES = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
 _Other = TypeVar("_Other")
 
 
@@ -45,27 +27,89 @@ class TraceError(RuntimeError):
     """A condition on values, which the function branches on, is no longer what it was."""
 
 
+class Program:
+    """The operations of a recording as a function.
+
+    Its arguments are the inputs, and then what ``bind`` gives; its results are those of the
+    recorded function, and then the truth values that it asked for.
+
+    Args:
+        recording: The recording.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.graph, nodes = _graph(recording)
+        self.conditions = [call.result for call in recording.calls if isinstance(call.result, bool)]
+        self._captured = [nodes[operand] for operand in recording.captured]
+        self._constants = {nodes[operand]: one for operand, one in recording.constants.items()}
+        self._views = simplify(self.graph, self._captured, self._constants)
+        arguments = [node for node in self.graph.nodes if node.op == "placeholder"]
+        self._bound = arguments[recording.n_inputs :]
+        self.run: Callable[..., list[Any]] = GraphModule({}, self.graph).forward
+
+    def bind(self, captured: Sequence[Tensor | torch.Generator]) -> list[Tensor | torch.Generator]:
+        """The arguments besides the inputs.
+
+        Args:
+            captured: What the recorded function used besides its inputs, or others in their place.
+        """
+        values: dict[Node, Any] = self._constants | dict(zip(self._captured, captured, strict=True))
+        for node, (view, whole, args, kwargs) in self._views.items():
+            values[node] = view(values[whole], *args, **kwargs)
+        bound = [values[node] for node in self._bound]
+        return [one.detach() if isinstance(one, Tensor) else one for one in bound]
+
+
+@lru_cache(maxsize=64)
+def _program(recording: Recording) -> Program:
+    """That of an equal recording, if there was one: mostly in an earlier trial of a study."""
+    return Program(recording)
+
+
+def _graph(recording: Recording) -> tuple[Graph, dict[Operand, Node]]:
+    graph, nodes = Graph(), {}
+    inputs = map(Operand, range(recording.n_inputs))
+    for name, operands in (("input", inputs), ("captured", recording.captured)):
+        for operand in operands:
+            nodes[operand] = graph.placeholder(f"{name}_{operand.number}")
+
+    def given(argument: Any) -> Any:
+        return map_aggregate(argument, lambda a: nodes[a] if isinstance(a, Operand) else a)
+
+    conditions = []
+    for call in recording.calls:
+        node = graph.call_function(call.operation, given(call.args), given(dict(call.kwargs)))
+        if isinstance(call.result, Operand):
+            nodes[call.result] = node
+        elif isinstance(call.result, tuple):
+            for i, part in enumerate(call.result):
+                if part is not None:
+                    nodes[part] = graph.call_function(getitem, (node, i))
+        elif call.result is not None:
+            conditions.append(node)
+    graph.output([*given(recording.results), *conditions])
+    for operand, node in nodes.items():
+        node.meta["kind"] = recording.kinds[operand]
+    return graph, nodes
+
+
 class Trace:
     """The operations of one call of a function, as a function of its inputs.
 
     Args:
-        graph: The operations; its arguments are the inputs and the captured tensors, its results
-            those of the function and then the conditions.
+        program: The operations.
         captured: Tensors and generators that the function used besides its inputs.
         constants: Those of them that have to stay as they are.
-        conditions: Truth values that the function asked for, which have to be the same again.
     """
 
     def __init__(
         self,
-        graph: Graph,
+        program: Program,
         captured: Sequence[Tensor | torch.Generator],
         constants: Sequence[Tensor],
-        conditions: Sequence[bool],
     ) -> None:
-        self.graph, self.conditions = graph, list(conditions)
-        self._run = GraphModule({}, graph).forward
-        self.captured = [one.detach() if isinstance(one, Tensor) else one for one in captured]
+        self.graph, self.conditions, self._run = program.graph, program.conditions, program.run
+        self.captured = program.bind(captured)
         self._versions = [(tensor, tensor._version) for tensor in constants]
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -140,11 +184,6 @@ class Traces:
         logger.info(f"Steps are computed without a trace, which takes longer: {obstacle}.")
 
 
-def kind_of(tensor: Tensor) -> Hashable:
-    """What a trace takes for granted of one of its inputs."""
-    return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
-
-
 def traced(
     function: Callable[[], tuple[Sequence[Tensor], _Other]],
     inputs: Sequence[Tensor],
@@ -173,112 +212,14 @@ def traced(
         >>> trace([torch.tensor(4.0)])
         [tensor(8.)]
     """
-    recorder = _Recorder(inputs, holds_generators)
+    recorder = Recorder(inputs, holds_generators)
     with recorder:
         results, other = function()
-    return recorder.trace(results, owned), other
-
-
-class _Recorder(TorchDispatchMode):
-    """Records what is called within it, until it meets what it cannot record."""
-
-    def __init__(self, inputs: Sequence[Tensor], holds_generators: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._obstacle: str | None = None
-        self._plain = (*PLAIN, torch.Generator) if holds_generators else PLAIN
-        self._versions: dict[Tensor, int] = {}  # of captured tensors
-        # Of these, of generators, and of what depends on shapes alone.
-        self._values: dict[Node, Tensor | torch.Generator] = {}
-        self._conditions: list[tuple[Node, bool]] = []
-        self._graph = Graph()
-        self._nodes = WeakTensorKeyDictionary()
-        for i, tensor in enumerate(inputs):
-            self._set_node(tensor, self._graph.placeholder(f"input_{i}"))
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch imports its compiler at the first call
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        self._obstacle = self._obstacle or _obstacle(func, args, kwargs, self._plain)
-        if self._obstacle is not None:
-            return func(*args, **kwargs)
-        arguments = tree_map(self._node_of, (args, kwargs))
-        result = func(*args, **kwargs)
-        node = self._graph.call_function(func, *arguments)
-        if isinstance(result, Tensor):
-            self._set_node(result, node)
-            if func in _FACTORIES and result.numel() <= _FEW:
-                self._values[node] = result.clone()
-        elif isinstance(result, tuple | list):
-            for i, part in enumerate(result):
-                if isinstance(part, Tensor):
-                    self._set_node(part, self._graph.call_function(getitem, (node, i)))
-        elif isinstance(result, bool):
-            self._conditions.append((node, result))
-        elif result is not None:
-            self._obstacle = f"{func} returns a {type(result).__name__}"
-        return result
-
-    def trace(self, results: Sequence[Tensor], owned: Sequence[Tensor]) -> Trace | str:
-        """The trace, or why there is none."""
-        ids = set(map(id, owned))
-        constants = [tensor for tensor in self._versions if id(tensor) not in ids]
-        if any(tensor._version != self._versions[tensor] for tensor in constants):
-            self._obstacle = "a tensor is changed in place that is none of the model's"
-        if self._obstacle is not None:
-            return self._obstacle
-        conditions = [node for node, _ in self._conditions]
-        self._graph.output([*map(self._node_of, results), *conditions])
-        simplify(self._graph, self._values)
-        arguments = (node for node in self._graph.nodes if node.op == "placeholder")
-        captured = [self._values[node] for node in arguments if node in self._values]
-        return Trace(self._graph, captured, constants, [value for _, value in self._conditions])
-
-    def _node_of(self, value: Any) -> Any:
-        if isinstance(value, torch.Generator):
-            node = self._graph.placeholder(f"generator_{len(self._values)}")
-            self._values[node] = value
-            return node
-        if not isinstance(value, Tensor):
-            return value
-        if value not in self._nodes:
-            node = self._graph.placeholder(f"captured_{len(self._versions)}")
-            self._set_node(value, node)
-            self._values[node] = value
-            self._versions[value] = value._version
-        return self._nodes[value]
-
-    def _set_node(self, tensor: Tensor, node: Node) -> None:
-        self._nodes[tensor] = node
-        node.meta["kind"] = kind_of(tensor) if tensor.layout == torch.strided else None
-
-
-def _obstacle(
-    func: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    plain: tuple[type, ...],
-) -> str | None:
-    """Why a call cannot be recorded, if it cannot."""
-    for leaf in tree_leaves((args, kwargs)):
-        if isinstance(leaf, Tensor):
-            if type(leaf) not in (Tensor, nn.Parameter) or leaf.layout != torch.strided:
-                return f"{func} takes a {type(leaf).__name__} of layout {leaf.layout}"
-        elif not isinstance(leaf, plain):
-            return f"{func} takes a {type(leaf).__name__}"
-    if func in _INDEXING:
-        by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
-        return "tensors are indexed by a mask" if by_mask else None
-    is_item = func is _aten._local_scalar_dense.default
-    is_condition = func is _aten.equal.default or (is_item and args[0].dtype == torch.bool)
-    if not is_condition and not _DEPEND_ON_VALUES.isdisjoint(func.tags):
-        return f"{func} depends on values"
-    return None
+    ids, versions = set(map(id, owned)), recorder.versions
+    constants = [tensor for tensor in versions if id(tensor) not in ids]
+    if any(tensor._version != versions[tensor] for tensor in constants):
+        return "a tensor is changed in place that is none of the model's", other
+    recording = recorder.recording(results)
+    if isinstance(recording, str):
+        return recording, other
+    return Trace(_program(recording), list(recorder.captured.values()), constants), other

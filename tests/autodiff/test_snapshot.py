@@ -238,9 +238,7 @@ def test_states_that_have_not_changed_are_shared(draw: str) -> None:
     DRAWS[draw]()
     after = GeneratorStates.now(CPU, before=before)
     parts = ("torch_states", "numpy_state", "python_state")
-    shared = [
-        all(map(operator.is_, getattr(after, part), getattr(before, part))) for part in parts
-    ]
+    shared = [all(map(operator.is_, getattr(after, part), getattr(before, part))) for part in parts]
     assert shared.count(False) == 1
     assert 0 < after.bytes_beside(before) < 5100
     before.restore()

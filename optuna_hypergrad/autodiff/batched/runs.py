@@ -16,9 +16,9 @@ from optuna_hypergrad.autodiff.batched.participants import Participant
 from optuna_hypergrad.autodiff.batches import Batch
 from optuna_hypergrad.autodiff.loss import LossGrad
 from optuna_hypergrad.autodiff.recompute.recomputation import RecomputeError, difference
+from optuna_hypergrad.autodiff.recording import PLAIN, kind_of
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.step import TrainState
-from optuna_hypergrad.autodiff.tracing import PLAIN, kind_of
 from optuna_hypergrad.autodiff.weights import HasGrad
 
 _SMALL = 1e-5  # difference of losses, relative to the first, that is rounding
