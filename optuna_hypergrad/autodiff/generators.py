@@ -146,5 +146,5 @@ def _numpy_state(memory: bytes | None) -> tuple[tuple[Any, ...], bytes | None]:
     state = np.random.get_state(legacy=True)
     assert isinstance(state, tuple)
     _, key, position, has_gauss, _ = state
-    told = key.tobytes() + int(position).to_bytes(4, sys.byteorder)
-    return state, memory if memory == told and not has_gauss else None
+    expected = key.tobytes() + int(position).to_bytes(4, sys.byteorder)
+    return state, memory if memory == expected and not has_gauss else None

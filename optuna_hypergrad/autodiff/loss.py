@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from optuna_hypergrad.arguments import check_callable, check_choice
-from optuna_hypergrad.autodiff.batches import Batch as Batch
-from optuna_hypergrad.autodiff.batches import check_validation, sized
+from optuna_hypergrad.autodiff.data import Batch, check_validation, sized
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
 from optuna_hypergrad.autodiff.stop_gradient import StopState, recorded
 from optuna_hypergrad.autodiff.updates.protocol import Values

@@ -17,12 +17,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from optuna_hypergrad.autodiff.hparams import HparamsAtStep
-from optuna_hypergrad.autodiff.recompute.recomputation import (
-    Recomputation,
-    Visit,
-    check_recomputed,
-    difference,
-)
+from optuna_hypergrad.autodiff.recompute.comparison import check_recomputed, difference
+from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
+from optuna_hypergrad.autodiff.recompute.records import Visit
 from optuna_hypergrad.autodiff.recording import PLAIN, kind_of
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from optuna_hypergrad.autodiff.data import Batch
 from optuna_hypergrad.autodiff.growth import AdjointMeter, Estimate
 from optuna_hypergrad.autodiff.hparams import Key
-from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics, Validated
+from optuna_hypergrad.autodiff.loss import LossFn, Statistics, Validated
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
 from optuna_hypergrad.autodiff.pullback import PullBack, Pulled
-from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation, Visit
+from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
+from optuna_hypergrad.autodiff.recompute.records import Visit
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping

@@ -14,9 +14,9 @@ from torch.func import jacfwd
 from optuna_hypergrad.arguments import check_choice, check_kind, check_positive, checked_count
 from optuna_hypergrad.autodiff.checks.double import direction_at
 from optuna_hypergrad.autodiff.checks.state import is_named
+from optuna_hypergrad.autodiff.data import Batch
 from optuna_hypergrad.autodiff.hparams import RunHparams
 from optuna_hypergrad.autodiff.loss import (
-    Batch,
     LossFn,
     LossGrad,
     Statistics,

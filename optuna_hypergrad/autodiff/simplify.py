@@ -35,7 +35,7 @@ class View(NamedTuple):
     """A view of a captured tensor, or of another view."""
 
     operation: Callable[..., Tensor]
-    whole: Node
+    base: Node
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
@@ -117,8 +117,8 @@ def _take_as_arguments(
     for node in graph.nodes:
         if node.op != "call_function" or not is_constant(node):
             continue
-        value, whole = constants.pop(node, None), viewed(node)
-        is_view = whole in known and "kind" in node.meta and node.all_input_nodes == [whole]
+        value, base = constants.pop(node, None), viewed(node)
+        is_view = base in known and "kind" in node.meta and node.all_input_nodes == [base]
         if value is None and not is_view:
             continue
         with graph.inserting_before(node):
@@ -126,8 +126,8 @@ def _take_as_arguments(
         known.add(argument)
         if value is not None:
             constants[argument] = value
-        elif whole is not None:
-            views[argument] = View(node.target, whole, node.args[1:], node.kwargs)
+        elif base is not None:
+            views[argument] = View(node.target, base, node.args[1:], node.kwargs)
         node.replace_all_uses_with(argument)
         graph.erase_node(node)
     return views
@@ -170,8 +170,8 @@ def viewed(node: Node) -> Node | None:
 
 def is_constant(node: Node) -> bool:
     """Whether nothing changes a result in place, by itself or as a part of another."""
-    while (whole := viewed(node)) is not None:
-        node = whole
+    while (base := viewed(node)) is not None:
+        node = base
     return _is_only_read(node)
 
 

@@ -54,8 +54,8 @@ class Program:
             captured: What the recorded function used besides its inputs, or others in their place.
         """
         values: dict[Node, Any] = self._constants | dict(zip(self._captured, captured, strict=True))
-        for node, (view, whole, args, kwargs) in self._views.items():
-            values[node] = view(values[whole], *args, **kwargs)
+        for node, (view, base, args, kwargs) in self._views.items():
+            values[node] = view(values[base], *args, **kwargs)
         bound = [values[node] for node in self._bound]
         return [one.detach() if isinstance(one, Tensor) else one for one in bound]
 

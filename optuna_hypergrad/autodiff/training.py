@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from optuna_hypergrad.arguments import check_callable, check_choice, checked_count
 from optuna_hypergrad.autodiff.batched.participants import current
 from optuna_hypergrad.autodiff.batched.request import Request
-from optuna_hypergrad.autodiff.batches import Batches, TrainingBatches, check_validation
+from optuna_hypergrad.autodiff.batches import TrainingBatches
+from optuna_hypergrad.autodiff.data import Batch, Batches, check_validation
 from optuna_hypergrad.autodiff.forward import (
     TangentObserver,
     TangentPropagation,
@@ -21,8 +22,7 @@ from optuna_hypergrad.autodiff.forward import (
 )
 from optuna_hypergrad.autodiff.generators import GeneratorStates
 from optuna_hypergrad.autodiff.growth import Estimate
-from optuna_hypergrad.autodiff.hparams import TangentSchedule, Truncation
-from optuna_hypergrad.autodiff.loss import Batch, LossFn, Statistics
+from optuna_hypergrad.autodiff.loss import LossFn, Statistics
 from optuna_hypergrad.autodiff.progress import Progress
 from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, Place, metered
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
@@ -32,6 +32,7 @@ from optuna_hypergrad.autodiff.run import Initial, Run
 from optuna_hypergrad.autodiff.second_order.hvp import Products
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState
+from optuna_hypergrad.autodiff.tangents import TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update
 
 Mode = Literal["auto", "forward", "reverse"]

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from optuna_hypergrad import autodiff
 from optuna_hypergrad.arguments import checked_count
 from optuna_hypergrad.autodiff import Cost, Growth, Hypergradient, Update
-from optuna_hypergrad.autodiff.batches import Batches
+from optuna_hypergrad.autodiff.data import Batch, Batches
 from optuna_hypergrad.autodiff.forward import TangentObserver
-from optuna_hypergrad.autodiff.hparams import RunHparams, TangentSchedule, Truncation
-from optuna_hypergrad.autodiff.loss import Batch, LossFn
+from optuna_hypergrad.autodiff.hparams import RunHparams
+from optuna_hypergrad.autodiff.loss import LossFn
+from optuna_hypergrad.autodiff.tangents import TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.updates import Hparam
 from optuna_hypergrad.autodiff.updates.protocol import check_update, checked_hparams
 from optuna_hypergrad.autodiff.weights import FlatWeights

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from optuna_hypergrad import arguments
-from optuna_hypergrad.autodiff.batches import batch_size, sized
-from optuna_hypergrad.autodiff.loss import Batch, LossFn
+from optuna_hypergrad.autodiff.data import Batch, batch_size, sized
+from optuna_hypergrad.autodiff.loss import LossFn
 from optuna_hypergrad.hypernet.conditioning import Conditioning
 from optuna_hypergrad.hypernet.transforms import Positive
 

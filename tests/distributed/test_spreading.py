@@ -12,7 +12,8 @@ from problems import PROBLEMS, STEPS, solved
 from autodiff.problems import batch, batches, loss_fn, mlp
 from optuna_hypergrad import Schedule, autodiff, distributed
 from optuna_hypergrad.autodiff import SGD
-from optuna_hypergrad.autodiff.hparams import RunHparams, TangentSchedule
+from optuna_hypergrad.autodiff.hparams import RunHparams
+from optuna_hypergrad.autodiff.tangents import TangentSchedule
 from optuna_hypergrad.distributed.training import count_products, divide
 
 

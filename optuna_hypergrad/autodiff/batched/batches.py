@@ -9,7 +9,8 @@ from torch import Generator
 
 from optuna_hypergrad.autodiff.batched.generators import RunGenerators
 from optuna_hypergrad.autodiff.batched.runs import RunsBatches, StackedRuns
-from optuna_hypergrad.autodiff.batches import Batch, TrainingBatches
+from optuna_hypergrad.autodiff.batches import TrainingBatches
+from optuna_hypergrad.autodiff.data import Batch
 
 _Found = TypeVar("_Found")
 

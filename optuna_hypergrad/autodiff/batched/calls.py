@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optuna_hypergrad.autodiff.batched.generators import RunGenerators
 from optuna_hypergrad.autodiff.batched.stacking import StackedTrace
-from optuna_hypergrad.autodiff.recompute.recomputation import difference
+from optuna_hypergrad.autodiff.recompute.comparison import difference
 from optuna_hypergrad.autodiff.tracing import Trace, traced
 from optuna_hypergrad.logger import logger
 

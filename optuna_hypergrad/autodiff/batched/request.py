@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from optuna_hypergrad.autodiff.batches import Batch, TrainingBatches
+from optuna_hypergrad.autodiff.batches import TrainingBatches
+from optuna_hypergrad.autodiff.data import Batch
 from optuna_hypergrad.autodiff.growth import Estimate
 from optuna_hypergrad.autodiff.loss import LossFn, Statistics
 from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore

@@ -14,11 +14,9 @@ from optuna_hypergrad.autodiff.growth import AdjointMeter
 from optuna_hypergrad.autodiff.hparams import HparamsAtStep
 from optuna_hypergrad.autodiff.progress import Progress
 from optuna_hypergrad.autodiff.pullback import Pulled, differentiated
-from optuna_hypergrad.autodiff.recompute.recomputation import (
-    Recomputation,
-    Visit,
-    check_recomputed,
-)
+from optuna_hypergrad.autodiff.recompute.comparison import check_recomputed
+from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
+from optuna_hypergrad.autodiff.recompute.records import Visit
 from optuna_hypergrad.autodiff.reverse import Derivatives, damping, go_back
 from optuna_hypergrad.autodiff.second_order.clipping import ProductClipping
 from optuna_hypergrad.autodiff.step import TrainState

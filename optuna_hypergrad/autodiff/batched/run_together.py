@@ -10,7 +10,7 @@ import torch
 
 from optuna_hypergrad.autodiff.batched.generators import forked
 from optuna_hypergrad.autodiff.batched.participants import Participant
-from optuna_hypergrad.autodiff.batched.runs import KnownTraces
+from optuna_hypergrad.autodiff.batched.stacked import KnownTraces
 from optuna_hypergrad.autodiff.batched.together import Together
 from optuna_hypergrad.autodiff.generators import GeneratorStates
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from optuna_hypergrad.autodiff.batched.calls import Call, Known, StackedCalls, is_same, stacked
+from optuna_hypergrad.autodiff.batched.calls import Call, StackedCalls, is_same, stacked
 from optuna_hypergrad.autodiff.batched.generators import RunGenerators
 from optuna_hypergrad.autodiff.batched.hparams import StackedHparams, StackedValues, tensors_of
 from optuna_hypergrad.autodiff.batched.participants import Participant
-from optuna_hypergrad.autodiff.batches import Batch
+from optuna_hypergrad.autodiff.batched.stacked import Inputs, KnownTraces, NoRunLeft, StackedWeights
+from optuna_hypergrad.autodiff.data import Batch
 from optuna_hypergrad.autodiff.loss import LossGrad
-from optuna_hypergrad.autodiff.recompute.recomputation import RecomputeError, difference
+from optuna_hypergrad.autodiff.recompute.comparison import RecomputeError, difference
 from optuna_hypergrad.autodiff.recording import PLAIN, kind_of
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.step import TrainState
@@ -24,55 +25,6 @@ from optuna_hypergrad.autodiff.weights import HasGrad
 _SMALL = 1e-5  # difference of losses, relative to the first, that is rounding
 RunsBatches = Sequence[tuple[Batch, ...]]  # of one step: the batches of each run
 _Found = TypeVar("_Found")
-
-
-class NoRunLeft(RuntimeError):
-    """Every run has failed."""
-
-
-class KnownTraces:
-    """Traces that outlast the runs which left them, of runs of one shape."""
-
-    def __init__(self) -> None:
-        self.gradient: Known = {}
-        self.update: Known = {}
-        self.step_back: Known = {}
-
-
-class StackedWeights:
-    """The weights of all runs, shape (R, D); the models get them when they are needed."""
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self._each = [run.weights for run in runs]
-        self.device = self._each[0].device
-        self.current = torch.stack([weights.read() for weights in self._each])
-
-    def read(self) -> Tensor:
-        """The weights, shape (R, D)."""
-        return self.current
-
-    def write(self, weights: Tensor) -> None:
-        """Set the weights, shape (R, D)."""
-        self.current = weights
-
-    def by_parameter(self) -> list[Tensor]:
-        """Views of the weights, of shapes (R, *parameter)."""
-        return self._each[0].split(self.current)
-
-
-class Inputs(NamedTuple):
-    """Tensors of all runs.
-
-    Args:
-        kind: Their shapes, and all else that is the same at each call with the same operations;
-            None if runs differ in more than numbers.
-        tensors: Stacked, or shared by the runs.
-        is_stacked: Which of them are stacked.
-    """
-
-    kind: Hashable | None
-    tensors: list[Tensor]
-    is_stacked: list[bool]
 
 
 class StackedRuns:

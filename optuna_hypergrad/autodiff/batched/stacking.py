@@ -177,7 +177,7 @@ class _Stacked:
                 for one in node.all_input_nodes
             }
             found.append(_call(node, values) if call is None else call(values, run))
-        if changed and isinstance(found[0], Tensor):  # each is a part of the whole
+        if changed and isinstance(found[0], Tensor):  # each is a part of the stack
             return self._values[changed[0]]
         leaves, specs = zip(*map(tree_flatten, found), strict=True)
         stacked = [
@@ -268,7 +268,7 @@ def _changed(nodes: Iterable[Node]) -> set[Node]:
     found = set()
     for node in nodes:
         for owner in changed_by(node):
-            while (whole := viewed(owner)) is not None:
-                owner = whole
+            while (base := viewed(owner)) is not None:
+                owner = base
             found.add(owner)
     return found

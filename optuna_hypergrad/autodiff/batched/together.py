@@ -13,7 +13,8 @@ from optuna_hypergrad.autodiff.batched.calls import stacked
 from optuna_hypergrad.autodiff.batched.participants import Participant
 from optuna_hypergrad.autodiff.batched.request import Request
 from optuna_hypergrad.autodiff.batched.reverse import StackedReverse
-from optuna_hypergrad.autodiff.batched.runs import KnownTraces, NoRunLeft, StackedRuns
+from optuna_hypergrad.autodiff.batched.runs import StackedRuns
+from optuna_hypergrad.autodiff.batched.stacked import KnownTraces, NoRunLeft
 from optuna_hypergrad.autodiff.growth import AdjointMeter
 from optuna_hypergrad.autodiff.loss import Validated
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress

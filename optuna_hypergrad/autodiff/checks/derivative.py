@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from optuna_hypergrad.autodiff.checks.double import Line, direction_at, doubled, in_double, near
-from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
+from optuna_hypergrad.autodiff.data import Batch
+from optuna_hypergrad.autodiff.loss import TrainingLoss
 from optuna_hypergrad.autodiff.relaxations import relaxed
 from optuna_hypergrad.autodiff.second_order.hvp import Directions, double_backward
 from optuna_hypergrad.autodiff.stop_gradient import StopGradients, StopState

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.checks.double import direction_at
-from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
+from optuna_hypergrad.autodiff.data import Batch
+from optuna_hypergrad.autodiff.loss import TrainingLoss
 from optuna_hypergrad.autodiff.snapshot import Buffer, Snapshotter, buffers_of, put_back
 from optuna_hypergrad.autodiff.stop_gradient import StopState
 from optuna_hypergrad.autodiff.updates.protocol import Values

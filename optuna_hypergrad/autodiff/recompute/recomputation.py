@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from optuna_hypergrad.autodiff.batches import nbytes
+from optuna_hypergrad.autodiff.data import Batch, nbytes
 from optuna_hypergrad.autodiff.generators import GeneratorStates
-from optuna_hypergrad.autodiff.loss import Batch, LossGrad
-from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, Stored, trim_heap
+from optuna_hypergrad.autodiff.loss import LossGrad
+from optuna_hypergrad.autodiff.recompute.comparison import check_recomputed
+from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, trim_heap
 from optuna_hypergrad.autodiff.recompute.plans import (
     FAN,
     SMALL,
@@ -22,144 +21,18 @@ from optuna_hypergrad.autodiff.recompute.plans import (
     Plan,
     plan_within,
 )
+from optuna_hypergrad.autodiff.recompute.records import (
+    Checkpoint,
+    Placement,
+    StepBatches,
+    StepRecord,
+    Steps,
+    Visit,
+)
 from optuna_hypergrad.autodiff.snapshot import Snapshot, Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState
-from optuna_hypergrad.autodiff.weights import HasGrad
 
 _TRIM = 32  # steps between two calls of trim_heap, which takes milliseconds
-
-
-class RecomputeError(RuntimeError):
-    """A step gave another result when it was computed again.
-
-    The message names the step and likely causes, most often a counter or a random number generator
-    of the user's code.
-    """
-
-
-def check_recomputed(step: int, found: Tensor, recorded: Tensor) -> None:
-    """Raise a RecomputeError if two computations of a step differ by more than rounding."""
-    tolerance, error = torch.finfo(recorded.dtype).eps ** 0.5, difference(found, recorded)
-    if not error <= tolerance:
-        raise RecomputeError(
-            f"step {step} came out differently when it was computed again: relative difference "
-            f"{error:.1e}, expected at most {tolerance:.1e}. The step depends on something that is "
-            "not in the model's weights, buffers and modes, nor in the random number generators of "
-            "torch, numpy and Python: a counter or a generator of the model, of the loss or of "
-            "the batches, or what on_step changed. Make batches a sequence or a function of the "
-            "step, or use mode='forward'."
-        )
-
-
-def difference(found: Tensor, expected: Tensor) -> float:
-    """Relative difference of two tensors; 0 where ``expected`` is not finite."""
-    if torch.equal(found, expected) or not expected.isfinite().all():
-        return 0.0
-    return float((found - expected).norm() / expected.norm())
-
-
-class Steps(Protocol):
-    """A run that takes steps: ``Run``, or several as one."""
-
-    steps: int
-    weights: Any
-    hypers: Any
-
-    @property
-    def model(self) -> nn.Module:
-        """The model, whose buffers a step may change."""
-        ...
-
-    def begin(self) -> TrainState:
-        """Set the initial weights."""
-        ...
-
-    def gradient(self, batches: Any, hypers: Any) -> LossGrad:
-        """The training gradient."""
-        ...
-
-    def step(self, step: int, point: TrainState, grad: LossGrad, hypers: Any) -> TrainState:
-        """Take a step."""
-        ...
-
-    def updated(
-        self, point: TrainState, gradient: Tensor, has_grad: HasGrad, hypers: Any
-    ) -> TrainState:
-        """The point after a step."""
-        ...
-
-
-class StepBatches(Protocol):
-    """Batches of steps: ``TrainingBatches``, or those of several runs."""
-
-    is_indexed: bool
-    generators: Any
-
-    def take(self) -> Any:
-        """The batches of the next step."""
-        ...
-
-    def at(self, step: int) -> Any:
-        """Those of any step."""
-        ...
-
-    def seek(self, step: int) -> None:
-        """Continue from any step."""
-        ...
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The state of a run before one step."""
-
-    step: int
-    stored: Stored
-    snapshot: Snapshot
-
-    @property
-    def point(self) -> TrainState:
-        """The weights and the state of the update."""
-        weights, *state = self.stored.read()
-        return TrainState(weights, tuple(state))
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """The gradient of one step, the snapshot before it, and the point if points are kept."""
-
-    stored: Stored
-    has_grad: HasGrad
-    snapshot: Snapshot
-    batches: tuple[Batch, ...] | None  # None if they can be taken again by their number
-
-    @property
-    def gradient(self) -> Tensor:
-        """The training gradient, shape (D,)."""
-        return self.stored.read()[0]
-
-    @property
-    def point(self) -> TrainState:
-        """The weights and the state of the update before the step, where they are kept."""
-        _, weights, *state = self.stored.read()
-        return TrainState(weights, tuple(state))
-
-
-class Visit(NamedTuple):
-    """A step on the way back; the model and the generators are as they were before it."""
-
-    step: int
-    point: TrainState
-    gradient: Tensor
-    has_grad: HasGrad
-    batches: tuple[Batch, ...]
-    snapshot: Snapshot
-
-
-class Placement(NamedTuple):
-    """What is stored of the steps from a checkpoint on."""
-
-    checkpoints: list[int]  # before these steps
-    recorded: int  # the first step whose gradient is recorded; all later ones are
 
 
 class Recomputation:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from optuna_hypergrad.autodiff.checks.double import direction_at
-from optuna_hypergrad.autodiff.loss import Batch, TrainingLoss
+from optuna_hypergrad.autodiff.data import Batch
+from optuna_hypergrad.autodiff.loss import TrainingLoss
 from optuna_hypergrad.autodiff.second_order import hvp
 from optuna_hypergrad.autodiff.second_order.double_differentiable import (
     differentiate_twice,

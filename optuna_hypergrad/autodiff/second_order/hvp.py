@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from optuna_hypergrad.autodiff.loss import Batch, LossGrad, TrainingLoss
+from optuna_hypergrad.autodiff.data import Batch
+from optuna_hypergrad.autodiff.loss import LossGrad, TrainingLoss
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
 from optuna_hypergrad.autodiff.stop_gradient import StopState, without_hooks
 from optuna_hypergrad.autodiff.updates.protocol import Values

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from optuna_hypergrad.autodiff.checks import derivative, state
-from optuna_hypergrad.autodiff.loss import Batch, Statistics, TrainingLoss, validating
+from optuna_hypergrad.autodiff.data import Batch
+from optuna_hypergrad.autodiff.loss import Statistics, TrainingLoss, validating
 from optuna_hypergrad.autodiff.second_order import hvp
 from optuna_hypergrad.autodiff.second_order.choose_hvp import BATCHED_FROM, FirstBatch, Plan
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
