@@ -24,7 +24,7 @@ from optuna_hypergrad.reports.segments import (
 from optuna_hypergrad.samplers.base import Memory
 from optuna_hypergrad.samplers.population.population import removable
 from optuna_hypergrad.samplers.population.sampler import PopulationSampler, new_population
-from optuna_hypergrad.samplers.studies import maximizes, sampler_of
+from optuna_hypergrad.samplers.studies import sampler_of
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -97,7 +97,7 @@ def remove_unneeded(trial: Trial, store: ArtifactStore, own: Checkpoint) -> None
     sampler = sampler_of(study, PopulationSampler)
     memory = Memory(new_population) if sampler is None else sampler.memory
     with memory.reading(study) as population:
-        unneeded = removable(population, maximizes(study))
+        unneeded = removable(population)
     # A copied study shares the checkpoints of the original, which alone may remove them.
     owned = [one.trial for one in unneeded if one.segment.study == study.study_name]
     removed = [other.number for other in owned if _remove_all(other, trial, store)]

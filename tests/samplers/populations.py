@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler, report_hypergradient
@@ -13,11 +14,17 @@ from optuna_hypergrad.samplers.population.population import Population
 Objective = Callable[[optuna.Trial], float]
 
 
-def create(storage: str | optuna.storages.BaseStorage | None = None, **arguments: Any):
+def create(
+    storage: str | optuna.storages.BaseStorage | None = None,
+    direction: str = "minimize",
+    **arguments: Any,
+):
     """A study with a small population."""
     arguments = {"seed": 0, "population_size": 4, **arguments}
     sampler = PopulationSampler(**arguments)
-    return optuna.create_study(study_name="study", storage=storage, sampler=sampler)
+    return optuna.create_study(
+        study_name="study", storage=storage, sampler=sampler, direction=direction
+    )
 
 
 def bowl(trial: optuna.Trial) -> float:
@@ -52,7 +59,7 @@ def run(study: optuna.Study, value: float | None = 1.0, state: TrialState | None
 
 
 def population_of(study: optuna.Study) -> Population:
-    population = Population()
+    population = Population(study.direction == StudyDirection.MAXIMIZE)
     population.read(study.get_trials(deepcopy=False))
     return population
 

@@ -98,9 +98,8 @@ def lineage(study: Study, trial: int | None = None) -> list[SegmentRecord]:
     """
     population = _population_of(study)
     if trial is None:
-        maximize = maximizes(study)
         complete = (one for one in population if one.complete)
-        best = min(complete, key=lambda one: one.rank_key(maximize), default=None)
+        best = min(complete, key=lambda one: one.rank_key, default=None)
         if best is None:
             raise ValueError("study: no segment of a population has been completed.")
         trial = best.number
@@ -144,7 +143,7 @@ def students(study: Study) -> list[SegmentRecord]:
 
 def _population_of(study: Study) -> Population:
     check_one_objective(study)
-    population = Population()
+    population = Population(maximizes(study))
     population.read(study.get_trials(deepcopy=False))
     return population
 

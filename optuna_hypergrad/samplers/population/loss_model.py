@@ -18,7 +18,7 @@ ENOUGH = 200  # segments, after which no older generation counts
 
 
 def lowest_point(
-    population: Population, generation: int, size: int, maximize: bool, numeric: Numeric
+    population: Population, generation: int, size: int, numeric: Numeric
 ) -> Array | None:
     """Where the model is lowest that is fitted to the generations before ``generation``.
 
@@ -29,7 +29,6 @@ def lowest_point(
         population: All segments.
         generation: That of the clone.
         size: The number of members.
-        maximize: Whether larger values are better.
         numeric: The parameters of the model, of which the point has the fractions.
     """
     points: list[Array] = []
@@ -38,7 +37,7 @@ def lowest_point(
         peers = [*_with_all(numeric.names, population.of_generation(before, size))]
         if not peers:
             continue
-        ranks = ranked([one.rank_key(maximize) for one in peers])
+        ranks = ranked([one.rank_key for one in peers])
         worst = 1 + max((rank for rank in ranks if math.isfinite(rank)), default=0.0)
         scaled = np.minimum(ranks, worst) / worst
         points += [*np.atleast_2d(numeric.fractions(*(one.ended_with for one in peers)))]

@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -35,7 +36,8 @@ from optuna_hypergrad.samplers.studies import rank_key
 # workers (workers, where others wait for it). Most storages cannot distinguish a dead worker from
 # a slow one, and the clocks of machines differ; trial numbers do not.
 PATIENCE = 2
-_KEPT = 16  # generations whose members are kept
+_KEPT = 16  # generations whose peers are kept
+_number = attrgetter("number")
 
 
 class SegmentTrial:
@@ -44,10 +46,11 @@ class SegmentTrial:
     Args:
         trial: The trial, as it was read.
         segment: The segment.
+        maximize: Whether larger values are better.
     """
 
-    def __init__(self, trial: FrozenTrial, segment: Segment) -> None:
-        self.trial, self.segment = trial, segment
+    def __init__(self, trial: FrozenTrial, segment: Segment, maximize: bool) -> None:
+        self.trial, self.segment, self._maximize = trial, segment, maximize
         self.number, self.generation = trial.number, segment.generation
         self.member = -1 if segment.member is None else segment.member
         """The member; -1 for an explorer."""
@@ -55,7 +58,6 @@ class SegmentTrial:
         """Whether the segment can be continued and cloned."""
         self.done = self.complete or trial.state == TrialState.PRUNED
         """Whether the segment is complete or pruned."""
-        self._rank_keys: dict[bool, tuple[float, float]] = {}
 
     def is_within(self, size: int) -> bool:
         """Whether it is an explorer, or a member of a population of this size."""
@@ -70,27 +72,27 @@ class SegmentTrial:
     def is_clone(self) -> bool:
         return self.segment.parent is not None and self.segment.age == 0
 
-    def loss(self, maximize: bool) -> float:
-        """The value, to be minimised; infinite if it is not finite or the trial not complete."""
-        value = self.trial.value if self.complete else None
-        if value is None or not math.isfinite(value):
-            return math.inf
-        return -value if maximize else value
+    @property
+    def has_loss(self) -> bool:
+        """Whether the trial is complete, with a finite value."""
+        return self.complete and self.trial.value is not None and math.isfinite(self.trial.value)
 
-    def rank_key(self, maximize: bool) -> tuple[float, float]:
-        """Sorts segments, the best first, as ``studies.rank_key``; infinite where the loss is."""
-        if maximize not in self._rank_keys:
-            is_finite = math.isfinite(self.loss(maximize))
-            key = rank_key(self.trial, maximize) if is_finite else (math.inf, math.inf)
-            self._rank_keys[maximize] = key
-        return self._rank_keys[maximize]
+    @cached_property
+    def rank_key(self) -> tuple[float, float]:
+        """Sorts segments, the best first, as ``studies.rank_key``; infinite without a loss."""
+        return rank_key(self.trial, self._maximize) if self.has_loss else (math.inf, math.inf)
 
 
 class Population(TrialReader[Segment]):
-    """All segments of a study; iterates over the finished ones as they were read."""
+    """All segments of a study; iterates over the finished ones as they were read.
 
-    def __init__(self) -> None:
+    Args:
+        maximize: Whether larger values are better.
+    """
+
+    def __init__(self, maximize: bool = False) -> None:
         super().__init__()
+        self._maximize = maximize
         self.running: dict[int, SegmentTrial] = {}
         self.with_checkpoint: dict[int, SegmentTrial] = {}  # finished, and not in ``removed``
         self.removed: set[int] = set()  # trials whose checkpoints were removed
@@ -103,8 +105,8 @@ class Population(TrialReader[Segment]):
         self._done: dict[int, dict[int, SegmentTrial]] = defaultdict(dict)
         self._of_generation: dict[int, list[SegmentTrial]] = defaultdict(list)  # complete or pruned
         self._progress: list[int] = []  # by member
-        # By generation and size, the latest segment of each member.
-        self._latest_at: dict[tuple[int, int], list[SegmentTrial | None]] = {}
+        # What ``peers`` gave; changes by one member with each segment.
+        self._peers: dict[tuple[int, int], list[SegmentTrial]] = {}
         self._first: SegmentTrial | None = None
         self._latest: SegmentTrial | None = None
 
@@ -155,29 +157,39 @@ class Population(TrialReader[Segment]):
         return sorted(found, key=lambda one: (one.member, one.number))
 
     def latest(self, member: int, generation: int) -> SegmentTrial | None:
-        """A member's segment of this generation, or its last one if the member lags behind."""
+        """A member's segment of this generation, or its last one if the member lags behind.
+
+        None for an explorer.
+        """
+        if member < 0:
+            return None
         return self._done[member].get(min(generation, self.progress(member) - 1))
 
-    def peers(self, generation: int, size: int) -> list[SegmentTrial]:
+    def peers(self, generation: int, size: int) -> Sequence[SegmentTrial]:
         """The segments that are compared and cloned at a generation, by number.
 
         The latest of each member up to this generation, and the explorers of this generation;
         without those whose checkpoints were removed.
         """
-        latest = self._latest_of_all(generation, size)
-        by_number = {one.number: one for one in latest if one is not None}
-        found = self._of_generation.get(generation, [])
-        by_number |= {one.number: one for one in found if one.complete and one.is_within(size)}
-        return [by_number[number] for number in sorted(by_number.keys() - self.removed)]
+        if (generation, size) not in self._peers:
+            if len(self._peers) == _KEPT:
+                self._peers.pop(next(iter(self._peers)))
+            found = [self.latest(member, generation) for member in range(size)]
+            found += [one for one in self._of_generation[generation] if one.is_within(size)]
+            by_number = {
+                one.number: one
+                for one in found
+                if one is not None and self._is_peer(one, generation)
+            }
+            self._peers[generation, size] = [by_number[number] for number in sorted(by_number)]
+        return self._peers[generation, size]
 
-    def _latest_of_all(self, generation: int, size: int) -> list[SegmentTrial | None]:
-        """The latest of each member; kept, since it changes by one member with each segment."""
-        if (generation, size) not in self._latest_at:
-            if len(self._latest_at) == _KEPT:
-                self._latest_at.pop(next(iter(self._latest_at)))
-            latest = [self.latest(member, generation) for member in range(size)]
-            self._latest_at[generation, size] = latest
-        return self._latest_at[generation, size]
+    def _is_peer(self, one: SegmentTrial, generation: int) -> bool:
+        """Whether a segment of the population is among the peers of a generation."""
+        if one.number in self.removed:
+            return False
+        is_its_own = one.complete and one.generation == generation
+        return is_its_own or one is self.latest(one.member, generation)
 
     def at_work(self, number: int, least: int) -> list[SegmentTrial]:
         """The running segments that are not overdue when a trial begins, the latest first.
@@ -208,7 +220,7 @@ class Population(TrialReader[Segment]):
         self.running.pop(trial.number, None)
         self.undecided.discard(trial.number)
         if decision is not None:
-            self._take_segment(SegmentTrial(trial, decision))
+            self._take_segment(SegmentTrial(trial, decision, self._maximize))
         elif not trial.state.is_finished():
             is_foreign = bool(trial.params) and self._read_decision(trial) is None
             if not is_foreign:
@@ -218,6 +230,8 @@ class Population(TrialReader[Segment]):
         for number in read_removed(new.trial):
             self.removed.add(number)
             self.with_checkpoint.pop(number, None)
+            for peers in self._peers.values():
+                _set(peers, number, None)
         if self._first is None or new.number < self._first.number:
             self._first = new
         if self._latest is None or new.number >= self._latest.number:
@@ -231,27 +245,39 @@ class Population(TrialReader[Segment]):
             self.running[new.number] = new
 
     def _finish(self, new: SegmentTrial) -> None:
-        member, generation = new.segment.member, new.generation
+        member, generation = new.member, new.generation
+        before = {other: self.latest(member, other) for other, _ in self._peers}
         self._finished[new.number] = new
         if new.number not in self.removed:
             self.with_checkpoint[new.number] = new
         if new.segment.queried:
             insort(self._queried, new.number)
-        insort(self._attempts[member, generation], new, key=lambda other: other.number)
-        if new.done:
-            self._of_generation[generation].append(new)
-        if member is not None and new.done:
+        attempts = self._attempts[new.segment.member, generation]
+        insort(attempts, new, key=lambda other: other.number)
+        if not new.done:
+            return
+        self._of_generation[generation].append(new)
+        if member >= 0:
             self._progress += [0] * (member + 1 - len(self._progress))
             self._progress[member] = max(self._progress[member], generation + 1)
             rivals = [new, self._done[member].get(generation, new)]
             first = min(rivals, key=lambda one: (not one.complete, one.number))
             self._done[member][generation] = first
-            for (other, size), latest in self._latest_at.items():
-                if member < size:
-                    latest[member] = self.latest(member, other)
+        for (other, size), peers in self._peers.items():
+            changed = (before[other], self.latest(member, other), new)
+            for one in changed if new.is_within(size) else ():
+                if one is not None:
+                    _set(peers, one.number, one if self._is_peer(one, other) else None)
 
 
-def needed(population: Population, maximize: bool) -> set[int]:
+def _set(peers: list[SegmentTrial], number: int, one: SegmentTrial | None) -> None:
+    """Put a segment in its place among others, which are sorted by number; None takes it out."""
+    at = bisect_left(peers, number, key=_number)
+    is_there = at < len(peers) and peers[at].number == number
+    peers[at : at + is_there] = [] if one is None else [one]
+
+
+def needed(population: Population) -> set[int]:
     """Numbers of the finished trials whose checkpoints must stay.
 
     * All that may still be continued or cloned: members are compared at equal generations, so
@@ -268,11 +294,11 @@ def needed(population: Population, maximize: bool) -> set[int]:
     parents = (population[number].segment.parent for number in used if number in population)
     kept = used | {parent for parent in parents if parent is not None}
     complete = (one for one in finished if one.complete)
-    best = min(complete, key=lambda one: one.rank_key(maximize), default=None)
+    best = min(complete, key=lambda one: one.rank_key, default=None)
     return kept if best is None else kept | {best.number}
 
 
-def removable(population: Population, maximize: bool) -> list[SegmentTrial]:
+def removable(population: Population) -> list[SegmentTrial]:
     """The finished segments whose checkpoints can be removed.
 
     None while a recent trial has begun but has no segment yet: it may have read the storage before
@@ -282,5 +308,5 @@ def removable(population: Population, maximize: bool) -> list[SegmentTrial]:
     recent = population.n_trials - PATIENCE * max(population.size, workers)
     if any(number >= recent for number in population.undecided):
         return []
-    kept = needed(population, maximize)
+    kept = needed(population)
     return [one for one in population.with_checkpoint.values() if one.number not in kept]

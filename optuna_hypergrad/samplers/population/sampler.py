@@ -260,8 +260,7 @@ class PopulationSampler(CompletedSampler[Population]):
         seed = self._seed if population.seed is None else population.seed
         rng = np.random.default_rng([seed, number])
         assignment = next_assignment(population, trial, config)
-        maximize = studies.maximizes(study)
-        parent, is_cloned = exploit(population, assignment, config, maximize, rng)
+        parent, is_cloned = exploit(population, assignment, config, rng)
         size, name = config.population_size, study.study_name
         wants = config.wants_hypergradient(population.space or {})
         segment = Segment(
@@ -285,7 +284,7 @@ class PopulationSampler(CompletedSampler[Population]):
         if is_cloned:
             if config.mutation == "teacher":
                 taught = current_teacher(population, number, seed, config.activation)
-            model = partial(lowest_point, population, assignment.generation, size, maximize)
+            model = partial(lowest_point, population, assignment.generation, size)
             segment = explore(segment, parent, taught, config, rng, model)
         return segment, taught if segment.queried else None
 
@@ -310,4 +309,4 @@ _WITHOUT_HYPERGRADIENT: dict[Mutation | None, str] = {
 
 def new_population(study: Study) -> Population:
     """The state of a study before it is read."""
-    return Population()
+    return Population(studies.maximizes(study))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import optuna
@@ -17,11 +16,9 @@ from optuna_hypergrad.samplers.population.loss_model import lowest_point
 from samplers.populations import create, population_of, run, silent
 
 
-def lowest(study: optuna.Study, generation: int, size: int = 4, **more: Any) -> np.ndarray | None:
+def lowest(study: optuna.Study, generation: int, size: int = 4) -> np.ndarray | None:
     numeric = Numeric.of(study.trials[0].distributions)
-    return lowest_point(
-        population_of(study), generation, size, more.get("maximize", False), numeric
-    )
+    return lowest_point(population_of(study), generation, size, numeric)
 
 
 def rippled(trial: optuna.Trial) -> float:
@@ -48,12 +45,13 @@ def test_clones_begin_near_the_minimum() -> None:
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_losses_are_ranked_within_a_generation(direction: str) -> None:
     """Training makes later generations better, whatever their hyperparameters are."""
-    study, sign = create(mutation=None, truncation=0.0), 1 if direction == "minimize" else -1
+    study = create(direction=direction, mutation=None, truncation=0.0)
+    sign = 1 if direction == "minimize" else -1
     for n in range(12):
         x = [-0.8, -0.1, 0.1, 0.9][n % 4]
         study.enqueue_trial({"x": x})
         run(study, sign * (abs(x + 0.1) - n // 4))
-    found = lowest(study, 3, maximize=direction == "maximize")
+    found = lowest(study, 3)
     assert found is not None and found == pytest.approx([0.45], abs=0.1)
 
 

@@ -1,7 +1,5 @@
 """No checkpoint that may still be needed is ever removed: random histories of random workers."""
 
-import math
-
 import optuna
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from optuna_hypergrad import PopulationSampler
-from optuna_hypergrad.reports.segments import read_segment
+from optuna_hypergrad.reports.segments import read_segment, write_removed
 from optuna_hypergrad.samplers.population.population import Population, removable
 from samplers.populations import create, population_of, run, segments
 
@@ -59,7 +57,7 @@ class History:
     def has_any_loss(self, generation: int, size: int) -> bool:
         """Whether any segment of a generation has a finite loss."""
         peers = self.population().peers(generation, size)
-        return any(math.isfinite(one.loss(maximize=False)) for one in peers)
+        return any(one.has_loss for one in peers)
 
     def population(self) -> Population:
         population = population_of(self.study)
@@ -67,7 +65,7 @@ class History:
         return population
 
     def clean(self) -> None:
-        for one in removable(self.population(), maximize=False):
+        for one in removable(self.population()):
             self.removed.add(one.number)
 
 
@@ -87,6 +85,30 @@ def test_a_needed_checkpoint_is_never_removed(
         assert not best <= history.removed  # of equal ones, one is enough
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(size=st.integers(1, 4), synchronous=st.booleans(), actions=ACTIONS)
+def test_peers_are_the_same_for_a_reader_that_saw_every_change(
+    size: int, synchronous: bool, actions: list[tuple[str, int]]
+) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    history, reader = History(size, synchronous), Population()
+    for action, which in actions:
+        history.act(action, which)
+        if history.running and which < 30:
+            trial = history.running[which % len(history.running)]
+            removed = sorted(history.removed)[: which // 5]
+            write_removed(history.study._storage, trial._trial_id, removed)
+        reader.read(history.study.get_trials(deepcopy=False))
+        fresh = population_of(history.study)
+        for generation in range(-1, 4):
+            for members in (size, max(size - 1, 1)):
+                numbers = [
+                    [one.number for one in population.peers(generation, members)]
+                    for population in (reader, fresh)
+                ]
+                assert numbers[0] == numbers[1]
+
+
 def test_what_is_kept_does_not_grow() -> None:
     history = History(5, synchronous=False)
     for number in range(200):
@@ -102,7 +124,7 @@ def test_nothing_is_removed_while_a_trial_is_undecided() -> None:
     history.study._storage.create_new_trial(history.study._study_id)  # before its decision
     population = population_of(history.study)
     assert population.undecided == {10}
-    assert removable(population, maximize=False) == []
+    assert removable(population) == []
 
 
 def test_an_explorer_that_is_ahead_of_its_generation_is_kept_until_it_can_be_cloned() -> None:
@@ -113,7 +135,7 @@ def test_an_explorer_that_is_ahead_of_its_generation_is_kept_until_it_can_be_clo
     for trial in (member, explorer):
         trial.suggest_float("x", -1, 1)
     study.tell(explorer, 1.0)
-    gone = [one.number for one in removable(population_of(study), maximize=False)]
+    gone = [one.number for one in removable(population_of(study))]
     assert explorer.number not in gone
     study.tell(member, 9.0)
     run(study)
@@ -128,7 +150,7 @@ def test_the_population_may_grow_and_shrink(sizes: tuple[int, ...]) -> None:
         study.sampler = PopulationSampler(seed=0, population_size=size, burn_in=0)
         for _ in range(n_trials):
             population = population_of(study)
-            gone = [one.number for one in removable(population, maximize=False)]
+            gone = [one.number for one in removable(population)]
             trial = study.ask()
             segment = segments(study)[-1]
             assert segment.parent not in removed
@@ -148,4 +170,4 @@ def test_a_running_trial_of_another_sampler_does_not_hold_removal_back() -> None
     study.sampler = optuna.samplers.RandomSampler(seed=0)
     study.ask().suggest_float("x", -1, 1)
     study.sampler = sampler
-    assert len(removable(population_of(study), maximize=False)) >= 10
+    assert len(removable(population_of(study))) >= 10
