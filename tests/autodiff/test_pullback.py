@@ -253,3 +253,12 @@ def test_an_update_may_branch_on_its_hyperparameters() -> None:
         for mode in ("forward", "reverse")
     )
     assert forward == pytest.approx(reverse, rel=1e-10)
+
+
+def test_a_later_run_compiles_nothing(replays: list[int]) -> None:
+    run(mlp())
+    misses = tracing._program.cache_info().misses
+    found = run(mlp())
+    assert replays
+    assert tracing._program.cache_info().misses == misses
+    assert found.gradient

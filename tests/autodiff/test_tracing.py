@@ -1,6 +1,7 @@
 """Traces: what is recorded, what is left out, and what cannot be recorded."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -217,3 +218,54 @@ def test_numbers_from_numpy_are_constants_of_the_trace() -> None:
     x, factor = torch.ones(3), np.float64(2.0)
     trace = recorded(lambda x: [x * float(factor)], x)
     assert trace([x])[0].tolist() == [2.0, 2.0, 2.0]
+
+
+def test_a_program_is_shared_by_recordings_of_the_same_calls() -> None:
+    def affine(layer: nn.Linear, x: Tensor) -> list[Tensor]:
+        return [layer(x).detach() + torch.ones(2)]
+
+    layers, x = [nn.Linear(3, 2) for _ in range(2)], torch.randn(4, 3)
+    traces = [recorded(partial(affine, one), x, owned=one.parameters()) for one in layers]
+    assert traces[0].graph is traces[1].graph
+    for layer, trace in zip(layers, traces, strict=True):
+        assert torch.equal(trace([x])[0], affine(layer, x)[0])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda x: [x * 2.0 + 1],
+        lambda x: [x * 2 + 1, x],
+        lambda x: [x * 2 + x],
+        lambda x: [(x * 2).add(1, alpha=2)],
+        lambda x: [x.double() * 2 + 1],
+    ],
+)
+def test_a_program_is_not_shared_by_recordings_of_other_calls(
+    other: Callable[[Tensor], list[Tensor]],
+) -> None:
+    x = torch.arange(3)
+    for function in (lambda x: [x * 2 + 1], other):
+        for found, expected in zip(recorded(function, x)([x]), function(x), strict=True):
+            assert found.dtype == expected.dtype
+            assert torch.equal(found, expected)
+
+
+def test_a_program_is_of_tensors_of_the_same_kinds() -> None:
+    x = torch.randn(3, 4)
+    for given in (x, x.T.contiguous().T, x.float(), x[:1]):
+        found = recorded(lambda x: [x.expand(3, 4) + 0.0 * x, x.reshape(-1)], given)([given])
+        assert torch.equal(found[0], given.expand(3, 4))
+        assert torch.equal(found[1], given.reshape(-1))
+
+
+def test_generators_are_those_of_the_recorded_call() -> None:
+    def drawing(generator: torch.Generator) -> tuple[list[Tensor], None]:
+        return [torch.rand(2, generator=generator)], None
+
+    for _ in range(2):
+        generator = torch.Generator()
+        trace, _ = traced(partial(drawing, generator), [], [], holds_generators=True)
+        assert isinstance(trace, Trace)
+        expected = torch.rand(2, generator=torch.Generator().set_state(generator.get_state()))
+        assert torch.equal(trace([])[0], expected)
