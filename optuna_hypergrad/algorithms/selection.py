@@ -10,7 +10,8 @@ import numpy as np
 
 def ranking(losses: Sequence[float]) -> list[int]:
     """Return indices from the lowest loss to the highest; equal losses stay in order."""
-    return [int(i) for i in np.argsort(np.asarray(losses, dtype=float), kind="stable")]
+    order: list[int] = np.argsort(np.asarray(losses, dtype=float), kind="stable").tolist()
+    return order
 
 
 def truncated(n: int, fraction: float) -> int:

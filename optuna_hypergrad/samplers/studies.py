@@ -63,7 +63,7 @@ def ranked(keys: Sequence[tuple[float, float]]) -> list[float]:
         >>> ranked([(0.0, 3.0), (2.0, 0.1), (0.0, 1.0), (math.inf, math.inf), (0.0, 3.0)])
         [1.0, 2.0, 0.0, inf, 1.0]
     """
-    violations, losses = np.array(keys, dtype=float).reshape(-1, 2).T
+    violations, losses = (np.array([key[i] for key in keys], dtype=float) for i in (0, 1))
     order = np.lexsort((losses, violations))
     violations, sorted_losses = violations[order], losses[order]
     is_next = (violations[1:] != violations[:-1]) | (sorted_losses[1:] != sorted_losses[:-1])

@@ -54,6 +54,7 @@ class SegmentTrial:
         self.number, self.generation = trial.number, segment.generation
         self.member = -1 if segment.member is None else segment.member
         """The member; -1 for an explorer."""
+        self.assigned = self.member, self.generation
         self.complete = trial.state == TrialState.COMPLETE
         """Whether the segment can be continued and cloned."""
         self.done = self.complete or trial.state == TrialState.PRUNED
@@ -271,10 +272,16 @@ class Population(TrialReader[Segment]):
 
 
 def _set(peers: list[SegmentTrial], number: int, one: SegmentTrial | None) -> None:
-    """Put a segment in its place among others, which are sorted by number; None takes it out."""
+    """Put a segment among others, which are sorted by number; None takes it out."""
     at = bisect_left(peers, number, key=_number)
     is_there = at < len(peers) and peers[at].number == number
     peers[at : at + is_there] = [] if one is None else [one]
+
+
+def index_of(one: SegmentTrial | None, peers: Sequence[SegmentTrial]) -> int | None:
+    """Where a segment is among others, which are sorted by number; None if it is not there."""
+    at = len(peers) if one is None else bisect_left(peers, one.number, key=_number)
+    return at if at < len(peers) and peers[at] is one else None
 
 
 def needed(population: Population) -> set[int]:
