@@ -89,8 +89,8 @@ class Recording:
     def __post_init__(self) -> None:
         calls = tuple((call.operation, repr((call.args, call.kwargs))) for call in self.calls)
         results = repr((self.captured, self.results, [call.result for call in self.calls]))
-        given = [*map(Operand, range(self.n_inputs)), *self.captured]
-        key = (self.n_inputs, calls, results, tuple(self.kinds[one] for one in given))
+        # Those of results follow from the calls, but for torch's default dtype and device.
+        key = (self.n_inputs, calls, results, tuple(self.kinds.items()))
         object.__setattr__(self, "_key", key)
 
     def __eq__(self, other: object) -> bool:

@@ -259,6 +259,13 @@ def test_a_program_is_of_tensors_of_the_same_kinds() -> None:
         assert torch.equal(found[1], given.reshape(-1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_program_is_of_the_default_dtype(dtype: torch.dtype) -> None:
+    torch.set_default_dtype(dtype)  # the fixture of this folder puts it back
+    trace = recorded(lambda x: [x + torch.ones(2)], torch.arange(2))
+    assert trace([torch.arange(2)])[0].dtype == dtype
+
+
 def test_generators_are_those_of_the_recorded_call() -> None:
     def drawing(generator: torch.Generator) -> tuple[list[Tensor], None]:
         return [torch.rand(2, generator=generator)], None
