@@ -140,6 +140,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_every_room_is_reached_by_attribute_from_the_package_alone() -> None:
     """Each in a process that has imported nothing else of the package."""
     subprocess.run([sys.executable, "-c", FRESH, *REACHABLE], check=True)

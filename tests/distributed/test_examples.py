@@ -114,7 +114,8 @@ def test_ranks_spread_each_trial(tmp_path: Path, launch: Callable[..., str]) -> 
     assert all("hg:gradient" in trial.system_attrs for trial in trials(tmp_path))
 
 
-@pytest.mark.parametrize("database", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("database", [False, True])
 def test_dask_shares_out_a_study(tmp_path: Path, database: bool) -> None:
     script = str(EXAMPLES / "dask_workers.py")
     options = ("--trials", "12", *(("--database",) if database else ()))

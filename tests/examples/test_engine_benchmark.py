@@ -8,6 +8,7 @@ import pytest
 
 import scripts
 
+pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 METHODS = ["plain", "baseline", "forward", "reverse"]
 
@@ -30,7 +31,6 @@ def printed(out: Path) -> str:
     return run("engine.py", *case, *small, "--json", str(out))
 
 
-@pytest.mark.slow
 def test_every_method_is_measured(printed: str, out: Path) -> None:
     rows = [line.strip("| ").split(" | ") for line in printed.splitlines()[2:]]
     assert [row[:5] for row in rows] == [["lenet", "2", "6", "3+2+1", m] for m in METHODS]

@@ -11,6 +11,7 @@ import pytest
 
 import scripts
 
+pytestmark = pytest.mark.slow
 MANY = Path(__file__).parents[2] / "examples" / "many"
 
 
@@ -46,7 +47,6 @@ def test_weights_of_groups_and_random_search(data: Path, tmp_path: Path) -> None
     assert (tmp_path / "f.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("job", ["mixture", "rates", "augmentation"])
 def test_the_other_jobs_run(job: str, data: Path, tmp_path: Path) -> None:
     found = run(job, data, tmp_path / f"{job}.json", "ours")

@@ -67,6 +67,7 @@ torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), para
 """
 
 
+@pytest.mark.slow
 def test_torch_alone_refuses_compiled_code() -> None:
     """In a process of its own: what others compile may keep torch from compiling any more."""
     done = scripts.run("-c", COMPILED_TWICE)

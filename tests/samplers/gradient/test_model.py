@@ -73,6 +73,7 @@ def test_a_category_that_shifts_the_loss_hides_no_optimum(seed: int) -> None:
     assert abs(study.best_params["x"] - 0.9) < 0.05
 
 
+@pytest.mark.slow
 def test_beside_a_category_the_search_is_no_worse_than_tpe() -> None:
     best = []
     for kind in (GradientSampler, optuna.samplers.TPESampler):
@@ -113,6 +114,7 @@ def true_loss_of(params: dict[str, float]) -> float:
     return float(0.04 + 0.012 * level**2 + shape)
 
 
+@pytest.mark.slow
 def test_where_most_trials_fail_a_good_place_that_is_safe_is_recommended() -> None:
     found = []
     for seed in (0, 1, 5, 6):
