@@ -28,6 +28,7 @@ _FUNCTIONS = frozenset(
 )
 """Operations that torch's functions and methods of these names call with the same arguments, in
 half the time of a call of the operation itself."""
+_SMALL = 2**14  # elements
 _STATISTICS = ("running_mean", "running_var")  # which batch norm changes, whatever its schema says
 
 
@@ -98,11 +99,16 @@ def _is_zero(value: Any) -> bool:
 
 
 def _compute_once(graph: Graph) -> None:
-    """Use the result of an earlier call with the same arguments."""
+    """Use the result of an earlier call with the same arguments, if it is small.
+
+    Large ones are computed again, as activation checkpointing does to save memory.
+    """
     found: dict[Hashable, Node] = {}
     for node in graph.nodes:
         is_pure = _name(node) in _FUNCTIONS or node.target is _aten._to_copy.default
-        if is_pure and all(map(is_constant, (node, *node.all_input_nodes))):
+        if not is_pure or node.meta["kind"][2].numel() > _SMALL:
+            continue
+        if all(map(is_constant, (node, *node.all_input_nodes))):
             earlier = found.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
             if earlier is not node:
                 node.replace_all_uses_with(earlier)

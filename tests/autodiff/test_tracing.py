@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from optuna_hypergrad.autodiff.tracing import Trace, TraceError, traced
 
@@ -114,6 +115,17 @@ def test_equal_calls_are_computed_once() -> None:
     assert targets(trace).count(str(torch.exp)) == 1
     x = torch.arange(3.0)
     assert torch.equal(trace([x])[0], 3 * x.exp())
+
+
+def test_activation_checkpointing_keeps_its_effect() -> None:
+    weight = torch.randn(300, 300).requires_grad_()
+
+    def gradient(x: Tensor) -> list[Tensor]:
+        y = checkpoint(lambda x: (x @ weight).tanh() @ weight, x, use_reentrant=False)
+        return list(torch.autograd.grad(y.square().sum(), weight))
+
+    trace = recorded(gradient, torch.randn(200, 300), owned=[weight])
+    assert targets(trace).count(str(torch.tanh)) == 2
 
 
 def test_equal_calls_are_computed_anew_where_something_has_changed_in_between() -> None:
