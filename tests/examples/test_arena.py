@@ -39,6 +39,7 @@ def run(storage: str, *options: str) -> CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_cells_run_to_the_budget_once_and_are_judged(storage: str, tmp_path: Path) -> None:
     assert len(run(storage).stdout.splitlines()) == 2
     assert run(storage).stdout == ""

@@ -58,6 +58,7 @@ def searches(
     return [tuple(one) for one in json.loads(done.stdout)]
 
 
+@pytest.mark.slow
 def test_a_search_from_a_rate_that_learns_nothing_does_not_stall() -> None:
     for first, best, advice in searches("breast-cancer-60", {"lr": 1e-5}, [0, 1], 22):
         assert first > 0.6

@@ -52,6 +52,7 @@ def run(folder: Path, *arguments: str, script: Path = SCRIPT) -> CompletedProces
     return scripts.run(script, *places, *arguments, cwd=folder)
 
 
+@pytest.mark.slow
 def test_a_cell_is_stored_and_tabulated(folder: Path) -> None:
     cell = ("--jobs", "cifar10", "--methods", "hpm", *SMALL, "--steps", "2")
     done = run(folder, *cell)
