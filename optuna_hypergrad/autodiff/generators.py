@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import random
 import sys
 from array import array
@@ -99,7 +100,7 @@ class GeneratorStates:
 
     def _sharing(self, before: GeneratorStates) -> GeneratorStates:
         """The same states, those of ``before`` where they are equal."""
-        pairs = list(zip(self.torch_states, before.torch_states, strict=True))
+        pairs = zip(self.torch_states, before.torch_states, strict=True)
         torch_states = tuple(old if _same(new, old) else new for new, old in pairs)
         numpy_state, python_state = before.numpy_state, before.python_state
         if not _same_numpy(self.numpy_state, numpy_state):
@@ -108,7 +109,7 @@ class GeneratorStates:
             python_state = self.python_state
         new = (*torch_states, numpy_state, python_state)
         old = (*before.torch_states, before.numpy_state, before.python_state)
-        if all(map(lambda one, other: one is other, new, old)):
+        if all(map(operator.is_, new, old)):
             return before
         return replace(
             self, torch_states=torch_states, numpy_state=numpy_state, python_state=python_state

@@ -6,7 +6,8 @@ They are recorded below autograd, so backward passes that the function takes are
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ class Call:
 
     operation: Any
     args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    kwargs: dict[str, Any]
     result: Operand | tuple[Operand | None, ...] | bool | None
 
 
@@ -84,14 +85,13 @@ class Recording:
     results: tuple[Operand, ...]
     kinds: Mapping[Operand, Hashable]
     constants: Mapping[Operand, Tensor]
-    _key: Hashable = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _key(self) -> Hashable:
         calls = tuple((call.operation, repr((call.args, call.kwargs))) for call in self.calls)
         results = repr((self.captured, self.results, [call.result for call in self.calls]))
         # Those of results follow from the calls, but for torch's default dtype and device.
-        key = (self.n_inputs, calls, results, tuple(self.kinds.items()))
-        object.__setattr__(self, "_key", key)
+        return self.n_inputs, calls, results, tuple(self.kinds.items())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recording) and self._key == other._key

@@ -144,12 +144,6 @@ def schema_of(node: Node) -> Any:
     return getattr(node.meta.get("operation", node.target), "_schema", None)
 
 
-def is_mutable(node: Node) -> bool:
-    """Whether a call changes one of its arguments."""
-    schema = schema_of(node)
-    return schema is not None and bool(schema.is_mutable)
-
-
 def changed_by(node: Node) -> list[Node]:
     """The arguments that a call changes in place."""
     schema, found = schema_of(node), []
@@ -191,8 +185,9 @@ def _has_effect(node: Node) -> bool:
     """Whether a call counts even if nobody uses its result: it changes a tensor or a generator."""
     if node.op != "call_function":
         return True
-    tags = getattr(node.target, "tags", ())
-    return is_mutable(node) or torch.Tag.nondeterministic_seeded in tags
+    schema, tags = schema_of(node), getattr(node.target, "tags", ())
+    is_mutable = schema is not None and bool(schema.is_mutable)
+    return is_mutable or torch.Tag.nondeterministic_seeded in tags
 
 
 def _name(node: Node) -> str:

@@ -78,7 +78,7 @@ def _graph(recording: Recording) -> tuple[Graph, dict[Operand, Node]]:
 
     conditions = []
     for call in recording.calls:
-        node = graph.call_function(call.operation, given(call.args), given(dict(call.kwargs)))
+        node = graph.call_function(call.operation, given(call.args), given(call.kwargs))
         if isinstance(call.result, Operand):
             nodes[call.result] = node
         elif isinstance(call.result, tuple):

@@ -247,7 +247,6 @@ class Population(TrialReader[Segment]):
 
     def _finish(self, new: SegmentTrial) -> None:
         member, generation = new.member, new.generation
-        before = {other: self.latest(member, other) for other, _ in self._peers}
         self._finished[new.number] = new
         if new.number not in self.removed:
             self.with_checkpoint[new.number] = new
@@ -257,6 +256,7 @@ class Population(TrialReader[Segment]):
         insort(attempts, new, key=lambda other: other.number)
         if not new.done:
             return
+        before = {other: self.latest(member, other) for other, _ in self._peers}
         self._of_generation[generation].append(new)
         if member >= 0:
             self._progress += [0] * (member + 1 - len(self._progress))
