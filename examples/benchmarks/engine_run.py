@@ -134,13 +134,14 @@ def baseline(task: Task) -> dict[str, Any]:
 
 
 def engine(task: Task) -> dict[str, Any]:
-    """The engine in the mode of this name; "train" learns nothing."""
+    """The engine in the mode of this name; "compiled" is reverse mode; "train" learns nothing."""
     job = task.job
     schedules = {kind: Schedule(kind, values) for kind, values in job.values.items()}
     update = job.update(
         {k: s if k in job.learned else job.numbers[k] for k, s in schedules.items()}
     )
-    trains = job.method == "train"
+    trains, compiles = job.method == "train", job.method == "compiled"
+    mode = {"train": "auto", "compiled": "reverse"}.get(job.method, job.method)
     result = hypergradient(
         task.model,
         mnist.loss_fn,
@@ -148,8 +149,9 @@ def engine(task: Task) -> dict[str, Any]:
         task.batch,
         task.validation,
         steps=job.steps,
-        mode="auto" if trains else job.method,
+        mode=mode,
         learn=() if trains else None,
+        compile=compiles,
         estimate="exact",
         memory=job.memory,
     )
@@ -194,6 +196,7 @@ METHODS: dict[str, Callable[[Task], dict[str, Any]]] = {
     "forward": engine,
     "reverse": engine,
     "auto": engine,
+    "compiled": engine,
     "train": engine,
     "unrolled": peer,
     "by-hand": peer,

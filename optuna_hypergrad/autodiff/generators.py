@@ -65,8 +65,7 @@ class GeneratorStates:
             numpy_state = before.numpy_state
         else:
             numpy_state, memory = _numpy_state(memory)
-        version, numbers, rest = random.getstate()
-        python_state = (version, array("I", numbers).tobytes(), rest)  # a tenth of the memory
+        python_state = _python_state(None if before is None else before.python_state)
         now = cls(tuple(states), numpy_state, python_state, device, own, memory)
         return now if before is None else now._sharing(before)
 
@@ -124,6 +123,18 @@ def _same_numpy(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
     if first is second:
         return True
     return first[2:] == second[2:] and np.array_equal(first[1], second[1])
+
+
+def _python_state(before: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """The state of the generator of ``random``; ``before`` if it is still the same.
+
+    A draw changes the last number, the position, and when it comes round, all the others.
+    """
+    version, numbers, rest = random.getstate()
+    end = array("I", numbers[-5:]).tobytes()
+    if before is not None and before[1].endswith(end) and before[::2] == (version, rest):
+        return before
+    return version, array("I", numbers).tobytes(), rest  # a tenth of the memory
 
 
 def _numpy_memory() -> bytes | None:

@@ -22,6 +22,8 @@ from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients, HasGrad
 
 LossFn = Callable[..., Tensor]
+_UNRECORDED = nullcontext(nullcontext())
+
 Statistics = Literal["batch", "running"]  # what batch norm normalises with in validation
 
 
@@ -127,7 +129,7 @@ class TrainingLoss:
             ValueError: If the loss does not depend on the weights.
         """
         self.weights.check_trainable()
-        recording = nullcontext(nullcontext()) if stops is None else recorded(self.model, stops)
+        recording = _UNRECORDED if stops is None else recorded(self.model, stops)
         with torch.enable_grad(), self.switched(), recording as recording_calls:
             with recording_calls:
                 loss = self(batch, hparams)

@@ -4,7 +4,7 @@ All steps of a run call the same operations of torch. So those of one step are r
 (``tracing.py``), and run again for the others without Python and autograd. A trace cannot see a
 Python number that changes from step to step, but the loss shows it, which has to be that of the
 training; and some steps are computed in both ways. Where the two differ, or a step cannot be
-recorded, all steps are computed by autograd.
+recorded, all steps are computed by autograd. On request, what was recorded is compiled.
 """
 
 from __future__ import annotations
@@ -77,10 +77,18 @@ class PullBack:
         run: The run.
         recomputation: Its steps.
         clipping: Of Hessian products.
+        compile: Whether to compile the traces.
     """
 
-    def __init__(self, run: Run, recomputation: Recomputation, clipping: ProductClipping) -> None:
+    def __init__(
+        self,
+        run: Run,
+        recomputation: Recomputation,
+        clipping: ProductClipping,
+        compile: bool = False,
+    ) -> None:
         self._run, self._recomputation, self._clipping = run, recomputation, clipping
+        self._compile = compile
         self._traces: dict[Hashable, Trace] = {}
         self._losses: list[float] = []  # of the training
         self._n_replayed = 0
@@ -133,9 +141,19 @@ class PullBack:
         check_recomputed(visit.step, gradient, visit.gradient)
         if isinstance(trace, Trace):
             self._traces[key] = trace
+            if self._compile:
+                self._compile_trace(trace, inputs)
         else:
             self._give_up(trace)
         return pulled
+
+    def _compile_trace(self, trace: Trace, inputs: Sequence[Tensor]) -> None:
+        """Compile a trace, or say why it is not: the training must not be lost for that."""
+        try:
+            trace.compile(inputs)
+        except Exception as error:  # whatever inductor and the compilers that it calls raise
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            self._interpret(f"compilation failed ({reason})")
 
     def _replayed(
         self,
@@ -152,7 +170,7 @@ class PullBack:
         try:
             pulled = Pulled.of(trace(inputs), self._run.hypers.tensors)
         except RuntimeError as error:
-            self._give_up(f"torch cannot run its operations again ({str(error).splitlines()[0]})")
+            self._distrust(f"torch cannot run its operations again ({str(error).splitlines()[0]})")
             self._recomputation.restore(visit)
             return self._computed(visit, adjoint, values)
         is_right = self._has_loss(visit.step, pulled)
@@ -161,8 +179,10 @@ class PullBack:
             return pulled
         self._recomputation.restore(visit)
         expected = self._computed(visit, adjoint, values)
-        if not (is_right and all(map(_is_same, pulled.tensors, expected.tensors))):
-            self._give_up("its operations change from step to step")
+        tolerance = _tolerance(visit.gradient, trace.is_compiled)
+        pairs = zip(pulled.tensors, expected.tensors, strict=True)
+        if not (is_right and all(difference(f.to(e), e) <= tolerance for f, e in pairs)):
+            self._distrust("its operations change from step to step")
         return expected
 
     def _has_loss(self, step: int, pulled: Pulled) -> bool:
@@ -170,8 +190,21 @@ class PullBack:
         if not self._losses:
             self._losses = self._recomputation.losses.tolist()  # at once: a GPU waits for each read
         found, expected = pulled.measured.tolist()[0], self._losses[step]
-        tolerance = _rounding(self._recomputation.losses) * abs(expected)
+        tolerance = _tolerance(self._recomputation.losses, False) * abs(expected)
         return not math.isfinite(expected) or bool(abs(found - expected) <= tolerance)
+
+    def _distrust(self, reason: str) -> None:
+        """Do without compiled code, if there is some; else without traces."""
+        if self._compile:
+            self._interpret(reason)
+        else:
+            self._give_up(reason)
+
+    def _interpret(self, reason: str) -> None:
+        logger.warning(f"compile: steps back are not compiled, which takes longer: {reason}.")
+        self._compile, self._n_replayed = False, 0  # so that the next step is checked
+        for trace in self._traces.values():
+            trace.interpret()
 
     def _give_up(self, reason: str) -> None:
         logger.info(f"Steps are differentiated one by one, which takes longer: {reason}.")
@@ -218,13 +251,14 @@ def differentiated(
     return grad.gradient, pulled
 
 
-def _is_same(found: Tensor, expected: Tensor) -> bool:
-    """Whether two tensors are equal, but for the order of sums on devices where it varies."""
-    return difference(found.to(expected), expected) <= _rounding(expected)
+def _tolerance(like: Tensor, is_compiled: bool) -> float:
+    """Up to which relative difference two results are the same.
 
-
-def _rounding(tensor: Tensor) -> float:
-    return 64 * torch.finfo(tensor.dtype).eps
+    Without a compiler, they are equal, but for the order of sums on devices where it varies. It
+    changes the order everywhere, and may so switch a ReLU.
+    """
+    eps = torch.finfo(like.dtype).eps
+    return float(32 * eps**0.5) if is_compiled else 64 * eps
 
 
 def _is_power(number: int, base: int) -> bool:

@@ -17,13 +17,18 @@ from torch.fx import Graph, Node
 _aten = torch.ops.aten
 _ALIASES = (_aten.detach.default, _aten.lift_fresh.default)
 _ZEROS = (_aten.zeros.default, _aten.zeros_like.default, _aten.new_zeros.default)
-_SAME_SHAPE = (_aten.view.default, _aten.expand.default)  # where it is that of the argument
+_RESHAPING = (  # views that have all elements of their argument, if they have as many
+    *(_aten.view.default, _aten.expand.default, _aten.unsqueeze.default, _aten.select.int),
+    *(_aten.squeeze.dim, _aten.t.default, _aten.transpose.int, _aten.permute.default),
+)
 _FUNCTIONS = frozenset(
     {
-        *("add", "addcmul", "addmm", "bmm", "cat", "clamp_min", "div", "eq", "exp", "expand"),
-        *("ge", "gt", "le", "lerp", "log", "lt", "mean", "mm", "mul", "neg", "permute", "pow"),
-        *("relu", "rsub", "select", "sigmoid", "sqrt", "sub", "sum", "t", "tanh", "transpose"),
-        *("unsqueeze", "view", "where"),
+        *("_log_softmax", "_log_softmax_backward_data", "_softmax", "_softmax_backward_data"),
+        *("abs", "add", "addcmul", "addmm", "bmm", "cat", "clamp_min", "div", "eq", "exp"),
+        *("expand", "ge", "gt", "le", "lerp", "log", "lt", "maximum", "mean", "minimum", "mm"),
+        *("mul", "ne", "neg", "permute", "pow", "reciprocal", "relu", "rsqrt", "rsub", "select"),
+        *("sigmoid", "sign", "split_with_sizes", "sqrt", "squeeze", "stack", "sub", "sum", "t"),
+        *("tanh", "transpose", "unsqueeze", "view", "where"),
     }
 )
 """Operations that torch's functions and methods of these names call with the same arguments, in
@@ -58,8 +63,6 @@ def simplify(
     for node in graph.nodes:
         if node.target in _ALIASES:
             node.replace_all_uses_with(node.args[0])
-        elif node.target is _aten.t.default and node.args[0].target is _aten.t.default:
-            node.replace_all_uses_with(node.args[0].args[0])
     graph.eliminate_dead_code(_has_effect)
     for node in graph.nodes:
         x = _unchanged(node)
@@ -87,11 +90,23 @@ def _unchanged(node: Node) -> Node | None:
         x = x if type(factor) is float and factor == 1.0 else None
     elif node.target is _aten.pow.Tensor_Scalar:
         x = node.args[0] if node.args[1] == 1 else None
-    elif node.target in _SAME_SHAPE:
-        x = node.args[0]
-    if not isinstance(x, Node) or x.op != "call_function" or x.meta["kind"] != node.meta["kind"]:
+    elif node.target in _RESHAPING:
+        x = _like_it(node)
+    if not isinstance(x, Node) or x.meta["kind"] != node.meta["kind"]:
         return None
-    return x
+    is_result = any(user.op == "output" for user in node.users)
+    return None if is_result and x.op == "placeholder" else x  # whose memory is the caller's
+
+
+def _like_it(view: Node) -> Node | None:
+    """The first of the tensors that a view is a view of that is like the view."""
+    x, found = view, None
+    while x.target in _RESHAPING:
+        x = x.args[0]  # type: ignore[assignment]
+        if x.meta["kind"][2].numel() != view.meta["kind"][2].numel():
+            break
+        found = x if x.meta["kind"] == view.meta["kind"] else found
+    return found
 
 
 def _is_zero(value: Any) -> bool:
@@ -106,7 +121,7 @@ def _compute_once(graph: Graph) -> None:
     found: dict[Hashable, Node] = {}
     for node in graph.nodes:
         is_pure = _name(node) in _FUNCTIONS or node.target is _aten._to_copy.default
-        if not is_pure or node.meta["kind"][2].numel() > _SMALL:
+        if not is_pure or "kind" not in node.meta or node.meta["kind"][2].numel() > _SMALL:
             continue
         if all(map(is_constant, (node, *node.all_input_nodes))):
             earlier = found.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
@@ -198,12 +213,24 @@ def _name(node: Node) -> str:
 
 def _call_faster(node: Node) -> None:
     name = _name(node)
-    if name in _FUNCTIONS:
+    if name == "_to_copy" and _only_converts(node):
+        node.meta["operation"] = node.target
+        node.op, node.target, node.kwargs = "call_method", "to", {"dtype": node.kwargs["dtype"]}
+    elif name in _FUNCTIONS:
         node.meta["operation"] = node.target
         if hasattr(torch, name):
             node.target = getattr(torch, name)
         else:
             node.op, node.target = "call_method", name
+
+
+def _only_converts(node: Node) -> bool:
+    """Whether a copy differs from its argument in its dtype, and in nothing else."""
+    argument = node.args[0]
+    if not isinstance(argument, Node) or "kind" not in argument.meta:
+        return False
+    (old, *others), (new, *same) = argument.meta["kind"], node.meta["kind"]
+    return old != new and others == same and "dtype" in node.kwargs
 
 
 def _leave_out_gradients(node: Node) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
+from optuna_hypergrad.autodiff.compiling import compiled
 from optuna_hypergrad.autodiff.recording import Operand, Recorder, Recording, kind_of
 from optuna_hypergrad.autodiff.simplify import simplify
 from optuna_hypergrad.logger import logger
@@ -46,6 +47,13 @@ class Program:
         arguments = [node for node in self.graph.nodes if node.op == "placeholder"]
         self._bound = arguments[recording.n_inputs :]
         self.run: Callable[..., list[Any]] = GraphModule({}, self.graph).forward
+        self._compiled: Callable[..., list[Any]] | None = None
+
+    def compiled(self, arguments: Sequence[Any]) -> Callable[..., list[Any]]:
+        """The same function, compiled at the first call; see ``compiling.compiled``."""
+        if self._compiled is None:
+            self._compiled = compiled(self.graph, arguments)
+        return self._compiled
 
     def bind(self, captured: Sequence[Tensor | torch.Generator]) -> list[Tensor | torch.Generator]:
         """The arguments besides the inputs.
@@ -108,8 +116,8 @@ class Trace:
         captured: Sequence[Tensor | torch.Generator],
         constants: Sequence[Tensor],
     ) -> None:
-        self.graph, self.conditions, self._run = program.graph, program.conditions, program.run
-        self.captured = program.bind(captured)
+        self.graph, self.conditions, self._program = program.graph, program.conditions, program
+        self.captured, self._run = program.bind(captured), program.run
         self._versions = [(tensor, tensor._version) for tensor in constants]
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -126,6 +134,24 @@ class Trace:
         if self.conditions and results[n:] != self.conditions:
             raise TraceError("a condition on values has changed")
         return results[:n]
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code runs."""
+        return self._run is not self._program.run
+
+    def compile(self, inputs: Sequence[Tensor]) -> None:
+        """Run compiled code from now on.
+
+        Args:
+            inputs: Some of the kinds that the trace will get.
+        """
+        with torch.enable_grad():
+            self._run = self._program.compiled([*(t.detach() for t in inputs), *self.captured])
+
+    def interpret(self) -> None:
+        """Run the operations one by one again."""
+        self._run = self._program.run
 
     @property
     def captures(self) -> bool:

@@ -47,7 +47,10 @@ class FlatWeights:
 
     def read(self) -> Tensor:
         """A copy of the weights, shape (D,)."""
-        return torch.cat([p.detach().reshape(-1) for p in self.parameters])
+        with torch.no_grad():
+            joined: Tensor = _flatten_dense_tensors(self.parameters)  # type: ignore[no-untyped-call]
+        # Torch makes a copy of several, and a view of one.
+        return joined if len(self.parameters) > 1 else joined.detach().clone()
 
     def write(self, vector: Tensor) -> None:
         """Give the model the weights in ``vector``."""
@@ -94,15 +97,15 @@ class FlatWeights:
 
     def join(self, tensors: Sequence[Tensor | None], batch: Sequence[int] = ()) -> Tensor:
         """One tensor for each parameter as vectors, shape (*batch, D); None counts as zero."""
-        for name, tensor in zip(self.names, tensors, strict=True):
-            if tensor is not None and tensor.layout != torch.strided:
+        layouts = [None if tensor is None else tensor.layout for tensor in tensors]
+        for name, layout in zip(self.names, layouts, strict=True):
+            if layout is not None and layout != torch.strided:
                 raise ValueError(
                     f"model: the gradient of {name} is sparse, expected a dense one; build its "
                     "nn.Embedding with sparse=False."
                 )
-        if not batch and all(tensor is not None for tensor in tensors):
-            with torch.no_grad():
-                joined: Tensor = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
+        if not batch and None not in layouts:
+            joined: Tensor = _flatten_dense_tensors(tensors)  # type: ignore[no-untyped-call]
             return joined.detach()
         parts = [
             p.new_zeros((*batch, p.numel())) if t is None else t.detach().reshape(*batch, p.numel())

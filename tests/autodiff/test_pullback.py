@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from autodiff.problems import batch, batch_norm, batches, convolutional, dropout, loss_fn, mlp
 from optuna_hypergrad import Schedule
@@ -262,3 +263,98 @@ def test_a_later_run_compiles_nothing(replays: list[int]) -> None:
     assert replays
     assert tracing._program.cache_info().misses == misses
     assert found.gradient
+
+
+def close(first: Hypergradient, second: Hypergradient) -> bool:
+    return all(
+        value == pytest.approx(second.gradient[name], rel=1e-9)
+        for name, value in first.gradient.items()
+    )
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one for each compilation."""
+    calls: list[int] = []
+    compiled = tracing.compiled
+    monkeypatch.setattr(
+        tracing, "compiled", lambda graph, given: calls.append(1) or compiled(graph, given)
+    )
+    tracing._program.cache_clear()
+    return calls
+
+
+NOT_COMPILED = "steps back are not compiled"
+
+
+@pytest.mark.slow
+def test_compiled_steps_give_the_same_and_are_compiled_once(
+    compilations: list[int], log: pytest.LogCaptureFixture
+) -> None:
+    model = mlp()
+    expected = run(copy.deepcopy(model))
+    for _ in range(2):
+        assert close(run(copy.deepcopy(model), compile=True), expected)
+    assert len(compilations) == 1
+    assert NOT_COMPILED not in log.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [batch_norm, convolutional, dropout])
+def test_compiled_steps_of_other_models_give_the_same(
+    compilations: list[int], log: pytest.LogCaptureFixture, model: Any
+) -> None:
+    made = model()
+    assert close(run(copy.deepcopy(made), compile=True), run(made))
+    assert len(compilations) == 1
+    assert NOT_COMPILED not in log.text
+
+
+def test_without_a_compiler_steps_are_run_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(tracing, "compiled", fails)
+    tracing._program.cache_clear()
+    model = mlp()
+    assert same(run(copy.deepcopy(model), compile=True), run(model))
+    assert NOT_COMPILED in log.text
+    assert "RuntimeError: no C++ compiler" in log.text
+
+
+def test_compiled_code_that_is_wrong_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    def wrong(graph: Any, arguments: Any) -> Any:
+        def run(*arguments: Tensor) -> list[Tensor]:
+            measured, *rest = GraphModule({}, graph)(*arguments)
+            return [measured, *(1.1 * one for one in rest)]
+
+        return run
+
+    monkeypatch.setattr(tracing, "compiled", wrong)
+    tracing._program.cache_clear()
+    model = mlp()
+    assert same(run(copy.deepcopy(model), compile=True), run(model))
+    assert NOT_COMPILED in log.text
+
+
+def test_nothing_is_compiled_in_forward_mode() -> None:
+    lr = Schedule("lr", [0.2])
+    with pytest.raises(ValueError, match="compile=True compiles steps back"):
+        hypergradient(
+            mlp(),
+            loss_fn,
+            SGD(lr),
+            batches(STEPS),
+            batch(20),
+            steps=STEPS,
+            mode="forward",
+            compile=True,
+        )
+    found = hypergradient(
+        mlp(), loss_fn, SGD(lr), batches(8), batch(20), steps=8, compile=True
+    )  # too few steps to compile
+    assert found.mode == "reverse"

@@ -245,6 +245,14 @@ def test_states_that_have_not_changed_are_shared(draw: str) -> None:
     assert GeneratorStates.now(CPU, before=before) is before
 
 
+def test_as_many_numbers_as_a_state_has_of_python_change_it() -> None:
+    before = GeneratorStates.now(CPU)
+    expected = [random.getrandbits(32) for _ in range(624)]  # the position is the same again
+    assert GeneratorStates.now(CPU, (), before) is not before
+    before.restore()
+    assert [random.getrandbits(32) for _ in range(624)] == expected
+
+
 def test_a_normal_number_that_numpy_holds_back_is_a_part_of_the_state() -> None:
     np.random.seed(0)
     np.random.randn()  # numpy makes two at once

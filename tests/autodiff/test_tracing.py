@@ -94,6 +94,38 @@ def test_what_changes_nothing_is_not_computed() -> None:
     assert torch.equal(trace([x])[0].nan_to_num(9.0), padded(x)[0].nan_to_num(9.0))
 
 
+def test_views_that_end_where_they_began_are_not_computed() -> None:
+    def there_and_back(x: Tensor) -> list[Tensor]:
+        first = x.unsqueeze(0).view(1, -1).t().permute(1, 0).squeeze(0).exp()
+        return [first.view(1, 6)[0].view(2, 3).t().t(), x.view(2, 3).t().reshape(-1).neg()]
+
+    trace, x = recorded(there_and_back, torch.ones(6)), torch.arange(6.0)
+    assert all(map(torch.equal, trace([x]), there_and_back(x)))
+    assert targets(trace)[:3] == [str(torch.exp), "view", "view"]  # of the first, and of the second
+
+
+def test_results_are_not_the_inputs() -> None:
+    trace, x = (
+        recorded(lambda x: [x.view(1, 3)[0], x.pow(1), 1.0 * x], torch.ones(3)),
+        torch.ones(3),
+    )
+    for result in trace([x])[1:]:  # the first is a view, as in the function
+        result.zero_()
+    assert x.tolist() == [1.0] * 3
+
+
+def test_conversions_are_those_of_the_function() -> None:
+    def converted(x: Tensor) -> list[Tensor]:
+        image = x.view(1, 2, 2, 2)
+        last = image.to(torch.float64, memory_format=torch.channels_last)
+        return [x.double() * 2, last, x.to(torch.float16).float(), x.to(x.dtype, copy=True)]
+
+    x = torch.arange(8.0, dtype=torch.float32) / 3
+    found, expected = recorded(converted, torch.ones(8, dtype=torch.float32))([x]), converted(x)
+    assert all(map(torch.equal, found, expected))
+    assert [one.stride() for one in found] == [one.stride() for one in expected]
+
+
 def test_sums_that_change_shape_or_dtype_are_computed() -> None:
     def widened(x: Tensor) -> list[Tensor]:
         y = x.exp()

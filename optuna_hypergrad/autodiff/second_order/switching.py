@@ -117,11 +117,24 @@ def kernels_for(model: nn.Module) -> Kernels:
     return Kernels(
         fused=has(nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm),
         attention=has(nn.MultiheadAttention),
-        eager="torch._dynamo" in sys.modules,  # else nothing can have been compiled yet
+        eager=_compiles(),
         recurrent=has(nn.RNNBase),
         formulas=has(nn.Hardsigmoid, nn.EmbeddingBag, _WeightNorm)
         or any(isinstance(hook, WeightNorm) for hook in hooks),
     )
+
+
+def _compiles() -> bool:
+    """Whether anything in this process was given to ``torch.compile``, as far as torch tells.
+
+    Its optimizers load dynamo, too, but without a compiler. To switch it costs as much as some
+    operations, at each step.
+    """
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is None:
+        return False
+    compilers = getattr(dynamo.eval_frame, "cached_backends", None)
+    return compilers is None or any(compilers.values())
 
 
 def candidates(model: nn.Module, device: torch.device) -> list[Kernels]:
@@ -137,7 +150,8 @@ def candidates(model: nn.Module, device: torch.device) -> list[Kernels]:
     cuda = device.type == "cuda"
     guess = kernels_for(model)
     guess = replace(guess, recurrent=guess.recurrent and cuda)
-    everything = Kernels(True, True, eager=guess.eager, recurrent=cuda, formulas=True)
+    compiler = "torch._dynamo" in sys.modules
+    everything = Kernels(True, True, eager=compiler, recurrent=cuda, formulas=True)
     return list(dict.fromkeys([guess, everything, replace(everything, fused=False)]))
 
 

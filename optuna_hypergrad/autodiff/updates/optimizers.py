@@ -169,8 +169,10 @@ class Adam:
         m = torch.lerp(m, q, 1 - beta1)
         s = torch.lerp(s, q.square(), 1 - beta2)
         largest = [torch.maximum(before, s) for before in largest]
-        root = _root([*largest, s][0] / _correction(beta2, t))
-        return m / _correction(beta1, t) / (root + hypers["eps"]), (t, m, s, *largest)
+        precise = t.double()
+        corrections = [_correction(beta, precise).to(t.dtype) for beta in (beta1, beta2)]
+        root = _root([*largest, s][0] / corrections[1])
+        return m / corrections[0] / (root + hypers["eps"]), (t, m, s, *largest)
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,8 @@ def _correction(beta: float | Tensor, t: Tensor) -> Tensor:
     In double precision, as in torch: in single precision 1 − 0.999 has only four digits.
     """
     base = beta.double() if isinstance(beta, Tensor) else beta
-    total: Tensor = 1 - base ** t.double()
-    return total.to(t.dtype)
+    total: Tensor = 1 - base**t
+    return total
 
 
 def _root(squares: Tensor) -> Tensor:

@@ -1,0 +1,80 @@
+"""Recorded graphs of torch's operations, compiled by torch's inductor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.passes.split_module import split_module
+
+from optuna_hypergrad.autodiff.simplify import changed_by, viewed
+
+_lock = threading.Lock()
+
+
+def compiled(graph: Graph, arguments: Sequence[Any]) -> Callable[..., list[Any]]:
+    """A graph as a function that gives the same to rounding, with the same random numbers.
+
+    Inductor changes the order of operations. So what draws is left to torch, and comes first.
+
+    Args:
+        graph: The graph.
+        arguments: Some of the kinds that it will have; it is run with them.
+
+    Raises:
+        Exception: Whatever inductor or the compiler that it calls raises.
+    """
+    drawing = _drawing(graph)
+    parts = split_module(
+        GraphModule({}, graph),
+        None,  # type: ignore[arg-type]  # unused
+        lambda node: 0 if node in drawing else 1,
+    )
+    rest = parts.submod_1
+    assert isinstance(rest, GraphModule)
+    parts.submod_1 = _Compiled(rest)
+    with _lock:
+        parts(*arguments)
+    run: Callable[..., list[Any]] = parts.forward
+    return run
+
+
+class _Compiled(nn.Module):
+    """A part of a graph, compiled when it is first called."""
+
+    def __init__(self, part: GraphModule) -> None:
+        super().__init__()
+        self._part = part
+        self._run: Callable[..., Any] | None = None
+
+    def forward(self, *arguments: Any) -> Any:
+        if self._run is None:
+            from torch._inductor import compile  # takes a second
+
+            self._run = compile(self._part, list(arguments), {"fallback_random": True})
+        return self._run(*arguments)
+
+
+def _drawing(graph: Graph) -> set[Node]:
+    """The operations that draw random numbers, and all that these depend on."""
+    found: set[Node] = set()
+    read: set[Node] = set()  # by these, or what they are views of
+    for node in reversed(graph.nodes):
+        if node.op == "placeholder" or node.op == "output":
+            continue
+        operation = node.meta.get("operation", node.target)
+        draws = torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
+        if draws or node in read or not read.isdisjoint(map(_base, changed_by(node))):
+            found.add(node)
+            read |= {*node.all_input_nodes, *map(_base, node.all_input_nodes)}
+    return found
+
+
+def _base(node: Node) -> Node:
+    while (base := viewed(node)) is not None:
+        node = base
+    return node
