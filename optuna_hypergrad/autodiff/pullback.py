@@ -139,12 +139,12 @@ class PullBack:
         owned = [*self._run.weights.parameters, *self._run.loss.model.buffers()]
         trace, (gradient, pulled) = traced(pull_back, inputs, owned)
         check_recomputed(visit.step, gradient, visit.gradient)
-        if isinstance(trace, Trace):
-            self._traces[key] = trace
-            if self._compile:
-                self._compile_trace(trace, inputs)
-        else:
+        if isinstance(trace, str):
             self._give_up(trace)
+            return pulled
+        self._traces[key] = trace
+        if self._compile:
+            self._compile_trace(trace, inputs)
         return pulled
 
     def _compile_trace(self, trace: Trace, inputs: Sequence[Tensor]) -> None:
@@ -182,7 +182,8 @@ class PullBack:
         tolerance = _tolerance(visit.gradient, trace.is_compiled)
         pairs = zip(pulled.tensors, expected.tensors, strict=True)
         if not (is_right and all(difference(f.to(e), e) <= tolerance for f, e in pairs)):
-            self._distrust("its operations change from step to step")
+            change = "its operations change from step to step"
+            self._distrust("a step came out differently" if trace.is_compiled else change)
         return expected
 
     def _has_loss(self, step: int, pulled: Pulled) -> bool:
