@@ -7,7 +7,8 @@ seven, one and one):
     python examples/benchmarks/engine.py --json engine.json
 
 Each run has its own process with one thread. Rounds are interleaved; only ratios of times to plain
-training of the same round are meaningful. ``docs/engine_measured.md`` has the results and their
+training of the same round are meaningful, or better, those of runs in turn with plain ones in one
+process (``--pairs 5``). ``docs/engine_measured.md`` has the results and their
 commands. ``--read`` prints the table of earlier runs.
 """
 
@@ -83,9 +84,11 @@ def of_method(case: list[Measured], method: str) -> list[Measured]:
 
 
 def over(own: list[Measured], plain: list[Measured]) -> float:
-    """Time relative to plain training: the median over rounds."""
-    pairs = zip(own, plain, strict=False)
-    ratios = [one["seconds"] / other["seconds"] for one, other in pairs]
+    """Time relative to plain training: the median over pairs in one process, else over rounds."""
+    ratios = [ratio for one in own for ratio in one.get("ratios", [])]
+    if not ratios:
+        pairs = zip(own, plain, strict=False)
+        ratios = [one["seconds"] / other["seconds"] for one, other in pairs]
     return median(ratios) if ratios else math.nan
 
 
@@ -124,7 +127,8 @@ def table(runs: list[Measured]) -> str:
 def jobs(args: argparse.Namespace) -> Iterator[Job]:
     """All rounds of a case, before the next case."""
     given = {
-        name: getattr(args, name) for name in ("batch", "dtype", "memory", "optimizer", "trial")
+        name: getattr(args, name)
+        for name in ("batch", "dtype", "memory", "optimizer", "trial", "pairs")
     }
     for network, steps, hypers in product(args.networks, args.steps, args.hypers):
         for _, method in product(range(args.rounds), args.methods):
@@ -160,6 +164,9 @@ def main() -> None:
     parser.add_argument("--memory", type=int, help="bytes that reverse mode may keep")
     parser.add_argument("--optimizer", choices=VALUES, default="sgd")
     parser.add_argument("--trial", type=int, default=1, help="2: after the same in its process")
+    parser.add_argument(
+        "--pairs", type=int, default=0, help="runs beside plain ones, for the ratio"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--read", type=Path, nargs="+", help="figures that were written earlier")
     parser.add_argument("--against", type=Path, nargs="+", default=[], help="print what moved")

@@ -47,12 +47,20 @@ class Program:
         arguments = [node for node in self.graph.nodes if node.op == "placeholder"]
         self._bound = arguments[recording.n_inputs :]
         self.run: Callable[..., list[Any]] = GraphModule({}, self.graph).forward
-        self._compiled: Callable[..., list[Any]] | None = None
+        self._compiled: Callable[..., list[Any]] | Exception | None = None
 
     def compiled(self, arguments: Sequence[Any]) -> Callable[..., list[Any]]:
-        """The same function, compiled at the first call; see ``compiling.compiled``."""
+        """The same function, compiled at the first call, also if that fails.
+
+        See ``compiling.compiled``.
+        """
         if self._compiled is None:
-            self._compiled = compiled(self.graph, arguments)
+            try:
+                self._compiled = compiled(self.graph, arguments)
+            except Exception as error:
+                self._compiled = error
+        if isinstance(self._compiled, Exception):
+            raise self._compiled
         return self._compiled
 
     def bind(self, captured: Sequence[Tensor | torch.Generator]) -> list[Tensor | torch.Generator]:
