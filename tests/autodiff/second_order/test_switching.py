@@ -74,6 +74,32 @@ def test_torch_alone_refuses_compiled_code() -> None:
     assert re.search("not currently support|donated", done.stderr)
 
 
+COMPILED_LATER = """
+import torch
+from optuna_hypergrad.autodiff.second_order.switching import kernels_for
+
+layer = torch.nn.Linear(4, 5)
+layer(torch.randn(3, 4)).sum().backward()
+torch.optim.SGD(layer.parameters()).step()  # loads dynamo
+print(kernels_for(layer).eager)
+torch.compile(layer, backend="aot_eager")
+print(kernels_for(layer).eager)
+"""
+
+
+def test_the_compiler_is_switched_only_where_there_is_one() -> None:
+    done = scripts.run("-c", COMPILED_LATER)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+def test_what_was_compiled_before_a_reset_is_found_by_trying() -> None:
+    model, x = compiled(), torch.randn(3, 4)
+    torch._dynamo.reset()  # and so forgets its compilers, but the model compiles again
+    assert any(kernels.eager for kernels in candidates(model, CPU))
+    parameters = list(model.parameters())
+    twice(lambda: model(x), parameters, candidates(model, CPU)[-1])
+
+
 @pytest.mark.parametrize(
     ("make", "kernels"),
     [
