@@ -154,7 +154,7 @@ def engine(task: Task) -> dict[str, Any]:
         steps=job.steps,
         mode=mode,
         learn=() if trains else None,
-        compile=compiles,
+        compiled=compiles,
         estimate="exact",
         memory=job.memory,
     )

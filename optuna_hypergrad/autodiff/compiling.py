@@ -53,9 +53,11 @@ class _Compiled(nn.Module):
 
     def forward(self, *arguments: Any) -> Any:
         if self._run is None:
-            from torch._inductor import compile  # takes a second
+            import torch._inductor  # takes a second
 
-            self._run = compile(self._part, list(arguments), {"fallback_random": True})
+            self._run = torch._inductor.compile(
+                self._part, list(arguments), {"fallback_random": True}
+            )
         return self._run(*arguments)
 
 

@@ -77,7 +77,7 @@ class PullBack:
         run: The run.
         recomputation: Its steps.
         clipping: Of Hessian products.
-        compile: Whether to compile the traces.
+        compiled: Whether to compile the traces.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class PullBack:
         run: Run,
         recomputation: Recomputation,
         clipping: ProductClipping,
-        compile: bool = False,
+        compiled: bool = False,
     ) -> None:
         self._run, self._recomputation, self._clipping = run, recomputation, clipping
-        self._compile = compile
+        self._compiles = compiled
         self._traces: dict[Hashable, Trace] = {}
         self._losses: list[float] = []  # of the training
         self._n_replayed = 0
@@ -143,7 +143,7 @@ class PullBack:
             self._give_up(trace)
             return pulled
         self._traces[key] = trace
-        if self._compile:
+        if self._compiles:
             self._compile_trace(trace, inputs)
         return pulled
 
@@ -196,14 +196,14 @@ class PullBack:
 
     def _distrust(self, reason: str) -> None:
         """Do without compiled code, if there is some; else without traces."""
-        if self._compile:
+        if self._compiles:
             self._interpret(reason)
         else:
             self._give_up(reason)
 
     def _interpret(self, reason: str) -> None:
-        logger.warning(f"compile: steps back are not compiled, which takes longer: {reason}.")
-        self._compile, self._n_replayed = False, 0  # so that the next step is checked
+        logger.warning(f"compiled=True: steps back are not compiled, which takes longer: {reason}.")
+        self._compiles, self._n_replayed = False, 0  # so that the next step is checked
         for trace in self._traces.values():
             trace.interpret()
 

@@ -52,7 +52,7 @@ class ReverseMode:
         average: Mean over a parameter's steps instead of the sum.
         clip_products: Bound on the entries of Hessian products, or None.
         estimate: ``"damped"`` or ``"exact"``.
-        compile: Whether to compile the steps back.
+        compiled: Whether to compile the steps back.
         bar: The progress bar, if there is one.
     """
 
@@ -64,14 +64,14 @@ class ReverseMode:
         average: bool,
         clip_products: float | None,
         estimate: Estimate,
-        compile: bool,
+        compiled: bool,
         bar: Progress | None,
     ) -> None:
         self._run, self._recomputation = run, recomputation
         self._average, self._bar = average, bar
         self._clipping = ProductClipping(clip_products)
         self._meter = AdjointMeter(estimate, run.steps)
-        self._pull_back = PullBack(run, recomputation, self._clipping, compile)
+        self._pull_back = PullBack(run, recomputation, self._clipping, compiled)
 
     @property
     def point(self) -> TrainState:

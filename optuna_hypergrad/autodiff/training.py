@@ -73,7 +73,7 @@ def hypergradient(
     products: Products = "auto",
     memory: int | None = None,
     checkpoints: Place = "device",
-    compile: bool = False,
+    compiled: bool = False,
     on_step: Callable[[int, float], None] | None = None,
     progress: bool = False,
     state: State | None = None,
@@ -139,10 +139,10 @@ def hypergradient(
             needs, which grows as √steps. Less memory means more steps that are computed again.
         checkpoints: Where these are stored: ``"device"``, ``"host"`` (pinned memory) or ``"disk"``
             (a temporary folder, where None is room for every gradient).
-        compile: Reverse mode: compile the steps back (not the training itself) by torch's
-            inductor, which needs a C++ compiler, on a GPU also Triton. That takes seconds to
-            minutes in the first trial of a process, and changes results by rounding. Runs that are
-            computed together are not compiled.
+        compiled: Reverse mode: let torch's inductor compile the steps back (not the training
+            itself), which needs a C++ compiler, on a GPU also Triton. That takes seconds to minutes
+            in the first trial of a process, and changes results by rounding. Runs that are computed
+            together are not compiled.
         on_step: Called with the step and its training loss after every step; it may raise, for
             example ``optuna.TrialPruned``, to end the run (``optuna_hypergrad.watch`` does).
             Random numbers that it draws do not change the run. In forward mode its method
@@ -201,7 +201,7 @@ def hypergradient(
     tangents = TangentSchedule(run.hypers, truncate, truncation, share)
     participant = current()  # of several whose runs are computed together
     is_together = participant is not None
-    mode = _chosen_mode(mode, run, data, tangents, clip_products, is_together, compile)
+    mode = _chosen_mode(mode, run, data, tangents, clip_products, is_together, compiled)
     run.expect(1 if mode == "reverse" else tangents.max_rows)
     data.keeps_passes = mode == "reverse"
     if run.hypers.is_learning and not data.is_iterator:
@@ -239,7 +239,7 @@ def hypergradient(
                 average=average,
                 clip_products=clip_products,
                 estimate=estimate,
-                compile=compile,
+                compiled=compiled,
                 bar=bar,
             )
             losses = reverse.train()
@@ -268,15 +268,15 @@ def _chosen_mode(
     tangents: TangentSchedule,
     clip_products: float | None,
     is_together: bool,
-    compile: bool,
+    compiled: bool,
 ) -> Mode:
     """The mode to run in; a ValueError if reverse mode is asked for but impossible."""
     n_learned, tensors = len(run.hypers.names), run.hypers.tensors
     if mode == "forward":
         check_without_tensors(run.hypers)
-        if compile:
-            raise ValueError("compile=True compiles steps back, which mode='forward' has not.")
-    is_few = mode == "auto" and n_learned <= FEW and not tensors and not (is_together or compile)
+        if compiled:
+            raise ValueError("compiled=True compiles steps back, which mode='forward' has not.")
+    is_few = mode == "auto" and n_learned <= FEW and not tensors and not (is_together or compiled)
     if mode == "forward" or is_few or not run.hypers.is_learning:
         return "forward"
     obstacle = None

@@ -294,7 +294,7 @@ def test_compiled_steps_give_the_same_and_are_compiled_once(
     model = mlp()
     expected = run(copy.deepcopy(model))
     for _ in range(2):
-        assert close(run(copy.deepcopy(model), compile=True), expected)
+        assert close(run(copy.deepcopy(model), compiled=True), expected)
     assert len(compilations) == 1
     assert NOT_COMPILED not in log.text
 
@@ -305,7 +305,7 @@ def test_compiled_steps_of_other_models_give_the_same(
     compilations: list[int], log: pytest.LogCaptureFixture, model: Any
 ) -> None:
     made = model()
-    assert close(run(copy.deepcopy(made), compile=True), run(made))
+    assert close(run(copy.deepcopy(made), compiled=True), run(made))
     assert len(compilations) == 1
     assert NOT_COMPILED not in log.text
 
@@ -325,7 +325,7 @@ def test_without_a_compiler_steps_are_run_one_by_one(
     expected = run(copy.deepcopy(model))
     for _ in range(2):
         log.clear()
-        assert same(run(copy.deepcopy(model), compile=True), expected)
+        assert same(run(copy.deepcopy(model), compiled=True), expected)
         assert NOT_COMPILED in log.text
         assert "RuntimeError: no C++ compiler" in log.text
     assert len(attempts) == 1  # later trials do not wait for it again
@@ -344,13 +344,13 @@ def test_compiled_code_that_is_wrong_is_found_out(
     monkeypatch.setattr(tracing, "compiled", wrong)
     tracing._program.cache_clear()
     model = mlp()
-    assert same(run(copy.deepcopy(model), compile=True), run(model))
+    assert same(run(copy.deepcopy(model), compiled=True), run(model))
     assert NOT_COMPILED in log.text
 
 
 def test_nothing_is_compiled_in_forward_mode() -> None:
     lr = Schedule("lr", [0.2])
-    with pytest.raises(ValueError, match="compile=True compiles steps back"):
+    with pytest.raises(ValueError, match="compiled=True compiles steps back"):
         hypergradient(
             mlp(),
             loss_fn,
@@ -359,9 +359,9 @@ def test_nothing_is_compiled_in_forward_mode() -> None:
             batch(20),
             steps=STEPS,
             mode="forward",
-            compile=True,
+            compiled=True,
         )
     found = hypergradient(
-        mlp(), loss_fn, SGD(lr), batches(8), batch(20), steps=8, compile=True
+        mlp(), loss_fn, SGD(lr), batches(8), batch(20), steps=8, compiled=True
     )  # too few steps to compile
     assert found.mode == "reverse"

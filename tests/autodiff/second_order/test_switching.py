@@ -87,6 +87,19 @@ print(kernels_for(layer).eager)
 """
 
 
+@pytest.mark.parametrize("compilers", [{}, {1: None}, {1: None, 2: print}, None])
+def test_a_compiler_is_what_torch_keeps(
+    monkeypatch: pytest.MonkeyPatch, compilers: dict[int, object] | None
+) -> None:
+    frames = torch._dynamo.eval_frame
+    if compilers is None:  # another torch, which keeps them elsewhere
+        monkeypatch.delattr(frames, "cached_backends")
+    else:
+        monkeypatch.setattr(frames, "cached_backends", compilers)
+    assert kernels_for(nn.Linear(1, 1)).eager == (compilers is None or 2 in compilers)
+
+
+@pytest.mark.slow
 def test_the_compiler_is_switched_only_where_there_is_one() -> None:
     done = scripts.run("-c", COMPILED_LATER)
     assert done.stdout.split() == ["False", "True"], done.stderr
