@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +29,8 @@ def compiled(graph: Graph, arguments: Sequence[Any]) -> Callable[..., list[Any]]
     Raises:
         Exception: Whatever inductor or the compiler that it calls raises.
     """
+    graph = copy.deepcopy(graph)
+    _make_shapes_explicit(graph)
     drawing = _drawing(graph)
     parts = split_module(
         GraphModule({}, graph),
@@ -61,18 +64,31 @@ class _Compiled(nn.Module):
         return self._run(*arguments)
 
 
+def _make_shapes_explicit(graph: Graph) -> None:
+    """Let masks of dropout not depend on what they are masks of, which else came first, too."""
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.empty_like.default:
+            dtype, device, shape, strides = node.meta["kind"]
+            node.target = torch.ops.aten.empty_strided.default
+            node.args, node.kwargs = (shape, strides), {"dtype": dtype, "device": device}
+
+
 def _drawing(graph: Graph) -> set[Node]:
-    """The operations that draw random numbers, and all that these depend on."""
+    """The operations that draw random numbers, and all that have to come before them."""
     found: set[Node] = set()
     read: set[Node] = set()  # by these, or what they are views of
+    written: set[Node] = set()
     for node in reversed(graph.nodes):
         if node.op == "placeholder" or node.op == "output":
             continue
         operation = node.meta.get("operation", node.target)
         draws = torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
-        if draws or node in read or not read.isdisjoint(map(_base, changed_by(node))):
+        sources = {*map(_base, node.all_input_nodes)}
+        changed = {*map(_base, changed_by(node))}
+        if draws or node in read or not (read.isdisjoint(changed) and written.isdisjoint(sources)):
             found.add(node)
-            read |= {*node.all_input_nodes, *map(_base, node.all_input_nodes)}
+            read |= {*node.all_input_nodes, *sources}
+            written |= changed
     return found
 
 
