@@ -22,9 +22,8 @@ from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients, HasGrad
 
 LossFn = Callable[..., Tensor]
-_UNRECORDED = nullcontext(nullcontext())
-
 Statistics = Literal["batch", "running"]  # what batch norm normalises with in validation
+_UNRECORDED = nullcontext(nullcontext())
 
 
 class LossGrad(NamedTuple):
