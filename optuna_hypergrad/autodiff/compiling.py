@@ -12,7 +12,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.split_module import split_module
 
-from optuna_hypergrad.autodiff.simplify import changed_by, viewed
+from optuna_hypergrad.autodiff.simplify import base_of, changed_by
 
 _lock = threading.Lock()
 
@@ -83,16 +83,10 @@ def _drawing(graph: Graph) -> set[Node]:
             continue
         operation = node.meta.get("operation", node.target)
         draws = torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
-        sources = {*map(_base, node.all_input_nodes)}
-        changed = {*map(_base, changed_by(node))}
+        sources = {*map(base_of, node.all_input_nodes)}
+        changed = {*map(base_of, changed_by(node))}
         if draws or node in read or not (read.isdisjoint(changed) and written.isdisjoint(sources)):
             found.add(node)
             read |= {*node.all_input_nodes, *sources}
             written |= changed
     return found
-
-
-def _base(node: Node) -> Node:
-    while (base := viewed(node)) is not None:
-        node = base
-    return node

@@ -101,18 +101,14 @@ class GeneratorStates:
         """The same states, those of ``before`` where they are equal."""
         pairs = zip(self.torch_states, before.torch_states, strict=True)
         torch_states = tuple(old if _same(new, old) else new for new, old in pairs)
-        numpy_state, python_state = before.numpy_state, before.python_state
+        numpy_state = before.numpy_state
         if not _same_numpy(self.numpy_state, numpy_state):
             numpy_state = self.numpy_state
-        if self.python_state != python_state:
-            python_state = self.python_state
-        new = (*torch_states, numpy_state, python_state)
+        new = (*torch_states, numpy_state, self.python_state)  # the last is shared already
         old = (*before.torch_states, before.numpy_state, before.python_state)
         if all(map(operator.is_, new, old)):
             return before
-        return replace(
-            self, torch_states=torch_states, numpy_state=numpy_state, python_state=python_state
-        )
+        return replace(self, torch_states=torch_states, numpy_state=numpy_state)
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

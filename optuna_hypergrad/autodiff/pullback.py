@@ -81,11 +81,7 @@ class PullBack:
     """
 
     def __init__(
-        self,
-        run: Run,
-        recomputation: Recomputation,
-        clipping: ProductClipping,
-        compiled: bool = False,
+        self, run: Run, recomputation: Recomputation, clipping: ProductClipping, compiled: bool
     ) -> None:
         self._run, self._recomputation, self._clipping = run, recomputation, clipping
         self._compiles = compiled

@@ -185,9 +185,14 @@ def viewed(node: Node) -> Node | None:
 
 def is_constant(node: Node) -> bool:
     """Whether nothing changes a result in place, by itself or as a part of another."""
+    return _is_only_read(base_of(node))
+
+
+def base_of(node: Node) -> Node:
+    """What a view, also of a view, is a view of; else the result itself."""
     while (base := viewed(node)) is not None:
         node = base
-    return _is_only_read(node)
+    return node
 
 
 def _is_only_read(node: Node) -> bool:

@@ -28,9 +28,7 @@ def run(model: nn.Module, loss: Any = loss_fn, data: Any = None, **options: Any)
         update,
         data or batches(STEPS),
         batch(20),
-        steps=STEPS,
-        mode="reverse",
-        **options,
+        **{"steps": STEPS, "mode": "reverse", **options},
     )
 
 
@@ -349,19 +347,8 @@ def test_compiled_code_that_is_wrong_is_found_out(
 
 
 def test_nothing_is_compiled_in_forward_mode() -> None:
-    lr = Schedule("lr", [0.2])
+    update = SGD(Schedule("lr", [0.2]))
     with pytest.raises(ValueError, match="compiled=True compiles steps back"):
-        hypergradient(
-            mlp(),
-            loss_fn,
-            SGD(lr),
-            batches(STEPS),
-            batch(20),
-            steps=STEPS,
-            mode="forward",
-            compiled=True,
-        )
-    found = hypergradient(
-        mlp(), loss_fn, SGD(lr), batches(8), batch(20), steps=8, compiled=True
-    )  # too few steps to compile
-    assert found.mode == "reverse"
+        run(mlp(), update=update, mode="forward", compiled=True)
+    # Of one parameter, and too few steps to compile.
+    assert run(mlp(), update=update, mode="auto", steps=8, compiled=True).mode == "reverse"
