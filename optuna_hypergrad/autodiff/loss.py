@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from optuna_hypergrad.arguments import check_callable, check_choice
 from optuna_hypergrad.autodiff.data import Batch, check_validation, sized
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
-from optuna_hypergrad.autodiff.stop_gradient import StopState, recorded
+from optuna_hypergrad.autodiff.stop_gradient import StopState, calls_functions, recorded
 from optuna_hypergrad.autodiff.updates.protocol import Values
 from optuna_hypergrad.autodiff.weights import FlatWeights, Gradients, HasGrad
 
@@ -67,6 +67,9 @@ class TrainingLoss:
         self.learned, self._takes_hparams = dict(learned or {}), takes_hparams
         self.used: set[str] = set()
         """The learned hyperparameters that a loss has depended on so far."""
+        self.stops_gradients = False
+        """Whether the loss was seen to detach something, or to change its gradient by a hook or a
+        ``torch.autograd.Function``: its value does not show all that the gradient depends on."""
         self.switched: Callable[[], AbstractContextManager[object]] = nullcontext
         """Replaces operations of torch's while the loss is computed; see ``second_order``."""
 
@@ -132,6 +135,8 @@ class TrainingLoss:
         with torch.enable_grad(), self.switched(), recording as recording_calls:
             with recording_calls:
                 loss = self(batch, hparams)
+            if stops is not None:
+                self.stops_gradients |= stops.found or calls_functions(loss)
             if not loss.requires_grad:
                 raise ValueError("loss_fn: its result does not depend on the model's weights.")
             yield loss

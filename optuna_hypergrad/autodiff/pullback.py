@@ -3,7 +3,8 @@
 All steps of a run call the same operations of torch. So those of one step are recorded
 (``tracing.py``), and run again for the others without Python and autograd. A trace cannot see a
 Python number that changes from step to step, but the loss shows it, which has to be that of the
-training; and some steps are computed in both ways. Where the two differ, or a step cannot be
+training, and where the loss stops gradients, the training gradient; and some steps are computed in
+both ways. Where the two differ, or a step cannot be
 recorded, all steps are computed by autograd. On request, what was recorded is compiled.
 """
 
@@ -70,6 +71,19 @@ class Pulled(NamedTuple):
         return Pulled(kept, curved, by_value, by_tensor, measured)
 
 
+class Recorded(NamedTuple):
+    """The trace of a step.
+
+    Args:
+        trace: Gives the tensors of ``Pulled``.
+        has_gradient: Whether it gives the training gradient, too, because the loss alone does not
+            show whether the trace is right.
+    """
+
+    trace: Trace
+    has_gradient: bool
+
+
 class PullBack:
     """Pulls the adjoint back over the steps of a run.
 
@@ -85,7 +99,7 @@ class PullBack:
     ) -> None:
         self._run, self._recomputation, self._clipping = run, recomputation, clipping
         self._compiles = compiled
-        self._traces: dict[Hashable, Trace] = {}
+        self._traces: dict[Hashable, Recorded] = {}
         self._losses: list[float] = []  # of the training
         self._n_replayed = 0
         self._is_tracing = run.steps > _WORTH
@@ -128,17 +142,20 @@ class PullBack:
     ) -> Pulled:
         """By autograd; the trace is for later steps."""
 
+        loss = self._run.loss
+
         def pull_back() -> tuple[list[Tensor], tuple[Tensor, Pulled]]:
             gradient, pulled = differentiated(self._run, self._clipping, visit, adjoint, values)
-            return pulled.tensors, (gradient, pulled)
+            shown = [gradient] if loss.stops_gradients else []
+            return [*pulled.tensors, *shown], (gradient, pulled)
 
-        owned = [*self._run.weights.parameters, *self._run.loss.model.buffers()]
+        owned = [*self._run.weights.parameters, *loss.model.buffers()]
         trace, (gradient, pulled) = traced(pull_back, inputs, owned)
         check_recomputed(visit.step, gradient, visit.gradient)
         if isinstance(trace, str):
             self._give_up(trace)
             return pulled
-        self._traces[key] = trace
+        self._traces[key] = Recorded(trace, loss.stops_gradients)
         if self._compiles:
             self._compile_trace(trace, inputs)
         return pulled
@@ -157,25 +174,29 @@ class PullBack:
         adjoint: TrainState,
         values: HparamsAtStep,
         inputs: Sequence[Tensor],
-        trace: Trace,
+        recorded: Recorded,
     ) -> Pulled:
         """By a trace, if it gives the loss of the training; else by autograd."""
+        trace = recorded.trace
         if not trace.is_valid():
             self._give_up("tensors that it uses have been changed")
             return self._computed(visit, adjoint, values)
         try:
-            pulled = Pulled.of(trace(inputs), self._run.hypers.tensors)
+            tensors = trace(inputs)
         except RuntimeError as error:
             self._distrust(f"torch cannot run its operations again ({str(error).splitlines()[0]})")
             self._recomputation.restore(visit)
             return self._computed(visit, adjoint, values)
+        tolerance = _tolerance(visit.gradient, trace.is_compiled)
+        gradient = tensors.pop() if recorded.has_gradient else visit.gradient
+        pulled = Pulled.of(tensors, self._run.hypers.tensors)
         is_right = self._has_loss(visit.step, pulled)
+        is_right &= gradient is visit.gradient or difference(gradient, visit.gradient) <= tolerance
         self._n_replayed += 1
         if is_right and not _is_power(self._n_replayed, _CHECKED):
             return pulled
         self._recomputation.restore(visit)
         expected = self._computed(visit, adjoint, values)
-        tolerance = _tolerance(visit.gradient, trace.is_compiled)
         pairs = zip(pulled.tensors, expected.tensors, strict=True)
         if not (is_right and all(difference(f.to(e), e) <= tolerance for f, e in pairs)):
             change = "its operations change from step to step"
@@ -200,8 +221,8 @@ class PullBack:
     def _interpret(self, reason: str) -> None:
         logger.warning(f"compiled=True: steps back are not compiled, which takes longer: {reason}.")
         self._compiles, self._n_replayed = False, 0  # so that the next step is checked
-        for trace in self._traces.values():
-            trace.interpret()
+        for recorded in self._traces.values():
+            recorded.trace.interpret()
 
     def _give_up(self, reason: str) -> None:
         logger.info(f"Steps are differentiated one by one, which takes longer: {reason}.")

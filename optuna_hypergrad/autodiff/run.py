@@ -226,31 +226,40 @@ class Run:
         if not seldom or step % _SELDOM == 0:
             self.weights.check_unchanged(point.weights, culprit)
 
-    def check_unchanged(self, step: int, point: TrainState, versions: dict[str, int]) -> None:
-        """Raise a ValueError if ``on_step`` changed weights, frozen parameters or buffers.
+    def check_unchanged(self, step: int, point: TrainState, before: dict[str, object]) -> None:
+        """Raise a ValueError if ``on_step`` changed the model or the update.
 
         Args:
             step: The step.
             point: The weights that the model held before.
-            versions: ``buffer_versions()`` then.
+            before: ``versions()`` then.
         """
         self.check_weights(step, point, "on_step")
         self.weights.check_trainable()
-        changed = [name for name, now in self.buffer_versions().items() if versions[name] != now]
+        changed = [name for name, now in self.versions().items() if before.get(name, now) != now]
         if changed:
             raise ValueError(
-                f"on_step: it changed {changed[0]!r} of the model, which later steps may depend on "
-                "and hypergradients do not see. Change it in loss_fn, or name it in "
-                "constant_buffers."
+                f"on_step: it changed {changed[0]}, which later steps may depend on and "
+                "hypergradients do not see. Change a buffer in loss_fn, or name it in "
+                "constant_buffers; let a number of the update be one of its hypers, as a Schedule."
             )
 
-    def buffer_versions(self) -> dict[str, int]:
-        """Versions of buffers and frozen parameters by name, without the constant buffers."""
+    def versions(self) -> dict[str, object]:
+        """What shows that something besides the weights has changed.
+
+        Versions of buffers and frozen parameters, without the constant buffers, and numbers that
+        are attributes of the update.
+        """
         tensors = dict(self.loss.model.named_buffers()) | self.weights.frozen
-        return {
-            name: tensor._version
+        found: dict[str, object] = {
+            f"{name!r} of the model": tensor._version
             for name, tensor in tensors.items()
             if not is_named(name, self._constant_buffers)
+        }
+        return found | {
+            f"{name!r} of the update": value
+            for name, value in protocol.attributes(self.update).items()
+            if isinstance(value, int | float)
         }
 
     def _see(self, batches: Microbatches) -> None:

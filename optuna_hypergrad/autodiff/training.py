@@ -301,10 +301,10 @@ def _without_effect(
     """Around ``on_step``, which may draw random numbers, but must not change the model.
 
     Raises:
-        ValueError: If it changed weights, frozen parameters or buffers; the message names one.
+        ValueError: If it changed the model or the update; the message says what.
     """
     generators = GeneratorStates.now(run.weights.device, batches.generators)
-    versions = run.buffer_versions()
+    versions = run.versions()
     yield
     generators.restore()
     run.check_unchanged(step, point, versions)

@@ -10,9 +10,17 @@ from torch import Tensor, nn
 
 from autodiff.stopping import Batch, batch, cross_entropy, network
 from optuna_hypergrad import Schedule
-from optuna_hypergrad.autodiff import SGD, ForwardMode, ParameterGroups, Projected, hypergradient
+from optuna_hypergrad.autodiff import (
+    SGD,
+    Clipped,
+    ForwardMode,
+    ParameterGroups,
+    Projected,
+    hypergradient,
+)
 from optuna_hypergrad.autodiff.checks.double import near
 from optuna_hypergrad.autodiff.hparams import _log_once
+from optuna_hypergrad.autodiff.updates import State, Values
 
 MODES = ("forward", "reverse")
 both = pytest.mark.parametrize("mode", MODES)
@@ -428,6 +436,32 @@ def test_what_on_step_changes_is_named(mode: str) -> None:
 
     with pytest.raises(ValueError, match=r"on_step: it changed 'scale' of the model"):
         run(model, mode=mode, on_step=rescale)
+
+
+class Warm:
+    """SGD whose steps a number scales that is none of its hyperparameters."""
+
+    def __init__(self) -> None:
+        self.hypers, self.warmth = {"lr": Schedule("lr", [0.1])}, 0.5
+
+    def __call__(
+        self, weights: Tensor, state: State, gradient: Tensor, hypers: Values
+    ) -> tuple[Tensor, State]:
+        return weights - self.warmth * hypers["lr"] * gradient, state
+
+
+@both
+@pytest.mark.parametrize("wraps", [False, True])
+def test_a_number_of_the_update_that_on_step_changes_is_named(mode: str, wraps: bool) -> None:
+    """Steps back would take the last one for all steps."""
+    warm = Warm()
+
+    def on_step(step: int, loss: float) -> None:
+        warm.warmth = min(warm.warmth + 0.1, 1.0)
+
+    update = Clipped(warm, norm=1.0) if wraps else warm
+    with pytest.raises(ValueError, match=r"on_step: it changed 'warmth' of the update.*Schedule"):
+        run(network(), mode=mode, on_step=on_step, update=update)
 
 
 @both

@@ -172,23 +172,6 @@ def test_control_flow_by_values_is_not_traced(
     assert not replays
 
 
-def test_a_gradient_that_a_hook_changes_from_step_to_step_is_found_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The loss does not show it, but the second call of the trace is checked."""
-    model = mlp()
-    scales = {"now": 1.0}
-
-    def data(step: int) -> Any:
-        scales["now"] = 1.0 + step / STEPS
-        return batches(STEPS)[step]
-
-    def loss(model: nn.Module, one: Any) -> Tensor:
-        return Scaled.apply(loss_fn(model, one), scales["now"])
-
-    assert same(*both(monkeypatch, model, loss=loss, data=data))
-
-
 class Scaled(torch.autograd.Function):
     """Scales gradients by a number, not the value."""
 
@@ -200,6 +183,39 @@ class Scaled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         return g * ctx.scale, None
+
+
+def hooked(loss: Tensor, scale: float) -> Tensor:
+    same = loss * 1.0
+    same.register_hook(lambda g: g * scale)
+    return same
+
+
+SCALED = {
+    "function": Scaled.apply,
+    "hook": hooked,
+    "detach": lambda loss, scale: loss + (scale - 1) * (loss - loss.detach()),
+}
+CHANGES = {"step by step": lambda step: step / STEPS, "once": lambda step: float(step >= 10)}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("scaled", SCALED)
+@pytest.mark.parametrize("memory", [None, 6_000])
+def test_a_number_that_only_the_gradient_shows_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, change: str, scaled: str, memory: int | None
+) -> None:
+    """The loss is the same; once it changes where no step is checked by autograd."""
+    scales = {"now": 1.0}
+
+    def data(step: int) -> Any:
+        scales["now"] = 1.0 + CHANGES[change](step)
+        return batches(STEPS)[step]
+
+    def loss(model: nn.Module, one: Any) -> Tensor:
+        return SCALED[scaled](loss_fn(model, one), scales["now"])
+
+    assert same(*both(monkeypatch, mlp(), loss=loss, data=data, memory=memory))
 
 
 @pytest.mark.parametrize("lr", [Schedule("lr", [0.2] * 4), Schedule("lr", [0.2, 0.1], "linear")])

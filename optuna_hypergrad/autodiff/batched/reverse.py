@@ -98,11 +98,12 @@ class StackedReverse:
     def _pulled(self, visit: Visit, adjoint: TrainState) -> Pulled:
         """The derivatives by the inputs of a step, of all runs."""
         runs, values = self._runs, self._runs.hypers.at(visit.step)
+        stops = runs.stops_gradients  # so that the loss does not show whether a trace is right
         update, of_loss = values.update, values.loss
         batches: RunsBatches = visit.batches
         more = [*update.tensors, *visit.point.tensors, visit.gradient, *adjoint.tensors]
         inputs = runs.inputs(batches, of_loss, more)
-        kind = (inputs.kind, update.constants, len(more), visit.has_grad)
+        kind = (inputs.kind, update.constants, len(more), visit.has_grad, stops)
         n = len(runs.runs[0].weights.parameters)
 
         def call(i: int) -> Call:
@@ -112,7 +113,8 @@ class StackedReverse:
             one = Visit(visit.step, point, gradient, flags, batches[i], visit.snapshot)
 
             def function() -> tuple[list[Tensor], None]:
-                return differentiated(run, self._clippings[i], one, after, own)[1].tensors, None
+                found, pulled = differentiated(run, self._clippings[i], one, after, own)
+                return [*pulled.tensors, *([found] if stops else [])], None
 
             more = [*tensors_of(own.update), *point.tensors, gradient, *after.tensors]
             return Call(function, [*runs.inputs_of(i, batches, own.loss), *more])
@@ -120,9 +122,12 @@ class StackedReverse:
         found = self._calls(
             kind if inputs.kind is not None else None, inputs.tensors, inputs.is_stacked, call
         )
-        pulled = Pulled.of(found.tensors, runs.runs[0].hypers.tensors)
         expected = self._recomputation.losses[visit.step]
         is_finite = expected.isfinite()  # else the run has diverged
+        if stops:
+            gradients = found.tensors.pop()[is_finite]
+            check_recomputed(visit.step, gradients, visit.gradient[is_finite])
+        pulled = Pulled.of(found.tensors, runs.runs[0].hypers.tensors)
         loss = pulled.measured[:, 0].to(expected)
         check_recomputed(visit.step, loss[is_finite], expected[is_finite])
         return pulled

@@ -20,6 +20,7 @@ from optuna_hypergrad.autodiff.recompute.comparison import RecomputeError, diffe
 from optuna_hypergrad.autodiff.recording import PLAIN, kind_of
 from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.step import TrainState
+from optuna_hypergrad.autodiff.stop_gradient import StopState
 from optuna_hypergrad.autodiff.weights import HasGrad
 
 _SMALL = 1e-5  # difference of losses, relative to the first, that is rounding
@@ -49,7 +50,9 @@ class StackedRuns:
         self._gradients = StackedCalls(self, known.gradient, records_all=True)
         self._updates = StackedCalls(self, known.update, records_all=True)
         self._n_checked = 0
-        self._scales: Any = None  # absolute losses of the first step
+        self._scales: list[Tensor] = []  # absolute losses of the first step, norms of gradients
+        self.stops_gradients = False
+        """As that of ``TrainingLoss``."""
         self.errors: dict[int, Exception] = {}
         """Exceptions that ended runs."""
 
@@ -132,7 +135,7 @@ class StackedRuns:
     def gradient(self, batches: RunsBatches, hypers: StackedValues) -> LossGrad:
         """Losses, shape (R,), and their gradients, shape (R, D)."""
         inputs = self.inputs(batches, hypers)
-        expected = self._expected_loss(inputs.kind, batches, hypers)
+        expected = self._expected(inputs.kind, batches, hypers)
 
         def call(i: int) -> Call:
             run, own = self.runs[i], hypers.of(i)
@@ -145,16 +148,23 @@ class StackedRuns:
 
         (losses, gradients), has_grad = self._gradients(*inputs, call)
         if expected is not None:
-            i, loss = expected
-            _check_loss(i, losses[i], loss, self._scales[i])
-        if self._scales is None:
-            self._scales = losses.abs()
+            i, results = expected
+            found = {"loss": losses[i], "gradient": gradients[i]}
+            for (name, one), other, scales in zip(
+                found.items(), results, self._scales, strict=False
+            ):
+                _check(name, i, one, other, scales[i])
+        if not self._scales:
+            self._scales = [losses.abs(), gradients.norm(dim=1)]
         return LossGrad(losses, gradients, sum(has_grad, ()))
 
-    def _expected_loss(
+    def _expected(
         self, kind: Hashable | None, batches: RunsBatches, hypers: StackedValues
-    ) -> tuple[int, Tensor] | None:
-        """One of the runs and its loss by its function, if a trace is to compute all runs."""
+    ) -> tuple[int, list[Tensor]] | None:
+        """One of the runs and its loss by its function, if a trace is to compute all runs.
+
+        And the gradient, if the loss does not show all that this depends on.
+        """
         if not self._gradients.is_known(kind):
             return None
         i, draws = self._n_checked % len(self.runs), self._gradients.draws(kind)
@@ -162,18 +172,27 @@ class StackedRuns:
         run, generators = self.runs[i], self.generators[i]
         state = generators.get_state() if draws else None
 
-        def loss() -> Tensor:
+        def expected() -> list[Tensor]:
             self.set_model(i)
-            own, values = hypers.of(i), []
+            own = hypers.of(i)
+            if self.stops_gradients:
+                grad = run.gradient(batches[i], own)
+                return [grad.loss, grad.gradient]
+            values = []
             for batch in batches[i]:
-                with run.loss.graph(batch, own) as value:
+                with run.loss.graph(batch, own, self._first_stops()) as value:
                     values.append(value.detach())
-            return torch.stack(values).mean()
+            return [torch.stack(values).mean()]
 
-        found = self.call(i, loss, draws=draws)
+        found = self.call(i, expected, draws=draws)
+        self.stops_gradients |= run.loss.stops_gradients
         if state is not None:
             generators.set_state(state)
         return None if found is None else (i, found)
+
+    def _first_stops(self) -> StopState | None:
+        """To find out at the first check of each run whether its loss stops gradients."""
+        return StopState() if self._n_checked <= len(self.runs) else None
 
     def step(
         self, step: int, point: TrainState, grad: LossGrad, hypers: StackedValues
@@ -259,13 +278,13 @@ class StackedRuns:
         return zip(own, of_all, strict=True)
 
 
-def _check_loss(i: int, found: Tensor, expected: Tensor, scale: Tensor) -> None:
-    """Raise a RecomputeError if a run's loss is not what its function gives."""
+def _check(name: str, i: int, found: Tensor, expected: Tensor, scale: Tensor) -> None:
+    """Raise a RecomputeError if a result of a run is not what its function gives."""
     error = difference(found, expected)
-    is_small = float((found - expected).abs()) <= _SMALL * float(scale)
+    is_small = float((found - expected).norm()) <= _SMALL * float(scale)
     if not error <= torch.finfo(found.dtype).eps ** 0.5 and not is_small:
         raise RecomputeError(
-            f"the loss of run {i} of a batch differs from what the operations of an earlier step "
+            f"the {name} of run {i} of a batch differs from what the operations of an earlier step "
             f"give (relative difference {error:.1e}). It depends on something that is not in the "
             "model's weights and buffers, the batch or the random number generators: a counter, "
             "say. Compute such runs one by one, by study.optimize."

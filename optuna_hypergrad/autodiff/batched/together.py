@@ -103,7 +103,7 @@ class Together:
 
         def report() -> None:
             self._runs.set_model(i)
-            versions, modules = run.buffer_versions(), [*run.model.modules()]
+            versions, modules = run.versions(), [*run.model.modules()]
             modes = [module.training for module in modules]
             on_step(step, float(losses[i]))
             run.check_unchanged(step, point, versions)

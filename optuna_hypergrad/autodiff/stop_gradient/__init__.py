@@ -7,7 +7,12 @@ w ↦ g(w). Within ``StopGradients``, what is stopped in g is recorded as a func
 all the same: first ``torch.autograd.grad`` stops there, then, to differentiate g, it does not.
 """
 
-from optuna_hypergrad.autodiff.stop_gradient.mode import StopGradients, recorded, without_hooks
+from optuna_hypergrad.autodiff.stop_gradient.mode import (
+    StopGradients,
+    calls_functions,
+    recorded,
+    without_hooks,
+)
 from optuna_hypergrad.autodiff.stop_gradient.switch import StopState
 
-__all__ = ["StopGradients", "StopState", "recorded", "without_hooks"]
+__all__ = ["StopGradients", "StopState", "calls_functions", "recorded", "without_hooks"]

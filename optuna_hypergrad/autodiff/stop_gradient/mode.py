@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
+from optuna_hypergrad.autodiff.second_order.double_differentiable import nodes
 from optuna_hypergrad.autodiff.stop_gradient.recorder import Recorder, original, original_apply
 from optuna_hypergrad.autodiff.stop_gradient.switch import StopState, is_opaque
 
@@ -120,9 +121,19 @@ def _answer_functions(change: int) -> None:
 
 def _dispatched(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
     recorder: Recorder | None = getattr(_thread, "recorder", None)
-    if recorder is None or kwargs or (cls.__module__ + ".").startswith(_OWN):
+    if recorder is None or kwargs or _is_own(cls):
         return original(cls, args, **kwargs)
     return recorder.function(cls, args)
+
+
+def calls_functions(loss: Tensor) -> bool:
+    """Whether users' Functions are among the operations of a loss, however they were called."""
+    classes = (getattr(type(node), "_forward_cls", Function) for node in nodes([loss]))
+    return not all(map(_is_own, classes))
+
+
+def _is_own(cls: type[Function]) -> bool:
+    return (cls.__module__ + ".").startswith(_OWN)
 
 
 @contextmanager

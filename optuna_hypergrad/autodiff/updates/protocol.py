@@ -113,6 +113,19 @@ def trained(update: Update, weights: Tensor, state: State) -> Tensor:
     return before
 
 
+def attributes(update: Update) -> dict[str, object]:
+    """Those of an update and of what it wraps, by name.
+
+    Example:
+        >>> from optuna_hypergrad.autodiff import SGD, Clipped
+        >>> attributes(Clipped(SGD(0.1), value=1.0))["lr"]
+        0.1
+    """
+    own: dict[str, object] = dict(getattr(update, "__dict__", {}))
+    inner = own.get("update")
+    return own if inner is None else attributes(inner) | own  # type: ignore[arg-type]
+
+
 def checked_state(update: Update, state: object, weights: Tensor, hypers: Values) -> State:
     """Return ``state`` on the device of ``weights``; require that ``update`` can continue from it.
 

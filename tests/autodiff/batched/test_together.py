@@ -303,6 +303,26 @@ def test_a_change_at_a_later_step_is_an_error() -> None:
     assert "study.optimize" in str(found[0])
 
 
+@pytest.mark.parametrize("learn", [(), None])
+@pytest.mark.parametrize("step_of_change", [2, 12])
+def test_a_change_that_only_the_gradient_shows_is_an_error(learn: Any, step_of_change: int) -> None:
+    def objective(run: int) -> Any:
+        scale = [0.0]
+
+        def on_step(step: int, loss: float) -> None:
+            scale[0] = 0.0 if step < step_of_change else 1.0
+
+        def loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+            value = loss_fn(model, batch)
+            return value + scale[0] * (value - value.detach())
+
+        return job(loss_fn=loss, on_step=on_step, learn=learn)(run)
+
+    found = together(objective)
+    assert all(isinstance(one, RecomputeError) for one in found)
+    assert "the gradient of run" in str(found[0])
+
+
 def test_one_that_fails_does_not_touch_the_others() -> None:
     def objective(run: int) -> Any:
         calls = 0
