@@ -7,9 +7,9 @@ seven, one and one):
     python examples/benchmarks/engine.py --json engine.json
 
 Each run has its own process with one thread. Rounds are interleaved; only ratios of times to plain
-training of the same round are meaningful, or better, those of runs in turn with plain ones in one
-process (``--pairs 5``). ``docs/engine_measured.md`` has the results and their
-commands. ``--read`` prints the table of earlier runs.
+training of the same round are meaningful, or better, those of runs between two plain ones in one
+process (``--turns 5``). ``docs/engine_measured.md`` has the results and their commands. ``--read``
+prints the table of earlier runs.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def of_method(case: list[Measured], method: str) -> list[Measured]:
 
 
 def over(own: list[Measured], plain: list[Measured]) -> float:
-    """Time relative to plain training: the median over pairs in one process, else over rounds."""
+    """Time relative to plain training: the median over turns in one process, else over rounds."""
     ratios = [ratio for one in own for ratio in one.get("ratios", [])]
     if not ratios:
         pairs = zip(own, plain, strict=False)
@@ -128,7 +128,7 @@ def jobs(args: argparse.Namespace) -> Iterator[Job]:
     """All rounds of a case, before the next case."""
     given = {
         name: getattr(args, name)
-        for name in ("batch", "dtype", "memory", "optimizer", "trial", "pairs")
+        for name in ("batch", "dtype", "memory", "optimizer", "trial", "turns")
     }
     for network, steps, hypers in product(args.networks, args.steps, args.hypers):
         for _, method in product(range(args.rounds), args.methods):
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=VALUES, default="sgd")
     parser.add_argument("--trial", type=int, default=1, help="2: after the same in its process")
     parser.add_argument(
-        "--pairs", type=int, default=0, help="runs beside plain ones, for the ratio"
+        "--turns", type=int, default=0, help="runs between plain ones, for the ratio"
     )
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--read", type=Path, nargs="+", help="figures that were written earlier")

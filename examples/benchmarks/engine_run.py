@@ -53,7 +53,7 @@ class Job:
         memory: Bytes that reverse mode may keep, or None.
         optimizer: ``"sgd"`` or ``"adamw"``.
         trial: 2 if the same was run before in this process, as in the second trial of a study.
-        pairs: How many times plain training and the job are run in turn afterwards, for a ratio of
+        turns: How many times the job is run between two plain trainings afterwards, for a ratio of
             times that changes of the machine's speed from process to process do not enter.
     """
 
@@ -66,7 +66,7 @@ class Job:
     memory: int | None = None
     optimizer: str = "sgd"
     trial: int = 1
-    pairs: int = 0
+    turns: int = 0
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -219,20 +219,21 @@ def measured(job: Job) -> dict[str, Any]:
     """The job, its cost, and its result.
 
     ``seconds`` are CPU time, ``bytes`` the peak of memory beyond that at the start of the run.
-    ``ratios`` are those of the pairs.
+    ``ratios`` are those of the turns.
     """
     for _ in range(job.trial):
         task = prepared(job)
         found, cost = metered(task)
-    ratios = [ratio(job) for _ in range(job.pairs)]
+    ratios = [ratio(job) for _ in range(job.turns)]
     return {**asdict(job), **asdict(cost), **found, "ratios": ratios}
 
 
 def ratio(job: Job) -> float:
-    """The time of the job relative to that of plain training, each run once."""
+    """The time of the job relative to the mean of a plain training before and one after it."""
     plain_job = replace(job, method="plain")
-    seconds = [metered(prepared(one))[1].seconds for one in (plain_job, job)]
-    return seconds[1] / seconds[0]
+    turn = (plain_job, job, plain_job)
+    before, own, after = (metered(prepared(one))[1].seconds for one in turn)
+    return 2 * own / (before + after)
 
 
 def metered(task: Task) -> tuple[dict[str, Any], Cost]:

@@ -150,8 +150,8 @@ def test_methods_that_do_not_work_are_refused_and_not_chosen(name: str) -> None:
 def test_batching_is_for_several_tangents_and_small_tensors() -> None:
     data = batch(4)
     assert [chosen(mlp(), data, n_tangents=n) for n in (1, 2, 3)] == ["loop", "loop", "batched"]
-    wide = nn.Sequential(nn.Linear(5, 2**13), nn.Linear(2**13, 3))
-    assert chosen(wide, batch(8)) == "batched"  # 8 · 2¹³ hidden numbers are the limit
+    wide = nn.Sequential(nn.Linear(5, 2**14), nn.Linear(2**14, 3))
+    assert chosen(wide, batch(8)) == "batched"  # 8 · 2¹⁴ hidden numbers are the limit
     assert chosen(wide, batch(9)) == "loop"
 
 

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from optuna_hypergrad.autodiff.second_order.operators import eligible
+from optuna_hypergrad.autodiff.second_order.operators import applied, eligible
 
 # The entries that pick cuDNN or torch's own kernel as ``torch.nn.functional.batch_norm`` does.
 _forwards = torch.ops.aten._batch_norm_with_update.default
@@ -62,7 +62,7 @@ class _BatchNorm(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return *_Backward.apply(g, *ctx.saved_tensors, ctx.eps), None, None, None, None
+        return *applied(_Backward, g, *ctx.saved_tensors, ctx.eps), None, None, None, None
 
 
 class _Backward(Function):
@@ -79,12 +79,26 @@ class _Backward(Function):
         reserve: Tensor,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        grad_x: Tensor
-        grad_x, gx, g1 = _backwards(
-            g, x, weight, None, None, mean, s, True, eps, [True, True, True], reserve
-        )
+        grad_x, gx, g1 = _Backward.value(g, x, weight, mean, s, reserve, eps)
         ctx.save_for_backward(g, x, weight, mean, s, gx, g1)
         return grad_x, gx, g1
+
+    @staticmethod
+    def value(
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        mean: Tensor,
+        s: Tensor,
+        reserve: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        given = (g, x, weight, None, None, mean, s, True, eps, [True, True, True])
+        is_batched = torch._C._functorch.is_batchedtensor(g)  # vmap has a rule for the second only
+        parts: tuple[Tensor, Tensor, Tensor] = (
+            _native_backwards(*given) if is_batched else _backwards(*given, reserve)
+        )
+        return parts
 
     @staticmethod
     def backward(ctx: Any, u: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
@@ -99,17 +113,24 @@ class _Backward(Function):
         q1, qx = p * g1 + r * u1, p * gx + r * ux
         factor = -s * s * (qx + w * s * k) / n  # of x; x̂ = x·s − μ·s
         grad_x = _affine(x, factor, -s * q1 / n - factor * mean)
-        grad_x.addcmul_(g, _channels(s * p, x)).addcmul_(u, _channels(s * r, x))
+        grad_x = _added(_added(grad_x, g, _channels(s * p, x)), u, _channels(s * r, x))
         grad_g = _affine(x, p * s, c - w * s * u1 / n - p * s * mean)
-        grad_g.addcmul_(u, _channels(w * s, x))
+        grad_g = _added(grad_g, u, _channels(w * s, x))
         return grad_g, grad_x, s * k, None, None, None, None
 
 
 def _sums(u: Tensor, x: Tensor, mean: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """Σu·(x − μ)·s and Σu of each channel, in one pass of torch's own backward kernel."""
-    wanted = [False, True, True]
-    _, weighted, plain = _native_backwards(u, x, None, None, None, mean, s, True, 0.0, wanted)
+    one, wanted = torch.ones_like(s), [False, True, True]  # vmap leaves out sums without a weight
+    _, weighted, plain = _native_backwards(u, x, one, None, None, mean, s, True, 0.0, wanted)
     return weighted, plain
+
+
+def _added(total: Tensor, x: Tensor, factor: Tensor) -> Tensor:
+    """total + x·factor, in place where that is possible: vmap has no rule for it."""
+    add = torch.addcmul if torch._C._functorch.is_batchedtensor(total) else Tensor.addcmul_
+    added: Tensor = add(total, x, factor)
+    return added
 
 
 def _affine(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:

@@ -32,16 +32,17 @@ from optuna_hypergrad.autodiff.updates.protocol import Values
 
 # The rule of products="auto": "batched" for that many tangents or more where no parameter, and no
 # result of an operation of the loss, has more elements; else "loop". CPU time of "batched" over
-# that of "loop" for 2 and for 8 tangents (float32, one thread), by the elements of the largest:
-#   4·10³  MLP 64-64 0.96 0.48 · batch norm 0.81 0.39 · transformer, 8 × 16 words, 0.91 0.47
-#   3·10⁴  MLP 784-32 0.93 0.61 · 256-128 1.03 0.64 · transformer, 8 × 32 words, 1.06 0.84
-#   5·10⁴  LeNet, 8 images, 1.15 0.84
-#   1·10⁵  MLP 784-128 1.00 1.39 · transformer, 64 × 64 words, 0.95 1.29
-#   3·10⁵  WRN-16-1, 16 images, 1.04 1.16
-#   6·10⁵  LeNet, 128 images, 1.01 1.06 · 2·10⁶ small CNN, 128 images, 0.96 2.07
+# that of "loop" for 2, 3 and 8 tangents (float32, one thread), by the elements of the largest:
+#   4·10³  MLP 64-64 1.02 0.80 0.42
+#   3·10⁴  MLP 784-32 1.05 0.86 0.54 · LeNet, 8 images, 0.94 0.80 0.51
+#   1·10⁵  MLP 784-128 1.20 0.85 0.83 · LeNet, 32 images, 1.02 0.94 0.71 · WRN-16-1, 8 images,
+#          1.04 0.99 0.94
+#   2·10⁵  transformer, 32 × 28 words, 1.20 1.07 1.32
+#   4·10⁵  MLP 784-512-512 1.11 1.13 1.09 · LeNet, 128 images, 1.09 0.98 0.96
+#   1·10⁶  WRN-16-1, 64 images, 1.21 1.23 1.79
 # Forward over reverse was never faster than the better of the two. On GPUs nothing was measured;
 # the rule is the same there.
-BATCHED_FROM, BATCHED_UP_TO = 3, 2**16
+BATCHED_FROM, BATCHED_UP_TO = 3, 2**17
 
 _TOLERANCE = 0.03  # a relative difference between products that rounding does not explain
 

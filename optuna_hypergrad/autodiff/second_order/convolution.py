@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from optuna_hypergrad.autodiff.second_order.operators import eligible
+from optuna_hypergrad.autodiff.second_order.operators import applied, eligible
 
 _convolution_backward = torch.ops.aten.convolution_backward.default
 
@@ -48,12 +48,17 @@ class _Convolution(Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
+        return _Convolution.value(x, weight, bias, geometry)
+
+    @staticmethod
+    def value(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
         return torch.convolution(x, weight, bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        return *_Backward.apply(g, x, weight, ctx.geometry, ctx.needs_input_grad[:3]), None
+        wanted = ctx.needs_input_grad[:3]
+        return *applied(_Backward, g, x, weight, ctx.geometry, wanted), None
 
 
 class _Backward(Function):
@@ -71,6 +76,16 @@ class _Backward(Function):
         ctx.save_for_backward(g, x, weight)
         ctx.geometry = geometry
         ctx.set_materialize_grads(False)
+        return _Backward.value(g, x, weight, geometry, wanted)
+
+    @staticmethod
+    def value(
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        geometry: _Geometry,
+        wanted: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, ...]:
         outputs = weight.shape[1] * geometry.groups if geometry.transposed else weight.shape[0]
         parts: tuple[Tensor | None, ...] = _convolution_backward(
             g, x, weight, [outputs], *geometry, wanted
@@ -87,8 +102,13 @@ class _Backward(Function):
         wanted = (needs_x and v is not None, needs_weight and u is not None, False)
         if not any(wanted):
             return grad_g, None, None, None, None
-        x, weight = x if u is None else u, weight if v is None else v
-        grad_x, grad_weight, _ = _Backward.apply(g, x, weight, ctx.geometry, wanted)
+        u, v = x if u is None else u, weight if v is None else v
+        if all(wanted) and torch._C._functorch.is_batchedtensor(u):
+            # Together, vmap would take one convolution for each of the batch.
+            grad_x = _Backward.value(g, x, v, ctx.geometry, (True, False, False))[0]
+            grad_weight = _Backward.value(g, u, weight, ctx.geometry, (False, True, False))[1]
+        else:
+            grad_x, grad_weight, _ = applied(_Backward, g, u, v, ctx.geometry, wanted)
         return grad_g, grad_x, grad_weight, None, None
 
 
@@ -105,7 +125,7 @@ def _grad_g(
     parts: list[Tensor] = []
     for a, k in ((u, weight), (x, v)):
         if a is not None and k is not None:
-            parts.append(_Convolution.apply(a, k, None if parts else b, geometry))
+            parts.append(applied(_Convolution, a, k, None if parts else b, geometry))
     if not parts and b is not None:
         parts.append(b.view(-1, *[1] * (g.dim() - 2)).expand_as(g))
     return reduce(Tensor.add_, parts) if parts else None

@@ -120,7 +120,11 @@ def double_backward(loss: TrainingLoss, batch: Batch, hparams: Values, kind: Pro
     symmetric = not stops.found
 
     def vjp(
-        outputs: Gradients, sources: list[Tensor], vectors: list[Tensor], **options: bool
+        outputs: Gradients,
+        sources: list[Tensor],
+        vectors: list[Tensor],
+        batched: bool = False,
+        **options: bool,
     ) -> Gradients:
         pairs = zip(outputs, vectors, strict=False)
         curved = [(g, v) for g, v in pairs if g is not None and g.requires_grad]
@@ -129,7 +133,16 @@ def double_backward(loss: TrainingLoss, batch: Batch, hparams: Values, kind: Pro
         # Switched, because activation checkpointing runs parts of the model again.
         with loss.switched(), nullcontext() if symmetric else without_hooks(weights.parameters):
             outs, vectors = ([pair[i] for pair in curved] for i in (0, 1))
-            return torch.autograd.grad(outs, sources, vectors, allow_unused=True, **options)
+            if not batched:
+                return torch.autograd.grad(outs, sources, vectors, allow_unused=True, **options)
+
+            def of_one(*vectors: Tensor) -> tuple[Tensor, ...]:
+                return torch.autograd.grad(
+                    outs, sources, vectors, allow_unused=True, materialize_grads=True, **options
+                )
+
+            found: Gradients = vmap(of_one)(*vectors)  # is_grads_batched lacks rules that it has
+            return found
 
     outputs, sources = gradients, leaves
     if kind == "jvp" and not symmetric:  # the derivative of the VJP by a
@@ -144,7 +157,7 @@ def double_backward(loss: TrainingLoss, batch: Batch, hparams: Values, kind: Pro
             of_weights, of_hparams = of_weights[0], of_hparams[0]
         batch = of_weights.shape[:-1]
         vectors = [*weights.split(of_weights), *loss.split(of_hparams)]
-        found = vjp(outputs, sources, vectors, retain_graph=not last, is_grads_batched=n > 1)
+        found = vjp(outputs, sources, vectors, n > 1, retain_graph=not last)
         n_weights = len(weights.parameters)
         by_hparam = [
             (torch.zeros_like(h) if f is None else f.detach()).reshape(*batch, -1)

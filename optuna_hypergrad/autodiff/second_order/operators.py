@@ -41,6 +41,14 @@ def plain(*tensors: Tensor) -> bool:
     )
 
 
+def applied(function: Any, *args: Any) -> Any:
+    """``function.apply(*args)``, or its ``value`` alone where that is not differentiated again.
+
+    For vmap, which takes the operations of a Function, but not such a Function itself.
+    """
+    return function.apply(*args) if torch.is_grad_enabled() else function.value(*args)
+
+
 _forwards = torch.ops.aten.hardsigmoid.default
 _backwards = torch.ops.aten.hardsigmoid_backward.default
 
@@ -56,7 +64,7 @@ class _Hardsigmoid(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        grad_x: Tensor = _Backward.apply(g, *ctx.saved_tensors)
+        grad_x: Tensor = applied(_Backward, g, *ctx.saved_tensors)
         return grad_x
 
 
@@ -66,12 +74,16 @@ class _Backward(Function):
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
+        return _Backward.value(g, x)
+
+    @staticmethod
+    def value(g: Tensor, x: Tensor) -> Tensor:
         grad_x: Tensor = _backwards(g, x)
         return grad_x
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None]:
-        return _Backward.apply(u, *ctx.saved_tensors), None
+        return applied(_Backward, u, *ctx.saved_tensors), None
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.func import vmap
 
 from optuna_hypergrad.autodiff.second_order.switching import Kernels, second_derivatives
 
@@ -49,3 +50,17 @@ class Square(Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Tensor:
         return 2 * g * ctx.saved_tensors[0]
+
+
+def assert_same_at_once(gradients: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Products with several directions are taken together, without a warning, as one by one."""
+
+    def product(*directions: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(gradients, sources, directions, retain_graph=True)
+
+    directions = [torch.randn(3, *source.shape).to(source) for source in sources]
+    together = vmap(product)(*directions)
+    for n in range(3):
+        alone = product(*(vectors[n] for vectors in directions))
+        for one, many in zip(alone, together, strict=True):
+            assert torch.allclose(many[n], one, rtol=1e-12, atol=1e-12)

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autodiff.second_order.problems import FUSED, assert_like_torch, twice
+from autodiff.second_order.problems import FUSED, assert_like_torch, assert_same_at_once, twice
 from optuna_hypergrad.autodiff.second_order.batch_norm import batch_norm
 from optuna_hypergrad.autodiff.second_order.switching import Kernels, second_derivatives
 
@@ -67,12 +67,7 @@ def test_many_products_at_once() -> None:
     with second_derivatives(FUSED):
         loss = torch.sin(normalised(*sources)).sum()
     gradients = torch.autograd.grad(loss, sources, create_graph=True)
-    directions = [torch.randn(3, *s.shape) for s in sources]
-    batched = torch.autograd.grad(gradients, sources, directions, True, is_grads_batched=True)
-    for n in range(3):
-        product = torch.autograd.grad(gradients, sources, [v[n] for v in directions], True)
-        for one, many in zip(product, batched, strict=True):
-            assert torch.allclose(many[n], one, rtol=1e-12, atol=1e-12)
+    assert_same_at_once(gradients, sources)
 
 
 def test_a_third_derivative_is_refused() -> None:

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from autodiff.oracle import oracle_gradient, relative_error
 from autodiff.problems import batch, batches, loss_fn
-from autodiff.second_order.problems import twice
+from autodiff.second_order.problems import assert_same_at_once, twice
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, hypergradient
 from optuna_hypergrad.autodiff.second_order.double_differentiable import differentiate_twice
@@ -82,6 +82,13 @@ def test_second_derivatives_of_hardsigmoid_are_those_of_differences(
     _, _, (second,) = twice(lambda: function(x * 1.0, inplace), [x], FORMULAS)
     expected = (first(1e-6) - first(-1e-6)) / 2e-6
     torch.testing.assert_close(second, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_many_products_of_hardsigmoid_at_once() -> None:
+    x = 4 * torch.randn(60, requires_grad=True)
+    with second_derivatives(FORMULAS):
+        loss = torch.sin(F.hardsigmoid(x)).sum()
+    assert_same_at_once(torch.autograd.grad(loss, x, create_graph=True), [x])
 
 
 def test_torch_alone_refuses_it() -> None:
