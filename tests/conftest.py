@@ -1,4 +1,4 @@
-"""What all tests share: two processes, each of which leaves the other its core."""
+"""What all tests share: processes of one thread each."""
 
 import logging
 import os

@@ -17,10 +17,10 @@ from storages.scenes import (
 pytestmark = pytest.mark.parametrize("sampler", SAMPLERS)
 
 
-def test_four_workers_run_ten_trials_each(place: Place, sampler: str) -> None:
+def test_four_workers_run_six_trials_each(place: Place, sampler: str) -> None:
     study = create(place, sampler, "four workers")
-    run_workers(place, study, sampler, 10, 10, 10, 10)
-    assert_whole(study, sampler, 40)
+    run_workers(place, study, sampler, 6, 6, 6, 6)
+    assert_whole(study, sampler, 24)
 
 
 @pytest.mark.slow

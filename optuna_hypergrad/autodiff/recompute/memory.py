@@ -62,7 +62,9 @@ class Stored:
         self._tensors: Sequence[Tensor] = tensors
         if store.place == "host" and self._device.type != "cpu":
             pinned = [torch.empty_like(t, device="cpu", pin_memory=True) for t in tensors]
-            self._tensors = [to.copy_(t) for to, t in zip(pinned, tensors, strict=True)]
+            # Nothing reads them but copies to the device, which it makes in order.
+            pairs = zip(pinned, tensors, strict=True)
+            self._tensors = [to.copy_(t, non_blocking=True) for to, t in pairs]
         elif store.place == "disk":
             self._tensors, self._path = (), store.folder / f"{id(self)}.safetensors"
             save_file({str(i): t.contiguous() for i, t in enumerate(tensors)}, self._path)

@@ -13,7 +13,7 @@ from autodiff.updates.runs import Batch, Heads, batches, loss_fn, train, updates
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff.updates import SGD, Adam, AdamW, Update, evaluated
 
-STEPS = 200
+STEPS = 100
 CONSTANT = updates(lambda name, value: value)
 SCHEDULED = updates(
     lambda name, value: Schedule(name, [value, 0.7 * value, 1.02 * value], "cosine")
