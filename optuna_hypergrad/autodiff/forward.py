@@ -237,7 +237,7 @@ class TangentPropagation:
     def _initial_tangents(self) -> TrainState:
         """∂w/∂λ of the initial weights; a row for each λ that they depend on."""
         rows: dict[str, Tensor] = {}
-        for hparam, by_hparam in self._run.initial_jacobian().items():
+        for hparam, by_hparam in self._run.initial.jacobian().items():
             for name, derivative in self._run.hypers.derivatives(("loss", hparam), 0).items():
                 rows[name] = rows.get(name, 0.0) + derivative * by_hparam
         self._schedule.begin(rows)

@@ -8,8 +8,9 @@ from torch import nn
 
 from optuna_hypergrad.autodiff.forward import TangentPropagation, check_without_tensors
 from optuna_hypergrad.autodiff.growth import Estimate
+from optuna_hypergrad.autodiff.initial import Initial
 from optuna_hypergrad.autodiff.loss import LossFn
-from optuna_hypergrad.autodiff.run import Initial, Run
+from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.hvp import Products
 from optuna_hypergrad.autodiff.tangents import TangentSchedule, Truncation
 from optuna_hypergrad.autodiff.updates import Hparam, State, Update

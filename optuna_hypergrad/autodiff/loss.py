@@ -67,6 +67,7 @@ class TrainingLoss:
         self.learned, self._takes_hparams = dict(learned or {}), takes_hparams
         self.used: set[str] = set()
         """The learned hyperparameters that a loss has depended on so far."""
+        self._is_first = True
         self.stops_gradients = False
         """Whether the loss was seen to detach something, or to change its gradient by a hook or a
         ``torch.autograd.Function``: its value does not show all that the gradient depends on."""
@@ -136,10 +137,15 @@ class TrainingLoss:
             with recording_calls:
                 loss = self(batch, hparams)
             if stops is not None:
-                self.stops_gradients |= stops.found or calls_functions(loss)
+                self.stops_gradients |= stops.found or self._calls_functions(loss)
             if not loss.requires_grad:
                 raise ValueError("loss_fn: its result does not depend on the model's weights.")
             yield loss
+
+    def _calls_functions(self, loss: Tensor) -> bool:
+        """See ``calls_functions``; of the first loss alone, since it takes a while."""
+        is_first, self._is_first = self._is_first, False
+        return is_first and calls_functions(loss)
 
     def gradients(
         self, batch: Batch, hparams: Values, *, twice: bool, stops: StopState | None = None

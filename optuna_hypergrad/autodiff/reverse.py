@@ -201,7 +201,7 @@ def summed(
         by_tensor = {name: validated.direct[name] * np.nan for name in hypers.tensors}
     else:
         per_step, by_tensor, adjoint = derivatives
-        for name, found in run.initial_vjp(adjoint).items():
+        for name, found in run.initial.vjp(adjoint).items():
             if name in by_tensor:
                 by_tensor[name] += found
             else:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import jacfwd
 
 from optuna_hypergrad.arguments import check_choice, check_kind, check_positive, checked_count
 from optuna_hypergrad.autodiff.checks.double import direction_at
 from optuna_hypergrad.autodiff.checks.state import is_named
 from optuna_hypergrad.autodiff.data import Batch
 from optuna_hypergrad.autodiff.hparams import RunHparams
+from optuna_hypergrad.autodiff.initial import Initial, InitialWeights
 from optuna_hypergrad.autodiff.loss import (
     LossFn,
     LossGrad,
@@ -30,7 +30,6 @@ from optuna_hypergrad.autodiff.second_order.hvp import (
     Directions,
     Product,
     Products,
-    forward_mode,
 )
 from optuna_hypergrad.autodiff.step import TrainState, apply_update
 from optuna_hypergrad.autodiff.updates import (
@@ -43,9 +42,8 @@ from optuna_hypergrad.autodiff.updates import (
     protocol,
     trained,
 )
-from optuna_hypergrad.autodiff.weights import FlatWeights, HasGrad, replaced
+from optuna_hypergrad.autodiff.weights import FlatWeights, HasGrad
 
-Initial = Callable[[Mapping[str, Tensor], Values], Mapping[str, Tensor]]
 Microbatches = Sequence[Batch]  # of one step, which takes their mean loss
 _SELDOM = 32  # steps
 
@@ -78,11 +76,11 @@ class Run:
         self.update = update if clip_gradients is None else Clipped(update, value=clip_gradients)
         of_loss = protocol.checked_of_loss(hypers or {})
         self.weights = FlatWeights(model)
-        self._like = self.weights.parameters[0]  # of the dtype and device of all weights
-        self.hypers = RunHparams(self.update.hypers, of_loss, learn, self.steps, self._like)
+        like = self.weights.parameters[0]  # of the dtype and device of all weights
+        self.hypers = RunHparams(self.update.hypers, of_loss, learn, self.steps, like)
         self.learned = self.hypers.learned_of_loss()  # with P elements
         self.loss = TrainingLoss(model, loss_fn, self.weights, self.learned, hypers is not None)
-        self._initial = initial
+        self.initial = InitialWeights(initial, self.loss, self.hypers)
         self._constant_buffers = _checked_buffers(model, constant_buffers)
         self.initial_state: State = ()
         if state is not None:
@@ -117,36 +115,9 @@ class Run:
 
     def begin(self) -> TrainState:
         """Give the model its initial weights; returns them with the initial state."""
-        weights = trained(self.update, self.weights.read(), self.initial_state)
-        if self._initial is not None:
-            self._given = weights
-            weights = self._initialised(self._learned_values())
+        weights = self.initial.of(trained(self.update, self.weights.read(), self.initial_state))
         self.weights.write(weights)
         return TrainState(weights, self.initial_state)
-
-    def initial_jacobian(self) -> dict[str, Tensor]:
-        """∂(initial weights)/∂(value at step 0) by learned number of the loss, shape (D,)."""
-        if self._initial is None or not self.learned:
-            return {}
-        with forward_mode:
-            rows = jacfwd(self._initialised)(self._learned_values()).T
-        return dict(zip(self.learned, rows, strict=True))
-
-    def initial_vjp(self, adjoint: Tensor) -> dict[str, Tensor]:
-        """Derivatives by learned hyperparameters of the loss, of their shapes, at step 0.
-
-        Args:
-            adjoint: Derivative by the initial weights, shape (D,).
-        """
-        if self._initial is None or not self.learned:
-            return {}
-        values = self._learned_values().requires_grad_()
-        with torch.enable_grad():
-            weights = self._initialised(values)
-        if not weights.requires_grad:
-            return {}
-        (found,) = torch.autograd.grad(weights, values, adjoint)
-        return dict(zip(self.learned, self.loss.split(found), strict=True))
 
     def gradient(self, batches: Microbatches, hypers: Values) -> LossGrad:
         """Mean loss of the batches at the model's weights, and its gradient."""
@@ -281,7 +252,7 @@ class Run:
         """Warn of learned hyperparameters that nothing depends on."""
         unused = [name for name in self.learned if name not in self.loss.used]
         if unused:
-            initial = self.initial_vjp(direction_at(self.weights.read()))
+            initial = self.initial.vjp(direction_at(self.weights.read()))
             unused = [name for name in unused if not (name in initial and initial[name].any())]
         if unused:
             schedule = self.hypers.learned.get(("loss", unused[0]))
@@ -292,20 +263,6 @@ class Run:
                 "numpy take it out of torch.",
                 stacklevel=2,
             )
-
-    def _learned_values(self) -> Tensor:
-        """Values of the learned hyperparameters of the loss at step 0, shape (P,)."""
-        values = self.hypers.at(0).loss
-        parts = [torch.as_tensor(values[name]).flatten() for name in self.learned]
-        return torch.cat([self._like.new_empty(0), *(part.to(self._like) for part in parts)])
-
-    def _initialised(self, learned: Tensor) -> Tensor:
-        """The initial weights as a function of the learned hyperparameters, shape (D,)."""
-        assert self._initial is not None
-        own = dict(zip(self.learned, self.loss.split(learned), strict=True))
-        values = {**self.hypers.at(0).loss, **own}
-        by_name = dict(zip(self.weights.names, self.weights.split(self._given), strict=True))
-        return replaced("initial", by_name, self._initial(by_name, values))
 
 
 def _checked_buffers(model: nn.Module, names: Collection[str]) -> frozenset[str]:

@@ -22,13 +22,14 @@ from optuna_hypergrad.autodiff.forward import (
 )
 from optuna_hypergrad.autodiff.generators import GeneratorStates
 from optuna_hypergrad.autodiff.growth import Estimate
+from optuna_hypergrad.autodiff.initial import Initial
 from optuna_hypergrad.autodiff.loss import LossFn, Statistics
 from optuna_hypergrad.autodiff.progress import Progress
 from optuna_hypergrad.autodiff.recompute.memory import CheckpointStore, Place, metered
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
 from optuna_hypergrad.autodiff.result import Hypergradient
 from optuna_hypergrad.autodiff.reverse import ReverseMode
-from optuna_hypergrad.autodiff.run import Initial, Run
+from optuna_hypergrad.autodiff.run import Run
 from optuna_hypergrad.autodiff.second_order.hvp import Products
 from optuna_hypergrad.autodiff.snapshot import Snapshotter
 from optuna_hypergrad.autodiff.step import TrainState
