@@ -32,6 +32,7 @@ from optuna_hypergrad.logger import logger
 
 _WORTH = 16  # steps still to go back from which on a trace pays
 _MOST = 4  # traces of a run: for batches of other shapes, and constants that change with windows
+_LEAST = 1e-30  # sum of squares, which still has all its digits in single precision
 _CHECKED = 64  # calls 1, 64, 4096, … of the traces are computed by autograd, too
 
 
@@ -43,8 +44,8 @@ class Pulled(NamedTuple):
         curved: By w through that gradient, shape (D,): the Hessian's part.
         by_value: By the learned numbers, in the order of ``RunHparams.learned``, shape (L,).
         by_tensor: By the learned tensors of the loss.
-        measured: The training loss of the step; the number of clipped entries; and the inner
-            products of ``kept`` and ``curved``; shape (6,), on the CPU.
+        measured: The training loss of the step; the number of clipped entries; and ‖a‖², ⟨a, c⟩
+            and ‖c‖² for a = ``kept``, c = ``curved``; shape (5,), on the CPU.
     """
 
     kept: TrainState
@@ -69,6 +70,21 @@ class Pulled(NamedTuple):
             dict(zip(names, rest[n:], strict=True)),
         )
         return Pulled(kept, curved, by_value, by_tensor, measured)
+
+
+def numbers_of(measured: Sequence[float], kept: Tensor, curved: Tensor) -> list[float]:
+    """What ``Pulled`` measured of a run, in double precision where squares do not fit in single.
+
+    Args:
+        measured: The numbers as they are.
+        kept: a, shape (D,).
+        curved: c, shape (D,).
+    """
+    loss, n_clipped, square, _, q = measured
+    if all(_LEAST < one < 1 / _LEAST for one in (square, q)):
+        return [*measured]
+    a, c = kept.double(), curved.double()
+    return [loss, n_clipped, *torch.stack([a @ a, a @ c, c @ c]).tolist()]
 
 
 class Recorded(NamedTuple):
@@ -254,8 +270,8 @@ def differentiated(
     directions = Directions(vjp.gradient[None], zeros)
     grad, products = run.gradient_and_products(visit.batches, values.loss, directions, "vjp")
     curved, n_clipped = clipping(products.weights[0])
-    pair = torch.stack([vjp.adjoint.weights, curved]).double()  # whose squares do not overflow
-    inner = torch.mm(pair, pair.T).flatten()
+    kept = vjp.adjoint.weights
+    inner = torch.stack([kept @ kept, kept @ curved, curved @ curved])
     by_loss = dict(zip(run.learned, run.loss.split(products.hparams[0]), strict=True))
     by_owner = {"update": vjp.hypers, "loss": by_loss}
     numbers = [by_owner[owner][name] for owner, name in run.hypers.learned]
@@ -264,7 +280,7 @@ def differentiated(
         curved,
         torch.stack(numbers) if numbers else curved.new_zeros(0),
         {name: by_loss[name] for name in run.hypers.tensors},
-        torch.cat([grad.loss.double()[None], n_clipped[None], inner]).cpu(),
+        torch.cat([grad.loss.double()[None], n_clipped[None], inner.double()]).cpu(),
     )
     return grad.gradient, pulled
 

@@ -20,7 +20,7 @@ from optuna_hypergrad.autodiff.growth import AdjointMeter, Estimate
 from optuna_hypergrad.autodiff.hparams import Key
 from optuna_hypergrad.autodiff.loss import LossFn, Statistics, Validated
 from optuna_hypergrad.autodiff.progress import PRODUCT, Progress
-from optuna_hypergrad.autodiff.pullback import PullBack, Pulled
+from optuna_hypergrad.autodiff.pullback import PullBack, Pulled, numbers_of
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
 from optuna_hypergrad.autodiff.recompute.records import Visit
 from optuna_hypergrad.autodiff.result import Hypergradient
@@ -121,8 +121,10 @@ class ReverseMode:
         by_tensor = {k: by_value.new_zeros(run.learned[k]) for k in run.hypers.tensors}
 
         def damped(step: int, pulled: Pulled) -> Tensor:
-            alpha = damping(step, pulled.measured.tolist(), self._meter, self._clipping, run)
-            return pulled.kept.weights.add(pulled.curved, alpha=alpha)
+            kept, curved = pulled.kept.weights, pulled.curved
+            measured = numbers_of(pulled.measured.tolist(), kept, curved)
+            alpha = damping(step, measured, self._meter, self._clipping, run)
+            return kept.add(curved, alpha=alpha)
 
         adjoint = go_back(
             self._recomputation,
@@ -179,7 +181,7 @@ def damping(
     step: int, measured: Sequence[float], meter: AdjointMeter, clipping: ProductClipping, run: Run
 ) -> float:
     """α of a run's step, from what ``Pulled`` measured; counts the clipped entries."""
-    _, n_clipped, square, inner, _, q = measured
+    _, n_clipped, square, inner, q = measured
     clipping.count(n_clipped, len(run.weights))
     return meter.weight(step, square, inner, q)
 

@@ -24,7 +24,7 @@ _RESHAPING = (  # views that have all elements of their argument, if they have a
 _FUNCTIONS = frozenset(
     {
         *("_log_softmax", "_log_softmax_backward_data", "_softmax", "_softmax_backward_data"),
-        *("abs", "add", "addcmul", "addmm", "bmm", "cat", "clamp_min", "div", "eq", "exp"),
+        *("abs", "add", "addcmul", "addmm", "bmm", "cat", "clamp_min", "div", "dot", "eq", "exp"),
         *("expand", "ge", "gt", "le", "lerp", "log", "lt", "maximum", "mean", "minimum", "mm"),
         *("mul", "ne", "neg", "permute", "pow", "reciprocal", "relu", "rsqrt", "rsub", "select"),
         *("sigmoid", "sign", "split_with_sizes", "sqrt", "squeeze", "stack", "sub", "sum", "t"),

@@ -66,7 +66,7 @@ class FlatWeights:
             vector: The weights that the model was given, shape (D,).
             culprit: The argument whose function has run since.
         """
-        if torch.equal(self.read(), vector):
+        if self._holds(vector):
             return
         for name, p, values in zip(self.names, self.parameters, self.split(vector), strict=True):
             if not torch.equal(p, values) and not torch.equal(p.nan_to_num(), values.nan_to_num()):
@@ -75,6 +75,13 @@ class FlatWeights:
                     "update may change. To keep weights within bounds, use Projected(update, "
                     "model, projection) of optuna_hypergrad.autodiff."
                 )
+
+    def _holds(self, vector: Tensor) -> bool:
+        """Whether the model's weights are those in ``vector``."""
+        if self.device.type != "cpu":  # which waits for each comparison
+            return torch.equal(self.read(), vector)
+        parts = _unflatten_dense_tensors(vector, self.parameters)  # type: ignore[no-untyped-call]
+        return all(map(torch.equal, self.parameters, parts))
 
     def check_trainable(self) -> None:
         """Raise a ValueError where other parameters require a gradient than when the run began."""

@@ -27,7 +27,7 @@ def run(model: nn.Module, loss: Any = loss_fn, data: Any = None, **options: Any)
         loss,
         update,
         data or batches(STEPS),
-        batch(20),
+        options.pop("validation", None) or batch(20),
         **{"steps": STEPS, "mode": "reverse", **options},
     )
 
@@ -216,6 +216,24 @@ def test_a_number_that_only_the_gradient_shows_is_found_out(
         return SCALED[scaled](loss_fn(model, one), scales["now"])
 
     assert same(*both(monkeypatch, mlp(), loss=loss, data=data, memory=memory))
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+def test_lengths_beyond_single_precision_are_measured(scale: float) -> None:
+    """Their squares are not numbers of single precision."""
+    model, data = mlp().float(), [(x.float(), y) for x, y in batches(STEPS)]
+    plain, scaled = (
+        run(
+            copy.deepcopy(model),
+            data=data,
+            validation=data[0],
+            validation_loss_fn=lambda model, one, by=by: by * loss_fn(model, one),
+        )
+        for by in (1.0, scale)
+    )
+    assert np.allclose(scaled.growth.per_step, plain.growth.per_step, atol=1e-4)
+    assert np.allclose(scaled.growth.damping, plain.growth.damping, atol=1e-4)
+    assert plain.growth.per_step.any()
 
 
 @pytest.mark.parametrize("lr", [Schedule("lr", [0.2] * 4), Schedule("lr", [0.2, 0.1], "linear")])

@@ -13,7 +13,7 @@ from optuna_hypergrad.autodiff.batched.runs import RunsBatches, StackedRuns
 from optuna_hypergrad.autodiff.growth import AdjointMeter
 from optuna_hypergrad.autodiff.hparams import HparamsAtStep
 from optuna_hypergrad.autodiff.progress import Progress
-from optuna_hypergrad.autodiff.pullback import Pulled, differentiated
+from optuna_hypergrad.autodiff.pullback import Pulled, differentiated, numbers_of
 from optuna_hypergrad.autodiff.recompute.comparison import check_recomputed
 from optuna_hypergrad.autodiff.recompute.recomputation import Recomputation
 from optuna_hypergrad.autodiff.recompute.records import Visit
@@ -88,11 +88,11 @@ class StackedReverse:
 
     def _damped(self, step: int, pulled: Pulled) -> Tensor:
         """The adjoints' weights before a step, shape (R, D)."""
-        of_runs = zip(
-            pulled.measured.tolist(), self._meters, self._clippings, self._runs.runs, strict=True
-        )
-        alphas = torch.tensor([[damping(step, *one)] for one in of_runs], dtype=torch.float64)
         kept = pulled.kept.weights
+        rows = zip(pulled.measured.tolist(), kept, pulled.curved, strict=True)
+        measured = [numbers_of(*row) for row in rows]
+        of_runs = zip(measured, self._meters, self._clippings, self._runs.runs, strict=True)
+        alphas = torch.tensor([[damping(step, *one)] for one in of_runs], dtype=torch.float64)
         return torch.addcmul(kept, alphas.to(kept), pulled.curved)
 
     def _pulled(self, visit: Visit, adjoint: TrainState) -> Pulled:

@@ -79,17 +79,17 @@ class SGD:
     ) -> tuple[Tensor, State]:
         """One step; see ``Update``."""
         momentum, dampening = hypers["momentum"], hypers["dampening"]
-        q = gradient + hypers["weight_decay"] * weights
+        q = _plus(gradient, hypers["weight_decay"], weights)
         if isinstance(momentum, Tensor):
             has_buffer = self.keep_buffer is not False or bool((momentum != 0.0).any())
         else:
             has_buffer = bool(self.keep_buffer) or momentum != 0.0
         if not has_buffer:
-            return weights - hypers["lr"] * q, state[:1]  # unchanged, as in torch
+            return _minus(weights, hypers["lr"], q), state[:1]  # unchanged, as in torch
         # torch's first buffer is the undampened gradient.
-        v = momentum * state[0] + (1 - dampening) * q if state else q
-        direction = q + momentum * v if self.nesterov else v
-        return weights - hypers["lr"] * direction, (v,)  # FDS Eq. 6
+        v = _plus(_minus(q, dampening, q), momentum, state[0]) if state else q
+        direction = _plus(q, momentum, v) if self.nesterov else v
+        return _minus(weights, hypers["lr"], direction), (v,)  # FDS Eq. 6
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ class Adam:
         self, weights: Tensor, state: State, gradient: Tensor, hypers: Values
     ) -> tuple[Tensor, State]:
         """One step; see ``Update``. The state is (t, m, s), with amsgrad (t, m, s, largest s)."""
-        q = gradient + hypers["weight_decay"] * weights
-        direction, state = self._direction(state, q, hypers)
-        return weights - hypers["lr"] * direction, state
+        q = _plus(gradient, hypers["weight_decay"], weights)
+        direction, correction, state = self._direction(state, q, hypers)
+        return _minus(weights, hypers["lr"] / correction, direction), state
 
-    def _direction(self, state: State, q: Tensor, hypers: Values) -> tuple[Tensor, State]:
-        """Return m̂ / (√ŝ + ε) and the new state."""
+    def _direction(self, state: State, q: Tensor, hypers: Values) -> tuple[Tensor, Tensor, State]:
+        """Return m / (√ŝ + ε), the correction 1 − β₁ᵗ of m, and the new state."""
         beta1, beta2 = hypers["beta1"], hypers["beta2"]
         if not state:
             zeros = torch.zeros_like(q)
@@ -172,7 +172,7 @@ class Adam:
         precise = t.double()
         corrections = [_correction(beta, precise).to(t.dtype) for beta in (beta1, beta2)]
         root = _root([*largest, s][0] / corrections[1])
-        return m / corrections[0] / (root + hypers["eps"]), (t, m, s, *largest)
+        return m / (root + hypers["eps"]), corrections[0], (t, m, s, *largest)
 
 
 @dataclass(frozen=True)
@@ -208,9 +208,23 @@ class AdamW(Adam):
         self, weights: Tensor, state: State, gradient: Tensor, hypers: Values
     ) -> tuple[Tensor, State]:
         """One step; see ``Update``. The state is that of ``Adam``."""
-        direction, state = self._direction(state, gradient, hypers)
-        decayed = (1 - hypers["lr"] * hypers["weight_decay"]) * weights
-        return decayed - hypers["lr"] * direction, state
+        direction, correction, state = self._direction(state, gradient, hypers)
+        decayed = _minus(weights, hypers["lr"] * hypers["weight_decay"], weights)
+        return _minus(decayed, hypers["lr"] / correction, direction), state
+
+
+def _plus(x: Tensor, factor: float | Tensor, y: Tensor, sign: int = 1) -> Tensor:
+    """x ± factor·y in one pass over the memory, or in none."""
+    if not isinstance(factor, Tensor):
+        return torch.add(x, y, alpha=sign * factor) if factor else x
+    if torch._C._are_functorch_transforms_active():
+        return x + sign * factor * y  # torch crashes where a JVP of addcmul is recorded
+    return torch.addcmul(x, factor, y, value=sign)
+
+
+def _minus(x: Tensor, factor: float | Tensor, y: Tensor) -> Tensor:
+    """x − factor·y, likewise."""
+    return _plus(x, factor, y, -1)
 
 
 def _correction(beta: float | Tensor, t: Tensor) -> Tensor:
