@@ -85,9 +85,9 @@ def _unchanged(node: Node) -> Node | None:
     if node.target is _aten.add.Tensor and not node.kwargs:
         x, other = node.args if _is_zero(node.args[1]) else reversed(node.args)
         x = x if _is_zero(other) else None
-    elif node.target is _aten.mul.Tensor:
+    elif node.target in (_aten.mul.Tensor, _aten.mul.Scalar):
         x, factor = node.args
-        x = x if type(factor) is float and factor == 1.0 else None
+        x = x if isinstance(factor, int | float) and factor == 1 else None
     elif node.target is _aten.pow.Tensor_Scalar:
         x = node.args[0] if node.args[1] == 1 else None
     elif node.target in _RESHAPING:

@@ -213,18 +213,18 @@ class AdamW(Adam):
         return _minus(decayed, hypers["lr"] / correction, direction), state
 
 
-def _plus(x: Tensor, factor: float | Tensor, y: Tensor, sign: int = 1) -> Tensor:
-    """x ± factor·y in one pass over the memory, or in none."""
+def _plus(x: Tensor, factor: float | Tensor, y: Tensor) -> Tensor:
+    """x + factor·y in one pass over the memory, or in none."""
     if not isinstance(factor, Tensor):
-        return torch.add(x, y, alpha=sign * factor) if factor else x
+        return torch.add(x, y, alpha=factor) if factor else x
     if torch._C._are_functorch_transforms_active():
-        return x + sign * factor * y  # torch crashes where a JVP of addcmul is recorded
-    return torch.addcmul(x, factor, y, value=sign)
+        return x + factor * y  # torch crashes where a JVP of addcmul is recorded
+    return torch.addcmul(x, factor, y)
 
 
 def _minus(x: Tensor, factor: float | Tensor, y: Tensor) -> Tensor:
     """x − factor·y, likewise."""
-    return _plus(x, factor, y, -1)
+    return _plus(x, -factor, y)
 
 
 def _correction(beta: float | Tensor, t: Tensor) -> Tensor:
