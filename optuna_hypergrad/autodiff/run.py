@@ -229,8 +229,7 @@ class Run:
         }
         return found | {
             f"{name!r} of the update": value
-            for name, value in protocol.attributes(self.update).items()
-            if isinstance(value, int | float)
+            for name, value in protocol.numbers(self.update).items()
         }
 
     def _see(self, batches: Microbatches) -> None:

@@ -26,7 +26,7 @@ from torch.func import jvp, vmap
 
 from optuna_hypergrad.autodiff.second_order.hvp import forward_mode
 from optuna_hypergrad.autodiff.tracing import Traces
-from optuna_hypergrad.autodiff.updates import State, Update
+from optuna_hypergrad.autodiff.updates import State, Update, protocol
 from optuna_hypergrad.autodiff.updates.protocol import Values
 
 
@@ -178,6 +178,7 @@ def step_jvp(
     tensors = [one for one in (*given, *derivatives.values()) if isinstance(one, Tensor)]
     inputs = [*point.tensors, *tangents.tensors, gradient, products, *tensors]
     constants = [one for one in given if not isinstance(one, Tensor)]
+    constants += protocol.numbers(update).values()  # which a loop of the user's may change
     weights, *state_tangents = traces(
         pushed, inputs, len(point.state), len(tangents.state), tuple(derivatives), *constants
     )

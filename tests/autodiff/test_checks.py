@@ -464,6 +464,24 @@ def test_a_number_of_the_update_that_on_step_changes_is_named(mode: str, wraps: 
         run(network(), mode=mode, on_step=on_step, update=update)
 
 
+def test_a_number_of_the_update_may_change_in_a_loop_of_ones_own() -> None:
+    """Forward mode differentiates each step as it is taken."""
+    model = network()
+
+    def trained(lr: float) -> tuple[float, float]:
+        warm, data = Warm(), batch()
+        warm.hypers = {"lr": Schedule("lr", [lr])}
+        run = ForwardMode(copy.deepcopy(model), cross_entropy, warm, steps=9)
+        for step in range(9):
+            warm.warmth = 0.5 + step // 3
+            run.step(data)
+        result = run.hypergradient(data)
+        return result.loss, result.gradient["lr"]
+
+    difference = (trained(0.1 + 1e-5)[0] - trained(0.1 - 1e-5)[0]) / 2e-5
+    assert trained(0.1)[1] == pytest.approx(difference, rel=1e-6)
+
+
 @both
 def test_a_projection_is_differentiated(mode: str) -> None:
     """A clipped critic, as torch.optim trains it, against central differences."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -113,17 +113,18 @@ def trained(update: Update, weights: Tensor, state: State) -> Tensor:
     return before
 
 
-def attributes(update: Update) -> dict[str, object]:
-    """Those of an update and of what it wraps, by name.
+def numbers(update: Update) -> dict[str, float]:
+    """Attributes of an update and of what it wraps that are numbers, by name.
 
     Example:
         >>> from optuna_hypergrad.autodiff import SGD, Clipped
-        >>> attributes(Clipped(SGD(0.1), value=1.0))["lr"]
+        >>> numbers(Clipped(SGD(0.1), value=1.0))["lr"]
         0.1
     """
-    own: dict[str, object] = dict(getattr(update, "__dict__", {}))
+    own: dict[str, Any] = dict(getattr(update, "__dict__", {}))
     inner = own.get("update")
-    return own if inner is None else attributes(inner) | own  # type: ignore[arg-type]
+    found = {} if inner is None else numbers(inner)
+    return found | {name: value for name, value in own.items() if isinstance(value, int | float)}
 
 
 def checked_state(update: Update, state: object, weights: Tensor, hypers: Values) -> State:
