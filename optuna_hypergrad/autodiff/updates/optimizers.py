@@ -214,12 +214,10 @@ class AdamW(Adam):
 
 
 def _plus(x: Tensor, factor: float | Tensor, y: Tensor) -> Tensor:
-    """x + factor·y in one pass over the memory, or in none."""
-    if not isinstance(factor, Tensor):
-        return torch.add(x, y, alpha=factor) if factor else x
-    if torch._C._are_functorch_transforms_active():
-        return x + factor * y  # torch crashes where a JVP of addcmul is recorded
-    return torch.addcmul(x, factor, y)
+    """x + factor·y; not by addcmul, which rounds the ends of vectors differently."""
+    if not isinstance(factor, Tensor) and factor == 0:
+        return x
+    return x + factor * y
 
 
 def _minus(x: Tensor, factor: float | Tensor, y: Tensor) -> Tensor:
