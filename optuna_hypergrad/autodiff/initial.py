@@ -29,7 +29,7 @@ class InitialWeights:
 
     def __init__(self, function: Initial | None, loss: TrainingLoss, hypers: RunHparams) -> None:
         self._function, self._loss, self._hparams = function, loss, hypers
-        self._given = loss.weights.read()
+        self._given: Tensor  # known from ``of`` on, where there is a function
 
     def of(self, given: Tensor) -> Tensor:
         """The initial weights, shape (D,).
@@ -37,8 +37,10 @@ class InitialWeights:
         Args:
             given: The weights that the model was given, shape (D,).
         """
+        if self._function is None:
+            return given
         self._given = given
-        return given if self._function is None else self._weights(self._learned_values())
+        return self._weights(self._learned_values())
 
     def jacobian(self) -> dict[str, Tensor]:
         """∂(initial weights)/∂(value at step 0) by learned number of the loss, shape (D,)."""

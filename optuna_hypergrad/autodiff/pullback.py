@@ -4,8 +4,8 @@ All steps of a run call the same operations of torch. So those of one step are r
 (``tracing.py``), and run again for the others without Python and autograd. A trace cannot see a
 Python number that changes from step to step, but the loss shows it, which has to be that of the
 training, and where the loss stops gradients, the training gradient; and some steps are computed in
-both ways. Where the two differ, or a step cannot be
-recorded, all steps are computed by autograd. On request, what was recorded is compiled.
+both ways. Where the two differ, or a step cannot be recorded, all steps are computed by autograd.
+On request, what was recorded is compiled.
 """
 
 from __future__ import annotations
@@ -83,8 +83,12 @@ def numbers_of(measured: Sequence[float], kept: Tensor, curved: Tensor) -> list[
     loss, n_clipped, square, _, q = measured
     if all(_LEAST < one < 1 / _LEAST for one in (square, q)):
         return [*measured]
-    a, c = kept.double(), curved.double()
-    return [loss, n_clipped, *torch.stack([a @ a, a @ c, c @ c]).tolist()]
+    return [loss, n_clipped, *_inner_products(kept.double(), curved.double()).tolist()]
+
+
+def _inner_products(a: Tensor, c: Tensor) -> Tensor:
+    """‖a‖², ⟨a, c⟩ and ‖c‖²."""
+    return torch.stack([a @ a, a @ c, c @ c])
 
 
 class Recorded(NamedTuple):
@@ -270,8 +274,7 @@ def differentiated(
     directions = Directions(vjp.gradient[None], zeros)
     grad, products = run.gradient_and_products(visit.batches, values.loss, directions, "vjp")
     curved, n_clipped = clipping(products.weights[0])
-    kept = vjp.adjoint.weights
-    inner = torch.stack([kept @ kept, kept @ curved, curved @ curved])
+    inner = _inner_products(vjp.adjoint.weights, curved)
     by_loss = dict(zip(run.learned, run.loss.split(products.hparams[0]), strict=True))
     by_owner = {"update": vjp.hypers, "loss": by_loss}
     numbers = [by_owner[owner][name] for owner, name in run.hypers.learned]

@@ -197,7 +197,9 @@ class Run:
         if not seldom or step % _SELDOM == 0:
             self.weights.check_unchanged(point.weights, culprit)
 
-    def check_unchanged(self, step: int, point: TrainState, before: dict[str, object]) -> None:
+    def check_unchanged(
+        self, step: int, point: TrainState, before: dict[tuple[str, str], object]
+    ) -> None:
         """Raise a ValueError if ``on_step`` changed the model or the update.
 
         Args:
@@ -207,30 +209,29 @@ class Run:
         """
         self.check_weights(step, point, "on_step")
         self.weights.check_trainable()
-        changed = [name for name, now in self.versions().items() if before.get(name, now) != now]
+        changed = [key for key, now in self.versions().items() if before.get(key, now) != now]
         if changed:
+            owner, name = changed[0]
             raise ValueError(
-                f"on_step: it changed {changed[0]}, which later steps may depend on and "
+                f"on_step: it changed {name!r} of the {owner}, which later steps may depend on and "
                 "hypergradients do not see. Change a buffer in loss_fn, or name it in "
                 "constant_buffers; let a number of the update be one of its hypers, as a Schedule."
             )
 
-    def versions(self) -> dict[str, object]:
-        """What shows that something besides the weights has changed.
+    def versions(self) -> dict[tuple[str, str], object]:
+        """What shows that something besides the weights has changed, by owner and name.
 
         Versions of buffers and frozen parameters, without the constant buffers, and numbers that
         are attributes of the update.
         """
         tensors = dict(self.loss.model.named_buffers()) | self.weights.frozen
-        found: dict[str, object] = {
-            f"{name!r} of the model": tensor._version
+        found: dict[tuple[str, str], object] = {
+            ("model", name): tensor._version
             for name, tensor in tensors.items()
             if not is_named(name, self._constant_buffers)
         }
-        return found | {
-            f"{name!r} of the update": value
-            for name, value in protocol.numbers(self.update).items()
-        }
+        numbers = protocol.numbers(self.update)
+        return found | {("update", name): value for name, value in numbers.items()}
 
     def _see(self, batches: Microbatches) -> None:
         self._of_tensors = isinstance(batches[0], Tensor)

@@ -5,7 +5,7 @@ the CPU. It is called meta, since torch knows this one everywhere. (Not forward 
 vmap crashes on such tensors.)
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
+from autodiff.answering import Answering
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, AdamW, Clipped, hypergradient
 
@@ -57,23 +58,6 @@ class There(Tensor):
         return computed(func, args, kwargs or {})
 
 
-class Device(TorchDispatchMode):
-    """Within it, there is the device."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        return computed(func, args, dict(kwargs or {}))
-
-
 class Numbers(TorchFunctionMode):
     """Makes tensors of Python's numbers there, where torch would make them without values."""
 
@@ -90,7 +74,7 @@ class Numbers(TorchFunctionMode):
 
 @contextmanager
 def device() -> Iterator[None]:
-    with Device(), Numbers():
+    with Answering(computed), Numbers():
         yield
 
 

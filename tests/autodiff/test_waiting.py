@@ -5,43 +5,21 @@ a comparison of weights at every 32nd step, which is by numpy on the CPU (``Run.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from autodiff.answering import Answering
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, AdamW, Update, hypergradient
 
 _aten = torch.ops.aten
 READS = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default)
 COPIES = (_aten.lift_fresh.default,)  # of tensors made from Python's numbers
-
-
-class Calls(TorchDispatchMode):
-    """Counts operations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.n: Counter[Any] = Counter()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        self.n[func] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -53,9 +31,15 @@ def calls(
 ) -> Counter[Any]:
     torch.manual_seed(0)
     model, x, y = make(), torch.randn(8, 6), torch.arange(8) % 3
-    with Calls() as counted:
+    counted: Counter[Any] = Counter()
+
+    def count(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        counted[func] += 1
+        return func(*args, **kwargs)
+
+    with Answering(count):
         hypergradient(model, loss_fn, update, [(x, y)], (x, y), steps=steps, **options)
-    return counted.n
+    return counted
 
 
 def per_step(

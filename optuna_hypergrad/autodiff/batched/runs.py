@@ -148,12 +148,10 @@ class StackedRuns:
 
         (losses, gradients), has_grad = self._gradients(*inputs, call)
         if expected is not None:
-            i, results = expected
-            found = {"loss": losses[i], "gradient": gradients[i]}
-            for (name, one), other, scales in zip(
-                found.items(), results, self._scales, strict=False
-            ):
-                _check(name, i, one, other, scales[i])
+            i, (loss, *gradient) = expected
+            _check("loss", i, losses[i], loss, self._scales[0][i])
+            for one in gradient:
+                _check("gradient", i, gradients[i], one, self._scales[1][i])
         if not self._scales:
             self._scales = [losses.abs(), gradients.norm(dim=1)]
         return LossGrad(losses, gradients, sum(has_grad, ()))

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from optuna_hypergrad.autodiff.second_order.operators import applied, eligible
+from optuna_hypergrad.autodiff.second_order.operators import applied, eligible, is_batched
 
 # The entries that pick cuDNN or torch's own kernel as ``torch.nn.functional.batch_norm`` does.
 _forwards = torch.ops.aten._batch_norm_with_update.default
@@ -69,18 +69,9 @@ class _Backward(Function):
     """g, x, w, μ, s, what is reserved, ε → B(g; x, w)."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        g: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        mean: Tensor,
-        s: Tensor,
-        reserve: Tensor,
-        eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        grad_x, gx, g1 = _Backward.value(g, x, weight, mean, s, reserve, eps)
-        ctx.save_for_backward(g, x, weight, mean, s, gx, g1)
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        grad_x, gx, g1 = _Backward.value(*given)
+        ctx.save_for_backward(*given[:5], gx, g1)
         return grad_x, gx, g1
 
     @staticmethod
@@ -94,9 +85,8 @@ class _Backward(Function):
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         given = (g, x, weight, None, None, mean, s, True, eps, [True, True, True])
-        is_batched = torch._C._functorch.is_batchedtensor(g)  # vmap has a rule for the second only
-        parts: tuple[Tensor, Tensor, Tensor] = (
-            _native_backwards(*given) if is_batched else _backwards(*given, reserve)
+        parts: tuple[Tensor, Tensor, Tensor] = (  # vmap has a rule for the first of them only
+            _native_backwards(*given) if is_batched(g) else _backwards(*given, reserve)
         )
         return parts
 
@@ -128,7 +118,7 @@ def _sums(u: Tensor, x: Tensor, mean: Tensor, s: Tensor) -> tuple[Tensor, Tensor
 
 def _added(total: Tensor, x: Tensor, factor: Tensor) -> Tensor:
     """total + x·factor, in place where that is possible: vmap has no rule for it."""
-    add = torch.addcmul if torch._C._functorch.is_batchedtensor(total) else Tensor.addcmul_
+    add = torch.addcmul if is_batched(total) else Tensor.addcmul_
     added: Tensor = add(total, x, factor)
     return added
 

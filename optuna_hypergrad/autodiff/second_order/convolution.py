@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from optuna_hypergrad.autodiff.second_order.operators import applied, eligible
+from optuna_hypergrad.autodiff.second_order.operators import applied, eligible, is_batched
 
 _convolution_backward = torch.ops.aten.convolution_backward.default
 
@@ -65,18 +65,11 @@ class _Backward(Function):
     """g, x, w, geometry, which parts → B(g; x, w), None for a part that is not wanted."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        g: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        geometry: _Geometry,
-        wanted: tuple[bool, bool, bool],
-    ) -> tuple[Tensor | None, ...]:
-        ctx.save_for_backward(g, x, weight)
-        ctx.geometry = geometry
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:
+        ctx.save_for_backward(*given[:3])
+        ctx.geometry = given[3]
         ctx.set_materialize_grads(False)
-        return _Backward.value(g, x, weight, geometry, wanted)
+        return _Backward.value(*given)
 
     @staticmethod
     def value(
@@ -103,7 +96,7 @@ class _Backward(Function):
         if not any(wanted):
             return grad_g, None, None, None, None
         u, v = x if u is None else u, weight if v is None else v
-        if all(wanted) and torch._C._functorch.is_batchedtensor(u):
+        if all(wanted) and is_batched(u):
             # Together, vmap would take one convolution for each of the batch.
             grad_x = _Backward.value(g, x, v, ctx.geometry, (True, False, False))[0]
             grad_weight = _Backward.value(g, u, weight, ctx.geometry, (False, True, False))[1]

@@ -49,6 +49,11 @@ def applied(function: Any, *args: Any) -> Any:
     return function.apply(*args) if torch.is_grad_enabled() else function.value(*args)
 
 
+def is_batched(tensor: Tensor) -> bool:
+    """Whether this is within vmap, and ``tensor`` stands for several."""
+    return bool(torch._C._functorch.is_batchedtensor(tensor))
+
+
 _forwards = torch.ops.aten.hardsigmoid.default
 _backwards = torch.ops.aten.hardsigmoid_backward.default
 

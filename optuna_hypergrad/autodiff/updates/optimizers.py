@@ -85,11 +85,11 @@ class SGD:
         else:
             has_buffer = bool(self.keep_buffer) or momentum != 0.0
         if not has_buffer:
-            return _minus(weights, hypers["lr"], q), state[:1]  # unchanged, as in torch
+            return weights - hypers["lr"] * q, state[:1]  # unchanged, as in torch
         # torch's first buffer is the undampened gradient.
-        v = _plus(_minus(q, dampening, q), momentum, state[0]) if state else q
+        v = _plus(_plus(q, -dampening, q), momentum, state[0]) if state else q
         direction = _plus(q, momentum, v) if self.nesterov else v
-        return _minus(weights, hypers["lr"], direction), (v,)  # FDS Eq. 6
+        return weights - hypers["lr"] * direction, (v,)  # FDS Eq. 6
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Adam:
         """One step; see ``Update``. The state is (t, m, s), with amsgrad (t, m, s, largest s)."""
         q = _plus(gradient, hypers["weight_decay"], weights)
         direction, correction, state = self._direction(state, q, hypers)
-        return _minus(weights, hypers["lr"] / correction, direction), state
+        return weights - hypers["lr"] / correction * direction, state
 
     def _direction(self, state: State, q: Tensor, hypers: Values) -> tuple[Tensor, Tensor, State]:
         """Return m / (√ŝ + ε), the correction 1 − β₁ᵗ of m, and the new state."""
@@ -209,8 +209,8 @@ class AdamW(Adam):
     ) -> tuple[Tensor, State]:
         """One step; see ``Update``. The state is that of ``Adam``."""
         direction, correction, state = self._direction(state, gradient, hypers)
-        decayed = _minus(weights, hypers["lr"] * hypers["weight_decay"], weights)
-        return _minus(decayed, hypers["lr"] / correction, direction), state
+        decayed = (1 - hypers["lr"] * hypers["weight_decay"]) * weights
+        return decayed - hypers["lr"] / correction * direction, state
 
 
 def _plus(x: Tensor, factor: float | Tensor, y: Tensor) -> Tensor:
@@ -218,11 +218,6 @@ def _plus(x: Tensor, factor: float | Tensor, y: Tensor) -> Tensor:
     if not isinstance(factor, Tensor) and factor == 0:
         return x
     return x + factor * y
-
-
-def _minus(x: Tensor, factor: float | Tensor, y: Tensor) -> Tensor:
-    """x − factor·y, likewise."""
-    return _plus(x, -factor, y)
 
 
 def _correction(beta: float | Tensor, t: Tensor) -> Tensor:

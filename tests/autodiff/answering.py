@@ -1,0 +1,27 @@
+"""A mode in which a function of the test's own answers the calls of torch's operations."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Answering(TorchDispatchMode):
+    """Calls ``answer(operation, args, kwargs)`` in place of an operation."""
+
+    def __init__(self, answer: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return self._answer(func, args, dict(kwargs or {}))
