@@ -79,11 +79,10 @@ class FlatWeights:
 
     def _holds(self, vector: Tensor) -> bool:
         """Whether the model's weights are those in ``vector``."""
-        if self.device.type != "cpu":  # which waits for each comparison
-            return torch.equal(self.read(), vector)
-        parts = _unflatten_dense_tensors(vector, self.parameters)  # type: ignore[no-untyped-call]
-        pairs = zip(self.parameters, parts, strict=True)  # numpy takes a seventh of torch's time
-        return all(np.array_equal(p.detach().numpy(), part.numpy()) for p, part in pairs)
+        held = self.read()  # at once: a comparison for each parameter takes longer
+        if self.device.type == "cpu":
+            return np.array_equal(held.numpy(), vector.numpy())  # in a third of torch's time
+        return torch.equal(held, vector)
 
     def check_trainable(self) -> None:
         """Raise a ValueError where other parameters require a gradient than when the run began."""
