@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from optuna_hypergrad.autodiff.generators import GeneratorStates
 
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
@@ -40,18 +42,20 @@ def buffers_of(modules: Iterable[nn.Module], before: tuple[Buffer, ...] = ()) ->
 
     Those unchanged since ``before`` are shared.
     """
-    known = {(id(b.module), b.name): b for b in before}
-    return tuple(
-        _copied(module, name, tensor, known.get((id(module), name)))
+    tensors = {
+        (id(module), name): (module, tensor)
         for module in modules
         for name, tensor in module._buffers.items()
+    }
+    known = [(key, b) for b in before if (key := (id(b.module), b.name)) in tensors]
+    kept = [(key, b) for key, b in known if tensors[key][1] is b.tensor]
+    same = _are_same([(b.tensor, b.values) for _, b in kept])
+    shared = {key: b for (key, b), is_same in zip(kept, same, strict=True) if is_same}
+    return tuple(
+        shared.get((owner, name))
+        or Buffer(module, name, tensor, None if tensor is None else tensor.detach().clone())
+        for (owner, name), (module, tensor) in tensors.items()
     )
-
-
-def _copied(module: nn.Module, name: str, tensor: Tensor | None, before: Buffer | None) -> Buffer:
-    if before is not None and tensor is before.tensor and same_bits(tensor, before.values):
-        return before
-    return Buffer(module, name, tensor, None if tensor is None else tensor.detach().clone())
 
 
 def put_back(buffers: tuple[Buffer, ...]) -> None:
@@ -62,11 +66,40 @@ def put_back(buffers: tuple[Buffer, ...]) -> None:
     """
     for buffer in buffers:
         setattr(buffer.module, buffer.name, buffer.tensor)
-        if buffer.tensor is None or buffer.values is None:
-            continue
-        if not same_bits(buffer.tensor, buffer.values):
+    pairs = [(b.tensor, b.values) for b in buffers]
+    for (tensor, values), is_same in zip(pairs, _are_same(pairs), strict=True):
+        if tensor is not None and values is not None and not is_same:
             with torch.no_grad():
-                buffer.tensor.copy_(buffer.values)
+                tensor.copy_(values)
+
+
+def _are_same(pairs: Sequence[tuple[Tensor | None, Tensor | None]]) -> list[bool]:
+    """Whether the tensors of each pair hold the same numbers; a device is read from once."""
+    found: dict[int, bool] = {}
+    changes: dict[int, Tensor] = {}  # on the device
+    for i, (first, second) in enumerate(pairs):
+        if first is None or second is None or not _are_elsewhere(first, second):
+            found[i] = same_bits(first, second)
+        else:
+            changes[i] = (_bits(first) != _bits(second)).any()
+    if changes:
+        has_changed = torch.stack(list(changes.values())).tolist()
+        found |= {i: not one for i, one in zip(changes, has_changed, strict=True)}
+    return [found[i] for i in range(len(pairs))]
+
+
+def _are_elsewhere(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors are dense ones of a kind, on another device than the CPU."""
+    if first.device.type == "cpu" or first.is_meta or first.layout != torch.strided:
+        return False
+    is_special = first.is_quantized or first.is_nested
+    return not is_special and (first.shape, first.dtype) == (second.shape, second.dtype)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The numbers as integers of the same size, of which NaN equals NaN."""
+    real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return real.detach().view(_INTEGERS[real.element_size()])
 
 
 def same_bits(first: Tensor | None, second: Tensor | None) -> bool:

@@ -5,6 +5,7 @@ the CPU. It is called meta, since torch knows this one everywhere. (Not forward 
 vmap crashes on such tensors.)
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from optuna_hypergrad.autodiff import SGD, AdamW, Clipped, hypergradient
 
 DEVICE = torch.device("meta")
 _aten = torch.ops.aten
+READS = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default)
 COPIES = (_aten.copy_.default, _aten._to_copy.default, _aten._foreach_copy_.default)
 
 
@@ -73,8 +75,8 @@ class Numbers(TorchFunctionMode):
 
 
 @contextmanager
-def device() -> Iterator[None]:
-    with Answering(computed), Numbers():
+def device(answer: Callable[..., Any] | None = None) -> Iterator[None]:
+    with Answering(answer or computed), Numbers():
         yield
 
 
@@ -176,3 +178,41 @@ def test_a_run_stays_on_the_device_of_its_model(update: str, options: dict[str, 
         found = run(There.of, moved(models[1]))
     assert found.gradient == pytest.approx(expected.gradient, rel=1e-10)  # by other kernels
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+
+
+def reads(n_layers: int, steps: int) -> int:
+    """How often a run reads from the device."""
+    counted: Counter[str] = Counter()
+
+    def count(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        is_to_host = kwargs.get("device") == torch.device("cpu") and isinstance(args[0], There)
+        counted["reads"] += func in READS or is_to_host
+        return computed(func, args, kwargs)
+
+    def tolist(one: There) -> Any:
+        counted["reads"] += 1
+        return one.inner.tolist()
+
+    torch.manual_seed(0)
+    layers = [nn.BatchNorm1d(6) for _ in range(n_layers)]
+    model = nn.Sequential(*layers, nn.Linear(6, 3)).double()
+    with device(count), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(There, "tolist", tolist)
+        x, y = There.of(torch.randn(8, 6).double()), There.of(torch.arange(8) % 3)
+        hypergradient(
+            moved(model),
+            lambda m, b: F.cross_entropy(m(b[0]), b[1]),
+            UPDATES["sgd"](),
+            [(x, y)],
+            (x, y),
+            steps=steps,
+            mode="reverse",
+        )
+    return counted["reads"]
+
+
+def test_a_device_is_read_from_once_for_all_buffers() -> None:
+    for n_layers in (1, 4):
+        _, few, many = (reads(n_layers, steps) for steps in (4, 20, 28))  # the first one is checked
+        # After a step, before the step back, and its gradient and measurements.
+        assert many - few == 4 * 8
