@@ -25,6 +25,7 @@ from cells import (
     spent,
 )
 from jobs import Job, loaded
+from networks import device_name
 from optuna.trial import Trial
 from speed import PlainTraining
 from torch import nn
@@ -94,7 +95,7 @@ def run(cell: Cell, job: Job, entry: Entry, options: Options) -> optuna.Study:
 def environment(device: str) -> dict[str, str]:
     """The device, and the versions that may matter."""
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
+        "device": device_name(device),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "optuna": optuna.__version__,

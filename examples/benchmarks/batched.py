@@ -1,8 +1,8 @@
 """Measure runs computed as one beside the same runs one after the other.
 
 The networks and batches of ``engine.py``: each run has weights and learning rates of its own. Both
-ways in one process with one thread, interleaved, after one round of each; CPU times, of which only
-ratios are meaningful:
+ways in one process with one thread, interleaved, after one round of each; CPU times (unless on
+another device), of which only ratios are meaningful:
 
     python examples/benchmarks/batched.py --networks mlp lenet --json batched.json
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import mnist
 import torch
 from engine_run import UPDATES
-from networks import NETWORKS, random_batches
+from networks import NETWORKS, device_name, random_batches
 
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import Hypergradient, hypergradient
@@ -32,17 +31,18 @@ RATES = {"sgd": 0.05, "adamw": 1e-3}
 
 
 def job(
-    network: str, batch: int, steps: int, optimizer: str, trains: bool
+    network: str, batch: int, steps: int, optimizer: str, trains: bool, device: str
 ) -> Callable[[int], Hypergradient]:
     """A run by its number: the result of the training."""
     kind = NETWORKS[network]
-    *batches, validation = random_batches(kind, BATCHES + 1, batch, torch.float32)
+    drawn = random_batches(kind, BATCHES + 1, batch, torch.float32)
+    *batches, validation = [(x.to(device), y.to(device)) for x, y in drawn]
 
     def run(number: int) -> Hypergradient:
         rate = RATES[optimizer] * (1 + number / 10)
         lr = Schedule("lr", [rate] * 7)
         return hypergradient(
-            kind.make(number),
+            kind.make(number).to(device),
             mnist.loss_fn,
             UPDATES[optimizer](lr, weight_decay=Schedule("weight_decay", [1e-4])),
             batches,
@@ -55,17 +55,27 @@ def job(
     return run
 
 
-def measured(run: Callable[[int], Hypergradient], n_runs: int, rounds: int) -> dict[str, Any]:
-    """CPU seconds of both ways, and how far their results differ."""
+def now(device: str) -> float:
+    """Seconds; on the CPU, of its time."""
+    if device == "cpu":
+        return time.process_time()
+    torch.get_device_module(device).synchronize()
+    return time.perf_counter()
+
+
+def measured(
+    run: Callable[[int], Hypergradient], n_runs: int, rounds: int, device: str
+) -> dict[str, Any]:
+    """Seconds of both ways, and how far their results differ."""
     together = RunTogether()
     seconds: dict[str, list[float]] = {"one by one": [], "batched": []}
     for _ in range(rounds + 1):
-        began = time.process_time()
+        began = now(device)
         alone = [run(number) for number in range(n_runs)]
-        between = time.process_time()
+        between = now(device)
         found = together(run, range(n_runs))
         seconds["one by one"].append(between - began)
-        seconds["batched"].append(time.process_time() - between)
+        seconds["batched"].append(now(device) - between)
     for one in found:
         if isinstance(one, BaseException):
             raise one
@@ -95,12 +105,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, nargs="+", default=[8])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--train", action="store_true", help="without hypergradients")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="add the figures to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     found: list[dict[str, Any]] = []
     for network in args.networks:
-        run = job(network, args.batch, args.steps, args.optimizer, args.train)
+        run = job(network, args.batch, args.steps, args.optimizer, args.train, args.device)
         for n_runs in args.runs:
             case = {
                 "network": network,
@@ -110,7 +121,7 @@ def main() -> None:
                 "optimizer": args.optimizer,
                 "train": args.train,
             }
-            found.append(case | measured(run, n_runs, args.rounds))
+            found.append(case | measured(run, n_runs, args.rounds, args.device))
             one = found[-1]
             print(
                 f"{network:12s} {n_runs:3d} runs, batches of {args.batch}, {args.steps} steps: "
@@ -120,7 +131,7 @@ def main() -> None:
             )
     if args.json is not None:
         before = json.loads(args.json.read_text())["runs"] if args.json.exists() else []
-        machine = {"device": platform.machine(), "torch": torch.__version__}
+        machine = {"device": device_name(args.device), "torch": torch.__version__}
         args.json.write_text(json.dumps({**machine, "runs": before + found}, indent=1) + "\n")
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,12 +28,13 @@ from typing import Any
 
 import torch
 from engine_run import METHODS, VALUES, Job
-from networks import NETWORKS
+from networks import NETWORKS, device_name
 
 Measured = dict[str, Any]
 # What distinguishes cases.
-CASE = ("network", "batch", "steps", "hypers", "dtype", "memory", "optimizer", "trial")
-DEFAULTS = {"optimizer": "sgd", "trial": 1}  # of files from before these were distinguished
+CASE = ("network", "batch", "steps", "hypers", "dtype", "memory", "optimizer", "trial", "device")
+# Of files from before these were distinguished.
+DEFAULTS = {"optimizer": "sgd", "trial": 1, "device": "cpu"}
 MOVED = 0.15  # relative changes of a ratio below this are noise
 COLUMNS = (
     *("network", "batch", "T", "hyperparameters", "method", "× plain", "MB", "MB over plain"),
@@ -128,7 +128,7 @@ def jobs(args: argparse.Namespace) -> Iterator[Job]:
     """All rounds of a case, before the next case."""
     given = {
         name: getattr(args, name)
-        for name in ("batch", "dtype", "memory", "optimizer", "trial", "turns")
+        for name in ("batch", "dtype", "memory", "optimizer", "trial", "turns", "device")
     }
     for network, steps, hypers in product(args.networks, args.steps, args.hypers):
         for _, method in product(range(args.rounds), args.methods):
@@ -137,7 +137,7 @@ def jobs(args: argparse.Namespace) -> Iterator[Job]:
 
 def run_all(args: argparse.Namespace) -> list[Measured]:
     """Run all jobs, and write the results after each."""
-    machine = {"device": platform.machine(), "torch": torch.__version__}
+    machine = {"device": device_name(args.device), "torch": torch.__version__}
     runs = []
     for job in jobs(args):
         runs.append(run(job))
@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument(
         "--turns", type=int, default=0, help="runs between plain ones, for the ratio"
     )
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--read", type=Path, nargs="+", help="figures that were written earlier")
     parser.add_argument("--against", type=Path, nargs="+", default=[], help="print what moved")

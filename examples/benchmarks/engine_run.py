@@ -2,7 +2,7 @@
 
 In its own process, a run's memory is not counted as another's. The result is printed as JSON. It
 covers the run alone, without the imports, the data and one step of plain training before it. There
-is one thread, and times are CPU times, which other work on the machine changes little.
+is one thread. On the CPU, times are CPU times, which other work on the machine changes little.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Job:
         trial: 2 if the same was run before in this process, as in the second trial of a study.
         turns: How many times the job is run between two plain trainings afterwards, for a ratio of
             times that changes of the machine's speed from process to process do not enter.
+        device: ``"cpu"``, where times are CPU times, or another of torch's, where they are not.
     """
 
     network: str
@@ -67,6 +68,7 @@ class Job:
     optimizer: str = "sgd"
     trial: int = 1
     turns: int = 0
+    device: str = "cpu"
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -171,9 +173,9 @@ def peer(task: Task) -> dict[str, Any]:
     """Reverse mode without the engine, of this name."""
     job = task.job
     update = job.update(job.numbers)
+    kind_of = {"dtype": getattr(torch, job.dtype), "device": job.device}
     leaves = {
-        kind: torch.tensor(job.values[kind], dtype=getattr(torch, job.dtype), requires_grad=True)
-        for kind in job.learned
+        kind: torch.tensor(job.values[kind], requires_grad=True, **kind_of) for kind in job.learned
     }
 
     def values(step: int) -> dict[str, Any]:
@@ -209,8 +211,9 @@ METHODS: dict[str, Callable[[Task], dict[str, Any]]] = {
 def prepared(job: Job) -> Task:
     """The model and the data, after a warm-up step with a copy."""
     network, dtype = NETWORKS[job.network], getattr(torch, job.dtype)
-    model = network.make(0).to(dtype)
-    *batches, validation = random_batches(network, BATCHES + 1, job.batch, dtype)
+    model = network.make(0).to(job.device, dtype)
+    drawn = random_batches(network, BATCHES + 1, job.batch, dtype)
+    *batches, validation = [(x.to(job.device), y.to(job.device)) for x, y in drawn]
     plain(Task(replace(job, steps=1), deepcopy(model), batches, validation))
     return Task(job, model, batches, validation)
 
@@ -218,7 +221,7 @@ def prepared(job: Job) -> Task:
 def measured(job: Job) -> dict[str, Any]:
     """The job, its cost, and its result.
 
-    ``seconds`` are CPU time, ``bytes`` the peak of memory beyond that at the start of the run.
+    ``bytes`` are the peak of memory beyond that at the start of the run.
     ``ratios`` are those of the turns.
     """
     for _ in range(job.trial):
@@ -238,12 +241,14 @@ def ratio(job: Job) -> float:
 
 def metered(task: Task) -> tuple[dict[str, Any], Cost]:
     """The result of the task's method, and its cost."""
-    with metering.resetting(), metering.metered(torch.device("cpu")) as cost:
+    with metering.resetting(), metering.metered(torch.device(task.job.device)) as cost:
         found = METHODS[task.job.method](task)
     return found, cost
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    metering.time = SimpleNamespace(perf_counter=time.process_time)
-    print(json.dumps(measured(Job(**json.loads(sys.argv[1])))))
+    job = Job(**json.loads(sys.argv[1]))
+    if job.device == "cpu":
+        metering.time = SimpleNamespace(perf_counter=time.process_time)
+    print(json.dumps(measured(job)))

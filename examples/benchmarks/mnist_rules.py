@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 from pathlib import Path
 
 import mnist
 import optuna
 import torch
+from networks import device_name
 
 from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule, trial_seed
 from optuna_hypergrad.autodiff import SGD, hypergradient
@@ -80,7 +80,7 @@ def main() -> None:
             print(f"{rule:>11}  seed {seed}  best {best:.3f}  last {last:.3f}  {trace}")
             results.append({"rule": rule, "seed": seed, "losses": losses})
     if args.json is not None:
-        name = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
+        name = device_name(args.device)
         record = {"device": name, "torch": torch.__version__, "results": results}
         args.json.write_text(json.dumps(record, indent=1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -108,3 +109,9 @@ def random_batches(
         )
         for _ in range(count)
     ]
+
+
+def device_name(device: str) -> str:
+    """The name of a GPU, or the kind of the machine."""
+    is_gpu = torch.device(device).type == "cuda"
+    return torch.cuda.get_device_name(device) if is_gpu else platform.machine()

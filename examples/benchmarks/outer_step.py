@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import mnist
 import naive
 import torch
 import torch.nn.functional as F
+from networks import device_name
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from optuna_hypergrad import Schedule
@@ -145,8 +145,8 @@ def main() -> None:
     parts = shares(lambda: ours(None))
     print("of our time: " + ", ".join(f"{name} {share:.0%}" for name, share in parts.items()))
     if args.json is not None:
-        device = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
-        record = {"device": device, "torch": torch.__version__, "ratios": ratios, "shares": parts}
+        name = device_name(args.device)
+        record = {"device": name, "torch": torch.__version__, "ratios": ratios, "shares": parts}
         args.json.write_text(json.dumps(record, indent=1))
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from typing import Any, Literal
 import mnist
 import optuna
 import torch
+from networks import device_name
 
 from optuna_hypergrad import GradientSampler, report_hypergradient, suggest_schedule, trial_seed
 from optuna_hypergrad.autodiff import SGD, hypergradient
@@ -116,7 +116,7 @@ def main() -> None:
             print(f"seed {seed}  {given:>4} windows  {trace}", flush=True)
             results.append(result)
     if args.json is not None:
-        name = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
+        name = device_name(args.device)
         record = {"device": name, "torch": torch.__version__, "results": results}
         args.json.write_text(json.dumps(record, indent=1))
     print(table(results))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import scripts
 
@@ -47,6 +48,16 @@ def test_every_method_is_measured(printed: str, out: Path) -> None:
     assert [line.split(":")[0] for line in told.splitlines()] == [
         f"lenet 2 6 3+2+1 {method}" for method in METHODS[1:]
     ]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_is_measured_by_its_name(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    case = ["--networks", "lenet", "--steps", "6", "--hypers", "1+1+1", "--rounds", "1"]
+    run("engine.py", *case, "--methods", "plain", "reverse", "--device", "cuda", "--json", str(out))
+    written = json.loads(out.read_text())
+    assert written["device"] == torch.cuda.get_device_name()
+    assert [one["device"] for one in written["runs"]] == ["cuda", "cuda"]
 
 
 def test_the_engine_agrees_with_the_published_method(printed: str, out: Path) -> None:
