@@ -26,13 +26,16 @@ from torch.overrides import TorchFunctionMode
 from optuna_hypergrad.autodiff.second_order.batch_norm import batch_norm
 from optuna_hypergrad.autodiff.second_order.convolution import convolution, transposed_convolution
 from optuna_hypergrad.autodiff.second_order.operators import embedding_bag, hardsigmoid, weight_norm
+from optuna_hypergrad.autodiff.second_order.recurrent import lstm
 
 
 @dataclass(frozen=True)
 class Kernels:
     """What is replaced while a model runs; all off is torch as it is."""
 
-    fused: bool = False  # convolutions and batch norm by those here, with faster second derivatives
+    fused: bool = (
+        False  # convolutions, batch norm and LSTMs by those with faster second derivatives
+    )
     attention: bool = False  # fused attention by plain products
     eager: bool = False  # compiled code by the Python that it comes from
     recurrent: bool = False  # cuDNN's recurrent layers by torch's own
@@ -115,7 +118,7 @@ def kernels_for(model: nn.Module) -> Kernels:
         return any(issubclass(kind, wanted) for kind in kinds)
 
     return Kernels(
-        fused=has(nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm),
+        fused=has(nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.LSTM),
         attention=has(nn.MultiheadAttention),
         eager=_compiles(),
         recurrent=has(nn.RNNBase),
@@ -191,6 +194,7 @@ _FUSED: dict[object, Operation] = {
     F.conv_transpose2d: transposed_convolution,
     F.conv_transpose3d: transposed_convolution,
     F.batch_norm: batch_norm,
+    torch.lstm: lstm,
 }
 _FORMULAS: dict[object, Operation] = {
     torch._weight_norm: weight_norm,
