@@ -66,25 +66,25 @@ def _backwards(*sequences: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _of_gates(dc: Tensor, dh: Tensor) -> Tensor:
-    """What the slopes of all gates are multiplied by: o acts on h, the others on c."""
+    """What the derivatives of all gates are multiplied by: o acts on h, the others on c."""
     return torch.cat([dc, dc, dc, dh], -1)
 
 
-class _Slopes(NamedTuple):
+class _Derivatives(NamedTuple):
     """Derivatives at all elements, by z those of c, and that of h by the gate o, (T, B, 4H)."""
 
     by_z: Tensor
     c_to_h: Tensor  # (T, B, H)
 
     @staticmethod
-    def of(s: _Layer, c_before: Tensor) -> _Slopes:
+    def of(s: _Layer, c_before: Tensor) -> _Derivatives:
         by_z = (
             s.g * s.i * (1 - s.i),
             c_before * s.f * (1 - s.f),
             s.i * (1 - s.g.square()),
             s.tanh_c * s.o * (1 - s.o),
         )
-        return _Slopes(torch.cat(by_z, -1), s.o * (1 - s.tanh_c.square()))
+        return _Derivatives(torch.cat(by_z, -1), s.o * (1 - s.tanh_c.square()))
 
 
 class _LSTM(Function):
@@ -125,17 +125,17 @@ class _Backward(Function):
         *of_layer: Tensor,
     ) -> tuple[Tensor, ...]:
         s = _Layer(*of_layer)
-        slopes = _Slopes.of(s, _before(c0, s.c))
-        dh, carried, found = torch.zeros_like(h0), c_bar, []
-        for y, by_z, c_to_h, f in _backwards(y_bar, *slopes, s.f):
+        derivatives = _Derivatives.of(s, _before(c0, s.c))
+        dh, dc, found = torch.zeros_like(h0), c_bar, []
+        for y, by_z, c_to_h, f in _backwards(y_bar, *derivatives, s.f):
             dh = y + dh
-            dc = torch.addcmul(carried, dh, c_to_h)
+            dc = torch.addcmul(dc, dh, c_to_h)
             dz = _of_gates(dc, dh) * by_z
             found.append((dz, dh, dc))
-            dh, carried = dz @ weight, dc * f
+            dh, dc = dz @ weight, dc * f  # before the element
         dz, all_dh, all_dc = (torch.stack(one[::-1]) for one in zip(*found, strict=True))
         by_weight = dz.flatten(0, 1).t() @ _before(h0, s.h).flatten(0, 1)
-        return dz, dh, carried, by_weight, all_dh, all_dc
+        return dz, dh, dc, by_weight, all_dh, all_dc
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
@@ -161,12 +161,12 @@ def _second(
     """
     (_, h0, c0, weight), (u, vh, vc, vw) = inputs, v
     n, wt, c_before, h_before = weight.shape[1], weight.t(), _before(c0, s.c), _before(h0, s.h)
-    slopes = _Slopes.of(s, c_before)
+    derivatives = _Derivatives.of(s, c_before)
 
     # The JVP of the layer along v.
     fixed = u + h_before @ vw.t()
     h, c, found = vh, vc, []
-    for part, by_z, c_to_h, f in zip(*map(torch.unbind, (fixed, *slopes, s.f)), strict=True):
+    for part, by_z, c_to_h, f in zip(*map(torch.unbind, (fixed, *derivatives, s.f)), strict=True):
         z = torch.addmm(part, h, wt)
         of_i, of_f, of_g, of_o = torch.split(z * by_z, n, 1)
         c = torch.addcmul(of_i + of_f + of_g, f, c)
@@ -175,36 +175,35 @@ def _second(
     z, all_c, all_h = (torch.stack(one) for one in zip(*found, strict=True))
 
     # Tangents of all that the backward pass multiplies by.
-    i_slope, f_slope, o_slope = (one * (1 - one) for one in (s.i, s.f, s.o))
-    g_slope, tanh_slope = 1 - s.g.square(), 1 - s.tanh_c.square()
+    di, df, do = (one * (1 - one) for one in (s.i, s.f, s.o))  # derivatives of σ
+    dg, dtanh = 1 - s.g.square(), 1 - s.tanh_c.square()
     zi, zf, zg, zo = torch.split(z, n, -1)
-    i, f, g, o = zi * i_slope, zf * f_slope, zg * g_slope, zo * o_slope
-    tanh_c = all_c * tanh_slope
+    i, f, g, o, tanh_c = zi * di, zf * df, zg * dg, zo * do, all_c * dtanh
     by_z = (
-        g * i_slope + s.g * (1 - 2 * s.i) * i,
-        _before(vc, all_c) * f_slope + c_before * (1 - 2 * s.f) * f,
-        i * g_slope - 2 * s.i * s.g * g,
-        tanh_c * o_slope + s.tanh_c * (1 - 2 * s.o) * o,
+        g * di + s.g * (1 - 2 * s.i) * i,
+        _before(vc, all_c) * df + c_before * (1 - 2 * s.f) * f,
+        i * dg - 2 * s.i * s.g * g,
+        tanh_c * do + s.tanh_c * (1 - 2 * s.o) * o,
     )
-    c_to_h = o * tanh_slope - 2 * s.o * s.tanh_c * tanh_c
+    c_to_h = o * dtanh - 2 * s.o * s.tanh_c * tanh_c
 
-    # The tangents of the backward pass along v.
+    # The tangents of the backward pass along v; those known beforehand are added as they are.
     factors = _of_gates(dc, dh)
-    dz, dz_fixed = factors * slopes.by_z, factors * torch.cat(by_z, -1)
-    dh_fixed, dc_fixed = _after(dz) @ vw, dh * c_to_h + _after(dc * f)
-    new_dh, carried, new_dz = torch.zeros_like(vh), torch.zeros_like(vc), []
-    for of_h, of_c, of_z, slope, to_h, gate in _backwards(
-        dh_fixed, dc_fixed, dz_fixed, *slopes, s.f
+    dz, z_known = factors * derivatives.by_z, factors * torch.cat(by_z, -1)
+    h_known, c_known = _after(dz) @ vw, dh * c_to_h + _after(dc * f)
+    new_dh, new_dc, found_dz = torch.zeros_like(vh), torch.zeros_like(vc), []
+    for of_h, of_c, of_z, to_c, to_h, to_before in _backwards(
+        h_known, c_known, z_known, *derivatives, s.f
     ):
         new_dh = of_h + new_dh
-        new_dc = torch.addcmul(carried + of_c, new_dh, to_h)
-        new_dz.append(torch.addcmul(of_z, _of_gates(new_dc, new_dh), slope))
-        new_dh, carried = new_dz[-1] @ weight, new_dc * gate
-    by_x = torch.stack(new_dz[::-1])
-    by_h0 = new_dh + dz[0] @ vw
+        new_dc = torch.addcmul(new_dc + of_c, new_dh, to_h)
+        new_dz = torch.addcmul(of_z, _of_gates(new_dc, new_dh), to_c)
+        found_dz.append(new_dz)
+        new_dh, new_dc = new_dz @ weight, new_dc * to_before
+    by_x = torch.stack(found_dz[::-1])
     by_weight = by_x.flatten(0, 1).t() @ h_before.flatten(0, 1)
     by_weight = by_weight + dz.flatten(0, 1).t() @ _before(vh, all_h).flatten(0, 1)
-    return all_h, all_c[-1], by_x, by_h0, carried + dc[0] * f[0], by_weight
+    return all_h, all_c[-1], by_x, new_dh + dz[0] @ vw, new_dc + dc[0] * f[0], by_weight
 
 
 def _differentiable(
