@@ -35,8 +35,7 @@ def job(
 ) -> Callable[[int], Hypergradient]:
     """A run by its number: the result of the training."""
     kind = NETWORKS[network]
-    drawn = random_batches(kind, BATCHES + 1, batch, torch.float32)
-    *batches, validation = [(x.to(device), y.to(device)) for x, y in drawn]
+    *batches, validation = random_batches(kind, BATCHES + 1, batch, torch.float32, device)
 
     def run(number: int) -> Hypergradient:
         rate = RATES[optimizer] * (1 + number / 10)

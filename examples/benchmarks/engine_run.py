@@ -212,8 +212,7 @@ def prepared(job: Job) -> Task:
     """The model and the data, after a warm-up step with a copy."""
     network, dtype = NETWORKS[job.network], getattr(torch, job.dtype)
     model = network.make(0).to(job.device, dtype)
-    drawn = random_batches(network, BATCHES + 1, job.batch, dtype)
-    *batches, validation = [(x.to(job.device), y.to(job.device)) for x, y in drawn]
+    *batches, validation = random_batches(network, BATCHES + 1, job.batch, dtype, job.device)
     plain(Task(replace(job, steps=1), deepcopy(model), batches, validation))
     return Task(job, model, batches, validation)
 

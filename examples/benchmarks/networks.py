@@ -98,14 +98,14 @@ NETWORKS = {
 
 
 def random_batches(
-    network: Network, count: int, size: int, dtype: torch.dtype
+    network: Network, count: int, size: int, dtype: torch.dtype, device: str = "cpu"
 ) -> list[mnist.Batch]:
     """Noise with random labels; the cost of a step does not depend on them."""
     draws = torch.Generator().manual_seed(0)
     return [
         (
-            torch.randn((size, *network.shape), generator=draws, dtype=dtype),
-            torch.randint(10, (size,), generator=draws),
+            torch.randn((size, *network.shape), generator=draws, dtype=dtype).to(device),
+            torch.randint(10, (size,), generator=draws).to(device),
         )
         for _ in range(count)
     ]

@@ -3,7 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+_aten = torch.ops.aten
+READS = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default)
+"""Operations that read from a device."""
 
 
 class Answering(TorchDispatchMode):

@@ -19,13 +19,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
-from autodiff.answering import Answering
+from autodiff.answering import READS, Answering
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, AdamW, Clipped, hypergradient
 
 DEVICE = torch.device("meta")
 _aten = torch.ops.aten
-READS = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default)
 COPIES = (_aten.copy_.default, _aten._to_copy.default, _aten._foreach_copy_.default)
 
 

@@ -1,7 +1,7 @@
 """What a step makes a device wait for: values that Python reads, and numbers copied to the device.
 
 Counted on the CPU, where nothing waits: calls of the operations that would make a GPU wait, but for
-a comparison of weights at every 32nd step, which is by numpy on the CPU (``Run.check_weights``).
+a comparison of weights at every 32nd step, which is torch's on a GPU alone (``Run.check_weights``).
 """
 
 from collections import Counter
@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autodiff.answering import Answering
+from autodiff.answering import READS, Answering
 from optuna_hypergrad import Schedule
 from optuna_hypergrad.autodiff import SGD, AdamW, Update, hypergradient
 
 _aten = torch.ops.aten
-READS = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default)
 COPIES = (_aten.lift_fresh.default,)  # of tensors made from Python's numbers
 
 

@@ -33,9 +33,7 @@ from optuna_hypergrad.autodiff.second_order.recurrent import lstm
 class Kernels:
     """What is replaced while a model runs; all off is torch as it is."""
 
-    fused: bool = (
-        False  # convolutions, batch norm and LSTMs by those with faster second derivatives
-    )
+    fused: bool = False  # convolutions, batch norm, LSTMs by faster second derivatives from here
     attention: bool = False  # fused attention by plain products
     eager: bool = False  # compiled code by the Python that it comes from
     recurrent: bool = False  # cuDNN's recurrent layers by torch's own
