@@ -105,14 +105,13 @@ class _LSTM(Function):
 
 
 class _Backward(Function):
-    """ȳ, c̄, x, h₀, c₀, W → the gradient of φ by the last four; then ∂φ/∂h and ∂φ/∂c, (T, B, H)."""
+    """ȳ, c̄, x, h₀, c₀, W → the gradient of φ by the last four."""
 
     @staticmethod
     def forward(ctx: Any, *given: Tensor) -> tuple[Tensor, ...]:
         found = _Backward.value(*given)
         ctx.save_for_backward(*given, *found[4:])
-        ctx.mark_non_differentiable(*found[4:])
-        return found
+        return found[:4]
 
     @staticmethod
     def value(
@@ -124,6 +123,7 @@ class _Backward(Function):
         weight: Tensor,
         *of_layer: Tensor,
     ) -> tuple[Tensor, ...]:
+        """The gradient; then ∂φ/∂h and ∂φ/∂c, (T, B, H), and the layer's derivatives."""
         s = _Layer(*of_layer)
         derivatives = _Derivatives.of(s, _before(c0, s.c))
         dh, dc, found = torch.zeros_like(h0), c_bar, []
@@ -135,20 +135,25 @@ class _Backward(Function):
             dh, dc = dz @ weight, dc * f  # before the element
         dz, all_dh, all_dc = (torch.stack(one[::-1]) for one in zip(*found, strict=True))
         by_weight = dz.flatten(0, 1).t() @ _before(h0, s.h).flatten(0, 1)
-        return dz, dh, dc, by_weight, all_dh, all_dc
+        return dz, dh, dc, by_weight, all_dh, all_dc, *derivatives
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
         y_bar, c_bar, *inputs = ctx.saved_tensors[:6]
         rest = [None] * 7
         if torch.is_grad_enabled():  # to be differentiated a third time
-            return (*_differentiable(y_bar, c_bar, inputs, v[:4]), *rest)
-        layer, (dh, dc) = _Layer(*ctx.saved_tensors[6:13]), ctx.saved_tensors[13:]
-        return (*_second(inputs, layer, dh, dc, v[:4]), *rest)
+            return (*_differentiable(y_bar, c_bar, inputs, v), *rest)
+        layer, (dh, dc, *derivatives) = _Layer(*ctx.saved_tensors[6:13]), ctx.saved_tensors[13:]
+        return (*_second(inputs, layer, dh, dc, _Derivatives(*derivatives), v), *rest)
 
 
 def _second(
-    inputs: Sequence[Tensor], s: _Layer, dh: Tensor, dc: Tensor, v: Sequence[Tensor]
+    inputs: Sequence[Tensor],
+    s: _Layer,
+    dh: Tensor,
+    dc: Tensor,
+    derivatives: _Derivatives,
+    v: Sequence[Tensor],
 ) -> tuple[Tensor, ...]:
     """The derivative of ⟨v, B⟩ by ȳ, c̄, x, h₀, c₀ and W.
 
@@ -157,11 +162,11 @@ def _second(
         s: The layer.
         dh: ∂φ/∂h at each element, (T, B, H).
         dc: ∂φ/∂c at each element.
+        derivatives: Those of the layer.
         v: The direction, like the inputs.
     """
     (_, h0, c0, weight), (u, vh, vc, vw) = inputs, v
     n, wt, c_before, h_before = weight.shape[1], weight.t(), _before(c0, s.c), _before(h0, s.h)
-    derivatives = _Derivatives.of(s, c_before)
 
     # The JVP of the layer along v.
     fixed = u + h_before @ vw.t()
